@@ -1,0 +1,600 @@
+"""An experiment as data: strict settings, one base file and small files that override it.
+
+A setting is named by its dotted key, `beta.B.mode` or `training.total_epochs`. Nothing is coerced and
+nothing is ignored: an unknown key, a wrong type or a value out of range is a ConfigError that names
+the key, what is allowed and, for a misspelt name, the nearest one that exists.
+
+Settings that differ between the runs of one cohort must not change the shape of the computation;
+`STRUCTURAL` names those that do.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+
+from ternary_lab import schedules
+from ternary_lab.errors import ConfigError
+
+Epoch = Annotated[int, Field(ge=0, le=1_000_000)]
+Period = Annotated[int, Field(ge=1, le=1_000_000)]
+Width = Annotated[int, Field(ge=1, le=4096)]
+Weight = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Momentum = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Section(BaseModel):
+    """A group of settings: strict, closed, immutable."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Data(Section):
+    split_seed: int = Field(42, ge=0, le=2**32 - 1, description="seed of the split, apart from the run's seed")
+    train_fraction: float = Field(0.8, gt=0, lt=1, description="share of the 19,683 operations to train on")
+    validation_fraction: float = Field(0.1, gt=0, lt=1, description="share to validate on; the rest is the test split")
+    batch_size: int = Field(64, ge=2, le=19_683, description="operations per optimiser step; the last batch is kept")
+
+    @model_validator(mode="after")
+    def _room_for_a_test_split(self) -> Data:
+        if self.train_fraction + self.validation_fraction > 0.999:
+            raise ValueError("train_fraction + validation_fraction must leave room for a test split (at most 0.999)")
+        return self
+
+
+class Model(Section):
+    latent_dim: int = Field(16, ge=1, le=256, description="latent dimensions of each pathway")
+    encoder_hidden: tuple[Width, ...] = Field((256, 128, 64), min_length=1, description="widths of both encoders")
+    decoder_A_hidden: tuple[Width, ...] = Field((32, 64), min_length=1, description="widths of decoder A")
+    decoder_B_hidden: Width = Field(128, description="width of decoder B")
+    decoder_B_blocks: int = Field(2, ge=0, le=16, description="residual blocks of decoder B")
+    use_statenet: bool = Field(True, description="whether StateNet corrects learning rate and loss weights")
+
+
+class Staged(Section):
+    """v5.5's β_A: a first warm-up to `start`, then a slow rise to `end` at the schedule's horizon."""
+
+    mode: Literal["staged"]
+    start: Weight = Field(0.3, description="value at the end of the warm-up")
+    end: Weight = Field(0.8, description="value at schedule.horizon")
+    warmup_epochs: Period = Field(50, description="epochs from 0 to start")
+
+
+class Lagged(Section):
+    """v5.5's β_B: start·e/warmup, then β of the other pathway times |sin lag|. With start 0, a jump."""
+
+    mode: Literal["lagged_after_warmup"]
+    start: Weight = Field(0.0, description="value that the warm-up leads to")
+    warmup_epochs: Period = Field(50, description="epochs before the lagged copy takes over")
+    lag: float = Field(0.785, ge=-7, le=7, description="phase lag in radians; the factor is |sin lag|")
+    ramp_epochs: Epoch = Field(0, description="epochs over which the lagged copy is faded in; 0 is the jump")
+
+
+class LinearWarmup(Section):
+    """0 to `end` linearly: what the report says that β_B does."""
+
+    mode: Literal["linear_warmup"]
+    end: Weight = Field(0.5, description="value after the warm-up")
+    warmup_epochs: Period = Field(50, description="epochs from 0 to end")
+
+
+class Jump(Section):
+    """0, then `end` from one epoch on."""
+
+    mode: Literal["jump"]
+    end: Weight = Field(0.5, description="value after the jump")
+    at_epoch: Epoch = Field(50, description="first epoch at which it is no longer 0")
+    ramp_epochs: Epoch = Field(0, description="epochs over which the value is reached; 0 is a jump")
+
+
+class Constant(Section):
+    mode: Literal["constant"]
+    value: Weight = Field(1.0, description="the value at every epoch")
+
+
+class Off(Section):
+    mode: Literal["off"]
+
+
+Beta = Annotated[Staged | Lagged | LinearWarmup | Jump | Constant | Off, Field(discriminator="mode")]
+
+
+class Betas(Section):
+    """Weights of the KL terms. At most one pathway may lag behind the other."""
+
+    A: Beta = Staged(mode="staged")
+    B: Beta = Lagged(mode="lagged_after_warmup")
+
+    @model_validator(mode="after")
+    def _one_leader(self) -> Betas:
+        if isinstance(self.A, Lagged) and isinstance(self.B, Lagged):
+            raise ValueError("beta.A and beta.B cannot both be lagged_after_warmup: one of them must lead")
+        return self
+
+
+class TemperatureA(Section):
+    start: Positive = Field(1.0, description="base at epoch 0")
+    end: Positive = Field(0.3, description="base at schedule.horizon")
+    temp_cyclic: bool = Field(True, description="whether the base swings")
+    cyclic_amplitude: Fraction = Field(0.1, description="amplitude of the swing as a share of the base")
+    period: Period = Field(30, description="epochs per swing")
+    temp_boost_amplitude: Weight = Field(0.5, description="absolute amplitude of the swing from phase 4 on")
+    floor: Weight = Field(0.1, description="the temperature is at least this")
+
+
+class TemperatureB(Section):
+    start: Positive = Field(0.9, description="value until delay_epochs")
+    end: Positive = Field(0.2, description="value `horizon` epochs after the delay")
+    delay_epochs: Epoch = Field(30, description="epochs before the decay begins")
+    temp_phase4: Positive = Field(0.3, description="value in phase 4")
+
+
+class Temperatures(Section):
+    """τ scales the posterior noise in training, z = μ + τ σ ε."""
+
+    A: TemperatureA = TemperatureA()
+    B: TemperatureB = TemperatureB()
+
+
+class Phases(Section):
+    """First epoch of each phase; phase 3 waits for balanced gradients."""
+
+    consolidation: Epoch = Field(40, description="first epoch of phase 2: ρ starts to rise")
+    convergence: Epoch = Field(120, description="first epoch at which phase 3 can begin")
+    convergence_end: Epoch = Field(200, description="epoch at which ρ of phase 3 would reach rho.coupled")
+    final: Epoch = Field(250, description="first epoch of phase 4")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Phases:
+        if not self.consolidation < self.convergence < self.convergence_end <= self.final:
+            raise ValueError("phases must be in order: consolidation < convergence < convergence_end <= final")
+        return self
+
+
+class Rho(Section):
+    """Permeability: the share of the other pathway's (stopped) latent that a decoder reads."""
+
+    isolated: Fraction = Field(0.1, description="ρ in phase 1")
+    consolidated: Fraction = Field(0.3, description="ρ at the end of phase 2")
+    coupled: Fraction = Field(0.7, description="ρ in phase 4")
+
+
+class LossWeights(Section):
+    """λ₁, λ₂ weigh the pathways, λ₃ the entropy alignment; all three move during training."""
+
+    initial: Weight = Field(0.7, description="λ₁ and λ₂ at epoch 0")
+    low: Weight = Field(0.5, description="lower bound of λ₁ and λ₂")
+    high: Weight = Field(0.95, description="upper bound of λ₁ and λ₂")
+    step: Weight = Field(0.02, description="change of λ₁ and λ₂ per epoch while gradients are unbalanced")
+    ratio_low: Weight = Field(0.8, description="gradient ratio below which A is strengthened")
+    ratio_high: Weight = Field(1.2, description="gradient ratio above which B is strengthened")
+    coverage_ratio_low: Weight = Field(0.67, description="coverage ratio B/A below which B is strengthened")
+    coverage_ratio_high: Weight = Field(1.5, description="coverage ratio B/A above which A is strengthened")
+    coverage_factor: Positive = Field(1.05, description="factor on the strengthened weight")
+    coverage_factor_down: Positive = Field(0.95, description="factor on the other weight")
+    lambda3_base: Weight = Field(0.3, description="mean of λ₃'s cycle")
+    lambda3_amplitude: Weight = Field(0.15, description="half-width of λ₃'s cycle")
+    lambda3_period: Period = Field(30, description="epochs per cycle of λ₃")
+    lambda3_low: Weight = Field(0.15, description="lower bound of λ₃ after StateNet's correction")
+    lambda3_high: Weight = Field(0.75, description="upper bound of λ₃ after StateNet's correction")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> LossWeights:
+        for low, high in (("low", "high"), ("ratio_low", "ratio_high"), ("lambda3_low", "lambda3_high"),
+                          ("coverage_ratio_low", "coverage_ratio_high")):
+            if getattr(self, low) > getattr(self, high):
+                raise ValueError(f"loss_weights.{low} must not exceed loss_weights.{high}")
+        return self
+
+
+class KL(Section):
+    free_bits: Weight = Field(0.5, description="lower bound of a dimension's KL, in nats")
+    free_bits_per: Literal["sample", "dimension_mean"] = Field(
+        "sample", description="v5.5 bounds every sample and dimension; dimension_mean bounds the batch mean of each"
+    )
+
+
+class Loss(Section):
+    entropy_weight: Weight = Field(0.05, description="weight of B's output entropy S")
+    repulsion_weight: Weight = Field(0.01, description="weight of B's latent repulsion")
+    repulsion_sigma: Positive = Field(0.5, description="width of the repulsion kernel exp(-d²/σ²)")
+
+
+class GradientBalance(Section):
+    enabled: bool = Field(True, description="whether the pathways' losses are scaled by their gradient norms")
+    low: Positive = Field(0.5, description="lower bound of the scales")
+    high: Positive = Field(2.0, description="upper bound of the scales")
+    norm: Literal["clipped", "raw"] = Field("clipped", description="v5.5 averages the norms after clipping")
+    momentum_balanced: Momentum = Field(0.95, description="momentum of the moving averages while balanced")
+    momentum_unbalanced: Momentum = Field(0.5, description="momentum while not balanced")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> GradientBalance:
+        if self.low > self.high:
+            raise ValueError("gradient_balance.low must not exceed gradient_balance.high")
+        return self
+
+
+class StateNet(Section):
+    lr_scale: Weight = Field(0.05, description="largest relative correction of the learning rate")
+    lambda_scale: Weight = Field(0.01, description="largest correction of a loss weight per epoch")
+    lr_low: Positive = Field(1e-6, description="lower bound of the corrected learning rate")
+    lr_high: Positive = Field(0.01, description="upper bound of the corrected learning rate")
+
+
+class Optimiser(Section):
+    """AdamW (Loshchilov & Hutter 2019)."""
+
+    lr_steps: dict[Epoch, Positive] = Field(
+        {0: 1e-3, 50: 5e-4, 120: 3e-4, 180: 1e-4, 220: 5e-5, 250: 2e-5, 300: 1e-5, 350: 5e-6},
+        description="first epoch -> learning rate; must contain epoch 0",
+    )
+    weight_decay: Weight = Field(1e-4, description="decoupled weight decay")
+    beta1: Momentum = Field(0.9, description="momentum of the first moment")
+    beta2: Momentum = Field(0.999, description="momentum of the second moment")
+    eps: Positive = Field(1e-8, description="added to the root of the second moment")
+    grad_clip: Positive = Field(1.0, description="largest norm of a run's whole gradient")
+
+    @model_validator(mode="after")
+    def _starts_at_zero(self) -> Optimiser:
+        if 0 not in self.lr_steps:
+            raise ValueError("optimiser.lr_steps must contain epoch 0, the learning rate to start from")
+        return self
+
+
+class Schedule(Section):
+    horizon: Period = Field(400, description="epochs that β_A's rise and the temperatures' decay are spread over")
+
+
+class Training(Section):
+    total_epochs: int = Field(400, ge=1, le=100_000, description="epochs to train at most")
+
+
+class EarlyStopping(Section):
+    patience: int = Field(100, ge=0, le=1_000_000, description="stop after so many epochs without a better value; 0 is never")
+    metric: Literal["val_loss", "val_elbo", "coverage", "info_coverage"] = Field(
+        "val_loss", description="v5.5 watches the scheduled validation loss; coverages are means of both pathways"
+    )
+
+
+class Evaluation(Section):
+    """What is measured after every epoch."""
+
+    coverage_samples: int = Field(195_000, ge=1, le=10_000_000, description="prior draws per pathway for sampled coverage")
+    coverage_decoding: Literal["categorical", "argmax"] = Field("categorical", description="how a draw is decoded")
+    latents: int = Field(65_536, ge=64, le=2**22, description="Sobol latents per pathway for the exact output distribution")
+    elbo_samples: int = Field(1, ge=1, le=1024, description="posterior samples per validation operation for -ELBO")
+
+
+class Checkpoints(Section):
+    every: Epoch = Field(10, description="a checkpoint every so many epochs; 0 is none")
+    windows: tuple[tuple[Epoch, Epoch], ...] = Field(((45, 60),), description="epochs kept without gaps: [first, last]")
+
+    def keeps(self, e: int) -> bool:
+        return (self.every > 0 and e % self.every == 0) or any(a <= e <= b for a, b in self.windows)
+
+
+class Runtime(Section):
+    streams: Literal["device", "cpu"] = Field(
+        "device", description="where random numbers are drawn; cpu makes CPU and CUDA runs comparable"
+    )
+
+
+class Config(Section):
+    """Everything that makes a run, apart from its seed. The defaults are those of v5.5."""
+
+    name: str = Field("v5_5", min_length=1, max_length=80, pattern=r"^[A-Za-z0-9_.-]+$", description="name of the experiment")
+    data: Data = Data()
+    model: Model = Model()
+    schedule: Schedule = Schedule()
+    beta: Betas = Betas()
+    temperature: Temperatures = Temperatures()
+    phases: Phases = Phases()
+    rho: Rho = Rho()
+    loss_weights: LossWeights = LossWeights()
+    kl: KL = KL()
+    loss: Loss = Loss()
+    gradient_balance: GradientBalance = GradientBalance()
+    statenet: StateNet = StateNet()
+    optimiser: Optimiser = Optimiser()
+    training: Training = Training()
+    early_stopping: EarlyStopping = EarlyStopping()
+    evaluation: Evaluation = Evaluation()
+    checkpoints: Checkpoints = Checkpoints()
+    runtime: Runtime = Runtime()
+
+    def betas(self, e: int) -> tuple[float, float]:
+        """(β_A, β_B) at epoch e."""
+        chosen = {"A": self.beta.A, "B": self.beta.B}
+        values = {name: self._leading_beta(beta, e) for name, beta in chosen.items() if not isinstance(beta, Lagged)}
+        for name, beta in chosen.items():
+            if isinstance(beta, Lagged):
+                leader = values["A" if name == "B" else "B"]
+                values[name] = schedules.lagged(
+                    e, leader, beta.start, beta.warmup_epochs, beta.lag, beta.ramp_epochs
+                )
+        return values["A"], values["B"]
+
+    def _leading_beta(self, beta: Staged | LinearWarmup | Jump | Constant | Off, e: int) -> float:
+        match beta:
+            case Staged():
+                return schedules.staged(e, beta.start, beta.end, beta.warmup_epochs, self.schedule.horizon)
+            case LinearWarmup():
+                return schedules.linear_warmup(e, beta.end, beta.warmup_epochs)
+            case Jump():
+                return schedules.jump(e, beta.end, beta.at_epoch, beta.ramp_epochs)
+            case Constant():
+                return beta.value
+            case Off():
+                return 0.0
+
+    def temperatures(self, e: int) -> tuple[float, float]:
+        """(τ_A, τ_B) at epoch e."""
+        a, b = self.temperature.A, self.temperature.B
+        final = e >= self.phases.final
+        base = schedules.decay(e, a.start, a.end, 0, self.schedule.horizon)
+        amplitude = a.temp_boost_amplitude if final else a.cyclic_amplitude * base
+        swing = amplitude * schedules.cycle(e, a.period) if a.temp_cyclic else 0.0
+        tau_b = b.temp_phase4 if final else schedules.decay(e, b.start, b.end, b.delay_epochs, self.schedule.horizon)
+        return max(base + swing, a.floor), tau_b
+
+    def permeability(self, e: int, balanced: bool) -> float:
+        """ρ at epoch e; in phase 3 it depends on whether the gradients are balanced."""
+        return schedules.permeability(
+            e, balanced, self.rho.isolated, self.rho.consolidated, self.rho.coupled,
+            self.phases.consolidation, self.phases.convergence, self.phases.convergence_end, self.phases.final,
+        )
+
+    def phase(self, e: int, previous: int, balanced: bool) -> int:
+        """Training phase 1..4 at epoch e."""
+        p = self.phases
+        return schedules.phase(e, previous, balanced, p.consolidation, p.convergence, p.final)
+
+    def lr(self, e: int) -> float:
+        """Scheduled learning rate at epoch e."""
+        return schedules.step_value(e, self.optimiser.lr_steps)
+
+    def lambda3(self, e: int) -> float:
+        """λ₃ at the start of epoch e."""
+        w = self.loss_weights
+        return w.lambda3_base + w.lambda3_amplitude * schedules.cycle(e, w.lambda3_period, phase=1.5707963267948966)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain nested data that YAML and JSON can hold and `from_dict` reads back."""
+        data: dict[str, Any] = self.model_dump(mode="json")
+        data["optimiser"]["lr_steps"] = dict(self.optimiser.lr_steps)
+        return data
+
+
+STRUCTURAL = (
+    "data", "model", "kl.free_bits_per", "gradient_balance.norm", "gradient_balance.enabled", "training", "evaluation",
+    "runtime",
+)
+"""Settings that runs trained side by side must share: they decide shapes or which operations are computed."""
+
+
+def load_config(source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> Config:
+    """A configuration from a YAML file (or the name of a shipped one) or a mapping, with dotted overrides.
+
+    A file may name another as its `base`, relative to itself, and then holds only what differs. An
+    override that changes a `mode` drops the settings that only the old mode had.
+
+    Raises ConfigError on anything that is not exactly a configuration.
+    """
+    if isinstance(source, Mapping):
+        data, origin = dict(source), "configuration"
+    else:
+        path = find_config(source)
+        data, origin = _read_with_base(path, ()), str(path)
+    for key, value in (overrides or {}).items():
+        data = _merge(data, _nested(key, value))
+    return from_dict(data, origin)
+
+
+def from_dict(data: Mapping[str, Any], origin: str = "configuration") -> Config:
+    """The configuration that nested plain data describes. Raises ConfigError."""
+    try:
+        return Config.model_validate(_tuples(data))
+    except ValidationError as error:
+        raise ConfigError(f"{origin}: {_explain(error)}") from None
+
+
+def find_config(name: str | Path) -> Path:
+    """The path of a configuration file: as given, or a shipped one by its bare name."""
+    path = Path(name)
+    if path.is_file():
+        return path
+    if path.is_dir():
+        raise ConfigError(f"{name}: is a directory, not a configuration file")
+    shipped = {file.stem: file for folder in _config_folders() for file in sorted(folder.glob("*.yaml"))}
+    if str(name) in shipped:
+        return shipped[str(name)]
+    raise ConfigError(f"{name}: no such file, nor a shipped configuration{_nearest(str(name), list(shipped))}")
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """`key=value` of a command line, the value read as YAML. Raises ConfigError."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"--set {text!r}: write key=value, for example training.total_epochs=60")
+    try:
+        return key.strip(), yaml.load(value, Loader=_StrictLoader)
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {text!r}: the value is not valid YAML") from None
+
+
+def differences(a: Config, b: Config) -> dict[str, tuple[Any, Any]]:
+    """Dotted key -> (value in a, value in b) of every setting in which two configurations differ."""
+    flat_a, flat_b = flatten(a.as_dict()), flatten(b.as_dict())
+    keys = dict.fromkeys([*flat_a, *flat_b])
+    return {key: (flat_a.get(key), flat_b.get(key)) for key in keys if flat_a.get(key) != flat_b.get(key)}
+
+
+def flatten(data: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested data as dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in data.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value and all(isinstance(inner, str) for inner in value):
+            flat |= flatten(value, f"{name}.")
+        else:
+            flat[name] = value
+    return flat
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Safe YAML that reads 1e-3 as a number and refuses a key given twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            if not isinstance(key, str | int | float):
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is no plain name", key_node.start_mark)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+@functools.cache
+def _float_pattern() -> Any:
+    import re
+
+    return re.compile(r"^[-+]?(?:[0-9][0-9_]*)(?:\.[0-9_]*)?[eE][-+]?[0-9]+$")
+
+
+_StrictLoader.add_implicit_resolver("tag:yaml.org,2002:float", _float_pattern(), list("-+0123456789"))  # type: ignore[no-untyped-call]
+
+
+def _config_folders() -> list[Path]:
+    here = Path(__file__).parent
+    return [folder for folder in (here.parent / "configs", here / "configs") if folder.is_dir()]
+
+
+def _read_with_base(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    if path.resolve() in seen:
+        raise ConfigError(f"{path}: its chain of `base` files comes back to itself")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise ConfigError(f"{path}: cannot be read: {reason}") from None
+    try:
+        data = yaml.load(text, Loader=_StrictLoader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"line {mark.line + 1}: " if mark else ""
+        raise ConfigError(f"{path}: not YAML: {place}{getattr(error, 'problem', None) or error}") from None
+    if not isinstance(data, dict):
+        found = "nothing" if data is None else f"a {type(data).__name__}"
+        raise ConfigError(f"{path}: must be a mapping of settings, found {found}")
+    base = data.pop("base", None)
+    if base is None:
+        return data
+    if not isinstance(base, str):
+        raise ConfigError(f"{path}: base must be the name of a file, got {base!r}")
+    base_path = path.parent / base
+    if not base_path.is_file():
+        raise ConfigError(f"{path}: its base {base!r} does not exist beside it")
+    return _merge(_read_with_base(base_path, (*seen, path.resolve())), data)
+
+
+def _nested(key: str, value: Any) -> dict[str, Any]:
+    if not isinstance(key, str) or not key or not all(key.split(".")):
+        raise ConfigError(f"override {key!r}: a key is a dotted name such as training.total_epochs")
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return dict(value)
+
+
+_MODES: dict[str, type[Section]] = {
+    "staged": Staged, "lagged_after_warmup": Lagged, "linear_warmup": LinearWarmup, "jump": Jump,
+    "constant": Constant, "off": Off,
+}
+
+
+def _merge(base: dict[str, Any], change: Mapping[str, Any], name: str = "") -> dict[str, Any]:
+    """`base` with `change` laid over it; a new mode keeps only the settings that it knows."""
+    merged = dict(base)
+    mode = change.get("mode")
+    if isinstance(mode, str) and mode in _MODES and merged.get("mode") != mode:
+        merged = {key: value for key, value in merged.items() if key in _MODES[mode].model_fields}
+    for key, value in change.items():
+        below = merged.get(key)
+        # lr_steps is one value: a new table of steps replaces the old one, it does not mix with it.
+        if isinstance(below, dict) and isinstance(value, Mapping) and key != "lr_steps":
+            merged[key] = _merge(below, value, f"{name}{key}.")
+        else:
+            default = _default_at(f"{name}{key}")
+            whole = isinstance(value, Mapping) and isinstance(default, Section)
+            merged[key] = _merge(default.model_dump(), value) if whole and "mode" not in value else value  # type: ignore[union-attr]
+    return merged
+
+
+def _default_at(key: str) -> Any:
+    """The default at a dotted key, so that `beta.B.lag` alone overrides one number of the default mode."""
+    value: Any = Config()
+    for part in key.split("."):
+        if not isinstance(value, Section) or part not in type(value).model_fields:
+            return None
+        value = getattr(value, part)
+    return value
+
+
+def _tuples(value: Any) -> Any:
+    """Lists as tuples: strict validation takes no list where the immutable settings hold a tuple."""
+    if isinstance(value, Mapping):
+        return {key: _tuples(inner) for key, inner in value.items()}
+    return tuple(_tuples(inner) for inner in value) if isinstance(value, list | tuple) else value
+
+
+def _explain(error: ValidationError) -> str:
+    problems = error.errors()
+    first = problems[0]
+    place = [part for part in first["loc"] if part not in _MODES and part != "[key]"]
+    key = ".".join(str(part) for part in place) or "configuration"
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    given = _short(first.get("input"))
+    if first["type"] == "extra_forbidden":
+        known = list(_fields_at(first["loc"][:-1]))
+        return f"unknown key {key}{_nearest(str(first['loc'][-1]), known, key.rpartition('.')[0])}{more}"
+    if first["type"] == "value_error":
+        return f"{key}: {first['ctx']['error']}{more}" if place else f"{first['ctx']['error']}{more}"
+    if first["type"].startswith("union_tag"):
+        return f"{key}.mode: must be one of {', '.join(_MODES)}{more}"
+    message = first["msg"].removeprefix("Input ").replace("should", "must", 1)
+    return f"{key}: {message}, got {given}{more}"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _fields_at(location: tuple[int | str, ...]) -> Mapping[str, FieldInfo]:
+    section: type[BaseModel] = Config
+    for part in location:
+        if part in _MODES:
+            section = _MODES[str(part)]
+            continue
+        annotation = section.model_fields[str(part)].annotation if str(part) in section.model_fields else None
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            section = annotation
+    return section.model_fields
+
+
+def _nearest(name: str, known: list[str], prefix: str = "") -> str:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    if close:
+        return f": did you mean {prefix + '.' if prefix else ''}{close[0]}?"
+    return f"; known here: {', '.join(sorted(known))}"

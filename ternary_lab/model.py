@@ -1,0 +1,483 @@
+"""The dual-pathway VAE of v5.5, run-batched: every weight has a leading run axis.
+
+Notation (used in `losses` and `training` too):
+
+    R   runs side by side          x     operations        (R, B, 9)      entries -1, 0, +1
+    B   batch                      μ, s  posterior mean and log-variance  (2, R, B, L)
+    L   latent dimensions          z     latents           (2, R, B, L)
+    2   pathways, A then B         ℓ     logits            (2, R, B, 9, 3)
+
+    z  = μ + τ σ ε                              posterior sample (z = μ in evaluation)
+    z̃_A = (1-ρ) z_A + ρ sg(z_B)                 cross-injection with stop-gradient; B likewise
+    ℓ  = decoder(z̃)                             each pathway its own decoder
+
+The weights live in four contiguous blocks, so that an optimiser step, a norm or a copy is one
+operation and the two encoders, which have one shape, are one batched product:
+
+    encoders (2, R, ·)    decoder_A (R, ·)    decoder_B (R, ·)    statenet (R, ·)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from ternary_lab import config, space
+from ternary_lab.errors import CheckpointError, InputError
+
+Pathway = Literal["A", "B"]
+PATHWAYS: tuple[Pathway, Pathway] = ("A", "B")
+LOGITS = space.ENTRIES * space.VALUES
+
+
+@dataclass(frozen=True)
+class Layer:
+    """y = act(W x + b + skip), W stacked from one or more named linear maps.
+
+    `skip` is the index of an earlier activation (0 is the network's input) that is added before the
+    activation function.
+    """
+
+    names: tuple[str, ...]
+    inputs: int
+    outputs: int
+    relu: bool = False
+    skip: int | None = None
+
+    @property
+    def size(self) -> int:
+        return self.outputs * (self.inputs + 1)
+
+
+@dataclass(frozen=True)
+class Network:
+    """A feed-forward network whose weights are rows of a block (G, size), one row per group.
+
+    In a row each layer holds its weight (outputs, inputs), then its bias (outputs).
+    """
+
+    layers: tuple[Layer, ...]
+
+    @cached_property
+    def size(self) -> int:
+        return sum(layer.size for layer in self.layers)
+
+    def views(self, block: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """(weight (G, outputs, inputs), bias (G, outputs)) of every layer, as views of the block (G, size)."""
+        views, at = [], 0
+        groups = block.shape[0]
+        for layer in self.layers:
+            middle = at + layer.outputs * layer.inputs
+            weight = block[:, at:middle].view(groups, layer.outputs, layer.inputs)
+            at += layer.size
+            views.append((weight, block[:, middle:at]))
+        return views
+
+    def parts(self, row: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """(name, view) of every named weight and bias in one row (size,), in the order of construction."""
+        for layer, (weight, bias) in zip(self.layers, self.views(row.unsqueeze(0)), strict=True):
+            width = layer.outputs // len(layer.names)
+            for index, name in enumerate(layer.names):
+                rows = slice(index * width, (index + 1) * width)
+                yield f"{name}.weight", weight[0, rows]
+                yield f"{name}.bias", bias[0, rows]
+
+    def initialise(self, row: Tensor, generator: torch.Generator) -> None:
+        """Fill one row in place with ±1/√inputs uniform values, drawn layer by layer, weight before bias."""
+        for name, values in self.parts(row):
+            if name.endswith(".weight"):
+                torch.nn.init.kaiming_uniform_(values, a=math.sqrt(5), generator=generator)
+                bound = 1 / math.sqrt(values.shape[1])
+            else:
+                torch.nn.init.uniform_(values, -bound, bound, generator=generator)
+
+    def __call__(self, block: Tensor, x: Tensor) -> Tensor:
+        """Outputs (G, B, outputs) for x (G, B, inputs); differentiable once in the block and in x."""
+        return _Apply.apply(self, block, x)  # type: ignore[no-untyped-call,no-any-return]
+
+    def infer(self, block: Tensor, features: Tensor) -> Tensor:
+        """Outputs (G, outputs, M) for features-first inputs (G, inputs, M), without a gradient.
+
+        Features first keeps what follows (entry probabilities, their products) contiguous in M.
+        """
+        activations = [features]
+        for layer, (weight, bias) in zip(self.layers, self.views(block), strict=True):
+            y = torch.baddbmm(bias.unsqueeze(2), weight, activations[-1])
+            if layer.skip is not None:
+                y += activations[layer.skip]
+            activations.append(y.relu_() if layer.relu else y)
+        return activations[-1]
+
+
+class _Apply(torch.autograd.Function):
+    """A network forwards and backwards.
+
+    Written out because a step is dominated by overhead: one node instead of one per layer, and
+    weight gradients written straight into their place in one gradient block.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, network: Network, block: Tensor, x: Tensor) -> Tensor:
+        activations = [x]
+        views = network.views(block)
+        for layer, (weight, bias) in zip(network.layers, views, strict=True):
+            y = torch.baddbmm(bias.unsqueeze(1), activations[-1], weight.transpose(1, 2))
+            if layer.skip is not None:
+                y += activations[layer.skip]
+            activations.append(y.relu_() if layer.relu else y)
+        ctx.network = network
+        ctx.save_for_backward(block, *activations[:-1])
+        return activations[-1]
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, Tensor | None]:
+        network: Network = ctx.network
+        block, *activations = ctx.saved_tensors
+        grad_block = torch.empty_like(block)
+        places = network.views(grad_block)
+        grads: list[Tensor | None] = [None] * len(network.layers) + [gradient]
+        for i in reversed(range(len(network.layers))):
+            layer, (weight, _) = network.layers[i], network.views(block)[i]
+            g = grads[i + 1]
+            assert g is not None
+            if layer.relu:
+                g = torch.ops.aten.threshold_backward(g, activations[i + 1], 0)
+            weight_place, bias_place = places[i]
+            torch.bmm(g.transpose(1, 2), activations[i], out=weight_place)
+            torch.sum(g, 1, out=bias_place)
+            if i > 0 or ctx.needs_input_grad[2]:
+                below = grads[i]
+                grads[i] = torch.bmm(g, weight) if below is None else torch.baddbmm(below, g, weight)
+            if layer.skip is not None:
+                below = grads[layer.skip]
+                grads[layer.skip] = g if below is None else below + g
+        return None, grad_block, grads[0] if ctx.needs_input_grad[2] else None
+
+
+@dataclass
+class Blocks:
+    """One tensor per block: weights, gradients or moments of R runs. See the module's notation."""
+
+    encoders: Tensor
+    decoder_A: Tensor
+    decoder_B: Tensor
+    statenet: Tensor
+
+    def trained(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The blocks that receive a gradient."""
+        return self.encoders, self.decoder_A, self.decoder_B
+
+    def select(self, runs: list[int]) -> Blocks:
+        """The blocks of some of the runs, copied."""
+        index = torch.tensor(runs, device=self.encoders.device)
+        axis = {"encoders": 1}
+        return Blocks(**{
+            f.name: getattr(self, f.name).index_select(axis.get(f.name, 0), index).contiguous() for f in fields(self)
+        })
+
+    @staticmethod
+    def join(parts: list[Blocks]) -> Blocks:
+        """Blocks of several runs as those of one cohort."""
+        axis = {"encoders": 1}
+        return Blocks(**{
+            f.name: torch.cat([getattr(part, f.name) for part in parts], axis.get(f.name, 0)) for f in fields(Blocks)
+        })
+
+    def to(self, device: torch.device) -> Blocks:
+        return Blocks(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+
+
+class Architecture:
+    """The shapes of the networks that a `config.Model` describes, and their names in a checkpoint."""
+
+    def __init__(self, settings: config.Model) -> None:
+        self.settings = settings
+        latent = settings.latent_dim
+        widths = (space.ENTRIES, *settings.encoder_hidden)
+        encoder = [
+            Layer((f"encoder.{2 * i}",), widths[i], widths[i + 1], relu=True) for i in range(len(widths) - 1)
+        ]
+        head = Layer(("fc_mu", "fc_logvar"), widths[-1], 2 * latent)
+        self.encoder = Network((*encoder, head))
+
+        widths = (latent, *settings.decoder_A_hidden, LOGITS)
+        last = len(widths) - 2
+        self.decoder_A = Network(tuple(
+            Layer((f"decoder.{2 * i}",), widths[i], widths[i + 1], relu=i < last) for i in range(last + 1)
+        ))
+
+        width, blocks = settings.decoder_B_hidden, settings.decoder_B_blocks
+        layers = [Layer(("fc_in",), latent, width, relu=True)]
+        for i in range(blocks):
+            layers.append(Layer((f"residual{i + 1}.block.0",), width, width, relu=True))
+            # A ReLU stands between two blocks, none after the last.
+            layers.append(
+                Layer((f"residual{i + 1}.block.2",), width, width, relu=i < blocks - 1, skip=2 * i + 1)
+            )
+        layers.append(Layer(("fc_out",), width, LOGITS))
+        self.decoder_B = Network(tuple(layers))
+
+    def network(self, pathway: Pathway) -> Network:
+        return self.decoder_A if pathway == "A" else self.decoder_B
+
+    @cached_property
+    def parameters(self) -> int:
+        """Number of weights, StateNet included."""
+        return 2 * self.encoder.size + self.decoder_A.size + self.decoder_B.size + STATENET_SIZE
+
+    def initialise(self, seed: int) -> Blocks:
+        """Initial weights of one run, on the CPU: the very numbers that the original draws for this seed."""
+        generator = torch.Generator().manual_seed(seed)
+        blocks = self.empty()
+        for network, row in (
+            (self.encoder, blocks.encoders[0, 0]), (self.decoder_A, blocks.decoder_A[0]),
+            (self.encoder, blocks.encoders[1, 0]), (self.decoder_B, blocks.decoder_B[0]),
+        ):
+            network.initialise(row, generator)
+        _initialise_statenet(blocks.statenet[0], generator)
+        return blocks
+
+    def empty(self, runs: int = 1) -> Blocks:
+        """Blocks of zeros for `runs` runs, on the CPU."""
+        return Blocks(
+            torch.zeros(2, runs, self.encoder.size),
+            torch.zeros(runs, self.decoder_A.size),
+            torch.zeros(runs, self.decoder_B.size),
+            torch.zeros(runs, STATENET_SIZE),
+        )
+
+    def named(self, blocks: Blocks, run: int = 0) -> dict[str, Tensor]:
+        """Name in a v5.5 checkpoint -> view of one run's weight."""
+        named = {}
+        for prefix, network, row in (
+            ("encoder_A", self.encoder, blocks.encoders[0, run]),
+            ("decoder_A", self.decoder_A, blocks.decoder_A[run]),
+            ("encoder_B", self.encoder, blocks.encoders[1, run]),
+            ("decoder_B", self.decoder_B, blocks.decoder_B[run]),
+        ):
+            named |= {f"{prefix}.{name}": view for name, view in network.parts(row)}
+        return named | dict(statenet_parts(blocks.statenet[run]))
+
+    def from_named(self, named: dict[str, Tensor], origin: str) -> Blocks:
+        """Blocks of one run from weights by name. Raises CheckpointError when any is missing or misshapen."""
+        blocks = self.empty()
+        places = self.named(blocks)
+        missing = [name for name in places if name not in named]
+        if missing:
+            raise CheckpointError(f"{origin}: not a v5.5 checkpoint: weight {missing[0]} is missing")
+        for name, place in places.items():
+            value = named[name]
+            if value.shape != place.shape:
+                raise CheckpointError(
+                    f"{origin}: weight {name} has shape {tuple(value.shape)}, this model needs {tuple(place.shape)}"
+                )
+            if not bool(torch.isfinite(value).all()):
+                raise CheckpointError(f"{origin}: weight {name} holds values that are not finite")
+            place.copy_(value)
+        return blocks
+
+
+_STATENET: tuple[tuple[str, tuple[int, ...]], ...] = (
+    ("encoder.0.weight", (32, 9)), ("encoder.0.bias", (32,)),
+    ("encoder.1.weight", (32,)), ("encoder.1.bias", (32,)),
+    ("encoder.3.weight", (8, 32)), ("encoder.3.bias", (8,)),
+    ("decoder.0.weight", (32, 8)), ("decoder.0.bias", (32,)),
+    ("decoder.2.weight", (4, 32)), ("decoder.2.bias", (4,)),
+)
+STATENET_SIZE = sum(math.prod(shape) for _, shape in _STATENET)
+
+
+def statenet_parts(row: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """(name, view) of StateNet's weights in one row, or in every row at once with a leading run axis."""
+    at = 0
+    for name, shape in _STATENET:
+        size = math.prod(shape)
+        yield f"state_net.{name}", row[..., at : at + size].view(*row.shape[:-1], *shape)
+        at += size
+
+
+def _initialise_statenet(row: Tensor, generator: torch.Generator) -> None:
+    bound = 0.0
+    for name, values in statenet_parts(row):
+        if name.startswith("state_net.encoder.1"):  # LayerNorm starts as the identity
+            values.fill_(1.0 if name.endswith("weight") else 0.0)
+        elif name.endswith("weight"):
+            torch.nn.init.kaiming_uniform_(values, a=math.sqrt(5), generator=generator)
+            bound = 1 / math.sqrt(values.shape[1])
+        else:
+            torch.nn.init.uniform_(values, -bound, bound, generator=generator)
+
+
+class DualVAE:
+    """Forward computations of R runs. Holds weights and shapes, and no state besides."""
+
+    def __init__(self, architecture: Architecture, blocks: Blocks) -> None:
+        self.architecture = architecture
+        self.blocks = blocks
+
+    @property
+    def runs(self) -> int:
+        return self.blocks.decoder_A.shape[0]
+
+    @property
+    def device(self) -> torch.device:
+        return self.blocks.decoder_A.device
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(μ, log σ²), each (2, R, B, L), of operations x (R, B, 9) seen by both encoders."""
+        runs, batch, entries = x.shape
+        both = x.expand(2, runs, batch, entries).reshape(2 * runs, batch, entries)
+        heads = self.architecture.encoder(self.blocks.encoders.flatten(0, 1), both)
+        mu, log_variance = heads.view(2, runs, batch, -1).chunk(2, -1)
+        return mu, log_variance
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Logits (2, R, B, 9, 3) of latents z (2, R, B, L), pathway A's by decoder A, B's by decoder B."""
+        logits = torch.stack((
+            self.architecture.decoder_A(self.blocks.decoder_A, z[0]),
+            self.architecture.decoder_B(self.blocks.decoder_B, z[1]),
+        ))
+        return logits.view(*logits.shape[:-1], space.ENTRIES, space.VALUES)
+
+    def decode_features(self, z: Tensor, pathway: Pathway) -> Tensor:
+        """Logits (R, 9, 3, M) of features-first latents (R, L, M) of one pathway, without a gradient."""
+        block = self.blocks.decoder_A if pathway == "A" else self.blocks.decoder_B
+        logits = self.architecture.network(pathway).infer(block, z)
+        return logits.view(z.shape[0], space.ENTRIES, space.VALUES, z.shape[2])
+
+    def run(self, index: int) -> DualVAE:
+        """One run alone."""
+        return DualVAE(self.architecture, self.blocks.select([index]))
+
+
+def inject(z: Tensor, rho: Tensor | float) -> Tensor:
+    """Cross-injection z̃ (2, R, B, L): (1-ρ) of the own latent and ρ of the other's, without its gradient."""
+    return z * (1 - rho) + z.detach().flip(0) * rho
+
+
+def statenet(blocks: Blocks, inputs: Tensor) -> Tensor:
+    """StateNet's four corrections (R, 4) in (-1, 1), of lr, λ₁, λ₂, λ₃, for its nine inputs (R, 9)."""
+    w = dict(statenet_parts(blocks.statenet))
+
+    def linear(name: str, x: Tensor) -> Tensor:
+        weight, bias = w[f"state_net.{name}.weight"], w[f"state_net.{name}.bias"]
+        return torch.baddbmm(bias.unsqueeze(1), x.unsqueeze(1), weight.transpose(1, 2)).squeeze(1)
+
+    h = torch.nn.functional.layer_norm(linear("encoder.0", inputs), (32,))
+    h = torch.tanh(h * w["state_net.encoder.1.weight"] + w["state_net.encoder.1.bias"])
+    h = torch.relu(linear("decoder.0", linear("encoder.3", h)))
+    return torch.tanh(linear("decoder.2", h))
+
+
+@dataclass(frozen=True)
+class GaussianPosterior:
+    """q(z|x) = N(mean, diag exp(log_variance)); both (..., L)."""
+
+    mean: Tensor
+    log_variance: Tensor
+
+    @property
+    def std(self) -> Tensor:
+        return (0.5 * self.log_variance).exp()
+
+    def sample(self, temperature: float = 1.0, *, generator: torch.Generator | None = None) -> Tensor:
+        """μ + τ σ ε with ε ~ N(0, I), (..., L)."""
+        noise = torch.empty_like(self.mean).normal_(generator=generator)
+        return self.mean + temperature * self.std * noise
+
+    def kl(self) -> Tensor:
+        """KL(q ‖ N(0, I)) in nats, summed over the latent dimensions: (...) (Kingma & Welling 2014)."""
+        return -0.5 * (1 + self.log_variance - self.mean.square() - self.log_variance.exp()).sum(-1)
+
+
+class TernaryVAE:
+    """One trained dual-pathway VAE, on plain tensors.
+
+    `pathway` chooses encoder and decoder, "A" or "B". Methods take tensors on any device and answer on
+    the model's; they never train and never change the model. All raise InputError on arguments that
+    do not fit.
+    """
+
+    def __init__(self, settings: config.Model, blocks: Blocks) -> None:
+        self.settings = settings
+        self.core = DualVAE(Architecture(settings), blocks)
+
+    @property
+    def device(self) -> torch.device:
+        return self.core.device
+
+    @property
+    def latent_dim(self) -> int:
+        return self.settings.latent_dim
+
+    def to(self, device: str | torch.device) -> TernaryVAE:
+        """The same model on another device."""
+        from ternary_lab.runtime import resolve_device
+
+        return TernaryVAE(self.settings, self.core.blocks.to(resolve_device(device)))
+
+    @torch.no_grad()
+    def encode(self, operations: Tensor, pathway: Pathway = "B") -> GaussianPosterior:
+        """Posterior of operations (..., 9) with entries -1, 0, +1: mean and log-variance (..., L)."""
+        index = _pathway(pathway)
+        x = space.check_operations(operations).to(self.device)
+        mu, log_variance = self.core.encode(x.reshape(1, -1, space.ENTRIES))
+        shape = (*x.shape[:-1], self.latent_dim)
+        return GaussianPosterior(mu[index, 0].reshape(shape), log_variance[index, 0].reshape(shape))
+
+    @torch.no_grad()
+    def decode(self, z: Tensor, pathway: Pathway = "B") -> Tensor:
+        """Logits (..., 9, 3), classes in the order -1, 0, +1, of latents z (..., L)."""
+        _pathway(pathway)
+        if not isinstance(z, Tensor) or not z.is_floating_point():
+            raise InputError(f"latents must be a floating-point tensor (..., {self.latent_dim}), got {_kind(z)}")
+        if z.ndim == 0 or z.shape[-1] != self.latent_dim:
+            raise InputError(f"latents must have shape (..., {self.latent_dim}), got {tuple(z.shape)}")
+        if not bool(torch.isfinite(z).all()):
+            raise InputError("latents must be finite, got nan or inf")
+        flat = z.to(self.device, torch.float32).reshape(-1, self.latent_dim)
+        logits = self.core.decode_features(flat.t().unsqueeze(0), pathway)
+        return logits[0].permute(2, 0, 1).reshape(*z.shape[:-1], space.ENTRIES, space.VALUES)
+
+    @torch.no_grad()
+    def sample(
+        self, n: int, pathway: Pathway = "B", argmax: bool = False, *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """n operations (n, 9) from the prior: z ~ N(0, I), then each entry drawn (or its most probable value)."""
+        if isinstance(n, bool) or not isinstance(n, int) or n < 0:
+            raise InputError(f"n must be a number of operations, at least 0, got {n!r}")
+        z = torch.empty(n, self.latent_dim, device=self.device).normal_(generator=generator)
+        logits = self.decode(z, pathway)
+        if argmax:
+            return logits.argmax(-1).float() - 1
+        uniform = torch.empty_like(logits).uniform_(1e-20, 1, generator=generator)
+        return (logits - (-uniform.log()).log()).argmax(-1).float() - 1
+
+    @torch.no_grad()
+    def reconstruct(self, operations: Tensor, rho: float = 0.0, pathway: Pathway = "B") -> Tensor:
+        """Operations (..., 9) decoded by argmax from the posterior means, a share ρ of the other pathway's."""
+        if isinstance(rho, bool) or not isinstance(rho, int | float) or not 0 <= rho <= 1:
+            raise InputError(f"rho must be a number in [0, 1], got {rho!r}")
+        index = _pathway(pathway)
+        x = space.check_operations(operations).to(self.device)
+        mu, _ = self.core.encode(x.reshape(1, -1, space.ENTRIES))
+        logits = self.decode(inject(mu, rho)[index, 0], pathway)
+        return (logits.argmax(-1).float() - 1).reshape(x.shape)
+
+
+def _pathway(name: str) -> int:
+    if name not in PATHWAYS:
+        raise InputError(f"pathway must be 'A' or 'B', got {name!r}")
+    return PATHWAYS.index(name)  # type: ignore[arg-type]
+
+
+def _kind(value: object) -> str:
+    return str(value.dtype) if isinstance(value, Tensor) else type(value).__name__

@@ -1,0 +1,115 @@
+"""The space: all 3^9 = 19,683 truth tables of a binary operation on {-1, 0, +1}.
+
+Notation used everywhere in the library:
+
+    N = 19,683   number of operations          k = 0..8   entry of a truth table
+    i            operation index, 0..N-1       x_k        entry k, in {-1, 0, +1}
+
+    x_k(i) = (i // 3^k) mod 3 - 1              i = sum_k (x_k + 1) 3^k
+
+Read as a binary operation, entry k = 3 (a + 1) + (b + 1) is the result of `a ∘ b`, so a truth table
+reshaped to 3x3 has a rows and b columns, both in the order -1, 0, +1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ternary_lab.errors import InputError
+
+ENTRIES = 9
+VALUES = 3
+SIZE = VALUES**ENTRIES
+
+
+@dataclass(frozen=True)
+class Split:
+    """Operation indices (int64, 1-D) of the three parts; disjoint, and together all N."""
+
+    train: Tensor
+    validation: Tensor
+    test: Tensor
+
+
+def operations(indices: Tensor | None = None) -> Tensor:
+    """Truth tables as float32 (..., 9) with values -1, 0, +1; all 19,683 in index order by default.
+
+    Raises InputError when `indices` is not an integer tensor with values in 0..19,682.
+    """
+    if indices is None:
+        indices = torch.arange(SIZE)
+    if indices.dtype.is_floating_point or indices.dtype in (torch.bool, torch.complex64):
+        raise InputError(f"operation indices must be integers, got {indices.dtype}: convert with .long()")
+    if indices.numel() and (int(indices.min()) < 0 or int(indices.max()) >= SIZE):
+        raise InputError(
+            f"operation indices must lie in 0..{SIZE - 1}, got {int(indices.min())}..{int(indices.max())}"
+        )
+    powers = VALUES ** torch.arange(ENTRIES, device=indices.device)
+    return (indices.unsqueeze(-1) // powers % VALUES - 1).float()
+
+
+def index_of(tables: Tensor) -> Tensor:
+    """Operation indices, int64 (...), of truth tables (..., 9): the inverse of `operations`.
+
+    Raises InputError when an entry is not -1, 0 or +1 or the last dimension is not 9.
+    """
+    classes = check_operations(tables).long() + 1
+    powers = VALUES ** torch.arange(ENTRIES, device=classes.device)
+    return (classes * powers).sum(-1)
+
+
+def check_operations(tables: Tensor) -> Tensor:
+    """The tables as float32, once they are known to be truth tables: (..., 9), all entries -1, 0 or +1."""
+    if not isinstance(tables, Tensor):
+        raise InputError(f"operations must be a torch tensor (..., 9), got {type(tables).__name__}")
+    if tables.ndim == 0 or tables.shape[-1] != ENTRIES:
+        raise InputError(f"operations must have shape (..., 9), got {tuple(tables.shape)}")
+    if tables.dtype.is_complex or tables.dtype == torch.bool:
+        raise InputError(f"operations must be integers or floats, got {tables.dtype}")
+    values = tables.float()
+    wrong = ~((values == -1) | (values == 0) | (values == 1))
+    if bool(wrong.any()):
+        raise InputError(f"entries of an operation must be -1, 0 or +1, got {values[wrong][0].item():g}")
+    return values
+
+
+def split(split_seed: int, train: float = 0.8, validation: float = 0.1) -> Split:
+    """The space cut at random into train, validation and test (15,746 / 1,968 / 1,969 at 80/10/10)."""
+    order = torch.randperm(SIZE, generator=torch.Generator().manual_seed(split_seed))
+    first = int(SIZE * train)
+    second = first + int(SIZE * validation)
+    return Split(order[:first], order[first:second], order[second:])
+
+
+def from_function(operation: Callable[[int, int], int]) -> Tensor:
+    """The truth table, float32 (9,), of a Python function of two values in {-1, 0, +1}."""
+    values = (-1, 0, 1)
+    return check_operations(torch.tensor([operation(a, b) for a in values for b in values]))
+
+
+def _sum_mod_3(a: int, b: int) -> int:
+    return (a + b + 1) % 3 - 1
+
+
+NAMED: dict[str, Callable[[int, int], int]] = {
+    "min (Kleene and)": min,
+    "max (Kleene or)": max,
+    "Kleene implication": lambda a, b: max(-a, b),
+    "Łukasiewicz implication": lambda a, b: min(1, 1 - a + b),
+    "Gödel implication": lambda a, b: 1 if a <= b else b,
+    "sum mod 3": _sum_mod_3,
+    "product": lambda a, b: a * b,
+    "consensus": lambda a, b: a if a == b else 0,
+    "projection a": lambda a, b: a,
+    "projection b": lambda a, b: b,
+}
+"""Named operations; -1, 0, +1 read as false, unknown, true (Kleene 1938, Łukasiewicz 1920, Gödel 1932)."""
+
+
+def named() -> dict[str, int]:
+    """Name -> operation index of every operation in `NAMED`."""
+    return {name: int(index_of(from_function(function))) for name, function in NAMED.items()}

@@ -1,0 +1,536 @@
+"""Training a cohort: one step, one epoch, and the generator over epochs.
+
+R runs are trained side by side by one programme; each has its own weights, random streams, schedules
+and controllers, so that its company changes no more than float rounding.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+from ternary_lab import controllers as control
+from ternary_lab import losses, space
+from ternary_lab.config import Config
+from ternary_lab.controllers import Controllers, Correction, Plan
+from ternary_lab.errors import ConfigError, TernaryLabError
+from ternary_lab.metrics.coverage import unique_operations
+from ternary_lab.metrics.entropy import batch_entropy
+from ternary_lab.metrics.information import information
+from ternary_lab.metrics.latents import chunk_size, sobol_normal
+from ternary_lab.metrics.likelihood import exact_reconstruction, negative_elbo
+from ternary_lab.model import PATHWAYS, Architecture, Blocks, DualVAE, inject, statenet
+from ternary_lab.runtime import Purpose, resolve_device, stream
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One run's epoch: a row of `history.csv`.
+
+    Losses, entropies and KL are in nats, coverages and reconstruction in percent, times in seconds (of
+    the whole cohort). Loss terms, H and λ are means over the epoch's batches; λ₁₋₃ therefore mix the
+    value before and after StateNet's correction. `val_elbo` is the mean ELBO of both pathways on the
+    validation split (higher is better); `delta_*` are StateNet's outputs in (-1, 1).
+    """
+
+    run: str
+    seed: int
+    epoch: int
+    phase: int
+    train_loss: float
+    val_loss: float
+    val_elbo: float
+    ce_A: float
+    ce_B: float
+    kl_A: float
+    kl_B: float
+    H_A: float
+    H_B: float
+    entropy_B: float
+    repulsion_B: float
+    beta_A: float
+    beta_B: float
+    temperature_A: float
+    temperature_B: float
+    rho: float
+    lambda1: float
+    lambda2: float
+    lambda3: float
+    lr_scheduled: float
+    lr: float
+    delta_lr: float
+    delta_lambda1: float
+    delta_lambda2: float
+    delta_lambda3: float
+    grad_ratio: float
+    grad_momentum: float
+    unique_ops_A: int
+    unique_ops_B: int
+    coverage_A: float
+    coverage_B: float
+    info_coverage_A: float
+    info_coverage_B: float
+    effective_coverage_A: float
+    effective_coverage_B: float
+    neg_elbo_A: float
+    neg_elbo_B: float
+    reconstruction_A: float
+    reconstruction_B: float
+    seconds_train: float
+    seconds_eval: float
+
+
+COLUMNS = tuple(f.name for f in fields(EpochRecord))
+TIMING_COLUMNS = ("seconds_train", "seconds_eval")
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best epoch so far by the early-stopping metric; `value` counts as smaller is better."""
+
+    value: float = float("inf")
+    epoch: int = -1
+
+
+@dataclass
+class RunState:
+    """Everything that one run carries from epoch to epoch. Random streams are named by seed and epoch."""
+
+    next_epoch: int
+    steps: int
+    blocks: Blocks
+    first_moments: Blocks
+    second_moments: Blocks
+    controllers: Controllers
+    best: Best
+    stopped: str | None = None
+    """Why the run has ended, or None."""
+
+    @staticmethod
+    def initial(config: Config, seed: int) -> RunState:
+        architecture = Architecture(config.model)
+        return RunState(
+            0, 0, architecture.initialise(seed), architecture.empty(), architecture.empty(),
+            Controllers.initial(config), Best(),
+        )
+
+
+@dataclass(frozen=True)
+class StepSettings:
+    """What a training step reads, one value per run: tensors (R,) unless said otherwise."""
+
+    weights: losses.Weights
+    temperature: Tensor
+    """(2, R, 1, 1)"""
+    rho: Tensor
+    """(R, 1, 1)"""
+    momentum: Tensor
+    scale_low: Tensor
+    scale_high: Tensor
+    grad_clip: Tensor
+    lr: Sequence[float]
+    balance: bool
+    raw_norms: bool
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """The terms of one training step; tensors (R,) or (2, R)."""
+
+    terms: losses.LossTerms
+    z: Tensor
+    scale: Tensor
+    norm: Tensor
+    """Pathways' gradient norms before clipping."""
+
+
+class Cohort:
+    """R runs trained side by side, advanced one epoch at a time.
+
+    Configurations may differ from run to run in values, not in `config.STRUCTURAL` settings. Raises
+    ConfigError when they do.
+    """
+
+    def __init__(
+        self,
+        configs: Sequence[Config],
+        seeds: Sequence[int],
+        device: torch.device,
+        states: Sequence[RunState] | None = None,
+        names: Sequence[str] | None = None,
+    ) -> None:
+        check_cohort(configs)
+        self.configs, self.seeds, self.device = list(configs), list(seeds), device
+        self.names = list(names) if names is not None else [f"seed={seed}" for seed in seeds]
+        self.config = self.configs[0]
+        self.architecture = Architecture(self.config.model)
+        if states is None:
+            states = [RunState.initial(c, s) for c, s in zip(self.configs, self.seeds, strict=True)]
+        self._load(states)
+        data = self.config.data
+        split = space.split(data.split_seed, data.train_fraction, data.validation_fraction)
+        self.x_train = space.operations(split.train).to(device)
+        self.x_validation = space.operations(split.validation).to(device)
+        self._sobol: dict[int, Tensor] = {}
+
+    def _load(self, states: Sequence[RunState]) -> None:
+        epochs = {(state.next_epoch, state.steps) for state in states}
+        if len(epochs) != 1:
+            raise ConfigError("runs of one cohort must stand at the same epoch: train them apart, then together")
+        self.epoch, self.steps = epochs.pop()
+        self.blocks = Blocks.join([state.blocks for state in states]).to(self.device)
+        self.first_moments = Blocks.join([state.first_moments for state in states]).to(self.device)
+        self.second_moments = Blocks.join([state.second_moments for state in states]).to(self.device)
+        for block in self.blocks.trained():
+            block.requires_grad_(True)
+        moments = self.first_moments.trained(), self.second_moments.trained()
+        self._rows = [
+            tuple(_run_rows(blocks, i) for blocks in (_raw(self.blocks.trained()), *moments)) for i in range(len(states))
+        ]
+        self.controllers = [state.controllers for state in states]
+        self.best = [state.best for state in states]
+        self.norms = self._runs([(c.norm_A, c.norm_B) for c in self.controllers]).t().contiguous()
+        self.stopped: list[str | None] = [state.stopped for state in states]
+
+    @property
+    def model(self) -> DualVAE:
+        return DualVAE(self.architecture, self.blocks)
+
+    @property
+    def runs(self) -> int:
+        return len(self.seeds)
+
+    def state(self, index: int) -> RunState:
+        """A copy of one run's state, on the CPU: the other runs and later epochs leave it as it is."""
+        cpu = torch.device("cpu")
+
+        def one(blocks: Blocks) -> Blocks:
+            with torch.no_grad():
+                return blocks.select([index]).to(cpu)
+
+        return RunState(
+            self.epoch, self.steps, one(self.blocks), one(self.first_moments), one(self.second_moments),
+            self.controllers[index], self.best[index], self.stopped[index],
+        )
+
+    def keep(self, indices: Sequence[int]) -> None:
+        """Go on with some of the runs only."""
+        states = [self.state(i) for i in indices]
+        self.configs = [self.configs[i] for i in indices]
+        self.seeds = [self.seeds[i] for i in indices]
+        self.names = [self.names[i] for i in indices]
+        self._load(states)
+
+    def streams(self, purpose: Purpose, epoch: int = 0) -> list[torch.Generator]:
+        """One stream per run, on the device where this experiment draws its random numbers."""
+        place = self.device if self.config.runtime.streams == "device" else torch.device("cpu")
+        return [stream(seed, purpose, epoch, device=place) for seed in self.seeds]
+
+    def advance(self) -> list[EpochRecord]:
+        """Train and measure one epoch; the records come in the order of the runs."""
+        started = time.perf_counter()
+        plans = [
+            control.plan_epoch(c, self.epoch, state) for c, state in zip(self.configs, self.controllers, strict=True)
+        ]
+        order = torch.stack([
+            torch.randperm(len(self.x_train), generator=g, device=g.device).to(self.device)
+            for g in self.streams("order", self.epoch)
+        ])
+        latent = self.config.model.latent_dim
+        noise = self._normal((2, len(self.x_train), latent), "noise").transpose(0, 1)
+        figures, corrections = self.train_epoch(plans, self.x_train[order], noise)
+        val_loss = self.validate(plans, corrections)
+        trained = time.perf_counter()
+        measured = self.measure()
+        counts = [measured[f"unique_ops_{pathway}"] for pathway in PATHWAYS]
+        seconds = {"seconds_train": trained - started, "seconds_eval": time.perf_counter() - trained}
+        norms = self.norms.tolist()
+        records = []
+        for i, (plan, correction) in enumerate(zip(plans, corrections, strict=True)):
+            row = {name: values[i] for name, values in (figures | measured).items()} | seconds
+            row |= {k: v for k, v in asdict(correction).items() if k.startswith("delta_")}
+            row |= {k: v for k, v in asdict(plan).items() if k not in ("lr", "lambda1", "lambda2", "lambda3")}
+            row |= {"val_loss": val_loss[i], "lr_scheduled": plan.lr, "lr": correction.lr}
+            row |= {"run": self.names[i], "seed": self.seeds[i]}
+            record = EpochRecord(**{name: row[name] for name in COLUMNS})
+            _check_finite(record)
+            records.append(record)
+            ratio = counts[1][i] / counts[0][i] if counts[0][i] else None
+            self.controllers[i] = control.after_epoch(
+                self.controllers[i], plan, correction, (norms[0][i], norms[1][i]), ratio
+            )
+            self._judge(i, record)
+        self.epoch += 1
+        return records
+
+    def train_epoch(
+        self, plans: Sequence[Plan], x: Tensor, noise: Tensor
+    ) -> tuple[dict[str, list[float]], list[Correction]]:
+        """One pass over x (R, n, 9) in the order given, with noise (2, R, n, L).
+
+        Returns the batch means of every recorded figure, one per run, and StateNet's corrections.
+        """
+        batch, n = self.config.data.batch_size, x.shape[1]
+        steps = -(-n // batch)
+        rows: list[Tensor] = []
+        latents = torch.full((steps, 2, self.runs, batch, noise.shape[-1]), float("nan"), device=self.device)
+        corrections = [Correction.none(plan) for plan in plans]
+        settings = self.settings(plans, corrections)
+        for i in range(steps):
+            part = slice(i * batch, (i + 1) * batch)
+            eps = noise[:, :, part]
+            forward = self.forward(x[:, part], eps, settings)
+            if i == 0:
+                corrections = self.correct(plans, forward)
+                # lr is corrected at once; λ only from the second batch on.
+                settings = replace(settings, lr=[c.lr for c in corrections])
+            record = self.update(forward, settings)
+            t, lambdas = record.terms, settings.weights.lambdas
+            weighted = (lambdas[:2] * record.scale * t.pathway).sum(0)
+            rows.append(torch.stack((*t.ce, *t.kl, t.entropy_B, t.repulsion_B, weighted, *lambdas)))
+            if i == 0:
+                settings = self.settings(plans, corrections)
+            latents[i, :, :, : eps.shape[2]] = record.z
+        table = torch.stack(rows)
+        entropy = torch.cat([batch_entropy(part) for part in latents.split(64)])
+        table[:, 6] += table[:, 9] * (entropy[:, 0] - entropy[:, 1]).abs()
+        means = torch.cat((table.mean(0), entropy.mean(0))).tolist()
+        names = ("ce_A", "ce_B", "kl_A", "kl_B", "entropy_B", "repulsion_B", "train_loss", "lambda1", "lambda2",
+                 "lambda3", "H_A", "H_B")
+        return dict(zip(names, means, strict=True)), corrections
+
+    def settings(self, plans: Sequence[Plan], corrections: Sequence[Correction]) -> StepSettings:
+        """The plans and corrections as tensors over runs."""
+        c = self.configs
+        weights = losses.Weights(
+            beta=self._runs([(p.beta_A, p.beta_B) for p in plans]).t(),
+            lambdas=self._runs([(k.lambda1, k.lambda2, k.lambda3) for k in corrections]).t(),
+            free_bits=self._runs([k.kl.free_bits for k in c]),
+            entropy=self._runs([k.loss.entropy_weight for k in c]),
+            repulsion=self._runs([k.loss.repulsion_weight for k in c]),
+            repulsion_sigma=self._runs([k.loss.repulsion_sigma for k in c]),
+            free_bits_per=self.config.kl.free_bits_per,
+        )
+        return StepSettings(
+            weights=weights,
+            temperature=self._runs([(p.temperature_A, p.temperature_B) for p in plans]).t()[:, :, None, None],
+            rho=self._runs([p.rho for p in plans])[:, None, None],
+            momentum=self._runs([p.grad_momentum for p in plans]),
+            scale_low=self._runs([k.gradient_balance.low for k in c]),
+            scale_high=self._runs([k.gradient_balance.high for k in c]),
+            grad_clip=self._runs([k.optimiser.grad_clip for k in c]),
+            lr=[k.lr for k in corrections],
+            balance=self.config.gradient_balance.enabled,
+            raw_norms=self.config.gradient_balance.norm == "raw",
+        )
+
+    def forward(self, x: Tensor, eps: Tensor, s: StepSettings) -> tuple[losses.LossTerms, Tensor]:
+        """Loss terms and latents z of operations x (R, B, 9) with noise ε (2, R, B, L)."""
+        mu, log_variance = self.model.encode(x)
+        z = mu + s.temperature * (0.5 * log_variance).exp() * eps
+        logits = self.model.decode(inject(z, s.rho))
+        return losses.loss_terms(x, mu, log_variance, z, logits, s.weights), z
+
+    def update(self, forward: tuple[losses.LossTerms, Tensor], s: StepSettings) -> StepRecord:
+        """One optimiser step from a forward pass: scale, differentiate, clip, AdamW, moving averages."""
+        terms, z = forward
+        scale = torch.ones_like(self.norms)
+        if s.balance:
+            ratio = self.norms.flip(0) / (self.norms + control.TINY)
+            scale = torch.minimum(torch.maximum(ratio, s.scale_low), s.scale_high)
+        objective = (s.weights.lambdas[:2] * scale * terms.pathway).sum()
+        gradients = torch.autograd.grad(objective, self.blocks.trained())
+        with torch.no_grad():
+            encoders, *decoders = (torch.linalg.vector_norm(g, dim=-1) for g in gradients)
+            squares = encoders.square() + torch.stack(decoders).square()
+            norm = squares.sqrt()
+            clip = (s.grad_clip / (squares.sum(0).sqrt() + 1e-6)).clamp(max=1)
+            for gradient in gradients:
+                gradient *= clip.unsqueeze(-1)
+            self.steps += 1
+            self._adamw(gradients, s.lr)
+            self.norms.lerp_(norm if s.raw_norms else norm * clip, 1 - s.momentum)
+        return StepRecord(_detached(terms), z.detach(), scale, norm)
+
+    def _adamw(self, gradients: tuple[Tensor, ...], lr: Sequence[float]) -> None:
+        """AdamW (Loshchilov & Hutter 2019) with one learning rate per run."""
+        step = torch.tensor(float(self.steps), device=self.device)
+        for i, (config, rate) in enumerate(zip(self.configs, lr, strict=True)):
+            o = config.optimiser
+            weights, first, second = self._rows[i]
+            # The kernel behind torch.optim.AdamW(fused=True), without that class's bookkeeping per step.
+            torch._fused_adamw_(
+                weights, _run_rows(gradients, i), first, second, [], [step] * len(weights), lr=rate, beta1=o.beta1,
+                beta2=o.beta2, weight_decay=o.weight_decay, eps=o.eps, amsgrad=False, maximize=False,
+            )
+
+    def correct(
+        self, plans: Sequence[Plan], forward: tuple[losses.LossTerms, Tensor]
+    ) -> list[Correction]:
+        """StateNet's corrections of every run, from the epoch's first forward pass."""
+        if not self.config.model.use_statenet:
+            return [Correction.none(plan) for plan in plans]
+        terms, z = forward
+        scheduled = self._runs([(p.grad_ratio, p.rho, p.lambda1, p.lambda2, p.lambda3) for p in plans])
+        with torch.no_grad():
+            inputs = torch.cat((batch_entropy(z).t(), terms.kl.t(), scheduled), 1)
+            outputs = statenet(self.blocks, inputs).tolist()
+        return [
+            control.correct(config, plan, tuple(output))
+            for config, plan, output in zip(self.configs, plans, outputs, strict=True)
+        ]
+
+    @torch.no_grad()
+    def validate(self, plans: Sequence[Plan], corrections: Sequence[Correction]) -> list[float]:
+        """Validation loss of every run with the epoch's β and λ: z = μ, gradient scales 1, mean over batches."""
+        s = self.settings(plans, corrections)
+        totals = []
+        for x in self.x_validation.split(self.config.data.batch_size):
+            mu, log_variance = self.model.encode(x.expand(self.runs, -1, -1))
+            logits = self.model.decode(inject(mu, s.rho))
+            terms = losses.loss_terms(x.expand(self.runs, -1, -1), mu, log_variance, mu, logits, s.weights)
+            entropy = batch_entropy(mu)
+            lambdas = s.weights.lambdas
+            totals.append((lambdas[:2] * terms.pathway).sum(0) + lambdas[2] * (entropy[0] - entropy[1]).abs())
+        values: list[float] = torch.stack(totals).mean(0).tolist()
+        return values
+
+    @torch.no_grad()
+    def measure(self) -> dict[str, list[float]]:
+        """Every metric of the trained weights, one value per run."""
+        model, e = self.model, self.config.evaluation
+        measured: dict[str, Tensor] = {}
+        streams = self.streams("coverage", self.epoch)
+        for pathway in PATHWAYS:
+            unique = unique_operations(model, pathway, e.coverage_samples, e.coverage_decoding, streams)
+            measured[f"unique_ops_{pathway}"] = unique
+            measured[f"coverage_{pathway}"] = 100 * unique.double() / space.SIZE
+            info = information(model, pathway, self._latents())
+            measured[f"info_coverage_{pathway}"] = info.informative_coverage
+            measured[f"effective_coverage_{pathway}"] = info.effective_coverage
+        x = self.x_validation.expand(self.runs, -1, -1)
+        shape = (e.elbo_samples, 2, len(self.x_validation), self.config.model.latent_dim)
+        elbo = negative_elbo(model, x, self._normal(shape, "evaluation").permute(1, 2, 0, 3, 4))
+        reconstruction = exact_reconstruction(model, x)
+        for i, pathway in enumerate(PATHWAYS):
+            measured[f"neg_elbo_{pathway}"] = elbo[i]
+            measured[f"reconstruction_{pathway}"] = reconstruction[i]
+        measured["val_elbo"] = -elbo.mean(0)
+        return {name: values.tolist() for name, values in measured.items()}
+
+    def _latents(self) -> Iterator[Tensor]:
+        """Each run's own Sobol latents, the same at every epoch, in chunks (R, L, M)."""
+        for seed in self.seeds:
+            if seed not in self._sobol:
+                chunks = sobol_normal(
+                    self.config.model.latent_dim, self.config.evaluation.latents,
+                    stream(seed, "latents").initial_seed(), self.device,
+                )
+                self._sobol[seed] = torch.cat(list(chunks), 1)
+        for start in range(0, self.config.evaluation.latents, chunk_size(self.device)):
+            yield torch.stack([self._sobol[s][:, start : start + chunk_size(self.device)] for s in self.seeds])
+
+    def _normal(self, shape: tuple[int, ...], purpose: Purpose) -> Tensor:
+        """Standard normal noise (R, *shape), each run's from its own stream of this epoch."""
+        return torch.stack([
+            torch.empty(shape, device=g.device).normal_(generator=g).to(self.device)
+            for g in self.streams(purpose, self.epoch)
+        ])
+
+    def _runs(self, values: Sequence[float] | Sequence[tuple[float, ...]]) -> Tensor:
+        return torch.tensor(values, dtype=torch.float32, device=self.device)
+
+    def _judge(self, index: int, record: EpochRecord) -> None:
+        """Keep the best epoch; stop the run when it has not improved for `patience` epochs, or is complete."""
+        stopping, total = self.configs[index].early_stopping, self.configs[index].training.total_epochs
+        value = metric_value(record, stopping.metric)
+        if value < self.best[index].value:
+            self.best[index] = Best(value, record.epoch)
+        if stopping.patience and record.epoch - self.best[index].epoch >= stopping.patience:
+            self.stopped[index] = (
+                f"early stop: {stopping.metric} has not improved since epoch {self.best[index].epoch}"
+            )
+        elif record.epoch + 1 >= total:
+            self.stopped[index] = f"complete: {total} epochs"
+
+
+def metric_value(record: EpochRecord, metric: str) -> float:
+    """The early-stopping metric of an epoch, turned so that smaller is better."""
+    match metric:
+        case "val_loss":
+            return record.val_loss
+        case "val_elbo":
+            return -record.val_elbo
+        case "coverage":
+            return -(record.coverage_A + record.coverage_B) / 2
+        case _:
+            return -(record.info_coverage_A + record.info_coverage_B) / 2
+
+
+def train(
+    config: Config, seeds: Sequence[int] = (42,), *, device: str | torch.device = "auto"
+) -> Iterator[EpochRecord]:
+    """Train one run per seed side by side and yield a record per run and epoch, epoch by epoch.
+
+    Nothing is written. Stopping early, by leaving the loop, is safe. Raises ConfigError for no seeds,
+    a seed given twice or one that is not in 0..2^32 - 1, DeviceError for a device that is not there.
+    """
+    check_seeds(seeds)
+    cohort = Cohort([config] * len(seeds), seeds, resolve_device(device))
+    while cohort.runs:
+        yield from cohort.advance()
+        going = [i for i, stopped in enumerate(cohort.stopped) if stopped is None]
+        if not going:
+            return
+        if len(going) < cohort.runs:
+            cohort.keep(going)
+
+
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Raises ConfigError unless seeds are distinct integers in 0..2^32 - 1, at least one."""
+    if len(seeds) == 0:
+        raise ConfigError("seeds: none given: give at least one, for example 42")
+    for seed in seeds:
+        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
+            raise ConfigError(f"seeds: {seed!r} is not an integer in 0..{2**32 - 1}")
+        if list(seeds).count(seed) > 1:
+            raise ConfigError(f"seeds: {seed} is given twice: a seed makes one run")
+
+
+def check_cohort(configs: Sequence[Config]) -> None:
+    """Raises ConfigError unless the configurations can be trained side by side."""
+    from ternary_lab.config import STRUCTURAL, differences
+
+    for other in configs[1:]:
+        for key in differences(configs[0], other):
+            if any(key == name or key.startswith(f"{name}.") for name in STRUCTURAL):
+                raise ConfigError(f"{key} differs between runs of one cohort: train these runs apart")
+
+
+def _check_finite(record: EpochRecord) -> None:
+    for name in ("train_loss", "val_loss", "ce_A", "ce_B", "kl_A", "kl_B"):
+        value = getattr(record, name)
+        if value != value or abs(value) == float("inf"):
+            raise TernaryLabError(
+                f"{record.run}: diverged in epoch {record.epoch}: {name} is {value}; "
+                "lower the learning rate or optimiser.grad_clip"
+            )
+
+
+def _raw(blocks: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The blocks' memory, without their place in the autograd graph."""
+    return tuple(block.detach() for block in blocks)
+
+
+def _run_rows(blocks: tuple[Tensor, ...], run: int) -> list[Tensor]:
+    """One run's contiguous rows of (encoders, decoder_A, decoder_B)."""
+    encoders, *decoders = blocks
+    return [encoders[0, run], encoders[1, run], *(block[run] for block in decoders)]
+
+
+def _detached(terms: losses.LossTerms) -> losses.LossTerms:
+    return losses.LossTerms(**{f.name: getattr(terms, f.name).detach() for f in fields(terms)})
