@@ -1,0 +1,65 @@
+"""Ternary Lab: training, measuring and auditing Ternary VAE v5.5 over all 19,683 ternary operations.
+
+Names are loaded when first used, so that importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ternary_lab.checkpoint import load_model as load_model
+    from ternary_lab.config import Config as Config
+    from ternary_lab.config import load_config as load_config
+    from ternary_lab.errors import CheckpointError as CheckpointError
+    from ternary_lab.errors import ConfigError as ConfigError
+    from ternary_lab.errors import DeviceError as DeviceError
+    from ternary_lab.errors import InputError as InputError
+    from ternary_lab.errors import NotebookError as NotebookError
+    from ternary_lab.errors import RunError as RunError
+    from ternary_lab.errors import TernaryLabError as TernaryLabError
+    from ternary_lab.evaluation import Evaluation as Evaluation
+    from ternary_lab.evaluation import evaluate as evaluate
+    from ternary_lab.experiment import Comparison as Comparison
+    from ternary_lab.experiment import branch as branch
+    from ternary_lab.experiment import compare as compare
+    from ternary_lab.experiment import run_experiment as run_experiment
+    from ternary_lab.model import GaussianPosterior as GaussianPosterior
+    from ternary_lab.model import TernaryVAE as TernaryVAE
+    from ternary_lab.record import RunRecord as RunRecord
+    from ternary_lab.record import RunSet as RunSet
+    from ternary_lab.record import load_run as load_run
+    from ternary_lab.record import load_runs as load_runs
+    from ternary_lab.training import EpochRecord as EpochRecord
+    from ternary_lab.training import train as train
+    from ternary_lab.widgets import watch as watch
+
+_HOMES = {
+    "checkpoint": ("load_model",),
+    "config": ("Config", "load_config"),
+    "errors": (
+        "CheckpointError", "ConfigError", "DeviceError", "InputError", "NotebookError", "RunError", "TernaryLabError",
+    ),
+    "evaluation": ("Evaluation", "evaluate"),
+    "experiment": ("Comparison", "branch", "compare", "run_experiment"),
+    "model": ("GaussianPosterior", "TernaryVAE"),
+    "record": ("RunRecord", "RunSet", "load_run", "load_runs"),
+    "training": ("EpochRecord", "train"),
+    "widgets": ("watch",),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = sorted(_HOME_OF)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'ternary_lab' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"ternary_lab.{_HOME_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME_OF})

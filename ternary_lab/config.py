@@ -371,8 +371,13 @@ class Config(Section):
     def as_dict(self) -> dict[str, Any]:
         """Plain nested data that YAML and JSON can hold and `from_dict` reads back."""
         data: dict[str, Any] = self.model_dump(mode="json")
+        # JSON mode would make text of the epochs.
         data["optimiser"]["lr_steps"] = dict(self.optimiser.lr_steps)
         return data
+
+    def as_yaml(self) -> str:
+        """Every setting as YAML that `load_config` and `from_yaml` read back."""
+        return yaml.safe_dump(self.as_dict(), sort_keys=False, allow_unicode=True)
 
 
 STRUCTURAL = (
@@ -406,6 +411,11 @@ def from_dict(data: Mapping[str, Any], origin: str = "configuration") -> Config:
         return Config.model_validate(_tuples(data))
     except ValidationError as error:
         raise ConfigError(f"{origin}: {_explain(error)}") from None
+
+
+def from_yaml(text: str, origin: str) -> Config:
+    """The configuration in a YAML text without a `base`. Raises ConfigError."""
+    return from_dict(_mapping(text, origin), origin)
 
 
 def find_config(name: str | Path) -> Path:
@@ -489,15 +499,7 @@ def _read_with_base(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise ConfigError(f"{path}: cannot be read: {reason}") from None
-    try:
-        data = yaml.load(text, Loader=_StrictLoader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"line {mark.line + 1}: " if mark else ""
-        raise ConfigError(f"{path}: not YAML: {place}{getattr(error, 'problem', None) or error}") from None
-    if not isinstance(data, dict):
-        found = "nothing" if data is None else f"a {type(data).__name__}"
-        raise ConfigError(f"{path}: must be a mapping of settings, found {found}")
+    data = _mapping(text, str(path))
     base = data.pop("base", None)
     if base is None:
         return data
@@ -507,6 +509,19 @@ def _read_with_base(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if not base_path.is_file():
         raise ConfigError(f"{path}: its base {base!r} does not exist beside it")
     return _merge(_read_with_base(base_path, (*seen, path.resolve())), data)
+
+
+def _mapping(text: str, origin: str) -> dict[str, Any]:
+    try:
+        data = yaml.load(text, Loader=_StrictLoader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"line {mark.line + 1}: " if mark else ""
+        raise ConfigError(f"{origin}: not YAML: {place}{getattr(error, 'problem', None) or error}") from None
+    if not isinstance(data, dict):
+        found = "nothing" if data is None else f"a {type(data).__name__}"
+        raise ConfigError(f"{origin}: must be a mapping of settings, found {found}")
+    return data
 
 
 def _nested(key: str, value: Any) -> dict[str, Any]:

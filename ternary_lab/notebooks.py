@@ -8,7 +8,7 @@ A notebook's parameters are the assignments of its one cell tagged `parameters`,
     scale: float = 1        # an annotation widens or names a type: int, float, bool, str, or a list of one
 
 `NAME = literal  # description`, optionally closed by a range `[low, high]` (both ends included) or a set
-`{a, b}`; either holds for every element of a list. Anything computed belongs in a later cell, since a caller's
+`{a, b}`; either holds for every element of a list. Anything computed belongs in a later cell: a caller's
 value replaces the literal and not what was derived from it.
 
 A figure is displayed as HTML, `<img alt="what it shows" src="data:image/png;base64,...">`: the alt text of an
@@ -19,8 +19,8 @@ empty ones, which is the number `In [n]` that the executed notebook shows.
 from __future__ import annotations
 
 import ast
-import dis
 import difflib
+import dis
 import io
 import json
 import logging
@@ -34,12 +34,12 @@ import time
 import tokenize
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from html.parser import HTMLParser
 from pathlib import Path
 from types import CodeType
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ternary_lab.errors import NotebookError
 
@@ -56,7 +56,9 @@ TYPES = (*SCALARS, *(f"list[{name}]" for name in SCALARS))
 
 _NUMBER = re.compile(r"[+-]?[0-9.]+(e[+-]?[0-9]+)?", re.ASCII | re.IGNORECASE)
 _COMMENT = re.compile(r"#\s*(?P<text>.*?)\s*(\[(?P<range>[^\[\]]*)\]|\{(?P<choices>[^{}]*)\})?")
+_MAGIC = re.compile(r"^([ \t]*(?:\w+ *= *)?)[%!].*$", re.MULTILINE)
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+_SPELLING = {"int": "an int such as 3", "float": "a float such as 1e-3", "bool": "true or false"}
 _WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
 _WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
@@ -94,26 +96,25 @@ class Parameter:
         if not self.is_list:
             return self._check_scalar(value)
         if not isinstance(value, list):
-            self._refuse(value)
+            raise self._refusal(value)
         return [self._check_scalar(element) for element in value]
 
     def _check_scalar(self, value: object) -> Scalar:
-        if self.scalar == "float" and type(value) is int and abs(value) < sys.float_info.max:
+        kind = SCALARS[self.scalar]
+        if kind is float and type(value) is int and abs(value) < sys.float_info.max:
             value = float(value)
-        if type(value) is not SCALARS[self.scalar]:
-            self._refuse(value)
-        assert isinstance(value, int | float | bool | str)
+        if not isinstance(value, kind) or isinstance(value, bool) != (kind is bool):
+            raise self._refusal(value)
         if isinstance(value, float) and not math.isfinite(value):
-            self._refuse(value, "a finite number")
+            raise self._refusal(value, "a finite number")
         if isinstance(value, int | float) and not self.low <= value <= self.high:
-            self._refuse(value, f"a value in [{self.low:g}, {self.high:g}]")
+            raise self._refusal(value, f"a value in [{self.low:g}, {self.high:g}]")
         if self.choices and value not in self.choices:
-            self._refuse(value, f"one of {', '.join(map(str, self.choices))}")
+            raise self._refusal(value, f"one of {', '.join(map(str, self.choices))}")
         return value
 
-    def _refuse(self, value: object, wanted: str | None = None) -> NoReturn:
-        shown = value if isinstance(value, _Text) else repr(value)
-        raise NotebookError(f"parameter `{self.name}` takes {wanted or self.type}, not {shown}")
+    def _refusal(self, value: object, wanted: str | None = None) -> NotebookError:
+        return NotebookError(f"parameter `{self.name}` takes {wanted or self.type}, not {value!r}")
 
     def _parse_scalar(self, text: str) -> Scalar:
         if self.scalar == "str":
@@ -121,18 +122,9 @@ class Parameter:
         if self.scalar == "bool" and text.lower() in ("true", "false"):
             return text.lower() == "true"
         if self.scalar in ("int", "float") and _NUMBER.fullmatch(text):
-            try:
+            with suppress(ValueError):
                 return SCALARS[self.scalar](text)
-            except ValueError:
-                pass
-        self._refuse(_Text(text), f"{self.scalar} ({_SPELLING[self.scalar]})")
-
-
-class _Text(str):
-    """What was typed on a command line, shown without quotes."""
-
-
-_SPELLING = {"int": "such as 3", "float": "such as 1e-3", "bool": "true or false"}
+        raise self._refusal(text, _SPELLING[self.scalar])
 
 
 def parameters(path: str | Path) -> dict[str, Parameter]:
@@ -200,16 +192,15 @@ def unread_parameters(path: str | Path) -> list[str]:
     """
     notebook = _read(Path(path))
     unread = _parameters(notebook, path)
+    overwritten: set[str] = set()
     later = False
     for number, cell in _code_cells(notebook):
-        tags = _tags(cell)
-        if later and "injected-parameters" not in tags:
+        if later and "injected-parameters" not in _tags(cell):
             for statement in _parse_cell(number, cell.source).body:
-                for name in _reads(_compile(statement)):
+                for name in _reads(_compile(statement)) - overwritten:
                     unread.pop(name, None)
-                if _assigned(statement) & unread.keys():
-                    return list(unread)
-        later = later or "parameters" in tags
+                overwritten |= _assigned(statement)
+        later = later or "parameters" in _tags(cell)
     return list(unread)
 
 
@@ -253,7 +244,8 @@ def _read_parameter(statement: ast.stmt, comment: str) -> Parameter:
         case ast.AnnAssign(target=ast.Name(id=name), annotation=annotation, value=ast.expr() as expression):
             declared = ast.unparse(annotation)
         case _:
-            raise NotebookError(f"`{_first_line(ast.unparse(statement))}` is not `NAME = literal`: move it to a later cell")
+            written = _first_line(ast.unparse(statement))
+            raise NotebookError(f"`{written}` is not `NAME = literal`: move it to a later cell")
     try:
         default = ast.literal_eval(expression)
     except (ValueError, TypeError, SyntaxError):
@@ -306,13 +298,13 @@ def _read(path: Path) -> NotebookNode:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise NotebookError(f"{path} does not exist: name a notebook, such as notebooks/02_train.ipynb") from None
+        raise NotebookError(f"{path} does not exist: name a notebook, as notebooks/02_train.ipynb") from None
     except (OSError, UnicodeDecodeError) as error:
         raise NotebookError(f"{path} cannot be read: {error}") from None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # nbformat warns of missing cell ids and repairs them
-            notebook = nbformat.reads(text, as_version=4)  # type: ignore[no-untyped-call]
+            notebook: NotebookNode = nbformat.reads(text, as_version=4)  # type: ignore[no-untyped-call]
             nbformat.validate(notebook)
     except Exception as error:  # foreign JSON makes nbformat raise almost anything
         raise NotebookError(f"{path} is not a Jupyter notebook: {_first_line(str(error))}") from None
@@ -329,29 +321,28 @@ def _code_cells(notebook: NotebookNode) -> Iterator[tuple[int, NotebookNode]]:
 
 
 def _parse_cell(number: int, source: str) -> ast.Module:
-    """A code cell as Python, its IPython magics and shell lines left out."""
-    if source.lstrip().startswith("%%"):
-        source = source.lstrip().partition("\n")[2] if source.lstrip().startswith("%%time") else ""
-    try:
-        return ast.parse(source)
-    except SyntaxError:
-        pass
-    try:
-        return ast.parse(re.sub(r"(?m)^([ \t]*)[%!].*$", r"\1pass", source))
-    except SyntaxError as error:
-        raise NotebookError(f"code cell {number} is not Python: {error}") from None
+    """A code cell as Python: IPython magics and shell lines are left out."""
+    error: SyntaxError | None = None
+    for text in (source, _MAGIC.sub(r"\1...", source)):
+        try:
+            return ast.parse(text)
+        except SyntaxError as failure:
+            error = failure
+    if source.lstrip().startswith("%%"):  # another language
+        return ast.Module([], type_ignores=[])
+    raise NotebookError(f"code cell {number} is not Python: {error}")
 
 
 def _compile(statement: ast.stmt) -> CodeType:
     module = ast.Module([statement], type_ignores=[])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SyntaxWarning)
-        code: CodeType = compile(module, "cell", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        code: CodeType = compile(module, "cell", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, optimize=0)
     return code
 
 
 def _reads(code: CodeType) -> set[str]:
-    """Names of the notebook's namespace that the code loads: a function's own variables are not among them."""
+    """Names of the notebook's namespace that the code loads, a function's own variables not among them."""
     loads = ("LOAD_NAME", "LOAD_GLOBAL", "LOAD_FROM_DICT_OR_GLOBALS")
     names = {step.argval for step in dis.get_instructions(code) if step.opname in loads}
     return names.union(*(_reads(inner) for inner in code.co_consts if isinstance(inner, CodeType)))
@@ -359,5 +350,344 @@ def _reads(code: CodeType) -> set[str]:
 
 def _assigned(statement: ast.stmt) -> set[str]:
     """Names that a plain assignment at the top of a cell certainly overwrites."""
-    targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
-    return {target.id for target in targets if isinstance(target, ast.Name)}
+    targets: list[ast.expr] = []
+    match statement:
+        case ast.Assign(targets=targets):
+            pass
+        case ast.AnnAssign(target=target, value=ast.expr()):
+            targets = [target]
+    names = (node for target in targets for node in ast.walk(target) if isinstance(node, ast.Name))
+    return {name.id for name in names if isinstance(name.ctx, ast.Store)}
+
+
+def _first_line(text: str) -> str:
+    return next(iter(_ANSI.sub("", text).strip().splitlines()), "")
+
+
+def _outputs(notebook: NotebookNode) -> Iterator[tuple[str, NotebookNode]]:
+    """Every output with where it stands, those kept in the saved state of widgets included."""
+    for number, cell in _code_cells(notebook):
+        for output in cell.outputs:
+            yield f"code cell {number}", output
+    widgets = notebook.metadata.get("widgets", {}).get(_WIDGET_STATE, {}).get("state", {})
+    for widget in widgets.values():
+        for output in widget.get("state", {}).get("outputs", []):
+            yield "a widget's output", output
+
+
+def _errors(notebook: NotebookNode) -> Iterator[str]:
+    for place, output in _outputs(notebook):
+        if output.output_type == "error":
+            yield f"{place}: {_first_line(f'{output.ename}: {output.evalue}').rstrip(': ')}"
+
+
+# Running
+
+
+def run_notebook(
+    path: str | Path,
+    output: str | Path,
+    values: Mapping[str, object] | None = None,
+    *,
+    progress: bool = True,
+    cwd: str | Path | None = None,
+) -> Path:
+    """Execute a notebook under the given values and save it as `output`, which is returned.
+
+    The kernel works in `cwd`, by default the notebook's own folder, as under JupyterLab and nbval. Progress
+    goes to standard error: a bar on a terminal, else a line at the start and one at the end.
+
+    Raises:
+        NotebookError: before the start, as `check_parameters`, a parameter that no cell reads, or an output
+            that cannot be written; afterwards, any exception, those shown inside a widget and `sys.exit`
+            included, or a dead kernel. What was executed so far is then in `output`.
+    """
+    path, output = Path(path), Path(output)
+    checked = check_parameters(path, values or {})
+    if unread := unread_parameters(path):
+        raise NotebookError(f"{path}: no later cell reads {_quoted(unread)}: use it there or delete it")
+    _require_writable(output)
+    bar = progress and sys.stderr.isatty()
+    say = progress and not bar
+    started = time.perf_counter()
+    if say:
+        print(f"{path.name}: started", file=sys.stderr, flush=True)
+    failure = _execute(path, output, checked, bar, Path(cwd) if cwd else path.parent)
+    executed = _read(output)
+    problem = next(_errors(executed), None) or (failure and f"code cell {_stopped_at(executed)}: {failure}")
+    executed.metadata.papermill.update(
+        input_path=path.name, output_path=output.name, exception=problem is not None
+    )
+    _write(output, _dumps(executed))
+    if problem:
+        raise NotebookError(f"{path} failed in {problem} (executed so far: {output})")
+    if say:
+        print(f"{path.name}: finished in {time.perf_counter() - started:.1f} s, {output}", file=sys.stderr)
+    return output
+
+
+def _execute(path: Path, output: Path, values: Mapping[str, Value], bar: bool, cwd: Path) -> str | None:
+    """Execute by papermill; what stopped it before the last cell, if anything did."""
+    import papermill
+    from jupyter_client.kernelspec import NoSuchKernel
+    from nbclient.exceptions import DeadKernelError
+
+    source, target = (str(file.absolute()).replace("{", "{{").replace("}", "}}") for file in (path, output))
+    try:
+        with _kernel_environment():
+            papermill.execute_notebook(
+                source,
+                target,
+                values,
+                kernel_name=KERNEL,
+                language="python",
+                progress_bar={"desc": path.name} if bar else False,
+                cwd=cwd.absolute(),
+                extra_arguments=["--log-level=ERROR"],
+            )
+    except papermill.PapermillExecutionError as error:
+        return _first_line(f"{error.ename}: {error.evalue}")
+    except DeadKernelError:
+        return "the kernel died, killed or out of memory: try smaller settings"
+    except (NoSuchKernel, RuntimeError) as error:
+        reason = _first_line(str(error))
+        raise NotebookError(f"{path}: the kernel `{KERNEL}` did not start: {reason}") from error
+    except OSError as error:
+        raise NotebookError(f"{path} could not be executed into {output}: {error}") from error
+    return None
+
+
+@contextmanager
+def _kernel_environment() -> Iterator[None]:
+    """Without MPLBACKEND, which takes all figures away, and without papermill's log: failures are raised."""
+    log = logging.getLogger("papermill")
+    level, backend = log.level, os.environ.pop("MPLBACKEND", None)
+    log.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
+
+
+def _stopped_at(executed: NotebookNode) -> int:
+    """The first code cell that got no reply from the kernel; papermill itself marks every cell completed."""
+    replied = (
+        (number, "shell.execute_reply" in cell.metadata.get("execution", {}))
+        for number, cell in _code_cells(executed)
+    )
+    return next((number for number, reply in replied if not reply), 1)
+
+
+def _require_writable(output: Path) -> None:
+    if output.suffix != ".ipynb":
+        raise NotebookError(f"{output} is no name for a notebook: end it in .ipynb")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=output.parent):
+            pass
+        if output.exists():
+            output.open("ab").close()
+    except OSError as error:
+        raise NotebookError(f"{output} cannot be written: {error}: choose another place") from None
+
+
+def _write(output: Path, text: str) -> None:
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise NotebookError(f"{output} cannot be written: {error}: choose another place") from None
+
+
+def _dumps(notebook: NotebookNode) -> str:
+    import nbformat
+
+    text: str = nbformat.writes(notebook)  # type: ignore[no-untyped-call]
+    return text + "\n"
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+# Export
+
+_PAGE = "{% extends 'lab/index.html.j2' %}" + "".join(
+    f"{{% block {block} %}}{{% endblock %}}"
+    for block in ("html_head_js", "html_head_js_mathjax", "html_head_js_mermaidjs", "jupyter_widgets")
+)
+_STAND_IN = "<p><em>An interactive view: open the notebook to use it.</em></p>"
+
+
+def export_html(path: str | Path, output: str | Path, *, hide_input: bool = False) -> Path:
+    """One HTML file that loads nothing from the network; `hide_input` leaves the code out.
+
+    Widgets need a live notebook and become a sentence that says so. Formulas stay as their TeX source.
+
+    Raises:
+        NotebookError: no such notebook, or an output that cannot be written.
+    """
+    from jinja2 import DictLoader
+    from nbconvert import HTMLExporter
+
+    path, output = Path(path), Path(output)
+    notebook = _read(path)
+    notebook.metadata.pop("widgets", None)
+    for _, shown in _outputs(notebook):
+        if "data" in shown and shown.data.pop(_WIDGET_VIEW, None):
+            shown.data.setdefault("text/html", _STAND_IN)
+    page = HTMLExporter(  # type: ignore[no-untyped-call]
+        template_name="lab",
+        template_file="page.html.j2",
+        extra_loaders=[DictLoader({"page.html.j2": _PAGE})],
+        embed_images=True,
+        exclude_input=hide_input,
+        exclude_input_prompt=hide_input,
+    )
+    title = _title(notebook) or path.stem
+    html, _ = page.from_notebook_node(notebook, {"metadata": {"name": title, "path": str(path.parent)}})
+    _write(output, html)
+    return output
+
+
+def _title(notebook: NotebookNode) -> str | None:
+    first = notebook.cells[0] if notebook.cells else None
+    if first is None or first.cell_type != "markdown" or not first.source.startswith("# "):
+        return None
+    return _first_line(first.source)[2:].strip() or None
+
+
+# Checking
+
+
+def check_notebook(path: str | Path, *, max_output_bytes: int = 1_500_000) -> list[str]:
+    """What keeps a notebook from being committed, one line each; empty when it is fine."""
+    try:
+        notebook = _read(Path(path))
+    except NotebookError as error:
+        return [str(error)]
+    return [
+        *_structure_problems(notebook),
+        *_parameter_problems(notebook, path),
+        *_execution_problems(notebook, max_output_bytes),
+        *_picture_problems(notebook),
+        *_machine_problems(notebook),
+    ]
+
+
+def _structure_problems(notebook: NotebookNode) -> Iterator[str]:
+    if _title(notebook) is None:
+        yield "the first cell is not a Markdown title: start it with `# `"
+    kernel = notebook.metadata.get("kernelspec", {}).get("name")
+    if kernel != KERNEL:
+        yield f"the kernelspec is {kernel!r}: save the notebook under {KERNEL!r}"
+    for number, cell in _code_cells(notebook):
+        try:
+            tree = _parse_cell(number, cell.source)
+        except NotebookError as error:
+            yield str(error)
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                lines = (node.end_lineno or node.lineno) - node.lineno + 1
+                if lines > MAX_DEFINITION_LINES:
+                    yield (
+                        f"code cell {number}: `{node.name}` has {lines} lines, more than "
+                        f"{MAX_DEFINITION_LINES}: move it to the library"
+                    )
+
+
+def _parameter_problems(notebook: NotebookNode, path: str | Path) -> Iterator[str]:
+    try:
+        if not _parameters(notebook, path):
+            yield "no parameters: tag one cell of literals `parameters`"
+        for name in unread_parameters(path):
+            yield f"no later cell reads the parameter `{name}`: use it there or delete it"
+    except NotebookError as error:
+        yield str(error)
+
+
+def _execution_problems(notebook: NotebookNode, max_output_bytes: int) -> Iterator[str]:
+    counts = [cell.execution_count for _, cell in _code_cells(notebook)]
+    if counts != list(range(1, len(counts) + 1)):
+        yield "the cells were not executed once each from top to bottom: restart the kernel and run all"
+    yield from _errors(notebook)
+    size = sum(len(json.dumps(output)) for _, output in _outputs(notebook))
+    if size > max_output_bytes:
+        yield f"the outputs take {size} bytes, more than {max_output_bytes}: show fewer or smaller figures"
+
+
+class _Images(HTMLParser):
+    """The alt text of every `<img>` fed to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alts: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "img":
+            self.alts.append((dict(attrs).get("alt") or "").strip())
+
+
+def _alts(html: str) -> list[str]:
+    images = _Images()
+    images.feed(html)
+    return images.alts
+
+
+def _picture_problems(notebook: NotebookNode) -> Iterator[str]:
+    remedy = 'show the figure as `<img alt="..." src="data:image/png;base64,...">`'
+    for place, output in _outputs(notebook):
+        data = output.get("data", {})
+        alts = _alts(data.get("text/html", ""))
+        if "" in alts:
+            yield f"{place}: an image has an empty alt text: say what it shows"
+        if not alts and any(kind.startswith("image/") for kind in data):
+            yield f"{place}: an image without alt text: {remedy}"
+    for number, cell in enumerate(notebook.cells, start=1):
+        markdown = cell.source if cell.cell_type == "markdown" else ""
+        if "" in _alts(markdown) or re.search(r"!\[\s*\]\(", markdown):
+            yield f"cell {number}: an image in Markdown has no alt text: say what it shows"
+
+
+def _machine_problems(notebook: NotebookNode) -> Iterator[str]:
+    """Absolute paths anywhere; this machine's name in outputs and metadata, unless it is a plain word."""
+    folders = {str(Path.cwd()), str(Path.home()), tempfile.gettempdir(), "/tmp", "/home", "/Users"} - {"/"}
+    # a folder inside another path or word, such as runs/tmp or /tmpfs, is no absolute path
+    absolute = re.compile(rf"(?<![\w.])(?:{'|'.join(map(re.escape, folders))})(?![\w.-])|\b[A-Z]:\\Users")
+    host = socket.gethostname()
+    named = re.compile(rf"(?<![\w-]){re.escape(host)}(?![\w-])")
+    for place, text in _texts(notebook):
+        text = re.sub(r"base64,[A-Za-z0-9+/=\s]+", "", text)
+        if found := absolute.search(text):
+            yield f"{place}: an absolute path, {_excerpt(text, found)!r}: make it relative"
+        if host and not host.isalpha() and "source" not in place and (found := named.search(text)):
+            yield f"{place}: this machine's name, {_excerpt(text, found)!r}: do not print it"
+
+
+def _texts(notebook: NotebookNode) -> Iterator[tuple[str, str]]:
+    """Every string a reader or a diff would see, with where it stands; not the bytes of pictures."""
+    for number, cell in enumerate(notebook.cells, start=1):
+        yield f"source of cell {number}", cell.source
+        for text in _strings([cell.metadata, cell.get("outputs", [])]):
+            yield f"cell {number}", text
+    for text in _strings(notebook.metadata):
+        yield "the notebook's metadata", text
+
+
+def _strings(node: Any) -> Iterator[str]:
+    if isinstance(node, str):
+        yield node
+    elif isinstance(node, Mapping):
+        for key, value in node.items():
+            if key not in ("image/png", "image/jpeg", "application/pdf"):
+                yield from _strings(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _strings(value)
+
+
+def _excerpt(text: str, found: re.Match[str]) -> str:
+    return _first_line(text[found.start() : found.start() + 60])

@@ -1,0 +1,3 @@
+from ternary_lab.cli import main
+
+main()

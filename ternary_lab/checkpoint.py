@@ -1,0 +1,212 @@
+"""Checkpoints without pickle: tensors as safetensors, everything else as JSON in the file's header.
+
+A full checkpoint holds what a run needs to go on (weights, AdamW's moments, controllers, best epoch;
+random streams are named by seed and epoch, so those two numbers are all that they need); a
+weights-only one just the model. Files are replaced atomically: a reader sees the old file or the new.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import struct
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from ternary_lab.config import Config, from_yaml
+from ternary_lab.controllers import Controllers
+from ternary_lab.errors import CheckpointError, RunError, TernaryLabError
+from ternary_lab.model import Architecture, Blocks, TernaryVAE
+from ternary_lab.training import Best, RunState
+
+FORMAT = "ternary-lab-1"
+LARGEST = 256 * 2**20
+"""Bytes: larger files are no checkpoints of this model and are not read."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One run at one moment."""
+
+    config: Config
+    seed: int | None
+    epoch: int
+    """Last finished epoch; -1 before the first."""
+    rho: float
+    """Permeability in force in that epoch."""
+    blocks: Blocks
+    state: RunState | None
+    """None when only weights were kept."""
+    cohort: tuple[str, ...] = ()
+    """Names of the runs that were trained side by side with this one."""
+
+    def model(self) -> TernaryVAE:
+        return TernaryVAE(self.config.model, self.blocks)
+
+
+def save(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint atomically. Raises RunError when the disk refuses."""
+    architecture = Architecture(checkpoint.config.model)
+    tensors = {f"model.{k}": v for k, v in architecture.named(checkpoint.blocks).items()}
+    state = checkpoint.state
+    if state is not None:
+        for kind, moments in (("first", state.first_moments), ("second", state.second_moments)):
+            tensors |= {
+                f"{kind}.{k}": v for k, v in architecture.named(moments).items() if not k.startswith("state_net.")
+            }
+    header = {
+        "config": checkpoint.config.as_yaml(),
+        "seed": checkpoint.seed,
+        "epoch": checkpoint.epoch,
+        "rho": checkpoint.rho,
+        "cohort": list(checkpoint.cohort),
+        "state": None
+        if state is None
+        else {
+            "steps": state.steps,
+            "controllers": asdict(state.controllers),
+            "best": {"value": None if math.isinf(state.best.value) else state.best.value, "epoch": state.best.epoch},
+            "stopped": state.stopped,
+        },
+    }
+    metadata = {"format": FORMAT, "ternary_lab": json.dumps(header, allow_nan=False)}
+    data = save_tensors({k: v.detach().clone().contiguous() for k, v in tensors.items()}, metadata)
+    write_atomically(path, data)
+
+
+def load(path: Path) -> Checkpoint:
+    """Read a checkpoint written by `save`. Raises CheckpointError for anything else."""
+    data = _read(path)
+    metadata = _metadata(data, path)
+    if metadata.get("format") != FORMAT or "ternary_lab" not in metadata:
+        raise CheckpointError(f"{path}: safetensors, but not a Ternary Lab checkpoint (no {FORMAT} header)")
+    try:
+        tensors = load_tensors(data)
+        header = json.loads(metadata["ternary_lab"])
+        config = from_yaml(header["config"], f"{path}: its configuration")
+        architecture = Architecture(config.model)
+        blocks = architecture.from_named(_under("model.", tensors), str(path))
+        state = None
+        if header["state"] is not None:
+            saved = header["state"]
+            statenet = {k: v for k, v in architecture.named(architecture.empty()).items() if k.startswith("state_net.")}
+            best = saved["best"]
+            state = RunState(
+                next_epoch=int(header["epoch"]) + 1,
+                steps=int(saved["steps"]),
+                blocks=blocks,
+                first_moments=architecture.from_named(_under("first.", tensors) | statenet, str(path)),
+                second_moments=architecture.from_named(_under("second.", tensors) | statenet, str(path)),
+                controllers=Controllers(**saved["controllers"]),
+                best=Best(math.inf if best["value"] is None else best["value"], best["epoch"]),
+                stopped=saved["stopped"],
+            )
+        return Checkpoint(
+            config, header["seed"], int(header["epoch"]), float(header["rho"]), blocks, state, tuple(header["cohort"])
+        )
+    except TernaryLabError:
+        raise
+    except (SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{path}: damaged checkpoint: {type(error).__name__}: {error}") from None
+
+
+def load_model(source: str | Path, *, device: str | torch.device = "cpu") -> TernaryVAE:
+    """The model in a checkpoint: this lab's safetensors, or an original v5.5 `.pt` (weights only, no code run).
+
+    Raises CheckpointError for a file that is missing, truncated or something else.
+    """
+    return open_checkpoint(source).model().to(device)
+
+
+def open_checkpoint(source: str | Path) -> Checkpoint:
+    """A checkpoint of either kind, told apart by its suffix."""
+    path = Path(source)
+    return import_original(path) if path.suffix in (".pt", ".pth") else load(path)
+
+
+def import_original(path: Path) -> Checkpoint:
+    """The weights of an original v5.5 checkpoint (a pickle of tensors). Nothing in it is executed."""
+    _check_file(path)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch's reader raises a dozen types for foreign or hostile files
+        reason = "it holds more than weights, which could run code" if "weights_only" in str(error).lower() else (
+            "it is not a torch checkpoint, or it is truncated"
+        )
+        raise CheckpointError(f"{path}: refused: {reason}") from None
+    weights = content.get("model") if isinstance(content, dict) else None
+    if not isinstance(weights, dict) or not all(isinstance(v, Tensor) for v in weights.values()):
+        raise CheckpointError(f"{path}: not an original v5.5 checkpoint: it has no weights under 'model'")
+    config = Config()
+    blocks = Architecture(config.model).from_named({str(k): v.float() for k, v in weights.items()}, str(path))
+    epoch = content.get("epoch", -1)
+    if isinstance(epoch, bool) or not isinstance(epoch, int) or epoch < -1:
+        raise CheckpointError(f"{path}: its epoch is {epoch!r}, not a whole number")
+    # The original's balance is not stored; before phase 3 ρ does not depend on it.
+    return Checkpoint(config, None, epoch, config.permeability(max(epoch, 0), False), blocks, None)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replace a file by new content, durably. Raises RunError naming the file when that fails."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        directory = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise RunError(
+            f"{path}: cannot be written: {error.strerror}: free space or choose another directory; "
+            "what was written before is intact and the same command resumes"
+        ) from None
+
+
+def _check_file(path: Path) -> None:
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
+    if not path.is_file():
+        raise CheckpointError(f"{path}: is not a file")
+    if size > LARGEST:
+        raise CheckpointError(f"{path}: {size} bytes, more than any checkpoint of this model ({LARGEST}): not read")
+
+
+def _read(path: Path) -> bytes:
+    _check_file(path)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _metadata(data: bytes, path: Path) -> Mapping[str, Any]:
+    """The string metadata in a safetensors header."""
+    try:
+        (length,) = struct.unpack("<Q", data[:8])
+        header = json.loads(data[8 : 8 + length]) if length <= len(data) - 8 else None
+    except (struct.error, ValueError, RecursionError):
+        header = None
+    if not isinstance(header, dict) or not isinstance(header.get("__metadata__", {}), dict):
+        raise CheckpointError(f"{path}: not a safetensors file, or truncated")
+    return header.get("__metadata__", {})
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

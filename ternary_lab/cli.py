@@ -1,0 +1,266 @@
+"""The command line. It parses, calls the library and prints; a user's error is one line and status 2."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ternary_lab.errors import TernaryLabError
+
+DEVICE = click.option(
+    "--device", default="auto", show_default=True, help="auto, cpu or cuda; auto takes a GPU where there is one."
+)
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for a programme to read.")
+
+
+class _Commands(click.Group):
+    """Commands in the order in which a newcomer meets them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+def _command(function: Callable[..., None]) -> Callable[..., None]:
+    """Turn a user's error into one line on stderr and exit status 2, Ctrl-C into 130."""
+
+    @functools.wraps(function)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        try:
+            function(*args, **kwargs)
+        except TernaryLabError as error:
+            click.echo(f"error: {error}", err=True)
+            sys.exit(2)
+        except KeyboardInterrupt:
+            click.echo("interrupted: the last finished epoch is saved; the same command goes on from there", err=True)
+            sys.exit(130)
+        except BrokenPipeError:  # the reader, head or a pager, has seen enough
+            sys.stderr.close()
+            sys.exit(0)
+
+    return wrapped
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="ternary-lab")
+def main() -> None:
+    """Train, measure and audit Ternary VAE v5.5 over all 19,683 ternary operations.
+
+    \b
+    First steps:
+      ternary-lab reproduce --quick                 the whole lab in small, in about a minute
+      ternary-lab train quick                       train the small configuration
+      ternary-lab train v5_5 --seeds 42 43          train v5.5 for two seeds, side by side
+      ternary-lab evaluate runs/v5_5/seed=42        every metric of the trained model
+      ternary-lab run notebooks/11_report.ipynb     execute a notebook with checked parameters
+    """
+
+
+class _Seeds(click.Option):
+    """`--seeds 42 43 44`: every whole number that follows belongs to the option."""
+
+    def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
+        super().add_to_parser(parser, ctx)
+        option = parser._long_opt["--seeds"]
+        process = option.process
+
+        def several(value: str, state: Any) -> None:
+            values = [value]
+            while state.rargs and state.rargs[0].lstrip("-").isdigit():
+                values.append(state.rargs.pop(0))
+            process(" ".join(values), state)
+
+        option.process = several
+
+
+def _seed_list(_: click.Context, __: click.Parameter, value: str) -> list[int]:
+    words = value.replace(",", " ").split()
+    try:
+        return [int(word) for word in words]
+    except ValueError:
+        wrong = next(word for word in words if not word.lstrip("-").isdigit())
+        raise click.BadParameter(f"{wrong!r} is not a whole number") from None
+
+
+@main.command()
+@click.argument("config", metavar="CONFIG")
+@click.option("--seeds", cls=_Seeds, default="42", show_default=True, callback=_seed_list, metavar="SEED...",
+              help="One run per seed, trained side by side.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting; may be repeated.")
+@click.option("--run-dir", type=click.Path(path_type=Path), help="Where the runs go (default: runs/NAME of the config).")
+@DEVICE
+@click.option("--fresh", is_flag=True, help="Delete what these runs' directories hold and start again.")
+@AS_JSON
+@_command
+def train(
+    config: str, seeds: list[int], overrides: tuple[str, ...], run_dir: Path | None, device: str, fresh: bool,
+    as_json: bool,
+) -> None:
+    """Train a configuration: a YAML file, or v5_5, quick or v5_5_full.
+
+    Killed at any moment and started again with the same command, it goes on where it stood and ends with
+    the same bytes. Every epoch adds a row to history.csv.
+
+    \b
+    Examples:
+      ternary-lab train quick
+      ternary-lab train v5_5 --seeds 42 43 44 --set training.total_epochs=60
+      ternary-lab train configs/v5_5.yaml --set beta.B.mode=off --run-dir runs/no-beta-B
+    """
+    from ternary_lab.config import load_config, parse_override
+
+    # Overrides are read before torch is imported: a typing error should not take seconds to be told.
+    settings = load_config(config, dict(parse_override(text) for text in overrides))
+    from ternary_lab.experiment import run_experiment
+
+    runs = run_experiment(settings, seeds, run_dir, device=device, progress=True, fresh=fresh)
+    rows = [run.history.iloc[-1].to_dict() for run in runs.values()]
+    if as_json:
+        click.echo(json.dumps([{"path": str(run.path), **row} for run, row in zip(runs.values(), rows, strict=True)]))
+        return
+    for run, row in zip(runs.values(), rows, strict=True):
+        click.echo(
+            f"{run.path}: {run.stopped}; epoch {row['epoch']}: loss {row['train_loss']:.3f}, sampled coverage "
+            f"{row['coverage_A']:.2f} / {row['coverage_B']:.2f} %, informative coverage "
+            f"{row['info_coverage_A']:.2f} / {row['info_coverage_B']:.2f} % (A / B)"
+        )
+
+
+@main.command("run")
+@click.argument("notebook", type=click.Path(path_type=Path))
+@click.option("-p", "parameters", nargs=2, multiple=True, metavar="NAME VALUE", help="Set a parameter; may be repeated.")
+@click.option("-o", "output", type=click.Path(path_type=Path), help="The executed notebook (default: reports/NAME.ipynb).")
+@click.option("--html", is_flag=True, help="Also write a self-contained HTML page beside the executed notebook.")
+@_command
+def run_command(notebook: Path, parameters: tuple[tuple[str, str], ...], output: Path | None, html: bool) -> None:
+    """Execute a notebook headlessly with checked parameters.
+
+    A parameter that does not exist, has the wrong type or is out of range stops before the kernel starts.
+
+    \b
+    Examples:
+      ternary-lab run notebooks/02_train.ipynb -p config quick -p seeds 42,43
+      ternary-lab run notebooks/11_report.ipynb -p run runs/v5_5/seed=42 --html
+    """
+    from ternary_lab import notebooks
+
+    known = notebooks.parameters(notebook)
+    values = notebooks.check_parameters(
+        notebook, {name: notebooks.parse_value(text, known[name]) if name in known else text for name, text in parameters}
+    )
+    target = output if output is not None else Path("reports") / notebook.name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    notebooks.run_notebook(notebook, target, values)
+    click.echo(str(target))
+    if html:
+        click.echo(str(notebooks.export_html(target, target.with_suffix(".html"))))
+
+
+@main.command()
+@click.argument("source", metavar="RUN|CHECKPOINT", type=click.Path(path_type=Path))
+@click.option("--epoch", type=click.IntRange(min=0), help="Epoch of a run (default: its last).")
+@click.option("--samples", type=click.IntRange(min=1), default=195_000, show_default=True, help="Prior draws.")
+@click.option("--latents", type=click.IntRange(min=64), help="Sobol latents (default: 4,194,304).")
+@click.option("--quick", is_flag=True, help="262,144 latents, without the figures that hang on rare operations.")
+@click.option("--rho", type=click.FloatRange(0, 1), help="ρ of the injected rows (default: the checkpoint's own).")
+@click.option("--argmax", is_flag=True, help="Decode the prior draws by argmax instead of sampling.")
+@DEVICE
+@AS_JSON
+@_command
+def evaluate(
+    source: Path, epoch: int | None, samples: int, latents: int | None, quick: bool, rho: float | None, argmax: bool,
+    device: str, as_json: bool,
+) -> None:
+    """Every metric of a run's model, of a checkpoint, or of an original v5.5 .pt file.
+
+    \b
+    Examples:
+      ternary-lab evaluate runs/v5_5/seed=42 --epoch 50 --quick
+      ternary-lab evaluate epoch_60.pt --json
+    """
+    from ternary_lab import evaluation
+    from ternary_lab.checkpoint import open_checkpoint
+    from ternary_lab.errors import RunError
+    from ternary_lab.record import load_run
+    from ternary_lab.runtime import resolve_device
+
+    if latents is not None and quick:
+        raise click.UsageError("--latents and --quick exclude each other")
+    place = resolve_device(device)
+    if source.suffix in (".safetensors", ".pt", ".pth") or source.is_file():
+        if epoch is not None:
+            raise RunError(f"{source}: is one checkpoint; --epoch goes with a run directory")
+        point = open_checkpoint(source)
+    else:
+        point = load_run(source).checkpoint(epoch)
+    count = latents or (evaluation.QUICK_LATENTS if quick else evaluation.LATENTS)
+    result = evaluation.evaluate(
+        point.model().to(place), samples, count, rho=point.rho if rho is None else rho,
+        decoding="argmax" if argmax else "categorical", split_seed=point.config.data.split_seed,
+        progress=sys.stderr.isatty(),
+    )
+    if as_json:
+        header = {"checkpoint": str(source), "epoch": point.epoch, "seed": point.seed}
+        click.echo(json.dumps(header | result.as_dict()))
+    else:
+        click.echo(evaluation.describe(result, evaluation.default_title(source, point.epoch, point.seed)))
+
+
+@main.command("import-v55")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("output", type=click.Path(path_type=Path))
+@_command
+def import_v55(file: Path, output: Path) -> None:
+    """Turn an original v5.5 checkpoint FILE.pt into safetensors at OUTPUT. Reads weights, executes nothing."""
+    from ternary_lab import checkpoint
+    from ternary_lab.errors import CheckpointError
+
+    if output.suffix != ".safetensors":
+        raise CheckpointError(f"{output}: the output's name must end in .safetensors")
+    point = checkpoint.import_original(file)
+    checkpoint.save(output, point)
+    click.echo(f"{output}: weights of epoch {point.epoch}")
+
+
+@main.command()
+@click.option("--quick", is_flag=True, help="The small configuration: the same path in about a minute.")
+@DEVICE
+@_command
+def reproduce(quick: bool, device: str) -> None:
+    """Train v5.5, draw its figures and write the report: runs/, figures/ and reports/ under this directory."""
+    from ternary_lab.reproduce import reproduce as everything
+
+    for line in everything(quick=quick, device=device):
+        click.echo(line)
+
+
+@main.command()
+@click.argument("run_a", type=click.Path(path_type=Path))
+@click.argument("run_b", type=click.Path(path_type=Path))
+@click.option("--csv", "as_csv", is_flag=True, help="Print the final metrics as CSV.")
+@click.option("--latex", is_flag=True, help="Print the final metrics as a LaTeX table.")
+@AS_JSON
+@_command
+def compare(run_a: Path, run_b: Path, as_csv: bool, latex: bool, as_json: bool) -> None:
+    """Compare two runs: the settings that differ, and the last epoch's metrics."""
+    from ternary_lab.experiment import compare as compare_runs
+    from ternary_lab.record import load_run
+
+    comparison = compare_runs(load_run(run_a), load_run(run_b))
+    if as_json:
+        tables = {"settings": comparison.settings, "final": comparison.final}
+        click.echo(json.dumps({name: json.loads(table.to_json(orient="index")) for name, table in tables.items()}))
+    elif as_csv:
+        click.echo(comparison.final.to_csv(index_label="metric"), nl=False)
+    elif latex:
+        lines = [f"{name.replace('_', chr(92) + '_')} & {row.a} & {row.b} \\\\" for name, row in comparison.final.iterrows()]
+        click.echo("\n".join(["\\begin{tabular}{lrr}", "metric & a & b \\\\ \\hline", *lines, "\\end{tabular}"]))
+    else:
+        click.echo(f"a: {run_a}\nb: {run_b}\n")
+        click.echo(comparison.settings.to_string() if len(comparison.settings) else "no setting differs")
+        click.echo("\n" + comparison.final.to_string())

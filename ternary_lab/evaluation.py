@@ -1,0 +1,237 @@
+"""Every metric of one model: what `ternary-lab evaluate` prints."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ternary_lab import space
+from ternary_lab.errors import InputError
+from ternary_lab.metrics import coverage, likelihood
+from ternary_lab.metrics.information import information
+from ternary_lab.metrics.latents import chunk_size, sobol_normal
+from ternary_lab.model import PATHWAYS, DualVAE, Pathway, TernaryVAE
+from ternary_lab.runtime import stream
+
+SAMPLES = 195_000
+LATENTS = 2**22
+QUICK_LATENTS = 262_144
+ENOUGH_FOR_RARE = 2**20
+"""Below this many latents, figures that hang on rare operations (n₉₉, rarest, missing mass, C(n)) are left out."""
+
+
+@dataclass(frozen=True)
+class PathwayEvaluation:
+    """One pathway. Coverages and reconstruction in percent, entropies and bounds in nats; None where left out."""
+
+    sampled_coverage: float
+    unique_operations: int
+    uniform_baseline: float
+    expected_coverage: float | None
+    output_entropy: float
+    decoder_noise: float
+    information: float
+    informative_coverage: float
+    informative_coverage_raw: float
+    effective_coverage: float
+    missing_mass: float | None
+    neg_elbo: float
+    neg_iwae: float
+    n99: float | None
+    rarest: float | None
+    active_units: int
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """Percent of operations reconstructed exactly by argmax from z = μ."""
+
+    train: float
+    validation: float
+    test: float
+    all: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Every metric of one model, with what it depends on."""
+
+    samples: int
+    latents: int
+    decoding: str
+    rho: float
+    A: PathwayEvaluation
+    B: PathwayEvaluation
+    reconstruction: dict[str, Reconstruction]
+    """Keys A, B (own code), A_injected, B_injected (code injected by ρ)."""
+    output: dict[str, Tensor]
+    """Output distribution (N,) of each pathway, float64."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, for JSON: everything but the output distributions. Infinities become None."""
+        return {
+            "samples": self.samples,
+            "latents": self.latents,
+            "decoding": self.decoding,
+            "A": _plain(vars(self.A)),
+            "B": _plain(vars(self.B)),
+            "reconstruction": {name: _plain(vars(value)) for name, value in self.reconstruction.items()},
+            "rho": self.rho,
+        }
+
+
+@torch.no_grad()
+def evaluate(
+    model: TernaryVAE,
+    samples: int = SAMPLES,
+    latents: int = LATENTS,
+    *,
+    rho: float = 0.1,
+    decoding: coverage.Decoding = "categorical",
+    split_seed: int = 42,
+    iwae_samples: int = 64,
+    seed: int = 0,
+    progress: bool = False,
+) -> Evaluation:
+    """Measure a model on the device where it lives.
+
+    Args:
+        samples: prior draws for sampled coverage.
+        latents: scrambled Sobol latents for the exact output distribution; with fewer than 2^20 the
+            figures that hang on rare operations are None.
+        rho: permeability for the injected reconstruction rows, in [0, 1].
+        decoding: how a prior draw is decoded for sampled coverage.
+        split_seed: seed of the split whose test part -ELBO and -IWAE are measured on.
+        iwae_samples: importance samples K per operation.
+        seed: of the evaluation's own random streams.
+        progress: show a progress bar.
+
+    Raises InputError for an argument out of range.
+    """
+    for name, value, low, high in (
+        ("samples", samples, 1, 10**9), ("latents", latents, 64, 2**28), ("iwae_samples", iwae_samples, 1, 4096),
+    ):
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise InputError(f"{name} must be a whole number in {low}..{high}, got {value!r}")
+    if not 0 <= rho <= 1:
+        raise InputError(f"rho must lie in [0, 1], got {rho!r}")
+    core, device = model.core, model.device
+    split = space.split(split_seed)
+    parts = {"train": split.train, "validation": split.validation, "test": split.test, "all": torch.arange(space.SIZE)}
+    tables = {name: space.operations(indices).to(device).unsqueeze(0) for name, indices in parts.items()}
+
+    own = {name: likelihood.exact_reconstruction(core, x) for name, x in tables.items()}
+    injected = {name: likelihood.exact_reconstruction(core, x, rho) for name, x in tables.items()}
+    reconstruction = {
+        f"{pathway}{suffix}": Reconstruction(**{name: values[i, 0].item() for name, values in rows.items()})
+        for suffix, rows in (("", own), ("_injected", injected))
+        for i, pathway in enumerate(PATHWAYS)
+    }
+    generator = stream(seed, "evaluation", device=device)
+    shape = (iwae_samples, 2, 1, len(split.test), model.latent_dim)
+    noise = torch.empty(shape, device=device).normal_(generator=generator)
+    elbo = likelihood.negative_elbo(core, tables["test"], noise)
+    iwae = likelihood.negative_iwae(core, tables["test"], noise)
+    active = likelihood.active_units(core, tables["all"])
+
+    evaluations, output = {}, {}
+    with tqdm(total=2 * latents, unit="latent", unit_scale=True, desc="evaluate", disable=not progress) as bar:
+        for i, pathway in enumerate(PATHWAYS):
+            points = sobol_normal(model.latent_dim, latents, stream(seed, "latents").initial_seed(), device)
+            evaluations[pathway], output[pathway] = _evaluate_pathway(
+                core, pathway, samples, latents, decoding, seed, _counted(points, bar),
+                elbo[i, 0].item(), iwae[i, 0].item(), int(active[i, 0]),
+            )
+    return Evaluation(
+        samples, latents, decoding, rho, evaluations["A"], evaluations["B"], reconstruction, output
+    )
+
+
+def _evaluate_pathway(
+    core: DualVAE, pathway: Pathway, samples: int, latents: int, decoding: coverage.Decoding, seed: int,
+    points: Iterable[Tensor], elbo: float, iwae: float, active: int,
+) -> tuple[PathwayEvaluation, Tensor]:
+    draws = stream(seed, "coverage", PATHWAYS.index(pathway), device=core.device)
+    unique = int(coverage.unique_operations(core, pathway, samples, decoding, [draws]))
+    info = information(core, pathway, (z.unsqueeze(0) for z in points))
+    p = info.p[0]
+    enough = latents >= ENOUGH_FOR_RARE
+    return PathwayEvaluation(
+        sampled_coverage=100 * unique / space.SIZE,
+        unique_operations=unique,
+        uniform_baseline=coverage.uniform_coverage(samples),
+        expected_coverage=float(coverage.expected_coverage(p, samples)) if enough else None,
+        output_entropy=float(info.output_entropy),
+        decoder_noise=float(info.decoder_noise),
+        information=float(info.information),
+        informative_coverage=float(info.informative_coverage),
+        informative_coverage_raw=float(info.informative_coverage_raw),
+        effective_coverage=float(info.effective_coverage),
+        missing_mass=float(info.missing_mass) if enough else None,
+        neg_elbo=elbo,
+        neg_iwae=iwae,
+        n99=coverage.draws_needed(p) if enough else None,
+        rarest=float(info.rarest) if enough else None,
+        active_units=active,
+    ), p.cpu()
+
+
+def _counted(chunks: Iterator[Tensor], bar: Any) -> Iterator[Tensor]:
+    for chunk in chunks:
+        yield chunk
+        bar.update(chunk.shape[-1])
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
+
+
+def describe(evaluation: Evaluation, title: str) -> str:
+    """The evaluation as a table for people."""
+    e = evaluation
+    lines = [
+        title,
+        f"sampled coverage from n = {e.samples:,} {e.decoding} draws (uniform baseline {e.A.uniform_baseline:.3f} %); "
+        f"output distribution exact over operations, from M = {e.latents:,} Sobol latents; injected rows at ρ = {e.rho:g}",
+        "",
+        f"{'':<34}{'A':>14}{'B':>14}",
+    ]
+    rows: tuple[tuple[str, str, str], ...] = (
+        ("sampled coverage, %", "sampled_coverage", ".3f"),
+        ("expected coverage at n, %", "expected_coverage", ".3f"),
+        ("output entropy H(X), nats", "output_entropy", ".4f"),
+        ("decoder noise H(X|Z), nats", "decoder_noise", ".4f"),
+        ("information I(X;Z), nats", "information", ".4f"),
+        ("informative coverage, %", "informative_coverage", ".3f"),
+        ("  uncorrected, %", "informative_coverage_raw", ".3f"),
+        ("effective coverage (argmax), %", "effective_coverage", ".2f"),
+        ("missing mass KL(U‖p), nats", "missing_mass", ".4f"),
+        ("draws to expect 99 %", "n99", ",.0f"),
+        ("rarest operation, N min p", "rarest", ".2e"),
+        ("-ELBO on the test split, nats", "neg_elbo", ".3f"),
+        ("-IWAE on the test split, nats", "neg_iwae", ".3f"),
+        ("active units", "active_units", "d"),
+    )
+    for label, name, form in rows:
+        values = (getattr(e.A, name), getattr(e.B, name))
+        cells = "".join(f"{'-' if value is None else format(value, form):>14}" for value in values)
+        lines.append(f"{label:<34}{cells}")
+    for part in ("train", "validation", "test", "all"):
+        for suffix, label in (("", "own code"), ("_injected", "injected")):
+            a, b = (getattr(e.reconstruction[f"{p}{suffix}"], part) for p in PATHWAYS)
+            lines.append(f"{f'reconstruction {part}, {label}, %':<34}{a:>14.2f}{b:>14.2f}")
+    return "\n".join(lines)
+
+
+def default_title(source: str | Path, epoch: int, seed: int | None) -> str:
+    return f"{source}: epoch {epoch}" + ("" if seed is None else f", seed {seed}")
+
+
+assert QUICK_LATENTS % chunk_size(torch.device("cpu")) == 0

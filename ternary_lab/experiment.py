@@ -1,0 +1,367 @@
+"""From a configuration to run directories: the only wiring of training and files.
+
+An epoch is committed by its `latest.safetensors`, written last. Whatever a killed process left beyond
+that point is written again, so a run started again with the same command ends bit-identical. The
+checkpoint before it stays as `previous`, because the runs of a cohort, killed between two of their
+writes, may stand one epoch apart and must go on together.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from ternary_lab import checkpoint, config, record
+from ternary_lab.checkpoint import Checkpoint, write_atomically
+from ternary_lab.config import Config
+from ternary_lab.errors import ConfigError, RunError
+from ternary_lab.record import CHECKPOINTS, HISTORY, LOG, PROVENANCE, RunRecord, RunSet
+from ternary_lab.runtime import resolve_device
+from ternary_lab.training import COLUMNS, Cohort, EpochRecord, RunState, check_cohort, check_seeds
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A run to train: where it lives, what it is, and the state to start from (None: from its seed)."""
+
+    path: Path
+    config: Config
+    seed: int
+    start: RunState | None = None
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+
+def run_experiment(
+    config: Config,
+    seeds: Sequence[int] = (42,),
+    run_dir: str | Path | None = None,
+    *,
+    device: str | torch.device = "auto",
+    progress: bool = False,
+    fresh: bool = False,
+) -> RunSet:
+    """Train one run per seed side by side, each in its directory `run_dir/seed=…`, or go on where they stood.
+
+    Args:
+        run_dir: default `runs/<config.name>`.
+        progress: show a progress bar (a line now and then where stderr is no terminal).
+        fresh: start again; what these seeds' directories held is deleted.
+
+    Finished runs are not repeated. Raises RunError when a directory belongs to another configuration,
+    holds something else, or cannot be written; ConfigError for bad seeds; DeviceError.
+    """
+    check_seeds(seeds)
+    root = Path(run_dir) if run_dir is not None else Path("runs") / config.name
+    train_runs(
+        [Planned(root / f"seed={seed}", config, seed) for seed in seeds],
+        device=device, progress=progress, fresh=fresh,
+    )
+    return RunSet({seed: RunRecord(root / f"seed={seed}") for seed in seeds})
+
+
+def branch(
+    run: RunRecord,
+    epoch: int,
+    overrides: Mapping[str, Any],
+    *,
+    run_dir: str | Path | None = None,
+    device: str | torch.device = "auto",
+    progress: bool = False,
+) -> RunRecord:
+    """Continue a run from its full checkpoint of `epoch` under other settings: a counterfactual.
+
+    The branch reads the same random streams as the run, so the settings are all that differs. Its
+    history starts at `epoch` + 1. Default directory: beside the run, named after epoch and settings.
+
+    Raises RunError when there is no full checkpoint of that epoch, ConfigError for a bad setting or
+    one that changes shapes.
+    """
+    point = run.checkpoint(epoch)
+    if point.state is None:
+        raise RunError(f"{run.path}: the checkpoint of epoch {epoch} holds weights only: branch from a run trained here")
+    changed = config.load_config(run.config.as_dict(), overrides)
+    if changed.model != run.config.model or changed.data != run.config.data:
+        raise ConfigError("a branch cannot change data.* or model.*: train a new run instead")
+    label = ",".join(f"{key}={value}" for key, value in overrides.items()) or "unchanged"
+    default = run.path.parent / f"{run.name}@{epoch},{label}".replace("/", "_")[:200]
+    path = Path(run_dir) if run_dir is not None else default
+    point.state.stopped = None
+    train_runs([Planned(path, changed, run.seed, point.state)], device=device, progress=progress)
+    return RunRecord(path)
+
+
+def train_runs(
+    planned: Sequence[Planned],
+    *,
+    device: str | torch.device = "auto",
+    progress: bool = False,
+    fresh: bool = False,
+) -> None:
+    """Train runs to their end in as few cohorts as they allow, resuming each from what it holds."""
+    place = resolve_device(device)
+    check_cohort([run.config for run in planned])
+    for run in planned:
+        _prepare(run, fresh, place)
+    found = {run.name: _saved(run) for run in planned}
+    by_epoch: dict[int, list[Planned]] = {}
+    for run in planned:
+        state = _common_state(run, found)
+        if state.stopped is None:
+            by_epoch.setdefault(state.next_epoch, []).append(run)
+    for _, group in sorted(by_epoch.items()):
+        _train_cohort(group, [_common_state(run, found) for run in group], place, progress)
+
+
+def _train_cohort(
+    planned: Sequence[Planned], states: Sequence[RunState], device: torch.device, progress: bool
+) -> None:
+    cohort = Cohort(
+        [run.config for run in planned], [run.seed for run in planned], device, states, [run.name for run in planned]
+    )
+    files = {run.name: _RunFiles(run, cohort.epoch, device) for run in planned}
+    total = max(run.config.training.total_epochs for run in planned)
+    with _Progress(planned, cohort.epoch, total, progress) as bar:
+        while cohort.runs:
+            started = time.perf_counter()
+            records = cohort.advance()
+            seconds = time.perf_counter() - started
+            company = tuple(cohort.names)
+            for i, row in enumerate(records):
+                files[row.run].commit(row, cohort.state(i), company, seconds)
+            bar.update(records)
+            going = [i for i, stopped in enumerate(cohort.stopped) if stopped is None]
+            if not going:
+                return
+            if len(going) < cohort.runs:
+                cohort.keep(going)
+
+
+class _RunFiles:
+    """The files of one run while it is trained."""
+
+    def __init__(self, run: Planned, next_epoch: int, device: torch.device) -> None:
+        self.run = run
+        self.checkpoints = run.path / CHECKPOINTS
+        self._trim_history(next_epoch)
+        self.best_epoch = -1
+        fresh = next_epoch == 0 or run.start is not None and run.start.next_epoch == next_epoch
+        self.log("started" if fresh else "resumed", next_epoch=next_epoch, device=device.type)
+
+    def commit(self, row: EpochRecord, state: RunState, company: tuple[str, ...], seconds: float) -> None:
+        """Make an epoch permanent; `latest` is written last and is what counts."""
+        config = self.run.config
+        point = Checkpoint(config, self.run.seed, row.epoch, row.rho, state.blocks, state, company)
+        if config.checkpoints.keeps(row.epoch):
+            checkpoint.save(self.checkpoints / f"epoch_{row.epoch:04d}.safetensors", point)
+        if state.best.epoch == row.epoch:
+            checkpoint.save(self.checkpoints / f"best_{config.early_stopping.metric}.safetensors", point)
+        self._append(self.run.path / HISTORY, _csv_line(astuple(row)))
+        self._spent(seconds)
+        latest = self.checkpoints / "latest.safetensors"
+        if latest.exists():
+            _replace(latest, self.checkpoints / "previous.safetensors")
+        checkpoint.save(latest, point)
+        if state.stopped is not None:
+            self.log("stopped", epoch=row.epoch, reason=state.stopped)
+
+    def log(self, event: str, **values: Any) -> None:
+        line = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "event": event, **values}
+        self._append(self.run.path / LOG, json.dumps(line) + "\n")
+
+    def _append(self, path: Path, text: str) -> None:
+        try:
+            with open(path, "a", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise _unwritable(path, error) from None
+
+    def _trim_history(self, next_epoch: int) -> None:
+        """Drop rows of epochs that were not committed, a torn last line among them."""
+        path = self.run.path / HISTORY
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+        kept = [_csv_line(COLUMNS)]
+        epoch = COLUMNS.index("epoch")
+        for line in lines[1:]:
+            cells = next(csv.reader([line]), [])
+            if line.endswith("\n") and len(cells) == len(COLUMNS) and int(cells[epoch]) < next_epoch:
+                kept.append(line)
+        first = self.run.start.next_epoch if self.run.start is not None else 0
+        if len(kept) - 1 != next_epoch - first:
+            raise RunError(
+                f"{path}: {len(kept) - 1} rows where the checkpoint has {next_epoch - first} epochs: "
+                "restore the file or start again with --fresh"
+            )
+        if kept != lines:
+            write_atomically(path, "".join(kept).encode())
+
+    def _spent(self, seconds: float) -> None:
+        path = self.run.path / PROVENANCE
+        data = dict(RunRecord(self.run.path).provenance)
+        data["wall_seconds"] = round(float(data.get("wall_seconds", 0.0)) + seconds, 3)
+        write_atomically(path, json.dumps(data, indent=1).encode())
+
+
+class _Progress:
+    """A bar on a terminal; in a log a line at the start, one every half minute, one at the end."""
+
+    def __init__(self, planned: Sequence[Planned], start: int, total: int, show: bool) -> None:
+        terminal = sys.stderr.isatty()
+        self.lines = show and not terminal and "ipykernel" not in sys.modules
+        label = f"{planned[0].config.name}, {len(planned)} run{'s' if len(planned) > 1 else ''}"
+        self.label = label
+        self.bar: Any = tqdm(
+            total=total, initial=start, desc=label, unit="epoch", disable=not (show and terminal), dynamic_ncols=True
+        )
+        self.last = self.began = time.monotonic()
+        self._say(f"from epoch {start}")
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+        self._say(f"done in {time.monotonic() - self.began:.0f} s")
+
+    def update(self, records: Sequence[EpochRecord]) -> None:
+        row = records[0]
+        figures = f"loss {row.train_loss:.3f}, informative coverage {row.info_coverage_A:.2f}/{row.info_coverage_B:.2f} %"
+        self.bar.update(1)
+        self.bar.set_postfix_str(figures)
+        if time.monotonic() - self.last > 30:
+            self.last = time.monotonic()
+            self._say(f"epoch {row.epoch}, {figures}")
+
+    def _say(self, text: str) -> None:
+        if self.lines:
+            print(f"{self.label}: {text}", file=sys.stderr, flush=True)
+
+
+def _prepare(run: Planned, fresh: bool, device: torch.device) -> None:
+    """Make the run's directory, or check that the one there is of the same run."""
+    path = run.path
+    if fresh and path.exists():
+        if path.is_dir() and not (path / record.CONFIG).exists() and any(path.iterdir()):
+            raise RunError(f"{path}: not a run directory, so --fresh does not delete it: choose another --run-dir")
+        shutil.rmtree(path)
+    if path.exists() and not path.is_dir():
+        raise RunError(f"{path}: is a file: choose another --run-dir")
+    if (path / record.CONFIG).exists():
+        theirs = RunRecord(path).config
+        changed = config.differences(theirs, run.config)
+        if changed:
+            key, (old, new) = next(iter(changed.items()))
+            raise RunError(
+                f"{path}: belongs to another configuration ({key} is {old!r} there, {new!r} here): "
+                "choose another --run-dir, or --fresh to delete it"
+            )
+        if RunRecord(path).seed != run.seed:
+            raise RunError(f"{path}: belongs to seed {RunRecord(path).seed}: choose another --run-dir")
+        return
+    if path.is_dir() and any(child.name != CHECKPOINTS and child.name != PROVENANCE for child in path.iterdir()):
+        raise RunError(f"{path}: is not empty and not a run directory: choose another --run-dir")
+    try:
+        (path / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(path, error) from None
+    write_atomically(path / PROVENANCE, json.dumps(record.provenance(run.seed, device), indent=1).encode())
+    # config.yaml comes last: it is what makes a directory a run's.
+    write_atomically(path / record.CONFIG, run.config.as_yaml().encode())
+
+
+def _saved(run: Planned) -> dict[int, Checkpoint]:
+    """The resumable checkpoints of a run by the epoch that comes next."""
+    found = {}
+    for name in ("previous", "latest"):
+        path = run.path / CHECKPOINTS / f"{name}.safetensors"
+        if path.exists():
+            point = checkpoint.load(path)
+            found[point.epoch + 1] = point
+    return found
+
+
+def _common_state(run: Planned, found: Mapping[str, Mapping[int, Checkpoint]]) -> RunState:
+    """Where a run goes on: at its newest state that its cohort shares, or from the start."""
+    mine = found[run.name]
+    if not mine:
+        return run.start if run.start is not None else RunState.initial(run.config, run.seed)
+    newest = max(mine)
+    # A run of the company that has no file yet was killed in its first epoch, and so may be one epoch behind.
+    company = [found[name] for name in mine[newest].cohort if name in found]
+    shared = min((max(theirs) for theirs in company if theirs and _goes_on(theirs)), default=newest)
+    epoch = min(newest, shared)
+    if any(not theirs for theirs in company) and newest - 1 not in mine:
+        return run.start if run.start is not None else RunState.initial(run.config, run.seed)
+    if epoch not in mine:
+        raise RunError(f"{run.path}: its checkpoint of epoch {epoch - 1} is missing: start again with --fresh")
+    state = mine[epoch].state
+    if state is None:
+        raise RunError(f"{run.path}: its latest checkpoint holds weights only and cannot be continued: use --fresh")
+    return state
+
+
+def _goes_on(checkpoints: Mapping[int, Checkpoint]) -> bool:
+    state = checkpoints[max(checkpoints)].state
+    return state is not None and state.stopped is None
+
+
+def _replace(old: Path, new: Path) -> None:
+    try:
+        os.replace(old, new)
+    except OSError as error:
+        raise _unwritable(new, error) from None
+
+
+def _unwritable(path: Path, error: OSError) -> RunError:
+    return RunError(
+        f"{path}: cannot be written: {error.strerror}: free space or choose another --run-dir; "
+        "the last finished epoch is intact and the same command resumes"
+    )
+
+
+def _csv_line(cells: Sequence[object]) -> str:
+    """One CSV row; floats as their shortest exact form."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow([repr(c) if isinstance(c, float) else c for c in cells])
+    return text.getvalue()
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two runs side by side."""
+
+    settings: pd.DataFrame
+    """Index: dotted key; columns a and b; the settings that differ."""
+    final: pd.DataFrame
+    """Index: column of the history; columns a and b; the last epoch."""
+    histories: pd.DataFrame
+    """Both histories, told apart by the column `which`."""
+
+
+def compare(run_a: RunRecord, run_b: RunRecord) -> Comparison:
+    """Differing settings, final metrics and the histories of two runs."""
+    changed = config.differences(run_a.config, run_b.config)
+    settings = pd.DataFrame(
+        {"a": [a for a, _ in changed.values()], "b": [b for _, b in changed.values()]}, index=pd.Index(changed, name="key")
+    )
+    last = {which: run.history.iloc[-1] for which, run in (("a", run_a), ("b", run_b))}
+    final = pd.DataFrame(last).drop(index=["run"])
+    histories = pd.concat([run.history.assign(which=which) for which, run in (("a", run_a), ("b", run_b))])
+    return Comparison(settings, final, histories)

@@ -1,0 +1,218 @@
+"""What a run leaves behind, read back: its configuration, history, checkpoints and provenance.
+
+    RUN_DIR/seed=42/
+        config.yaml         every setting, resolved
+        provenance.json     what produced the run
+        history.csv         a row per epoch, written as it happens
+        log.jsonl           events: started, resumed, stopped
+        checkpoints/        epoch_0050, best_val_loss, latest and the one before it (safetensors)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import torch
+
+from ternary_lab import checkpoint
+from ternary_lab.checkpoint import Checkpoint
+from ternary_lab.config import Config, load_config
+from ternary_lab.errors import RunError
+
+if TYPE_CHECKING:
+    from ternary_lab.model import TernaryVAE
+
+CONFIG, PROVENANCE, HISTORY, LOG, CHECKPOINTS = (
+    "config.yaml", "provenance.json", "history.csv", "log.jsonl", "checkpoints",
+)
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One run on disk. Nothing is read until it is asked for."""
+
+    path: Path
+
+    def __post_init__(self) -> None:
+        if not (self.path / CONFIG).is_file():
+            raise RunError(f"{self.path}: not a run directory: it has no {CONFIG}")
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @cached_property
+    def config(self) -> Config:
+        return load_config(self.path / CONFIG)
+
+    @cached_property
+    def provenance(self) -> Mapping[str, Any]:
+        """Seed, device, versions, hash of the library's source, times."""
+        return _read_json(self.path / PROVENANCE)
+
+    @property
+    def seed(self) -> int:
+        return int(self.provenance["seed"])
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """A row per epoch; the columns are those of `training.EpochRecord`."""
+        path = self.path / HISTORY
+        try:
+            return pd.read_csv(path, float_precision="round_trip")
+        except FileNotFoundError:
+            raise RunError(f"{path}: missing: no epoch has been finished yet") from None
+        except (OSError, ValueError) as error:
+            raise RunError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
+
+    @property
+    def epochs(self) -> list[int]:
+        """Epochs with a checkpoint of their own."""
+        found = (re.fullmatch(r"epoch_(\d+)\.safetensors", file.name) for file in self._checkpoints.glob("epoch_*"))
+        return sorted(int(match.group(1)) for match in found if match)
+
+    @property
+    def stopped(self) -> str | None:
+        """Why the run ended, or None while it can go on."""
+        state = self.checkpoint().state
+        return state.stopped if state is not None else None
+
+    @property
+    def _checkpoints(self) -> Path:
+        return self.path / CHECKPOINTS
+
+    def checkpoint(self, epoch: int | str | None = None) -> Checkpoint:
+        """The checkpoint of an epoch, of a name such as "best_val_loss", or the latest.
+
+        Raises RunError naming the epochs there are when it does not exist.
+        """
+        name = "latest" if epoch is None else epoch if isinstance(epoch, str) else f"epoch_{epoch:04d}"
+        path = self._checkpoints / f"{name}.safetensors"
+        if path.is_file():
+            return checkpoint.load(path)
+        if isinstance(epoch, int) and (self._checkpoints / "latest.safetensors").is_file():
+            latest = self.checkpoint()
+            if latest.epoch == epoch:
+                return latest
+        raise RunError(f"{self.path}: no checkpoint {name}; there are those of epochs {_spans(self.epochs)}")
+
+    def model(self, epoch: int | str | None = None) -> TernaryVAE:
+        """The trained model at an epoch (default: the last)."""
+        return self.checkpoint(epoch).model()
+
+
+class RunSet(Mapping[int, RunRecord]):
+    """The runs of one experiment by seed: `runs[42]`, and all rows at once in `history`."""
+
+    def __init__(self, runs: Mapping[int, RunRecord]) -> None:
+        self._runs = dict(runs)
+
+    def __getitem__(self, seed: int) -> RunRecord:
+        try:
+            return self._runs[seed]
+        except KeyError:
+            raise RunError(f"no run with seed {seed}; there are {', '.join(map(str, self._runs))}") from None
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._runs)
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """The histories of all runs, one below the other."""
+        return pd.concat([run.history for run in self._runs.values()], ignore_index=True)
+
+
+def load_run(source: str | Path) -> RunRecord:
+    """A run by its directory. Raises RunError when there is none."""
+    path = Path(source)
+    if not path.is_dir():
+        raise RunError(f"{path}: no such run directory")
+    if not (path / CONFIG).is_file():
+        inside = sorted(child.name for child in path.iterdir() if (child / CONFIG).is_file())
+        if inside:
+            raise RunError(f"{path}: holds several runs: choose one of {', '.join(inside)}")
+    return RunRecord(path)
+
+
+def load_runs(source: str | Path) -> RunSet:
+    """All runs in an experiment's directory, or the one run that the directory is, by seed."""
+    path = Path(source)
+    if (path / CONFIG).is_file():
+        run = RunRecord(path)
+        return RunSet({run.seed: run})
+    if not path.is_dir():
+        raise RunError(f"{path}: no such run directory")
+    runs = [RunRecord(child) for child in sorted(path.iterdir()) if (child / CONFIG).is_file()]
+    if not runs:
+        raise RunError(f"{path}: holds no run")
+    return RunSet({run.seed: run for run in sorted(runs, key=lambda run: run.seed)})
+
+
+def source_hash() -> str:
+    """sha256 over the library's own source, so that a result names the code that made it."""
+    digest = hashlib.sha256()
+    root = Path(__file__).parent
+    for file in sorted(root.rglob("*.py")):
+        digest.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a result depends on."""
+    names = ("torch", "numpy", "pandas", "pydantic", "safetensors", "matplotlib", "ternary-lab")
+    found = {"python": platform.python_version()}
+    for name in names:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def provenance(seed: int, device: torch.device) -> dict[str, Any]:
+    """What is about to produce a run."""
+    return {
+        "seed": seed,
+        "device": device.type if device.type == "cpu" else torch.cuda.get_device_name(device),
+        "dtype": "float32",
+        "threads": torch.get_num_threads(),
+        "source_sha256": source_hash(),
+        "versions": versions(),
+        "wall_seconds": 0.0,
+    }
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunError(f"{path}: missing: start the run again with the same command to restore it") from None
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path}: damaged: {error}") from None
+    if not isinstance(data, dict):
+        raise RunError(f"{path}: damaged: not a mapping")
+    return data
+
+
+def _spans(epochs: list[int]) -> str:
+    """[0, 10, 45, 46, 47] as "0, 10, 45-47"."""
+    spans: list[list[int]] = []
+    for epoch in epochs:
+        if spans and epoch == spans[-1][1] + 1:
+            spans[-1][1] = epoch
+        else:
+            spans.append([epoch, epoch])
+    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in spans) or "none"
