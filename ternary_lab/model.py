@@ -116,50 +116,69 @@ class Network:
         return activations[-1]
 
 
-class _Apply(torch.autograd.Function):
-    """A network forwards and backwards.
+class Bound:
+    """A network bound to a block of weights and a block for their gradient.
 
-    Written out because a step is dominated by overhead: one node instead of one per layer, and
-    weight gradients written straight into their place in one gradient block.
+    Forwards and backwards are written out because a step of so small a model is mostly overhead: the
+    views are made once, and each weight's gradient is written straight into its place.
     """
 
-    @staticmethod
-    def forward(ctx: Any, network: Network, block: Tensor, x: Tensor) -> Tensor:
+    def __init__(self, network: Network, block: Tensor, gradient: Tensor | None = None) -> None:
+        self.network = network
+        self.weights = [(weight, bias.unsqueeze(1)) for weight, bias in network.views(block)]
+        places = network.views(gradient) if gradient is not None else []
+        self.places = [(weight, bias.unsqueeze(1)) for weight, bias in places]
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Activations of x (G, B, inputs): x, every layer's output, the network's output last."""
         activations = [x]
-        views = network.views(block)
-        for layer, (weight, bias) in zip(network.layers, views, strict=True):
-            y = torch.baddbmm(bias.unsqueeze(1), activations[-1], weight.transpose(1, 2))
+        for layer, (weight, bias) in zip(self.network.layers, self.weights, strict=True):
+            y = torch.baddbmm(bias, activations[-1], weight.transpose(1, 2))
             if layer.skip is not None:
                 y += activations[layer.skip]
             activations.append(y.relu_() if layer.relu else y)
+        return activations
+
+    def backward(self, activations: list[Tensor], gradient: Tensor, to_input: bool) -> Tensor | None:
+        """Write the weights' gradients, given the output's (G, B, outputs); return the input's if wanted."""
+        layers = self.network.layers
+        waiting: dict[int, Tensor] = {}
+        g = gradient
+        ones = gradient.new_ones(1, 1, 1).expand(gradient.shape[0], 1, gradient.shape[1])
+        for i in reversed(range(len(layers))):
+            layer = layers[i]
+            if layer.relu:
+                g = torch.ops.aten.threshold_backward(g, activations[i + 1], 0)
+            weight_place, bias_place = self.places[i]
+            torch.bmm(g.transpose(1, 2), activations[i], out=weight_place)
+            torch.bmm(ones, g, out=bias_place)
+            if layer.skip is not None:
+                waiting[layer.skip] = g
+            if i == 0 and not to_input:
+                return None
+            weight = self.weights[i][0]
+            skipped = waiting.pop(i, None)
+            g = torch.bmm(g, weight) if skipped is None else torch.baddbmm(skipped, g, weight)
+        return g
+
+
+class _Apply(torch.autograd.Function):
+    """A bound network as one node of the autograd graph."""
+
+    @staticmethod
+    def forward(ctx: Any, network: Network, block: Tensor, x: Tensor) -> Tensor:
+        activations = Bound(network, block).forward(x)
         ctx.network = network
-        ctx.save_for_backward(block, *activations[:-1])
+        ctx.save_for_backward(block, *activations)
         return activations[-1]
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, Tensor | None]:
-        network: Network = ctx.network
         block, *activations = ctx.saved_tensors
         grad_block = torch.empty_like(block)
-        places = network.views(grad_block)
-        grads: list[Tensor | None] = [None] * len(network.layers) + [gradient]
-        for i in reversed(range(len(network.layers))):
-            layer, (weight, _) = network.layers[i], network.views(block)[i]
-            g = grads[i + 1]
-            assert g is not None
-            if layer.relu:
-                g = torch.ops.aten.threshold_backward(g, activations[i + 1], 0)
-            weight_place, bias_place = places[i]
-            torch.bmm(g.transpose(1, 2), activations[i], out=weight_place)
-            torch.sum(g, 1, out=bias_place)
-            if i > 0 or ctx.needs_input_grad[2]:
-                below = grads[i]
-                grads[i] = torch.bmm(g, weight) if below is None else torch.baddbmm(below, g, weight)
-            if layer.skip is not None:
-                below = grads[layer.skip]
-                grads[layer.skip] = g if below is None else below + g
-        return None, grad_block, grads[0] if ctx.needs_input_grad[2] else None
+        bound = Bound(ctx.network, block, grad_block)
+        return None, grad_block, bound.backward(activations, gradient.contiguous(), ctx.needs_input_grad[2])
 
 
 @dataclass

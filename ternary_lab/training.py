@@ -23,7 +23,7 @@ from ternary_lab.metrics.entropy import batch_entropy
 from ternary_lab.metrics.information import information
 from ternary_lab.metrics.latents import chunk_size, sobol_normal
 from ternary_lab.metrics.likelihood import exact_reconstruction, negative_elbo
-from ternary_lab.model import PATHWAYS, Architecture, Blocks, DualVAE, inject, statenet
+from ternary_lab.model import PATHWAYS, Architecture, Blocks, Bound, DualVAE, inject, statenet
 from ternary_lab.runtime import Purpose, resolve_device, stream
 
 
@@ -138,12 +138,25 @@ class StepSettings:
 
 
 @dataclass(frozen=True)
-class StepRecord:
-    """The terms of one training step; tensors (R,) or (2, R)."""
+class Pass:
+    """A batch on its way through the model: what the backward pass needs."""
 
     terms: losses.LossTerms
+    gradients: losses.LossGradients
     z: Tensor
+    """(2, R, B, L): sampled latents, before injection."""
+    noise: Tensor
+    """(2, R, B, L): z - μ."""
+    activations: tuple[list[Tensor], list[Tensor], list[Tensor]]
+    """Of the encoders, decoder A and decoder B."""
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """What an optimiser step did; tensors (2, R)."""
+
     scale: Tensor
+    """g, the gradient balance."""
     norm: Tensor
     """Pathways' gradient norms before clipping."""
 
@@ -185,12 +198,15 @@ class Cohort:
         self.blocks = Blocks.join([state.blocks for state in states]).to(self.device)
         self.first_moments = Blocks.join([state.first_moments for state in states]).to(self.device)
         self.second_moments = Blocks.join([state.second_moments for state in states]).to(self.device)
-        for block in self.blocks.trained():
-            block.requires_grad_(True)
-        moments = self.first_moments.trained(), self.second_moments.trained()
+        self.gradients = Blocks(*(torch.zeros_like(block) for block in vars(self.blocks).values()))
+        parts = (self.blocks, self.gradients, self.first_moments, self.second_moments)
         self._rows = [
-            tuple(_run_rows(blocks, i) for blocks in (_raw(self.blocks.trained()), *moments)) for i in range(len(states))
+            [[_rows(blocks, run, pathway) for blocks in parts] for pathway in range(2)] for run in range(len(states))
         ]
+        encoders = self.blocks.encoders.flatten(0, 1), self.gradients.encoders.flatten(0, 1)
+        self._encoders = Bound(self.architecture.encoder, *encoders)
+        self._decoder_A = Bound(self.architecture.decoder_A, self.blocks.decoder_A, self.gradients.decoder_A)
+        self._decoder_B = Bound(self.architecture.decoder_B, self.blocks.decoder_B, self.gradients.decoder_B)
         self.controllers = [state.controllers for state in states]
         self.best = [state.best for state in states]
         self.norms = self._runs([(c.norm_A, c.norm_B) for c in self.controllers]).t().contiguous()
@@ -267,6 +283,7 @@ class Cohort:
         self.epoch += 1
         return records
 
+    @torch.no_grad()
     def train_epoch(
         self, plans: Sequence[Plan], x: Tensor, noise: Tensor
     ) -> tuple[dict[str, list[float]], list[Correction]]:
@@ -275,33 +292,39 @@ class Cohort:
         Returns the batch means of every recorded figure, one per run, and StateNet's corrections.
         """
         batch, n = self.config.data.batch_size, x.shape[1]
-        steps = -(-n // batch)
-        rows: list[Tensor] = []
-        latents = torch.full((steps, 2, self.runs, batch, noise.shape[-1]), float("nan"), device=self.device)
+        both, target = x.repeat(2, 1, 1), losses.one_hot(x)
+        latents = torch.full((-(-n // batch), 2, self.runs, batch, noise.shape[-1]), float("nan"), device=self.device)
         corrections = [Correction.none(plan) for plan in plans]
         settings = self.settings(plans, corrections)
-        for i in range(steps):
-            part = slice(i * batch, (i + 1) * batch)
-            eps = noise[:, :, part]
-            forward = self.forward(x[:, part], eps, settings)
+        lambdas: list[Tensor] = []
+        passes: list[losses.LossTerms] = []
+        scales: list[Tensor] = []
+        for i, start in enumerate(range(0, n, batch)):
+            part = slice(start, start + batch)
+            forward = self.forward(both[:, part], target[:, part], noise[:, :, part], settings)
+            lambdas.append(settings.weights.lambdas)
             if i == 0:
                 corrections = self.correct(plans, forward)
                 # lr is corrected at once; λ only from the second batch on.
                 settings = replace(settings, lr=[c.lr for c in corrections])
-            record = self.update(forward, settings)
-            t, lambdas = record.terms, settings.weights.lambdas
-            weighted = (lambdas[:2] * record.scale * t.pathway).sum(0)
-            rows.append(torch.stack((*t.ce, *t.kl, t.entropy_B, t.repulsion_B, weighted, *lambdas)))
+            scales.append(self.update(forward, settings).scale)
             if i == 0:
                 settings = self.settings(plans, corrections)
-            latents[i, :, :, : eps.shape[2]] = record.z
-        table = torch.stack(rows)
+            passes.append(forward.terms)
+            latents[i, :, :, : forward.z.shape[2]] = forward.z
         entropy = torch.cat([batch_entropy(part) for part in latents.split(64)])
-        table[:, 6] += table[:, 9] * (entropy[:, 0] - entropy[:, 1]).abs()
-        means = torch.cat((table.mean(0), entropy.mean(0))).tolist()
-        names = ("ce_A", "ce_B", "kl_A", "kl_B", "entropy_B", "repulsion_B", "train_loss", "lambda1", "lambda2",
-                 "lambda3", "H_A", "H_B")
-        return dict(zip(names, means, strict=True)), corrections
+        weight, scale = torch.stack(lambdas), torch.stack(scales)
+        terms = {f.name: torch.stack([getattr(t, f.name) for t in passes]) for f in fields(losses.LossTerms)}
+        loss = (weight[:, :2] * scale * terms["pathway"]).sum(1)
+        loss += weight[:, 2] * (entropy[:, 0] - entropy[:, 1]).abs()
+        per_step = {
+            "train_loss": loss, "entropy_B": terms["entropy_B"], "repulsion_B": terms["repulsion_B"],
+            "ce_A": terms["ce"][:, 0], "ce_B": terms["ce"][:, 1], "kl_A": terms["kl"][:, 0], "kl_B": terms["kl"][:, 1],
+            "H_A": entropy[:, 0], "H_B": entropy[:, 1],
+            "lambda1": weight[:, 0], "lambda2": weight[:, 1], "lambda3": weight[:, 2],
+        }
+        means = torch.stack([values.double().mean(0) for values in per_step.values()]).tolist()
+        return dict(zip(per_step, means, strict=True)), corrections
 
     def settings(self, plans: Sequence[Plan], corrections: Sequence[Correction]) -> StepSettings:
         """The plans and corrections as tensors over runs."""
@@ -328,57 +351,74 @@ class Cohort:
             raw_norms=self.config.gradient_balance.norm == "raw",
         )
 
-    def forward(self, x: Tensor, eps: Tensor, s: StepSettings) -> tuple[losses.LossTerms, Tensor]:
-        """Loss terms and latents z of operations x (R, B, 9) with noise ε (2, R, B, L)."""
-        mu, log_variance = self.model.encode(x)
-        z = mu + s.temperature * (0.5 * log_variance).exp() * eps
-        logits = self.model.decode(inject(z, s.rho))
-        return losses.loss_terms(x, mu, log_variance, z, logits, s.weights), z
+    def forward(self, x: Tensor, target: Tensor, eps: Tensor, s: StepSettings) -> Pass:
+        """Operations x (2R, B, 9), once for each encoder, with noise ε (2, R, B, L), up to the loss terms."""
+        runs, batch = target.shape[:2]
+        encoded = self._encoders.forward(x)
+        mu, log_variance = encoded[-1].view(2, runs, batch, -1).chunk(2, -1)
+        noise = (0.5 * log_variance).exp_().mul_(eps).mul_(s.temperature)
+        z = mu + noise
+        injected = inject(z, s.rho)
+        decoded = self._decoder_A.forward(injected[0]), self._decoder_B.forward(injected[1])
+        logits = torch.stack((decoded[0][-1], decoded[1][-1])).view(2, *target.shape)
+        terms, gradients = losses.loss_terms(target, mu, log_variance, z, logits, s.weights)
+        return Pass(terms, gradients, z, noise, (encoded, *decoded))
 
-    def update(self, forward: tuple[losses.LossTerms, Tensor], s: StepSettings) -> StepRecord:
-        """One optimiser step from a forward pass: scale, differentiate, clip, AdamW, moving averages."""
-        terms, z = forward
+    def update(self, forward: Pass, s: StepSettings) -> StepRecord:
+        """One optimiser step from a forward pass: differentiate, balance, clip, AdamW, moving averages."""
+        self._differentiate(forward, s)
         scale = torch.ones_like(self.norms)
         if s.balance:
             ratio = self.norms.flip(0) / (self.norms + control.TINY)
             scale = torch.minimum(torch.maximum(ratio, s.scale_low), s.scale_high)
-        objective = (s.weights.lambdas[:2] * scale * terms.pathway).sum()
-        gradients = torch.autograd.grad(objective, self.blocks.trained())
-        with torch.no_grad():
-            encoders, *decoders = (torch.linalg.vector_norm(g, dim=-1) for g in gradients)
-            squares = encoders.square() + torch.stack(decoders).square()
-            norm = squares.sqrt()
-            clip = (s.grad_clip / (squares.sum(0).sqrt() + 1e-6)).clamp(max=1)
-            for gradient in gradients:
-                gradient *= clip.unsqueeze(-1)
-            self.steps += 1
-            self._adamw(gradients, s.lr)
-            self.norms.lerp_(norm if s.raw_norms else norm * clip, 1 - s.momentum)
-        return StepRecord(_detached(terms), z.detach(), scale, norm)
+        # The gradients so far are those of L_A and L_B; λ g and the clipping are one factor per pathway.
+        factor = s.weights.lambdas[:2] * scale
+        g = self.gradients
+        decoders = torch.stack([torch.linalg.vector_norm(d, dim=-1) for d in (g.decoder_A, g.decoder_B)])
+        norm = torch.hypot(torch.linalg.vector_norm(g.encoders, dim=-1), decoders) * factor
+        clip = (s.grad_clip / (torch.hypot(norm[0], norm[1]) + 1e-6)).clamp_(max=1)
+        self.steps += 1
+        self._adamw(factor.mul_(clip).reciprocal_(), s.lr)
+        self.norms.lerp_(norm if s.raw_norms else norm * clip, 1 - s.momentum)
+        return StepRecord(scale, norm)
 
-    def _adamw(self, gradients: tuple[Tensor, ...], lr: Sequence[float]) -> None:
-        """AdamW (Loshchilov & Hutter 2019) with one learning rate per run."""
+    def _differentiate(self, forward: Pass, s: StepSettings) -> None:
+        """Gradients of L_A with respect to pathway A and of L_B with respect to pathway B, into their blocks."""
+        encoded, decoded_a, decoded_b = forward.activations
+        logits = forward.gradients.logits.flatten(3)
+        d_a = self._decoder_A.backward(decoded_a, logits[0], to_input=True)
+        d_b = self._decoder_B.backward(decoded_b, logits[1], to_input=True)
+        assert d_a is not None
+        assert d_b is not None
+        d_z = torch.stack((d_a, d_b)).mul_(1 - s.rho)
+        d_z[1] += forward.gradients.z_B
+        # z = μ + τ σ ε, and so ∂z/∂s = (z - μ)/2.
+        d_head = torch.cat((
+            d_z + forward.gradients.mu,
+            torch.addcmul(forward.gradients.log_variance, d_z, forward.noise, value=0.5),
+        ), -1)
+        self._encoders.backward(encoded, d_head.flatten(0, 1), to_input=False)
+
+    def _adamw(self, divisor: Tensor, lr: Sequence[float]) -> None:
+        """AdamW (Loshchilov & Hutter 2019); each run has its learning rate, each pathway its gradients' divisor."""
         step = torch.tensor(float(self.steps), device=self.device)
         for i, (config, rate) in enumerate(zip(self.configs, lr, strict=True)):
             o = config.optimiser
-            weights, first, second = self._rows[i]
-            # The kernel behind torch.optim.AdamW(fused=True), without that class's bookkeeping per step.
-            torch._fused_adamw_(
-                weights, _run_rows(gradients, i), first, second, [], [step] * len(weights), lr=rate, beta1=o.beta1,
-                beta2=o.beta2, weight_decay=o.weight_decay, eps=o.eps, amsgrad=False, maximize=False,
-            )
+            for pathway, (weights, gradients, first, second) in enumerate(self._rows[i]):
+                # The kernel behind torch.optim.AdamW(fused=True), without that class's bookkeeping per step.
+                torch._fused_adamw_(
+                    weights, gradients, first, second, [], [step] * len(weights), lr=rate, beta1=o.beta1,
+                    beta2=o.beta2, weight_decay=o.weight_decay, eps=o.eps, amsgrad=False, maximize=False,
+                    grad_scale=divisor[pathway, i],
+                )
 
-    def correct(
-        self, plans: Sequence[Plan], forward: tuple[losses.LossTerms, Tensor]
-    ) -> list[Correction]:
+    def correct(self, plans: Sequence[Plan], forward: Pass) -> list[Correction]:
         """StateNet's corrections of every run, from the epoch's first forward pass."""
         if not self.config.model.use_statenet:
             return [Correction.none(plan) for plan in plans]
-        terms, z = forward
         scheduled = self._runs([(p.grad_ratio, p.rho, p.lambda1, p.lambda2, p.lambda3) for p in plans])
-        with torch.no_grad():
-            inputs = torch.cat((batch_entropy(z).t(), terms.kl.t(), scheduled), 1)
-            outputs = statenet(self.blocks, inputs).tolist()
+        inputs = torch.cat((batch_entropy(forward.z).t(), forward.terms.kl.t(), scheduled), 1)
+        outputs = statenet(self.blocks, inputs).tolist()
         return [
             control.correct(config, plan, tuple(output))
             for config, plan, output in zip(self.configs, plans, outputs, strict=True)
@@ -392,7 +432,8 @@ class Cohort:
         for x in self.x_validation.split(self.config.data.batch_size):
             mu, log_variance = self.model.encode(x.expand(self.runs, -1, -1))
             logits = self.model.decode(inject(mu, s.rho))
-            terms = losses.loss_terms(x.expand(self.runs, -1, -1), mu, log_variance, mu, logits, s.weights)
+            target = losses.one_hot(x.expand(self.runs, -1, -1))
+            terms, _ = losses.loss_terms(target, mu, log_variance, mu, logits, s.weights)
             entropy = batch_entropy(mu)
             lambdas = s.weights.lambdas
             totals.append((lambdas[:2] * terms.pathway).sum(0) + lambdas[2] * (entropy[0] - entropy[1]).abs())
@@ -521,16 +562,6 @@ def _check_finite(record: EpochRecord) -> None:
             )
 
 
-def _raw(blocks: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """The blocks' memory, without their place in the autograd graph."""
-    return tuple(block.detach() for block in blocks)
-
-
-def _run_rows(blocks: tuple[Tensor, ...], run: int) -> list[Tensor]:
-    """One run's contiguous rows of (encoders, decoder_A, decoder_B)."""
-    encoders, *decoders = blocks
-    return [encoders[0, run], encoders[1, run], *(block[run] for block in decoders)]
-
-
-def _detached(terms: losses.LossTerms) -> losses.LossTerms:
-    return losses.LossTerms(**{f.name: getattr(terms, f.name).detach() for f in fields(terms)})
+def _rows(blocks: Blocks, run: int, pathway: int) -> list[Tensor]:
+    """One run's contiguous rows of one pathway: its encoder's and its decoder's."""
+    return [blocks.encoders[pathway, run], (blocks.decoder_B if pathway else blocks.decoder_A)[run]]

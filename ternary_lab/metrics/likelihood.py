@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from ternary_lab.losses import cross_entropy, gaussian_kl
+from ternary_lab.losses import gaussian_kl, one_hot
 from ternary_lab.model import DualVAE, inject
 
 
@@ -32,8 +32,11 @@ def negative_elbo(model: DualVAE, x: Tensor, noise: Tensor) -> Tensor:
     mu, log_variance = model.encode(x)
     std = (0.5 * log_variance).exp()
     kl = gaussian_kl(mu, log_variance).sum(-1).mean(2)
-    ce = torch.stack([cross_entropy(x, torch.log_softmax(model.decode(mu + std * eps), -1)) for eps in noise])
-    return ce.mean(0) + kl
+    target = one_hot(x)
+    ce = torch.zeros_like(kl)
+    for eps in noise:
+        ce -= (torch.log_softmax(model.decode(mu + std * eps), -1) * target).sum((2, 3, 4)) / x.shape[1]
+    return ce / len(noise) + kl
 
 
 @torch.no_grad()
