@@ -54,6 +54,17 @@ def entry_classes(logits: Tensor, uniform: Tensor) -> Tensor:
     return (target > first).to(torch.uint8) + (target > second).to(torch.uint8)
 
 
+def best_classes(logits: Tensor) -> Tensor:
+    """Most probable class of every entry, (R, 9, M), of logits (R, 9, 3, M); the lowest of equals.
+
+    Two comparisons: argmax over a dimension of three is some twenty times slower on a CPU.
+    """
+    first, second, third = logits.unbind(2)
+    one = second > first
+    two = third > torch.maximum(first, second)
+    return (one & ~two).to(torch.uint8) + two.to(torch.uint8).mul_(2)
+
+
 def class_index(classes: Tensor) -> Tensor:
     """Operation indices (..., M), int64, of classes (..., 9, M)."""
     index = classes[..., ENTRIES - 1, :].long()
@@ -78,7 +89,7 @@ def unique_operations(
         z = torch.stack([_drawn(g, device, latent, size, normal=True) for g in generators])
         logits = model.decode_features(z, pathway)
         if decoding == "argmax":
-            classes = logits.argmax(2)
+            classes = best_classes(logits)
         else:
             u = torch.stack([_drawn(g, device, ENTRIES, size, normal=False) for g in generators])
             classes = entry_classes(logits, u)

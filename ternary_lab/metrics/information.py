@@ -26,7 +26,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ternary_lab.metrics.coverage import class_index
+from ternary_lab.metrics.coverage import best_classes, class_index
 from ternary_lab.model import DualVAE, Pathway
 from ternary_lab.space import ENTRIES, SIZE, VALUES
 
@@ -91,7 +91,7 @@ def information(model: DualVAE, pathway: Pathway, latents: Iterable[Tensor]) -> 
         u, v = outer_probabilities(q[:, :LOW]), outer_probabilities(q[:, LOW:])
         p += torch.bmm(v, u.transpose(1, 2)).view(runs, SIZE)
         p_squared += torch.bmm(v.square_(), u.square_().transpose(1, 2)).view(runs, SIZE)
-        best = class_index(logits.argmax(2))
+        best = class_index(best_classes(logits))
         counts.scatter_add_(1, best, torch.ones(1, 1, dtype=counts.dtype, device=device).expand_as(best))
     p /= total
     p_squared /= total
