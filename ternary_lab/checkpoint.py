@@ -203,9 +203,10 @@ def _metadata(data: bytes, path: Path) -> Mapping[str, Any]:
         header = json.loads(data[8 : 8 + length]) if length <= len(data) - 8 else None
     except (struct.error, ValueError, RecursionError):
         header = None
-    if not isinstance(header, dict) or not isinstance(header.get("__metadata__", {}), dict):
+    metadata = header.get("__metadata__", {}) if isinstance(header, dict) else None
+    if not isinstance(metadata, dict):
         raise CheckpointError(f"{path}: not a safetensors file, or truncated")
-    return header.get("__metadata__", {})
+    return metadata
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

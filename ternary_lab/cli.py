@@ -92,7 +92,7 @@ def _seed_list(_: click.Context, __: click.Parameter, value: str) -> list[int]:
 @click.option("--seeds", cls=_Seeds, default="42", show_default=True, callback=_seed_list, metavar="SEED...",
               help="One run per seed, trained side by side.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting; may be repeated.")
-@click.option("--run-dir", type=click.Path(path_type=Path), help="Where the runs go (default: runs/NAME of the config).")
+@click.option("--run-dir", type=click.Path(path_type=Path), help="Where the runs go (default: runs/NAME).")
 @DEVICE
 @click.option("--fresh", is_flag=True, help="Delete what these runs' directories hold and start again.")
 @AS_JSON
@@ -133,8 +133,8 @@ def train(
 
 @main.command("run")
 @click.argument("notebook", type=click.Path(path_type=Path))
-@click.option("-p", "parameters", nargs=2, multiple=True, metavar="NAME VALUE", help="Set a parameter; may be repeated.")
-@click.option("-o", "output", type=click.Path(path_type=Path), help="The executed notebook (default: reports/NAME.ipynb).")
+@click.option("-p", "parameters", nargs=2, multiple=True, metavar="NAME VALUE", help="Set a parameter; repeatable.")
+@click.option("-o", "output", type=click.Path(path_type=Path), help="Executed notebook (default: reports/NAME.ipynb).")
 @click.option("--html", is_flag=True, help="Also write a self-contained HTML page beside the executed notebook.")
 @_command
 def run_command(notebook: Path, parameters: tuple[tuple[str, str], ...], output: Path | None, html: bool) -> None:
@@ -149,10 +149,7 @@ def run_command(notebook: Path, parameters: tuple[tuple[str, str], ...], output:
     """
     from ternary_lab import notebooks
 
-    known = notebooks.parameters(notebook)
-    values = notebooks.check_parameters(
-        notebook, {name: notebooks.parse_value(text, known[name]) if name in known else text for name, text in parameters}
-    )
+    values = notebooks.parse_parameters(notebook, dict(parameters))
     target = output if output is not None else Path("reports") / notebook.name
     target.parent.mkdir(parents=True, exist_ok=True)
     notebooks.run_notebook(notebook, target, values)
@@ -258,9 +255,14 @@ def compare(run_a: Path, run_b: Path, as_csv: bool, latex: bool, as_json: bool) 
     elif as_csv:
         click.echo(comparison.final.to_csv(index_label="metric"), nl=False)
     elif latex:
-        lines = [f"{name.replace('_', chr(92) + '_')} & {row.a} & {row.b} \\\\" for name, row in comparison.final.iterrows()]
-        click.echo("\n".join(["\\begin{tabular}{lrr}", "metric & a & b \\\\ \\hline", *lines, "\\end{tabular}"]))
+        click.echo(_latex(comparison.final))
     else:
         click.echo(f"a: {run_a}\nb: {run_b}\n")
         click.echo(comparison.settings.to_string() if len(comparison.settings) else "no setting differs")
         click.echo("\n" + comparison.final.to_string())
+
+
+def _latex(table: Any) -> str:
+    """A two-column table of metrics as LaTeX."""
+    rows = [f"{str(name).replace('_', chr(92) + '_')} & {row.a} & {row.b} \\\\" for name, row in table.iterrows()]
+    return "\n".join(["\\begin{tabular}{lrr}", "metric & a & b \\\\ \\hline", *rows, "\\end{tabular}"])

@@ -260,7 +260,7 @@ class Training(Section):
 
 
 class EarlyStopping(Section):
-    patience: int = Field(100, ge=0, le=1_000_000, description="stop after so many epochs without a better value; 0 is never")
+    patience: int = Field(100, ge=0, le=1_000_000, description="stop after so many epochs without gain; 0: never")
     metric: Literal["val_loss", "val_elbo", "coverage", "info_coverage"] = Field(
         "val_loss", description="v5.5 watches the scheduled validation loss; coverages are means of both pathways"
     )
@@ -269,9 +269,9 @@ class EarlyStopping(Section):
 class Evaluation(Section):
     """What is measured after every epoch."""
 
-    coverage_samples: int = Field(195_000, ge=1, le=10_000_000, description="prior draws per pathway for sampled coverage")
+    coverage_samples: int = Field(195_000, ge=1, le=10_000_000, description="prior draws per pathway and epoch")
     coverage_decoding: Literal["categorical", "argmax"] = Field("categorical", description="how a draw is decoded")
-    latents: int = Field(65_536, ge=64, le=2**22, description="Sobol latents per pathway for the exact output distribution")
+    latents: int = Field(65_536, ge=64, le=2**22, description="Sobol latents for the output distribution")
     elbo_samples: int = Field(1, ge=1, le=1024, description="posterior samples per validation operation for -ELBO")
 
 
@@ -292,7 +292,7 @@ class Runtime(Section):
 class Config(Section):
     """Everything that makes a run, apart from its seed. The defaults are those of v5.5."""
 
-    name: str = Field("v5_5", min_length=1, max_length=80, pattern=r"^[A-Za-z0-9_.-]+$", description="name of the experiment")
+    name: str = Field("v5_5", max_length=80, pattern=r"^[A-Za-z0-9_.-]+$", description="name of the experiment")
     data: Data = Data()
     model: Model = Model()
     schedule: Schedule = Schedule()
@@ -467,9 +467,9 @@ class _StrictLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            key = self.construct_object(key_node, deep=True)
             if not isinstance(key, str | int | float):
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is no plain name", key_node.start_mark)
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is not plain", key_node.start_mark)
             if key in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
             seen.add(key)
@@ -483,7 +483,7 @@ def _float_pattern() -> Any:
     return re.compile(r"^[-+]?(?:[0-9][0-9_]*)(?:\.[0-9_]*)?[eE][-+]?[0-9]+$")
 
 
-_StrictLoader.add_implicit_resolver("tag:yaml.org,2002:float", _float_pattern(), list("-+0123456789"))  # type: ignore[no-untyped-call]
+_StrictLoader.add_implicit_resolver("tag:yaml.org,2002:float", _float_pattern(), list("-+0123456789"))
 
 
 def _config_folders() -> list[Path]:
@@ -552,7 +552,7 @@ def _merge(base: dict[str, Any], change: Mapping[str, Any], name: str = "") -> d
         else:
             default = _default_at(f"{name}{key}")
             whole = isinstance(value, Mapping) and isinstance(default, Section)
-            merged[key] = _merge(default.model_dump(), value) if whole and "mode" not in value else value  # type: ignore[union-attr]
+            merged[key] = _merge(default.model_dump(), value) if whole and "mode" not in value else value
     return merged
 
 

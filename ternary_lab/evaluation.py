@@ -141,7 +141,8 @@ def evaluate(
     iwae = likelihood.negative_iwae(core, tables["test"], noise)
     active = likelihood.active_units(core, tables["all"])
 
-    evaluations, output = {}, {}
+    evaluations: dict[str, PathwayEvaluation] = {}
+    output: dict[str, Tensor] = {}
     with tqdm(total=2 * latents, unit="latent", unit_scale=True, desc="evaluate", disable=not progress) as bar:
         for i, pathway in enumerate(PATHWAYS):
             points = sobol_normal(model.latent_dim, latents, stream(seed, "latents").initial_seed(), device)
@@ -199,7 +200,8 @@ def describe(evaluation: Evaluation, title: str) -> str:
     lines = [
         title,
         f"sampled coverage from n = {e.samples:,} {e.decoding} draws (uniform baseline {e.A.uniform_baseline:.3f} %); "
-        f"output distribution exact over operations, from M = {e.latents:,} Sobol latents; injected rows at ρ = {e.rho:g}",
+        f"output distribution exact over operations, from M = {e.latents:,} Sobol latents; "
+        f"injected rows at ρ = {e.rho:g}",
         "",
         f"{'':<34}{'A':>14}{'B':>14}",
     ]

@@ -16,7 +16,7 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +94,7 @@ def branch(
     """
     point = run.checkpoint(epoch)
     if point.state is None:
-        raise RunError(f"{run.path}: the checkpoint of epoch {epoch} holds weights only: branch from a run trained here")
+        raise RunError(f"{run.path}: the checkpoint of epoch {epoch} holds weights only: retrain the run to branch")
     changed = config.load_config(run.config.as_dict(), overrides)
     if changed.model != run.config.model or changed.data != run.config.data:
         raise ConfigError("a branch cannot change data.* or model.*: train a new run instead")
@@ -159,8 +159,7 @@ class _RunFiles:
         self.run = run
         self.checkpoints = run.path / CHECKPOINTS
         self._trim_history(next_epoch)
-        self.best_epoch = -1
-        fresh = next_epoch == 0 or run.start is not None and run.start.next_epoch == next_epoch
+        fresh = next_epoch == (run.start.next_epoch if run.start is not None else 0)
         self.log("started" if fresh else "resumed", next_epoch=next_epoch, device=device.type)
 
     def commit(self, row: EpochRecord, state: RunState, company: tuple[str, ...], seconds: float) -> None:
@@ -172,7 +171,7 @@ class _RunFiles:
         if state.best.epoch == row.epoch:
             checkpoint.save(self.checkpoints / f"best_{config.early_stopping.metric}.safetensors", point)
         self._append(self.run.path / HISTORY, _csv_line(astuple(row)))
-        self._spent(seconds)
+        self._spent(seconds, state.stopped)
         latest = self.checkpoints / "latest.safetensors"
         if latest.exists():
             _replace(latest, self.checkpoints / "previous.safetensors")
@@ -212,10 +211,11 @@ class _RunFiles:
         if kept != lines:
             write_atomically(path, "".join(kept).encode())
 
-    def _spent(self, seconds: float) -> None:
+    def _spent(self, seconds: float, stopped: str | None) -> None:
         path = self.run.path / PROVENANCE
         data = dict(RunRecord(self.run.path).provenance)
         data["wall_seconds"] = round(float(data.get("wall_seconds", 0.0)) + seconds, 3)
+        data["stopped"] = stopped
         write_atomically(path, json.dumps(data, indent=1).encode())
 
 
@@ -242,7 +242,8 @@ class _Progress:
 
     def update(self, records: Sequence[EpochRecord]) -> None:
         row = records[0]
-        figures = f"loss {row.train_loss:.3f}, informative coverage {row.info_coverage_A:.2f}/{row.info_coverage_B:.2f} %"
+        coverage = f"informative coverage {row.info_coverage_A:.2f}/{row.info_coverage_B:.2f} %"
+        figures = f"loss {row.train_loss:.3f}, {coverage}"
         self.bar.update(1)
         self.bar.set_postfix_str(figures)
         if time.monotonic() - self.last > 30:
@@ -252,6 +253,18 @@ class _Progress:
     def _say(self, text: str) -> None:
         if self.lines:
             print(f"{self.label}: {text}", file=sys.stderr, flush=True)
+
+
+def publish(run: RunRecord, folder: Path, epochs: Sequence[int]) -> RunRecord:
+    """Copy a run for others to read: configuration, provenance, history, and weights of some epochs and the last."""
+    wanted = {f"epoch_{epoch:04d}": epoch for epoch in epochs} | {"latest": None}
+    points = {name: run.checkpoint(epoch) for name, epoch in wanted.items()}
+    (folder / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+    for name in (PROVENANCE, HISTORY, record.CONFIG):
+        write_atomically(folder / name, (run.path / name).read_bytes())
+    for name, point in points.items():
+        checkpoint.save(folder / CHECKPOINTS / f"{name}.safetensors", replace(point, state=None))
+    return RunRecord(folder)
 
 
 def _prepare(run: Planned, fresh: bool, device: torch.device) -> None:
@@ -359,7 +372,8 @@ def compare(run_a: RunRecord, run_b: RunRecord) -> Comparison:
     """Differing settings, final metrics and the histories of two runs."""
     changed = config.differences(run_a.config, run_b.config)
     settings = pd.DataFrame(
-        {"a": [a for a, _ in changed.values()], "b": [b for _, b in changed.values()]}, index=pd.Index(changed, name="key")
+        {"a": [a for a, _ in changed.values()], "b": [b for _, b in changed.values()]},
+        index=pd.Index(changed, name="key"),
     )
     last = {which: run.history.iloc[-1] for which, run in (("a", run_a), ("b", run_b))}
     final = pd.DataFrame(last).drop(index=["run"])

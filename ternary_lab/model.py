@@ -178,7 +178,7 @@ class _Apply(torch.autograd.Function):
         return activations[-1]
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, Tensor | None]:
         block, *activations = ctx.saved_tensors
         grad_block = torch.empty_like(block)
@@ -280,7 +280,7 @@ class Architecture:
 
     def named(self, blocks: Blocks, run: int = 0) -> dict[str, Tensor]:
         """Name in a v5.5 checkpoint -> view of one run's weight."""
-        named = {}
+        named: dict[str, Tensor] = {}
         for prefix, network, row in (
             ("encoder_A", self.encoder, blocks.encoders[0, run]),
             ("decoder_A", self.decoder_A, blocks.decoder_A[run]),
@@ -500,7 +500,7 @@ class TernaryVAE:
 def _pathway(name: str) -> int:
     if name not in PATHWAYS:
         raise InputError(f"pathway must be 'A' or 'B', got {name!r}")
-    return PATHWAYS.index(name)  # type: ignore[arg-type]
+    return PATHWAYS.index(name)
 
 
 def _kind(value: object) -> str:

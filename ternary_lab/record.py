@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 CONFIG, PROVENANCE, HISTORY, LOG, CHECKPOINTS = (
     "config.yaml", "provenance.json", "history.csv", "log.jsonl", "checkpoints",
 )
+PUBLISHED = Path(__file__).parent / "published"
+"""Runs that ship with the library: histories and weights."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class RunRecord:
     def config(self) -> Config:
         return load_config(self.path / CONFIG)
 
-    @cached_property
+    @property
     def provenance(self) -> Mapping[str, Any]:
         """Seed, device, versions, hash of the library's source, times."""
         return _read_json(self.path / PROVENANCE)
@@ -84,8 +86,8 @@ class RunRecord:
     @property
     def stopped(self) -> str | None:
         """Why the run ended, or None while it can go on."""
-        state = self.checkpoint().state
-        return state.stopped if state is not None else None
+        reason = self.provenance.get("stopped")
+        return None if reason is None else str(reason)
 
     @property
     def _checkpoints(self) -> Path:
@@ -136,10 +138,8 @@ class RunSet(Mapping[int, RunRecord]):
 
 
 def load_run(source: str | Path) -> RunRecord:
-    """A run by its directory. Raises RunError when there is none."""
-    path = Path(source)
-    if not path.is_dir():
-        raise RunError(f"{path}: no such run directory")
+    """A run by its directory, or a published one by its name, "v5_5/seed=42". Raises RunError when there is none."""
+    path = _run_path(source)
     if not (path / CONFIG).is_file():
         inside = sorted(child.name for child in path.iterdir() if (child / CONFIG).is_file())
         if inside:
@@ -148,17 +148,29 @@ def load_run(source: str | Path) -> RunRecord:
 
 
 def load_runs(source: str | Path) -> RunSet:
-    """All runs in an experiment's directory, or the one run that the directory is, by seed."""
-    path = Path(source)
+    """All runs in an experiment's directory (or a published experiment, "v5_5"), by seed."""
+    path = _run_path(source)
     if (path / CONFIG).is_file():
         run = RunRecord(path)
         return RunSet({run.seed: run})
-    if not path.is_dir():
-        raise RunError(f"{path}: no such run directory")
     runs = [RunRecord(child) for child in sorted(path.iterdir()) if (child / CONFIG).is_file()]
     if not runs:
         raise RunError(f"{path}: holds no run")
     return RunSet({run.seed: run for run in sorted(runs, key=lambda run: run.seed)})
+
+
+def published() -> list[str]:
+    """Names of the runs that ship with the library, for `load_run`."""
+    return sorted(file.parent.relative_to(PUBLISHED).as_posix() for file in PUBLISHED.glob(f"*/*/{CONFIG}"))
+
+
+def _run_path(source: str | Path) -> Path:
+    path = Path(source)
+    if path.is_dir():
+        return path
+    if not path.is_absolute() and ".." not in path.parts and (PUBLISHED / path).is_dir():
+        return PUBLISHED / path
+    raise RunError(f"{path}: no such run directory, nor a published run ({', '.join(published()) or 'none ship'})")
 
 
 def source_hash() -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -267,7 +268,7 @@ class Cohort:
         norms = self.norms.tolist()
         records = []
         for i, (plan, correction) in enumerate(zip(plans, corrections, strict=True)):
-            row = {name: values[i] for name, values in (figures | measured).items()} | seconds
+            row: dict[str, Any] = {name: values[i] for name, values in (figures | measured).items()} | seconds
             row |= {k: v for k, v in asdict(correction).items() if k.startswith("delta_")}
             row |= {k: v for k, v in asdict(plan).items() if k not in ("lr", "lambda1", "lambda2", "lambda3")}
             row |= {"val_loss": val_loss[i], "lr_scheduled": plan.lr, "lr": correction.lr}
@@ -312,7 +313,7 @@ class Cohort:
                 settings = self.settings(plans, corrections)
             passes.append(forward.terms)
             latents[i, :, :, : forward.z.shape[2]] = forward.z
-        entropy = torch.cat([batch_entropy(part) for part in latents.split(64)])
+        entropy = torch.cat([batch_entropy(part) for part in torch.split(latents, 64)])
         weight, scale = torch.stack(lambdas), torch.stack(scales)
         terms = {f.name: torch.stack([getattr(t, f.name) for t in passes]) for f in fields(losses.LossTerms)}
         loss = (weight[:, :2] * scale * terms["pathway"]).sum(1)
@@ -429,7 +430,7 @@ class Cohort:
         """Validation loss of every run with the epoch's β and λ: z = μ, gradient scales 1, mean over batches."""
         s = self.settings(plans, corrections)
         totals = []
-        for x in self.x_validation.split(self.config.data.batch_size):
+        for x in torch.split(self.x_validation, self.config.data.batch_size):
             mu, log_variance = self.model.encode(x.expand(self.runs, -1, -1))
             logits = self.model.decode(inject(mu, s.rho))
             target = losses.one_hot(x.expand(self.runs, -1, -1))

@@ -65,7 +65,7 @@ class Information:
     @property
     def missing_mass(self) -> Tensor:
         """KL(uniform ‖ p) in nats: 0 for a uniform generator, infinite when an operation has no mass."""
-        return -math.log(SIZE) - self.p.log().mean(1)
+        return torch.sub(-self.p.log().mean(1), math.log(SIZE))
 
     @property
     def rarest(self) -> Tensor:
@@ -111,7 +111,7 @@ def outer_probabilities(q: Tensor) -> Tensor:
 
 
 def _share(entropy: Tensor) -> Tensor:
-    return 100 * entropy.exp() / SIZE
+    return torch.mul(entropy.exp(), 100 / SIZE)
 
 
 assert VALUES**LOW * VALUES ** (ENTRIES - LOW) == SIZE

@@ -18,7 +18,7 @@ def sobol_normal(dimension: int, m: int, seed: int, device: torch.device) -> Ite
 
     (Owen 1998; a power of two m keeps the net balanced.)
     """
-    engine = torch.quasirandom.SobolEngine(dimension, scramble=True, seed=seed)
+    engine = torch.quasirandom.SobolEngine(dimension, scramble=True, seed=seed)  # type: ignore[no-untyped-call]
     step = chunk_size(device)
     for start in range(0, m, step):
         points = engine.draw(min(step, m - start)).to(device)

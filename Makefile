@@ -1,0 +1,44 @@
+# Every target first brings .venv up to date with the lock; Python 3.11 or newer and make are all it needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# On a machine without an NVIDIA GPU the CPU-only wheel of torch saves gigabytes: see README.md.
+TORCH_INDEX ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help install reproduce test test-slow lint lab figures bench clean notebooks
+
+help: ## Show what can be made
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+install: $(VENV)/.installed ## Create or update .venv from the lock
+
+$(VENV)/.installed: pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Python 3.11 or newer is needed: make PYTHON=python3.12 ..."; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --prefer-binary $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) --constraint requirements.lock --editable '.[test]'
+	@touch $@
+
+reproduce: install ## Train v5.5, draw its figures and write the report (QUICK=1: in small)
+	$(BIN)/ternary-lab reproduce $(if $(QUICK),--quick)
+
+test: install ## Lint, type-check, tests and notebooks
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg notebooks
+
+test-slow: install ## The tests that take minutes as well
+	$(BIN)/python -m pytest --slow $(PYTEST_ARGS)
+
+lab: install ## Open JupyterLab on the start notebook
+	$(BIN)/jupyter lab notebooks/00_start_here.ipynb
+
+figures: install ## Rebuild figures/ from the published runs
+	$(BIN)/python -m ternary_lab.figures figures
+
+notebooks: install ## Execute every notebook in place at its committed defaults
+	for notebook in notebooks/*.ipynb; do $(BIN)/ternary-lab run $$notebook -o $$notebook || exit 1; done
+
+clean: ## Remove what was installed and built, not what was trained
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
