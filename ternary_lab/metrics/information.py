@@ -65,7 +65,8 @@ class Information:
     @property
     def missing_mass(self) -> Tensor:
         """KL(uniform ‖ p) in nats: 0 for a uniform generator, infinite when an operation has no mass."""
-        return torch.sub(-self.p.log().mean(1), math.log(SIZE))
+        kl: Tensor = -self.p.log().mean(1) - math.log(SIZE)
+        return kl
 
     @property
     def rarest(self) -> Tensor:
