@@ -7,10 +7,12 @@ weights-only one just the model. Files are replaced atomically: a reader sees th
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import struct
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -94,6 +96,8 @@ def load(path: Path) -> Checkpoint:
         header = json.loads(metadata["ternary_lab"])
         config = from_yaml(header["config"], f"{path}: its configuration")
         architecture = Architecture(config.model)
+        if 4 * architecture.parameters > len(data):
+            raise CheckpointError(f"{path}: holds less than the {architecture.parameters} weights that it declares")
         blocks = architecture.from_named(_under("model.", tensors), str(path))
         state = None
         if header["state"] is not None:
@@ -115,7 +119,7 @@ def load(path: Path) -> Checkpoint:
         )
     except TernaryLabError:
         raise
-    except (SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path}: damaged checkpoint: {type(error).__name__}: {error}") from None
 
 
@@ -137,22 +141,31 @@ def import_original(path: Path) -> Checkpoint:
     """The weights of an original v5.5 checkpoint (a pickle of tensors). Nothing in it is executed."""
     _check_file(path)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what torch says of a foreign file; it is refused below in one line
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch's reader raises a dozen types for foreign or hostile files
         reason = "it holds more than weights, which could run code" if "weights_only" in str(error).lower() else (
             "it is not a torch checkpoint, or it is truncated"
         )
         raise CheckpointError(f"{path}: refused: {reason}") from None
     weights = content.get("model") if isinstance(content, dict) else None
-    if not isinstance(weights, dict) or not all(isinstance(v, Tensor) for v in weights.values()):
+    if not isinstance(weights, dict) or not all(_plain(v) for v in weights.values()):
         raise CheckpointError(f"{path}: not an original v5.5 checkpoint: it has no weights under 'model'")
     config = Config()
-    blocks = Architecture(config.model).from_named({str(k): v.float() for k, v in weights.items()}, str(path))
+    blocks = Architecture(config.model).from_named({str(k): v for k, v in weights.items()}, str(path))
     epoch = content.get("epoch", -1)
     if isinstance(epoch, bool) or not isinstance(epoch, int) or epoch < -1:
         raise CheckpointError(f"{path}: its epoch is {epoch!r}, not a whole number")
     # The original's balance is not stored; before phase 3 ρ does not depend on it.
     return Checkpoint(config, None, epoch, config.permeability(max(epoch, 0), False), blocks, None)
+
+
+def _plain(value: object) -> bool:
+    """Whether it is an ordinary tensor of real numbers in memory."""
+    return isinstance(value, Tensor) and (value.layout, value.device.type, value.is_floating_point()) == (
+        torch.strided, "cpu", True
+    )
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -170,7 +183,8 @@ def write_atomically(path: Path, data: bytes) -> None:
         finally:
             os.close(directory)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise RunError(
             f"{path}: cannot be written: {error.strerror}: free space or choose another directory; "
             "what was written before is intact and the same command resumes"

@@ -42,6 +42,11 @@ def _command(function: Callable[..., None]) -> Callable[..., None]:
         except BrokenPipeError:  # the reader, head or a pager, has seen enough
             sys.stderr.close()
             sys.exit(0)
+        except OSError as error:  # what no command foresaw: a name too long, a folder that may not be read
+            if error.filename is None:
+                raise
+            click.echo(f"error: {error.filename}: {error.strerror}", err=True)
+            sys.exit(2)
 
     return wrapped
 
@@ -180,7 +185,7 @@ def evaluate(
       ternary-lab evaluate runs/v5_5/seed=42 --epoch 50 --quick
       ternary-lab evaluate epoch_60.pt --json
     """
-    from ternary_lab import evaluation
+    from ternary_lab import evaluation, space
     from ternary_lab.checkpoint import open_checkpoint
     from ternary_lab.errors import RunError
     from ternary_lab.record import load_run
@@ -196,9 +201,11 @@ def evaluate(
     else:
         point = load_run(source).checkpoint(epoch)
     count = latents or (evaluation.QUICK_LATENTS if quick else evaluation.LATENTS)
+    data = point.config.data
     result = evaluation.evaluate(
         point.model().to(place), samples, count, rho=point.rho if rho is None else rho,
-        decoding="argmax" if argmax else "categorical", split_seed=point.config.data.split_seed,
+        decoding="argmax" if argmax else "categorical",
+        split=space.split(data.split_seed, data.train_fraction, data.validation_fraction),
         progress=sys.stderr.isatty(),
     )
     if as_json:

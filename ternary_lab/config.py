@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -53,8 +54,12 @@ class Data(Section):
 
 class Model(Section):
     latent_dim: int = Field(16, ge=1, le=256, description="latent dimensions of each pathway")
-    encoder_hidden: tuple[Width, ...] = Field((256, 128, 64), min_length=1, description="widths of both encoders")
-    decoder_A_hidden: tuple[Width, ...] = Field((32, 64), min_length=1, description="widths of decoder A")
+    encoder_hidden: tuple[Width, ...] = Field(
+        (256, 128, 64), min_length=1, max_length=16, description="widths of both encoders"
+    )
+    decoder_A_hidden: tuple[Width, ...] = Field(
+        (32, 64), min_length=1, max_length=16, description="widths of decoder A"
+    )
     decoder_B_hidden: Width = Field(128, description="width of decoder B")
     decoder_B_blocks: int = Field(2, ge=0, le=16, description="residual blocks of decoder B")
     use_statenet: bool = Field(True, description="whether StateNet corrects learning rate and loss weights")
@@ -292,7 +297,9 @@ class Runtime(Section):
 class Config(Section):
     """Everything that makes a run, apart from its seed. The defaults are those of v5.5."""
 
-    name: str = Field("v5_5", max_length=80, pattern=r"^[A-Za-z0-9_.-]+$", description="name of the experiment")
+    name: str = Field(
+        "v5_5", max_length=80, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", description="name of the experiment"
+    )
     data: Data = Data()
     model: Model = Model()
     schedule: Schedule = Schedule()
@@ -377,7 +384,7 @@ class Config(Section):
 
     def as_yaml(self) -> str:
         """Every setting as YAML that `load_config` and `from_yaml` read back."""
-        return yaml.safe_dump(self.as_dict(), sort_keys=False, allow_unicode=True)
+        return yaml.dump(self.as_dict(), Dumper=_StrictDumper, sort_keys=False, allow_unicode=True)
 
 
 STRUCTURAL = (
@@ -421,13 +428,14 @@ def from_yaml(text: str, origin: str) -> Config:
 def find_config(name: str | Path) -> Path:
     """The path of a configuration file: as given, or a shipped one by its bare name."""
     path = Path(name)
-    if path.is_file():
+    # os.path asks without raising, however long or odd the name is.
+    if os.path.isfile(path):
         return path
-    if path.is_dir():
-        raise ConfigError(f"{name}: is a directory, not a configuration file")
     shipped = {file.stem: file for folder in _config_folders() for file in sorted(folder.glob("*.yaml"))}
     if str(name) in shipped:
         return shipped[str(name)]
+    if os.path.isdir(path):
+        raise ConfigError(f"{name}: is a directory, not a configuration file")
     raise ConfigError(f"{name}: no such file, nor a shipped configuration{_nearest(str(name), list(shipped))}")
 
 
@@ -438,7 +446,7 @@ def parse_override(text: str) -> tuple[str, Any]:
         raise ConfigError(f"--set {text!r}: write key=value, for example training.total_epochs=60")
     try:
         return key.strip(), yaml.load(value, Loader=_StrictLoader)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         raise ConfigError(f"--set {text!r}: the value is not valid YAML") from None
 
 
@@ -483,7 +491,12 @@ def _float_pattern() -> Any:
     return re.compile(r"^[-+]?(?:[0-9][0-9_]*)(?:\.[0-9_]*)?[eE][-+]?[0-9]+$")
 
 
-_StrictLoader.add_implicit_resolver("tag:yaml.org,2002:float", _float_pattern(), list("-+0123456789"))
+class _StrictDumper(yaml.SafeDumper):
+    """Quotes what `_StrictLoader` would read as a number."""
+
+
+for _side in (_StrictLoader, _StrictDumper):
+    _side.add_implicit_resolver("tag:yaml.org,2002:float", _float_pattern(), list("-+0123456789"))
 
 
 def _config_folders() -> list[Path]:
@@ -576,7 +589,10 @@ def _tuples(value: Any) -> Any:
 def _explain(error: ValidationError) -> str:
     problems = error.errors()
     first = problems[0]
-    place = [part for part in first["loc"] if part not in _MODES and part != "[key]"]
+    # The third part of a place under beta is the mode, not a key.
+    place = [
+        part for i, part in enumerate(first["loc"]) if part != "[key]" and not (i == 2 and first["loc"][0] == "beta")
+    ]
     key = ".".join(str(part) for part in place) or "configuration"
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     given = _short(first.get("input"))

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -95,7 +95,7 @@ def evaluate(
     *,
     rho: float = 0.1,
     decoding: coverage.Decoding = "categorical",
-    split_seed: int = 42,
+    split: space.Split | None = None,
     iwae_samples: int = 64,
     seed: int = 0,
     progress: bool = False,
@@ -108,7 +108,7 @@ def evaluate(
             figures that hang on rare operations are None.
         rho: permeability for the injected reconstruction rows, in [0, 1].
         decoding: how a prior draw is decoded for sampled coverage.
-        split_seed: seed of the split whose test part -ELBO and -IWAE are measured on.
+        split: whose test part -ELBO and -IWAE are measured on; default v5.5's.
         iwae_samples: importance samples K per operation.
         seed: of the evaluation's own random streams.
         progress: show a progress bar.
@@ -120,10 +120,12 @@ def evaluate(
     ):
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
             raise InputError(f"{name} must be a whole number in {low}..{high}, got {value!r}")
-    if not 0 <= rho <= 1:
-        raise InputError(f"rho must lie in [0, 1], got {rho!r}")
+    if isinstance(rho, bool) or not isinstance(rho, int | float) or not 0 <= rho <= 1:
+        raise InputError(f"rho must be a number in [0, 1], got {rho!r}")
+    if decoding not in get_args(coverage.Decoding):
+        raise InputError(f"decoding must be one of {', '.join(get_args(coverage.Decoding))}, got {decoding!r}")
     core, device = model.core, model.device
-    split = space.split(split_seed)
+    split = space.split(42) if split is None else split
     parts = {"train": split.train, "validation": split.validation, "test": split.test, "all": torch.arange(space.SIZE)}
     tables = {name: space.operations(indices).to(device).unsqueeze(0) for name, indices in parts.items()}
 

@@ -98,6 +98,8 @@ def branch(
     changed = config.load_config(run.config.as_dict(), overrides)
     if changed.model != run.config.model or changed.data != run.config.data:
         raise ConfigError("a branch cannot change data.* or model.*: train a new run instead")
+    if point.epoch + 1 >= changed.training.total_epochs:
+        raise ConfigError(f"training.total_epochs: must exceed {point.epoch + 1} for a branch from epoch {point.epoch}")
     label = ",".join(f"{key}={value}" for key, value in overrides.items()) or "unchanged"
     default = run.path.parent / f"{run.name}@{epoch},{label}".replace("/", "_")[:200]
     path = Path(run_dir) if run_dir is not None else default
@@ -118,14 +120,15 @@ def train_runs(
     check_cohort([run.config for run in planned])
     for run in planned:
         _prepare(run, fresh, place)
-    found = {run.name: _saved(run) for run in planned}
-    by_epoch: dict[int, list[Planned]] = {}
+    saved = {run.name: _saved(run) for run in planned}
+    # Runs go on in the company that they were in, so that a kill does not change it.
+    groups: dict[tuple[int, tuple[str, ...]], list[tuple[Planned, RunState]]] = {}
     for run in planned:
-        state = _common_state(run, found)
+        state, company = _newest_in_step(run, saved)
         if state.stopped is None:
-            by_epoch.setdefault(state.next_epoch, []).append(run)
-    for _, group in sorted(by_epoch.items()):
-        _train_cohort(group, [_common_state(run, found) for run in group], place, progress)
+            groups.setdefault((state.next_epoch, company), []).append((run, state))
+    for _, group in sorted(groups.items()):
+        _train_cohort([run for run, _ in group], [state for _, state in group], place, progress)
 
 
 def _train_cohort(
@@ -174,7 +177,7 @@ class _RunFiles:
         self._spent(seconds, state.stopped)
         latest = self.checkpoints / "latest.safetensors"
         if latest.exists():
-            _replace(latest, self.checkpoints / "previous.safetensors")
+            _name_again(latest, self.checkpoints / "previous.safetensors")
         checkpoint.save(latest, point)
         if state.stopped is not None:
             self.log("stopped", epoch=row.epoch, reason=state.stopped)
@@ -195,12 +198,14 @@ class _RunFiles:
     def _trim_history(self, next_epoch: int) -> None:
         """Drop rows of epochs that were not committed, a torn last line among them."""
         path = self.run.path / HISTORY
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+        text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+        lines = text.splitlines(keepends=True)
         kept = [_csv_line(COLUMNS)]
         epoch = COLUMNS.index("epoch")
         for line in lines[1:]:
             cells = next(csv.reader([line]), [])
-            if line.endswith("\n") and len(cells) == len(COLUMNS) and int(cells[epoch]) < next_epoch:
+            whole = line.endswith("\n") and len(cells) == len(COLUMNS) and cells[epoch].isdecimal()
+            if whole and int(cells[epoch]) < next_epoch:
                 kept.append(line)
         first = self.run.start.next_epoch if self.run.start is not None else 0
         if len(kept) - 1 != next_epoch - first:
@@ -236,9 +241,10 @@ class _Progress:
     def __enter__(self) -> _Progress:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         self.bar.close()
-        self._say(f"done in {time.monotonic() - self.began:.0f} s")
+        if error is None:
+            self._say(f"done in {time.monotonic() - self.began:.0f} s")
 
     def update(self, records: Sequence[EpochRecord]) -> None:
         row = records[0]
@@ -270,13 +276,14 @@ def publish(run: RunRecord, folder: Path, epochs: Sequence[int]) -> RunRecord:
 def _prepare(run: Planned, fresh: bool, device: torch.device) -> None:
     """Make the run's directory, or check that the one there is of the same run."""
     path = run.path
-    if fresh and path.exists():
-        if path.is_dir() and not (path / record.CONFIG).exists() and any(path.iterdir()):
-            raise RunError(f"{path}: not a run directory, so --fresh does not delete it: choose another --run-dir")
-        shutil.rmtree(path)
     if path.exists() and not path.is_dir():
         raise RunError(f"{path}: is a file: choose another --run-dir")
-    if (path / record.CONFIG).exists():
+    for leftover in path.rglob(".*.tmp"):  # of a write that was killed
+        leftover.unlink(missing_ok=True)
+    if fresh and (path / record.CONFIG).exists():
+        _empty(path)
+    ours = (path / record.CONFIG).exists()
+    if ours:
         theirs = RunRecord(path).config
         changed = config.differences(theirs, run.config)
         if changed:
@@ -285,61 +292,74 @@ def _prepare(run: Planned, fresh: bool, device: torch.device) -> None:
                 f"{path}: belongs to another configuration ({key} is {old!r} there, {new!r} here): "
                 "choose another --run-dir, or --fresh to delete it"
             )
-        if RunRecord(path).seed != run.seed:
-            raise RunError(f"{path}: belongs to seed {RunRecord(path).seed}: choose another --run-dir")
-        return
-    if path.is_dir() and any(child.name != CHECKPOINTS and child.name != PROVENANCE for child in path.iterdir()):
+    elif path.is_dir() and any(child.name not in (CHECKPOINTS, PROVENANCE) for child in path.iterdir()):
         raise RunError(f"{path}: is not empty and not a run directory: choose another --run-dir")
     try:
         (path / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise _unwritable(path, error) from None
-    write_atomically(path / PROVENANCE, json.dumps(record.provenance(run.seed, device), indent=1).encode())
-    # config.yaml comes last: it is what makes a directory a run's.
-    write_atomically(path / record.CONFIG, run.config.as_yaml().encode())
+    if not (path / PROVENANCE).exists():
+        write_atomically(path / PROVENANCE, json.dumps(record.provenance(run.seed, device), indent=1).encode())
+    if not ours:
+        # config.yaml comes last: it is what makes a directory a run's.
+        write_atomically(path / record.CONFIG, run.config.as_yaml().encode())
+    if RunRecord(path).seed != run.seed:
+        raise RunError(f"{path}: belongs to seed {RunRecord(path).seed}: choose another --run-dir")
 
 
-def _saved(run: Planned) -> dict[int, Checkpoint]:
-    """The resumable checkpoints of a run by the epoch that comes next."""
-    found = {}
+def _empty(path: Path) -> None:
+    """Delete what a run's directory holds, config.yaml last: until then it is a run's, and --fresh can be repeated."""
+    try:
+        for child in sorted(path.iterdir(), key=lambda child: child.name == record.CONFIG):
+            if child.is_dir() and not child.is_symlink():
+                shutil.rmtree(child)
+            else:
+                child.unlink()
+    except OSError as error:
+        raise RunError(f"{path}: cannot be deleted: {error.strerror}: choose another --run-dir") from None
+
+
+_Saved = dict[int, tuple[RunState, tuple[str, ...]]]
+"""Epoch that comes next -> the state to go on from, and the names of the runs it was reached with."""
+
+
+def _saved(run: Planned) -> _Saved:
+    """Where a run can go on: from its start, and from the checkpoints that its directory holds."""
+    start = run.start if run.start is not None else RunState.initial(run.config, run.seed)
+    saved: _Saved = {start.next_epoch: (start, ())}
     for name in ("previous", "latest"):
         path = run.path / CHECKPOINTS / f"{name}.safetensors"
         if path.exists():
             point = checkpoint.load(path)
-            found[point.epoch + 1] = point
-    return found
+            if point.state is None:
+                raise RunError(f"{path}: holds weights only and cannot be continued: choose another --run-dir")
+            saved[point.epoch + 1] = (point.state, point.cohort)
+    return saved
 
 
-def _common_state(run: Planned, found: Mapping[str, Mapping[int, Checkpoint]]) -> RunState:
-    """Where a run goes on: at its newest state that its cohort shares, or from the start."""
-    mine = found[run.name]
-    if not mine:
-        return run.start if run.start is not None else RunState.initial(run.config, run.seed)
+def _newest_in_step(run: Planned, saved: Mapping[str, _Saved]) -> tuple[RunState, tuple[str, ...]]:
+    """A run's newest state, or the one before it when the kill kept one of its company from reaching the newest."""
+    mine = saved[run.name]
     newest = max(mine)
-    # A run of the company that has no file yet was killed in its first epoch, and so may be one epoch behind.
-    company = [found[name] for name in mine[newest].cohort if name in found]
-    shared = min((max(theirs) for theirs in company if theirs and _goes_on(theirs)), default=newest)
-    epoch = min(newest, shared)
-    if any(not theirs for theirs in company) and newest - 1 not in mine:
-        return run.start if run.start is not None else RunState.initial(run.config, run.seed)
-    if epoch not in mine:
-        raise RunError(f"{run.path}: its checkpoint of epoch {epoch - 1} is missing: start again with --fresh")
-    state = mine[epoch].state
-    if state is None:
-        raise RunError(f"{run.path}: its latest checkpoint holds weights only and cannot be continued: use --fresh")
-    return state
+    _, company = mine[newest]
+    behind = any(max(saved[name]) == newest - 1 for name in company if name in saved)
+    if newest - behind not in mine:
+        raise RunError(f"{run.path}: its checkpoint of epoch {newest - 2} is missing: start again with --fresh")
+    return mine[newest - behind]
 
 
-def _goes_on(checkpoints: Mapping[int, Checkpoint]) -> bool:
-    state = checkpoints[max(checkpoints)].state
-    return state is not None and state.stopped is None
-
-
-def _replace(old: Path, new: Path) -> None:
+def _name_again(file: Path, name: Path) -> None:
+    """Give a file a second name, replacing what had it; under its first it stays for others to read."""
+    temporary = name.with_name(f".{name.name}.{os.getpid()}.tmp")
     try:
-        os.replace(old, new)
+        try:
+            os.link(file, temporary)
+        except OSError:  # a file system without hard links
+            shutil.copyfile(file, temporary)
+        os.replace(temporary, name)
+        temporary.unlink(missing_ok=True)  # replacing a name of the same file does nothing
     except OSError as error:
-        raise _unwritable(new, error) from None
+        raise _unwritable(name, error) from None
 
 
 def _unwritable(path: Path, error: OSError) -> RunError:

@@ -253,13 +253,7 @@ class Cohort:
         plans = [
             control.plan_epoch(c, self.epoch, state) for c, state in zip(self.configs, self.controllers, strict=True)
         ]
-        order = torch.stack([
-            torch.randperm(len(self.x_train), generator=g, device=g.device).to(self.device)
-            for g in self.streams("order", self.epoch)
-        ])
-        latent = self.config.model.latent_dim
-        noise = self._normal((2, len(self.x_train), latent), "noise").transpose(0, 1)
-        figures, corrections = self.train_epoch(plans, self.x_train[order], noise)
+        figures, corrections = self.train_planned(plans)
         val_loss = self.validate(plans, corrections)
         trained = time.perf_counter()
         measured = self.measure()
@@ -283,6 +277,15 @@ class Cohort:
             self._judge(i, record)
         self.epoch += 1
         return records
+
+    def train_planned(self, plans: Sequence[Plan]) -> tuple[dict[str, list[float]], list[Correction]]:
+        """One pass over the training split, order and noise from each run's own streams: see `train_epoch`."""
+        order = torch.stack([
+            torch.randperm(len(self.x_train), generator=g, device=g.device).to(self.device)
+            for g in self.streams("order", self.epoch)
+        ])
+        noise = self._normal((2, len(self.x_train), self.config.model.latent_dim), "noise").transpose(0, 1)
+        return self.train_epoch(plans, self.x_train[order], noise)
 
     @torch.no_grad()
     def train_epoch(
