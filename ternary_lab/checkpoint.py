@@ -26,7 +26,7 @@ from torch import Tensor
 
 from ternary_lab.config import Config, from_yaml
 from ternary_lab.controllers import Controllers
-from ternary_lab.errors import CheckpointError, RunError, TernaryLabError
+from ternary_lab.errors import CheckpointError, RunError
 from ternary_lab.model import Architecture, Blocks, TernaryVAE
 from ternary_lab.training import Best, RunState
 
@@ -117,7 +117,7 @@ def load(path: Path) -> Checkpoint:
         return Checkpoint(
             config, header["seed"], int(header["epoch"]), float(header["rho"]), blocks, state, tuple(header["cohort"])
         )
-    except TernaryLabError:
+    except CheckpointError:
         raise
     except (SafetensorError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path}: damaged checkpoint: {type(error).__name__}: {error}") from None

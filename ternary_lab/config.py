@@ -235,6 +235,12 @@ class StateNet(Section):
     lr_low: Positive = Field(1e-6, description="lower bound of the corrected learning rate")
     lr_high: Positive = Field(0.01, description="upper bound of the corrected learning rate")
 
+    @model_validator(mode="after")
+    def _in_order(self) -> StateNet:
+        if self.lr_low > self.lr_high:
+            raise ValueError("statenet.lr_low must not exceed statenet.lr_high")
+        return self
+
 
 class Optimiser(Section):
     """AdamW (Loshchilov & Hutter 2019)."""

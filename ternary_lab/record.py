@@ -71,7 +71,7 @@ class RunRecord:
         """A row per epoch; the columns are those of `training.EpochRecord`."""
         path = self.path / HISTORY
         try:
-            return pd.read_csv(path, float_precision="round_trip")
+            return pd.read_csv(path)
         except FileNotFoundError:
             raise RunError(f"{path}: missing: no epoch has been finished yet") from None
         except (OSError, ValueError) as error:

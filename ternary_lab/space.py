@@ -42,7 +42,9 @@ def operations(indices: Tensor | None = None) -> Tensor:
     """
     if indices is None:
         indices = torch.arange(SIZE)
-    if indices.dtype.is_floating_point or indices.dtype in (torch.bool, torch.complex64):
+    if not isinstance(indices, Tensor):
+        raise InputError(f"operation indices must be a torch tensor of integers, got {type(indices).__name__}")
+    if indices.is_floating_point() or indices.is_complex() or indices.dtype == torch.bool:
         raise InputError(f"operation indices must be integers, got {indices.dtype}: convert with .long()")
     if indices.numel() and (int(indices.min()) < 0 or int(indices.max()) >= SIZE):
         raise InputError(

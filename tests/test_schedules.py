@@ -19,11 +19,6 @@ NEIGHBOURS = sorted({
 })
 
 
-def _printed(value: float, form: str) -> str:
-    """As the original logs it: formatted after a mean over the epoch's 247 batches."""
-    return format(sum([value] * 247) / 247, form)
-
-
 @pytest.fixture(scope="module")
 def original() -> pd.DataFrame:
     return pd.read_csv(Path(__file__).parent / "data" / "original_runs.csv", dtype=str)
@@ -36,11 +31,11 @@ def test_schedules_equal_the_originals_log_to_its_printed_precision(original: pd
         balanced = 0.8 < float(row["grad_ratio"]) < 1.2
         beta_a, beta_b = CONFIG.betas(e)
         tau_a, tau_b = CONFIG.temperatures(e)
+        # The log's ρ is a mean over the epoch's 247 batches, which decides how a tie is rounded.
+        rho = sum([CONFIG.permeability(e, balanced)] * 247) / 247
         ours = {
-            "beta_A": _printed(beta_a, ".3f"), "beta_B": _printed(beta_b, ".3f"),
-            "temperature_A": _printed(tau_a, ".3f"), "temperature_B": _printed(tau_b, ".3f"),
-            "rho": _printed(CONFIG.permeability(e, balanced), ".3f"),
-            "lr_scheduled": _printed(CONFIG.lr(e), ".6f"),
+            "beta_A": f"{beta_a:.3f}", "beta_B": f"{beta_b:.3f}", "temperature_A": f"{tau_a:.3f}",
+            "temperature_B": f"{tau_b:.3f}", "rho": f"{rho:.3f}", "lr_scheduled": f"{CONFIG.lr(e):.6f}",
         }
         assert ours == {column: row[column] for column in ours}, f"seed {row['seed']}, epoch {e}"
 
@@ -61,7 +56,8 @@ def test_betas(e: int) -> None:
 
 
 def test_beta_b_jumps_at_epoch_50() -> None:
-    assert [round(CONFIG.betas(e)[1], 4) for e in (49, 50)] == [0.0, 0.2121]
+    assert CONFIG.betas(49)[1] == 0.0
+    assert CONFIG.betas(50)[1] == pytest.approx(0.2121, abs=1e-4)
 
 
 @pytest.mark.parametrize("e", NEIGHBOURS)
@@ -114,14 +110,13 @@ def test_lambda3(e: int) -> None:
     assert CONFIG.lambda3(e) == pytest.approx(expected, rel=1e-12)
 
 
-def test_betas_other_modes() -> None:
-    """`other`, e -> (β_A, β_B), with β_A replaced, and the lagging pathway the other way round."""
+def test_the_other_modes_of_beta() -> None:
     linear = load_config("v5_5", {"beta.A": {"mode": "linear_warmup", "end": 0.5, "warmup_epochs": 10}})
     assert [linear.betas(e)[0] for e in (0, 5, 10, 400)] == [0, 0.25, 0.5, 0.5]
     jump = load_config("v5_5", {"beta.B": {"mode": "jump", "end": 0.6, "at_epoch": 3, "ramp_epochs": 4}})
     assert [jump.betas(e)[1] for e in (2, 3, 5, 7, 8)] == pytest.approx([0, 0, 0.3, 0.6, 0.6])
     mirrored = load_config("v5_5", {
-        "beta": {"A": {"mode": "lagged_after_warmup", "lag": math.pi / 2}, "B": {"mode": "constant", "value": 0.4}},
+        "beta": {"A": {"mode": "lagged_after_warmup", "start": 0.0, "lag": math.pi / 2}, "B": {"mode": "constant", "value": 0.4}},
     })
     assert [mirrored.betas(e) for e in (49, 50)] == [(0.0, 0.4), (pytest.approx(0.4), 0.4)]
     assert load_config("v5_5", {"beta.A.mode": "off"}).betas(300) == (0.0, 0.0)

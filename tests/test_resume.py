@@ -1,0 +1,359 @@
+"""A run killed anywhere and started again ends with the bytes of one that was not."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small import SMALL
+
+from ternary_lab import ConfigError, RunError, branch, load_config, load_run, run_experiment
+from ternary_lab.config import Config
+from ternary_lab.experiment import Planned, train_runs
+from ternary_lab.training import TIMING_COLUMNS
+
+# The run that stops early does so at once: its metric never improves on the first epoch's by so much.
+EARLY = load_config(SMALL.as_dict(), {"early_stopping": {"patience": 1, "metric": "info_coverage"}, "training.total_epochs": 4})
+NEVER = load_config(SMALL.as_dict(), {"early_stopping.patience": 0, "training.total_epochs": 4})
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Runs this small only lose by threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def _left(root: Path) -> dict[str, Any]:
+    """What the runs in a directory ended with: rows without times, and every checkpoint's bytes."""
+    left: dict[str, Any] = {}
+    for path in sorted(root.rglob("*")):
+        name = path.relative_to(root).as_posix()
+        assert not name.endswith(".tmp"), name
+        if path.suffix == ".safetensors":
+            left[name] = path.read_bytes()
+        elif path.name == "history.csv":
+            left[name] = load_run(path.parent).history.drop(columns=list(TIMING_COLUMNS)).to_csv()
+        elif path.name == "config.yaml":
+            left[name] = path.read_text()
+    return left
+
+
+def _same(a: dict[str, Any], b: dict[str, Any]) -> None:
+    assert a.keys() == b.keys()
+    for name in a:
+        assert a[name] == b[name], f"{name} differs"
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing in the library may catch it."""
+
+
+class _Trap:
+    """Fails at the n-th operation that makes something durable or gives it its name."""
+
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, n: int, error: Callable[[], BaseException],
+        names: Sequence[str] = ("fsync", "replace", "link"),
+    ) -> None:
+        self.count = 0
+        for name in names:
+            real = getattr(os, name)
+
+            def trapped(*args: Any, real: Callable[..., Any] = real) -> Any:
+                self.count += 1
+                if self.count == n:
+                    raise error()
+                return real(*args)
+
+            monkeypatch.setattr(os, name, trapped)
+
+
+def _runs(root: Path, configs: Sequence[Config]) -> list[Planned]:
+    return [Planned(root / f"seed={seed}", config, seed) for seed, config in enumerate(configs, 1)]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], int]:
+    """A cohort of three, one of which leaves early; with the number of places where it can be interrupted."""
+    root = tmp_path_factory.mktemp("undisturbed")
+    with pytest.MonkeyPatch.context() as patch:
+        trap = _Trap(patch, -1, Killed)
+        train_runs(_runs(root, [NEVER, EARLY, NEVER]), device="cpu")
+    rows = [len(load_run(root / f"seed={seed}").history) for seed in (1, 2, 3)]
+    assert rows[0] == rows[2] == 4
+    assert rows[1] < 4
+    return _left(root), trap.count
+
+
+def _interrupted(
+    root: Path, monkeypatch: pytest.MonkeyPatch, n: int, error: Callable[[], BaseException], caught: type[BaseException]
+) -> None:
+    with monkeypatch.context() as patch:
+        _Trap(patch, n, error)
+        with pytest.raises(caught):
+            train_runs(_runs(root, [NEVER, EARLY, NEVER]), device="cpu")
+
+
+def test_a_cohort_killed_at_any_file_operation_ends_the_same(
+    undisturbed: tuple[dict[str, Any], int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected, places = undisturbed
+    assert places > 100
+    # Every place of the first epoch and then every third, coprime to what a run or an epoch does.
+    for n in [*range(1, 60), *range(60, places + 1, 5)]:
+        root = tmp_path / str(n)
+        _interrupted(root, monkeypatch, n, Killed, Killed)
+        train_runs(_runs(root, [NEVER, EARLY, NEVER]), device="cpu")
+        _same(_left(root), expected)
+        shutil.rmtree(root)
+
+
+def test_a_full_disk_is_named_and_leaves_what_can_be_resumed(
+    undisturbed: tuple[dict[str, Any], int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected, places = undisturbed
+
+    def full() -> OSError:
+        return OSError(28, "No space left on device")
+
+    for n in range(1, places * 9 // 10, 17):  # links are not among them
+        root = tmp_path / str(n)
+        with pytest.raises(RunError, match="No space left on device: free space"), monkeypatch.context() as patch:
+            _Trap(patch, n, full, ("fsync", "replace"))
+            train_runs(_runs(root, [NEVER, EARLY, NEVER]), device="cpu")
+        for latest in root.glob("*/checkpoints/latest.safetensors"):
+            load_run(latest.parents[1]).model()
+        train_runs(_runs(root, [NEVER, EARLY, NEVER]), device="cpu")
+        _same(_left(root), expected)
+        shutil.rmtree(root)
+
+
+def test_killed_twice_it_still_ends_the_same(
+    undisturbed: tuple[dict[str, Any], int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for n in (95, 20, 7, 3):
+        _interrupted(tmp_path, monkeypatch, n, Killed, Killed)
+    train_runs(_runs(tmp_path, [NEVER, EARLY, NEVER]), device="cpu")
+    _same(_left(tmp_path), undisturbed[0])
+
+
+def test_a_torn_last_row_is_dropped(tmp_path: Path) -> None:
+    run_experiment(SMALL, [1], tmp_path / "a", device="cpu")
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    # As if killed in the last epoch: its row is torn, its checkpoint not yet there.
+    run = tmp_path / "b" / "seed=1"
+    text = (run / "history.csv").read_text()
+    (run / "history.csv").write_text(text[: len(text) - 20])
+    os.replace(run / "checkpoints" / "previous.safetensors", run / "checkpoints" / "latest.safetensors")
+    run_experiment(SMALL, [1], tmp_path / "b", device="cpu")
+    left, expected = _left(tmp_path / "b"), _left(tmp_path / "a")
+    _same(left, expected)
+
+
+def test_a_reader_always_finds_the_latest_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    latest = tmp_path / "seed=1" / "checkpoints" / "latest.safetensors"
+    seen = []
+    real = os.replace
+
+    def watched(source: Any, target: Any) -> None:
+        seen.append(latest.exists())
+        real(source, target)
+        seen.append(latest.exists())
+
+    monkeypatch.setattr(os, "replace", watched)
+    run_experiment(SMALL, [1], tmp_path, device="cpu")
+    assert seen[seen.index(True) :].count(False) == 0
+
+
+def test_without_hard_links_it_resumes_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    run_experiment(SMALL, [1, 2], tmp_path / "a", device="cpu")
+    monkeypatch.setattr(os, "link", refused)
+    run_experiment(SMALL, [1, 2], tmp_path / "b", device="cpu")
+    _same(_left(tmp_path / "b"), _left(tmp_path / "a"))
+
+
+def _contents(root: Path) -> dict[Path, tuple[bytes, int]]:
+    return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in root.rglob("*") if path.is_file()}
+
+
+def test_a_finished_run_is_not_repeated(tmp_path: Path) -> None:
+    run_experiment(SMALL, [1, 2], tmp_path, device="cpu")
+    before = _contents(tmp_path)
+    runs = run_experiment(SMALL, [1, 2], tmp_path, device="cpu")
+    assert _contents(tmp_path) == before
+    assert runs[1].stopped == "complete: 3 epochs"
+
+
+def test_an_added_seed_is_trained_alone(tmp_path: Path) -> None:
+    run_experiment(SMALL, [1], tmp_path, device="cpu")
+    before = _contents(tmp_path)
+    runs = run_experiment(SMALL, [1, 2], tmp_path, device="cpu")
+    after = _contents(tmp_path)
+    assert {path: after[path] for path in before} == before
+    assert (len(runs[2].history), runs[2].checkpoint().cohort) == (3, ("seed=2",))
+
+
+def test_a_run_that_stops_leaves_its_cohort(tmp_path: Path) -> None:
+    train_runs(_runs(tmp_path, [NEVER, EARLY]), device="cpu")
+    stayed, left = load_run(tmp_path / "seed=1"), load_run(tmp_path / "seed=2")
+    assert left.stopped is not None
+    assert left.stopped.startswith("early stop: info_coverage has not improved since epoch")
+    assert left.checkpoint().cohort == ("seed=1", "seed=2")
+    assert stayed.checkpoint().cohort == ("seed=1",)
+
+
+def test_runs_of_other_company_go_on_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two that stand at the same epoch by chance do not become a cohort: a kill would then change the bits."""
+    for name in ("a", "b"):
+        with monkeypatch.context() as patch:
+            _Trap(patch, 30, Killed)
+            with pytest.raises(Killed):
+                run_experiment(SMALL, [1], tmp_path / name, device="cpu")
+    run_experiment(SMALL, [1, 2], tmp_path / "a", device="cpu")  # 2 from its start, then 1
+    with monkeypatch.context() as patch:
+        _Trap(patch, 30, Killed)
+        with pytest.raises(Killed):
+            run_experiment(SMALL, [1, 2], tmp_path / "b", device="cpu")
+    assert load_run(tmp_path / "b/seed=1").checkpoint().epoch == load_run(tmp_path / "b/seed=2").checkpoint().epoch
+    run_experiment(SMALL, [1, 2], tmp_path / "b", device="cpu")
+    _same(_left(tmp_path / "b"), _left(tmp_path / "a"))
+
+
+def test_a_member_set_back_by_one_takes_its_company_with_it(tmp_path: Path) -> None:
+    run_experiment(SMALL, [1, 2], tmp_path, device="cpu")
+    expected = _left(tmp_path)
+    (tmp_path / "seed=2" / "checkpoints" / "latest.safetensors").unlink()
+    run_experiment(SMALL, [1, 2], tmp_path, device="cpu")
+    _same(_left(tmp_path), expected)
+
+
+def test_fresh_starts_again_even_after_a_kill_while_deleting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_experiment(SMALL, [1], tmp_path, device="cpu")
+    expected = _left(tmp_path)
+    other = load_config(SMALL.as_dict(), {"kl.free_bits": 0.1})
+    run_experiment(other, [1], tmp_path, device="cpu", fresh=True)
+    assert _left(tmp_path) != expected
+    real, removed = os.unlink, []
+
+    def some(path: Any, **keywords: Any) -> None:
+        removed.append(path)
+        if len(removed) == 3:
+            raise Killed
+        real(path, **keywords)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", some)
+        with pytest.raises(Killed):
+            run_experiment(SMALL, [1], tmp_path, device="cpu", fresh=True)
+    run_experiment(SMALL, [1], tmp_path, device="cpu", fresh=True)
+    _same(_left(tmp_path), expected)
+
+
+def test_a_missing_provenance_is_restored(tmp_path: Path) -> None:
+    run_experiment(SMALL, [1], tmp_path, device="cpu")
+    (tmp_path / "seed=1" / "provenance.json").unlink()
+    assert run_experiment(SMALL, [1], tmp_path, device="cpu")[1].seed == 1
+
+
+@pytest.mark.parametrize(("damage", "part"), [
+    (lambda run: (run / "history.csv").unlink(), "0 rows where the checkpoint has 2 epochs"),
+    (lambda run: (run / "history.csv").write_bytes(b"\xff\n" * 9), "0 rows where the checkpoint has 2 epochs"),
+    (lambda run: (run / "config.yaml").unlink(), "is not empty and not a run directory"),
+    (lambda run: (run / "checkpoints" / "latest.safetensors").write_bytes(b"x"), "not a safetensors file"),
+    (lambda run: (run / "provenance.json").write_text("[]"), "damaged"),
+])
+def test_a_damaged_run_is_named_and_left_alone(damage: Callable[[Path], object], part: str, tmp_path: Path) -> None:
+    from ternary_lab import TernaryLabError
+
+    run_experiment(SMALL, [1], tmp_path, device="cpu")
+    run = tmp_path / "seed=1"
+    os.replace(run / "checkpoints" / "previous.safetensors", run / "checkpoints" / "latest.safetensors")
+    damage(run)
+    before = _contents(tmp_path)
+    with pytest.raises(TernaryLabError, match=part):
+        run_experiment(SMALL, [1], tmp_path, device="cpu")
+    assert _contents(tmp_path) == before
+
+
+# --- branches
+
+
+def test_a_branch_under_the_same_settings_repeats_the_run(tmp_path: Path) -> None:
+    run = run_experiment(SMALL, [1], tmp_path, device="cpu")[1]
+    twin = branch(run, 0, {}, device="cpu")
+    columns = [c for c in run.history if c not in (*TIMING_COLUMNS, "run")]
+    assert twin.history[columns].equals(run.history[columns].iloc[1:].reset_index(drop=True))
+    assert twin.path.parent == run.path.parent
+
+
+def test_a_branch_differs_by_its_setting_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = run_experiment(SMALL, [1], tmp_path, device="cpu")[1]
+    changed = branch(run, 0, {"kl.free_bits": 0.0}, run_dir=tmp_path / "changed", device="cpu")
+    assert list(changed.history["epoch"]) == [1, 2]
+    assert (changed.history["kl_A"] < run.history["kl_A"].iloc[1:].to_numpy()).all()
+    with monkeypatch.context() as patch:
+        _Trap(patch, 20, Killed)
+        with pytest.raises(Killed):
+            branch(run, 0, {"kl.free_bits": 0.0}, run_dir=tmp_path / "again" / "changed", device="cpu")
+    branch(run, 0, {"kl.free_bits": 0.0}, run_dir=tmp_path / "again" / "changed", device="cpu")
+    _same(_left(tmp_path / "again" / "changed"), _left(tmp_path / "changed"))
+
+
+def test_a_branch_that_cannot_be_is_refused(tmp_path: Path) -> None:
+    run = run_experiment(SMALL, [1], tmp_path, device="cpu")[1]
+    for epoch, overrides, error, part in (
+        (1, {}, RunError, "there are those of epochs 0, 2"),
+        (0, {"model.latent_dim": 3}, ConfigError, "cannot change"),
+        (0, {"data.batch_size": 3}, ConfigError, "cannot change"),
+        (0, {"kl.bits": 3}, ConfigError, "unknown key kl.bits"),
+        (2, {}, ConfigError, "training.total_epochs: must exceed 3"),
+    ):
+        with pytest.raises(error, match=part):
+            branch(run, epoch, overrides, device="cpu")
+    assert [path.name for path in tmp_path.iterdir()] == ["seed=1"]
+
+
+# --- the real signal
+
+
+@pytest.mark.parametrize("seeds", [["1"], ["1", "2"]], ids=["one run", "a cohort of two"])
+def test_sigkill(seeds: list[str], tmp_path: Path) -> None:
+    config = tmp_path / "small.yaml"
+    config.write_text(load_config(SMALL.as_dict(), {"training.total_epochs": 40}).as_yaml())
+
+    def command(root: str) -> list[str]:
+        return [sys.executable, "-m", "ternary_lab", "train", str(config), "--seeds", *seeds, "--device", "cpu",
+                "--run-dir", str(tmp_path / root)]
+
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run(command("whole"), env=environment, check=True, capture_output=True)
+    history = tmp_path / "killed" / f"seed={seeds[-1]}" / "history.csv"
+    for rows in (1, 12, 25):
+        process = subprocess.Popen(command("killed"), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        give_up = time.monotonic() + 60
+        while not (history.exists() and history.read_bytes().count(b"\n") > rows):
+            assert process.poll() is None
+            assert time.monotonic() < give_up
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    subprocess.run(command("killed"), env=environment, check=True, capture_output=True)
+    _same(_left(tmp_path / "killed"), _left(tmp_path / "whole"))
+    events = [json.loads(line)["event"] for line in history.with_name("log.jsonl").read_text().splitlines()]
+    assert events == ["started", "resumed", "resumed", "resumed", "stopped"]
