@@ -31,6 +31,7 @@ from ternary_lab.model import Architecture, Blocks, TernaryVAE
 from ternary_lab.training import Best, RunState
 
 FORMAT = "ternary-lab-1"
+"""The header's only key: safetensors writes several in random order, and equal runs shall leave equal bytes."""
 LARGEST = 256 * 2**20
 """Bytes: larger files are no checkpoints of this model and are not read."""
 
@@ -80,7 +81,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
             "stopped": state.stopped,
         },
     }
-    metadata = {"format": FORMAT, "ternary_lab": json.dumps(header, allow_nan=False)}
+    metadata = {FORMAT: json.dumps(header, allow_nan=False)}
     data = save_tensors({k: v.detach().clone().contiguous() for k, v in tensors.items()}, metadata)
     write_atomically(path, data)
 
@@ -89,11 +90,11 @@ def load(path: Path) -> Checkpoint:
     """Read a checkpoint written by `save`. Raises CheckpointError for anything else."""
     data = _read(path)
     metadata = _metadata(data, path)
-    if metadata.get("format") != FORMAT or "ternary_lab" not in metadata:
+    if FORMAT not in metadata:
         raise CheckpointError(f"{path}: safetensors, but not a Ternary Lab checkpoint (no {FORMAT} header)")
     try:
         tensors = load_tensors(data)
-        header = json.loads(metadata["ternary_lab"])
+        header = json.loads(metadata[FORMAT])
         config = from_yaml(header["config"], f"{path}: its configuration")
         architecture = Architecture(config.model)
         if 4 * architecture.parameters > len(data):

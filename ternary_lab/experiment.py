@@ -125,6 +125,8 @@ def train_runs(
     groups: dict[tuple[int, tuple[str, ...]], list[tuple[Planned, RunState]]] = {}
     for run in planned:
         state, company = _newest_in_step(run, saved)
+        if state.next_epoch < max(saved[run.name]):
+            _set_back(run, state.next_epoch)
         if state.stopped is None:
             groups.setdefault((state.next_epoch, company), []).append((run, state))
     for _, group in sorted(groups.items()):
@@ -346,6 +348,19 @@ def _newest_in_step(run: Planned, saved: Mapping[str, _Saved]) -> tuple[RunState
     if newest - behind not in mine:
         raise RunError(f"{run.path}: its checkpoint of epoch {newest - 2} is missing: start again with --fresh")
     return mine[newest - behind]
+
+
+def _set_back(run: Planned, next_epoch: int) -> None:
+    """Drop the checkpoints beyond the one that a run goes on from, which becomes its latest."""
+    latest, previous = (run.path / CHECKPOINTS / f"{name}.safetensors" for name in ("latest", "previous"))
+    try:
+        for path in (latest, previous):
+            if path.exists() and checkpoint.load(path).epoch >= next_epoch:
+                path.unlink()
+        if previous.exists():
+            os.replace(previous, latest)
+    except OSError as error:
+        raise _unwritable(latest, error) from None
 
 
 def _name_again(file: Path, name: Path) -> None:

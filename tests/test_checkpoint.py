@@ -18,7 +18,7 @@ from small import SMALL
 from torch import Tensor
 
 from ternary_lab import CheckpointError, RunError, load_config, load_model
-from ternary_lab.checkpoint import LARGEST, Checkpoint, import_original, load, open_checkpoint, save
+from ternary_lab.checkpoint import FORMAT, LARGEST, Checkpoint, import_original, load, open_checkpoint, save
 from ternary_lab.training import Cohort
 
 EPOCH_60 = Path(__file__).parent / "data" / "epoch_60.pt"
@@ -116,9 +116,9 @@ def _rewrite(saved: Path, change: Callable[[dict[str, Tensor], dict[str, Any]], 
     data = saved.read_bytes()
     (length,) = struct.unpack("<Q", data[:8])
     metadata = json.loads(data[8 : 8 + length])["__metadata__"]
-    tensors, header = load_file(saved), json.loads(metadata["ternary_lab"])
+    tensors, header = load_file(saved), json.loads(metadata[FORMAT])
     change(tensors, header)
-    save_file(tensors, saved, metadata | {"ternary_lab": json.dumps(header)})
+    save_file(tensors, saved, {FORMAT: json.dumps(header)})
 
 
 def _put(name: str, value: Tensor) -> Callable[[dict[str, Tensor], dict[str, Any]], None]:
@@ -166,7 +166,7 @@ FOREIGN = {
     "header a list": struct.pack("<Q", 4) + b"[12]" + b"\0" * 100,
     "deep header": struct.pack("<Q", 200_000) + b"[" * 200_000,
     "metadata a list": struct.pack("<Q", 19) + b'{"__metadata__":[]}',
-    "metadata not text": struct.pack("<Q", 73) + b'{"__metadata__":{"format":"ternary-lab-1","ternary_lab":{"deep":[1,2,3]}}}'[:73],
+    "metadata not text": struct.pack("<Q", 42) + b'{"__metadata__":{"ternary-lab-1":{"a":1}}}',
     "zip": b"PK\x03\x04" + b"\0" * 500,
     "pickle": pickle.dumps({"model": {}}),
 }

@@ -1,0 +1,63 @@
+"""One look for every figure: print width, colours that colour-blind readers tell apart, fonts of matplotlib's own.
+
+Figures are `matplotlib.figure.Figure` objects and never pyplot's: nothing is global, leaks or needs a display.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ternary_lab.errors import InputError
+
+WIDTH = 6.3
+"""Inches: the text of an A4 page with margins of 25 mm."""
+PATHWAY = {"A": "#0072B2", "B": "#D55E00"}
+"""The two pathways, the same in every figure; all colours are those of Okabe and Ito (2008) or grey."""
+INK, GREEN, PURPLE, GREY = "#222222", "#009E73", "#CC79A7", "#767676"
+ENTRY = {-1: "#56B4E9", 0: "#F2F2F2", 1: "#E69F00"}
+"""The values of a truth table's entry."""
+
+RC: dict[str, Any] = {
+    "font.family": "DejaVu Sans", "mathtext.fontset": "dejavusans", "font.size": 8,
+    "axes.titlesize": 8.5, "axes.titlelocation": "left", "axes.labelsize": 8,
+    "xtick.labelsize": 7, "ytick.labelsize": 7, "legend.fontsize": 7, "legend.title_fontsize": 7,
+    "legend.frameon": False, "legend.handlelength": 1.6,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.6,
+    "axes.grid": True, "axes.axisbelow": True, "grid.color": "#E4E4E4", "grid.linewidth": 0.5,
+    "xtick.major.width": 0.6, "ytick.major.width": 0.6, "xtick.minor.width": 0.4, "ytick.minor.width": 0.4,
+    "lines.linewidth": 1.2, "lines.markersize": 3.5,
+    "figure.constrained_layout.h_pad": 0.05, "figure.constrained_layout.w_pad": 0.05,
+    "savefig.dpi": 200, "pdf.fonttype": 42, "svg.fonttype": "path", "svg.hashsalt": "ternary-lab",
+}
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Matplotlib's defaults with the lab's changes, whatever the user's own settings; they come back afterwards."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(cast(Any, RC))
+        yield
+
+
+def panels(
+    rows: int, columns: int, height: float, ax: Axes | Sequence[Axes] | np.ndarray | None = None, **options: Any
+) -> list[Axes]:
+    """rows x columns axes, row by row: those given, or those of a new figure of print width, `height` inches high.
+
+    Raises InputError when `ax` holds another number of axes.
+    """
+    if ax is None:
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        return list(figure.subplots(rows, columns, squeeze=False, **options).flat)
+    given: list[Axes] = [ax] if isinstance(ax, Axes) else list(np.asarray(ax, dtype=object).flat)
+    if len(given) != rows * columns:
+        raise InputError(f"ax: this figure needs {rows * columns} axes, got {len(given)}")
+    return given
