@@ -40,7 +40,8 @@ def bench(*, device: str = "auto", repeats: int = 3) -> Iterator[tuple[str, dict
         result["cohorts"][str(runs)] = cohort_times(config, runs, place, repeats if runs < 64 else 1)
         yield f"cohort of {runs}", result
     model = TernaryVAE(config.model, Cohort([config], [0], place).blocks)
-    result["evaluate_seconds"] = timed(lambda: evaluate(model, SAMPLES, LATENTS), place, 1 if place.type == "cpu" else 3)
+    calls = 1 if place.type == "cpu" else 3
+    result["evaluate_seconds"] = timed(lambda: evaluate(model, SAMPLES, LATENTS), place, calls)
     yield "evaluate", result
     result["import_seconds"] = import_seconds()
     yield "import", result

@@ -244,6 +244,22 @@ def reproduce(quick: bool, device: str) -> None:
 
 
 @main.command()
+@DEVICE
+@click.option("--repeats", type=click.IntRange(1, 100), default=3, show_default=True, help="Calls; the median counts.")
+@AS_JSON
+@_command
+def bench(device: str, repeats: int, as_json: bool) -> None:
+    """Measure speed here: training and evaluation per epoch for cohorts of 1, 8, 64 runs, and the matrix floor."""
+    from ternary_lab import bench as benchmark
+
+    result: dict[str, Any] = {}
+    for name, so_far in benchmark.bench(device=device, repeats=repeats):
+        click.echo(f"measured: {name}", err=True)
+        result = so_far
+    click.echo(json.dumps(result) if as_json else benchmark.describe(result))
+
+
+@main.command()
 @click.argument("run_a", type=click.Path(path_type=Path))
 @click.argument("run_b", type=click.Path(path_type=Path))
 @click.option("--csv", "as_csv", is_flag=True, help="Print the final metrics as CSV.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 from collections.abc import Iterator, Mapping
@@ -185,7 +186,9 @@ def test_a_bad_override_text_is_named(text: str) -> None:
         parse_override(text)
 
 
-KEYS = [*flatten(Config().as_dict()), "beta", "beta.A", "beta.B.end", "beta.B.value", "optimiser", "nothing", "a..b", ""]
+KEYS = [
+    *flatten(Config().as_dict()), "beta", "beta.A", "beta.B.end", "beta.B.value", "optimiser", "nothing", "a..b", "",
+]
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
     | st.sampled_from(["off", "jump", "constant", "staged", "cpu", "argmax", "raw", 10**400, 0, 1, 0.5, 2]),
@@ -206,10 +209,8 @@ def test_any_overrides_give_a_configuration_or_its_error(overrides: dict[str, An
 
 @given(st.text() | st.recursive(VALUES, lambda inner: st.dictionaries(st.sampled_from(KEYS), inner)).map(repr))
 def test_any_text_gives_a_configuration_or_its_error(text: str) -> None:
-    try:
-        from_yaml(text, "text")
-    except ConfigError as error:
-        assert str(error).startswith("text: ")
+    with contextlib.suppress(ConfigError):
+        assert isinstance(from_yaml(text, "text"), Config)
 
 
 # --- Every key changes a run. Runs are small and short enough for every schedule to act within them. ---
@@ -256,7 +257,9 @@ SPECIAL: dict[str, tuple[Any, dict[str, Any]]] = {
     "beta.A.mode": ("off", {}),
     "beta.B.mode": ("off", {}),
 }
-ON_DISK = {"name": "other", "early_stopping.metric": "coverage", "checkpoints.every": 2, "checkpoints.windows": [[4, 5]]}
+ON_DISK = {
+    "name": "other", "early_stopping.metric": "coverage", "checkpoints.every": 2, "checkpoints.windows": [[4, 5]],
+}
 MODES: dict[str, dict[str, Any]] = {
     "linear_warmup": {"end": 0.5, "warmup_epochs": 2},
     "jump": {"end": 0.5, "at_epoch": 2, "ramp_epochs": 2},
@@ -276,7 +279,8 @@ def _changes() -> Iterator[tuple[str, Any, dict[str, Any]]]:
             yield key, _another(value), {}
     for pathway, leader in (("A", "B"), ("B", "A")):
         for mode, values in MODES.items():
-            settings = {f"beta.{pathway}": {"mode": mode, **values}, f"beta.{leader}": {"mode": "constant", "value": 1.0}}
+            follower = {f"beta.{leader}": {"mode": "constant", "value": 1.0}}
+            settings = {**follower, f"beta.{pathway}": {"mode": mode, **values}}
             for name, value in values.items():
                 yield f"beta.{pathway}.{name}", _another(value), settings
 

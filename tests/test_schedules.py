@@ -14,9 +14,8 @@ from ternary_lab import load_config, schedules
 from ternary_lab.config import Config
 
 CONFIG = Config()
-NEIGHBOURS = sorted({
-    e + d for e in (0, 30, 40, 50, 60, 90, 120, 180, 200, 220, 250, 270, 300, 350, 400) for d in (-1, 0, 1) if e + d >= 0
-})
+BREAKPOINTS = (0, 30, 40, 50, 60, 90, 120, 180, 200, 220, 250, 270, 300, 350, 400)
+NEIGHBOURS = sorted({e + d for e in BREAKPOINTS for d in (-1, 0, 1) if e + d >= 0})
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +115,8 @@ def test_the_other_modes_of_beta() -> None:
     jump = load_config("v5_5", {"beta.B": {"mode": "jump", "end": 0.6, "at_epoch": 3, "ramp_epochs": 4}})
     assert [jump.betas(e)[1] for e in (2, 3, 5, 7, 8)] == pytest.approx([0, 0, 0.3, 0.6, 0.6])
     mirrored = load_config("v5_5", {
-        "beta": {"A": {"mode": "lagged_after_warmup", "start": 0.0, "lag": math.pi / 2}, "B": {"mode": "constant", "value": 0.4}},
+        "beta.B": {"mode": "constant", "value": 0.4},
+        "beta.A": {"mode": "lagged_after_warmup", "start": 0.0, "lag": math.pi / 2},
     })
     assert [mirrored.betas(e) for e in (49, 50)] == [(0.0, 0.4), (pytest.approx(0.4), 0.4)]
     assert load_config("v5_5", {"beta.A.mode": "off"}).betas(300) == (0.0, 0.0)

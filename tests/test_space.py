@@ -106,7 +106,8 @@ def test_a_table_has_an_index_exactly_when_its_entries_are_ternary(values: np.nd
 
 
 @pytest.mark.parametrize(
-    "indices", [torch.tensor([SIZE]), torch.tensor([-1]), torch.tensor([1.0]), torch.tensor([True]), torch.tensor(1j), [1]],
+    "indices",
+    [torch.tensor([SIZE]), torch.tensor([-1]), torch.tensor([1.0]), torch.tensor([True]), torch.tensor(1j), [1]],
     ids=["too large", "negative", "float", "bool", "complex", "list"],
 )
 def test_what_is_no_index_is_refused(indices: torch.Tensor) -> None:

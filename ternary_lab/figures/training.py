@@ -18,7 +18,7 @@ import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogFormatter, MaxNLocator
 
 from ternary_lab.config import Config
 from ternary_lab.errors import RunError
@@ -103,6 +103,8 @@ def _finish(ax: Axes, history: pd.DataFrame, title: str, *, log: bool = False, l
     ax.set_title(title)
     if log:
         ax.set_yscale("log")
+        ax.yaxis.set_major_formatter(LogFormatter())
+        ax.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))
     ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, steps=[1, 2, 5, 10]))
     if legend:
         ax.legend()
@@ -150,8 +152,8 @@ def coverage(history: pd.DataFrame, config: Config = V5_5, ax: Panels = None) ->
     samples, decoding = config.evaluation.coverage_samples, config.evaluation.coverage_decoding
     kinds = (
         ("coverage", f"sampled, %\nn = {samples:,} {decoding} draws"),
-        ("info_coverage", "informative, %\nexp I(X;Z) / N"),
-        ("effective_coverage", "effective, %\nargmax decoding"),
+        ("info_coverage", f"informative, %\nfrom {config.evaluation.latents:,} latents"),
+        ("effective_coverage", f"effective (argmax), %\nfrom {config.evaluation.latents:,} latents"),
     )
     artists: list[Artist] = []
     for axis, (kind, title) in zip(axes, kinds, strict=True):
@@ -166,7 +168,7 @@ def coverage(history: pd.DataFrame, config: Config = V5_5, ax: Panels = None) ->
     figure = axes[0].get_figure(root=True)
     assert figure is not None
     if ax is None:
-        figure.legend(title=_runs(history), loc="outside lower center", ncols=3)
+        figure.legend(*axes[0].get_legend_handles_labels(), title=_runs(history), loc="outside lower center", ncols=3)
     else:
         axes[0].legend(title=_runs(history))
     _label_epochs(axes)

@@ -71,7 +71,7 @@ class Information:
     @property
     def rarest(self) -> Tensor:
         """N · min p(x)."""
-        return SIZE * self.p.amin(1)
+        return self.p.amin(1).mul(SIZE)
 
 
 @torch.no_grad()

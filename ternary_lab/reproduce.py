@@ -1,0 +1,69 @@
+"""Everything from one command: train, show the training, draw the figures, write the report.
+
+    runs/<name>/            the runs                      figures/<name>/        their figures
+    reports/<name>/         02_train.ipynb and 11_report.ipynb as executed, and report.html
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from ternary_lab import notebooks
+from ternary_lab.config import load_config
+from ternary_lab.errors import NotebookError
+from ternary_lab.experiment import run_experiment
+
+SEEDS = {"v5_5": [42], "quick": [42, 43]}
+TRAIN, REPORT = "02_train.ipynb", "11_report.ipynb"
+
+
+def reproduce(*, quick: bool, device: str) -> Iterator[str]:
+    """Train and report under the working directory; yields a line for each thing that was made.
+
+    Started again after an interruption it goes on where it stood. Raises TernaryLabError.
+    """
+    name = "quick" if quick else "v5_5"
+    config, seeds, source = load_config(name), SEEDS[name], notebook_folder()
+    run_dir, figures, reports = (Path(folder) / name for folder in ("runs", "figures", "reports"))
+    # Trained here, where progress can be seen; the notebook finds the runs finished and shows them.
+    runs = run_experiment(config, seeds, run_dir, device=device, progress=True)
+    for run in runs.values():
+        yield f"{run.path}: trained, {len(run.history)} epochs, {run.stopped}"
+
+    for folder in (figures, reports):
+        if folder.exists() and not folder.is_dir():
+            raise NotebookError(f"{folder}: is a file: move it away")
+    training = notebooks.run_notebook(
+        source / TRAIN, reports / TRAIN,
+        {"config": name, "seeds": seeds, "run_dir": _seen_from(source, run_dir), "device": device},
+    )
+    yield f"{training}: the training, executed"
+
+    run = runs[seeds[0]]
+    report = notebooks.run_notebook(
+        source / REPORT, reports / REPORT,
+        {"run": _seen_from(source, run.path), "figures_dir": _seen_from(source, figures)},
+    )
+    yield f"{report}: the report, executed"
+    yield f"{figures}: {len(list(figures.glob('*.pdf')))} figures as PDF, SVG and PNG, with their data"
+    page = notebooks.export_html(report, reports / "report.html", hide_input=True)
+    yield f"{page}: the report, opens in any browser"
+
+
+def notebook_folder() -> Path:
+    """Where the notebooks are: beside the package in a checkout, inside it in a wheel. Raises NotebookError."""
+    here = Path(__file__).parent
+    for folder in (here.parent / "notebooks", here / "notebook_files"):
+        if (folder / REPORT).is_file():
+            return folder
+    raise NotebookError(f"the notebooks are missing beside {here.name}: install the package again, or clone it")
+
+
+def _seen_from(folder: Path, path: Path) -> str:
+    """A path as the notebook in `folder` reaches it, relative where that is possible: it ends up on the page."""
+    try:
+        return Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()
+    except ValueError:  # another drive
+        return str(path.resolve())
