@@ -26,7 +26,7 @@ test: install ## Lint, type-check, tests and notebooks
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
-	$(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg notebooks
+	$(BIN)/python -m pytest --nbval-lax --nbval-current-env notebooks
 
 test-slow: install ## The tests that take minutes as well
 	$(BIN)/python -m pytest --slow $(PYTEST_ARGS)

@@ -21,11 +21,13 @@ from ternary_lab import CheckpointError, RunError, load_config, load_model
 from ternary_lab.checkpoint import FORMAT, LARGEST, Checkpoint, import_original, load, open_checkpoint, save
 from ternary_lab.training import Cohort
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 EPOCH_60 = Path(__file__).parent / "data" / "epoch_60.pt"
 
 
 @pytest.fixture(scope="module")
-def point() -> Checkpoint:
+def point(one_thread: None) -> Checkpoint:
     cohort = Cohort([SMALL, SMALL], [3, 4], torch.device("cpu"))
     (record, _) = cohort.advance()
     state = cohort.state(0)

@@ -20,6 +20,8 @@ from ternary_lab import ConfigError, load_config, run_experiment, train, trainin
 from ternary_lab.config import Beta, Config, differences, find_config, flatten, from_yaml, parse_override
 from ternary_lab.training import TIMING_COLUMNS, Cohort
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SHIPPED = sorted(find_config("v5_5").parent.glob("*.yaml"))
 
 
@@ -306,15 +308,6 @@ def _base(extra: str) -> list[dict[str, Any]]:
 def _run(settings: Mapping[str, Any]) -> list[dict[str, Any]]:
     records = train(load_config(TINY.as_dict(), settings), [1], device="cpu")
     return [{k: v for k, v in asdict(record).items() if k not in TIMING_COLUMNS} for record in records]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Runs this small only lose by threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 CHANGES = list(_changes())

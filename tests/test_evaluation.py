@@ -14,6 +14,8 @@ from ternary_lab import InputError, evaluate, load_model, space
 from ternary_lab.cli import main
 from ternary_lab.evaluation import describe
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 EPOCH_60 = Path(__file__).parent / "data" / "epoch_60.pt"
 PATHWAY_KEYS = {
     "sampled_coverage", "unique_operations", "uniform_baseline", "expected_coverage", "output_entropy", "decoder_noise",
@@ -31,7 +33,7 @@ def _evaluated(*options: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def quick() -> dict[str, Any]:
+def quick(one_thread: None) -> dict[str, Any]:
     return _evaluated("--quick")
 
 
@@ -95,7 +97,7 @@ def test_too_few_latents_leave_out_what_hangs_on_rare_operations(quick: dict[str
 def test_the_epoch_60_rows_of_rare_operations(latents: int, n99_b: float) -> None:
     full = _evaluated("--latents", str(latents))
     a, b = full["A"], full["B"]
-    assert (a["missing_mass"], b["missing_mass"]) == pytest.approx((0.217, 0.412), abs=0.004)
+    assert (a["missing_mass"], b["missing_mass"]) == pytest.approx((0.217, 0.412), abs=0.008)  # the table is of 2^20
     assert a["n99"] / 90_641 == pytest.approx(2.71, abs=0.03)
     assert b["n99"] == pytest.approx(n99_b, rel=0.03)
     assert (a["informative_coverage"], b["informative_coverage"]) == pytest.approx((6.97, 18.09), abs=0.03)

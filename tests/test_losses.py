@@ -106,7 +106,8 @@ def test_the_gradients_are_those_of_the_pathway_losses() -> None:
     mu, s, z, logits, target = _latents(6), _latents(7), _latents(8), _logits(), _target()
     w = losses.Weights(
         beta=torch.rand(2, R).double(), lambdas=torch.rand(3, R).double(), free_bits=torch.full((R,), 0.3).double(),
-        entropy=torch.rand(R).double(), repulsion=torch.rand(R).double(), repulsion_sigma=torch.full((R,), 1.5).double(),
+        entropy=torch.rand(R).double(), repulsion=torch.rand(R).double(),
+        repulsion_sigma=torch.full((R,), 1.5).double(),
     )
     # Differentiated from the definition: what loss_terms returns was changed in place on the way.
     p = torch.softmax(logits, -1)

@@ -20,6 +20,8 @@ from ternary_lab.metrics.latents import sobol_normal
 from ternary_lab.model import PATHWAYS, Architecture, Blocks, DualVAE, Pathway
 from ternary_lab.space import SIZE
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ARCHITECTURE = Architecture(Model(latent_dim=3, encoder_hidden=(12,), decoder_A_hidden=(10,), decoder_B_hidden=8))
 CPU = torch.device("cpu")
 

@@ -32,8 +32,9 @@ def test_parameter_counts_are_those_of_v55() -> None:
 @pytest.mark.parametrize("name", ["encoder", "decoder_A", "decoder_B"])
 def test_a_network_equals_plain_torch_forwards_and_backwards(name: str) -> None:
     network = getattr(ARCHITECTURE, name)
-    block = torch.stack([getattr(_cohort([s]).blocks, name if name != "encoder" else "encoders").flatten()[: network.size]
-                         for s in (1, 2)]).requires_grad_()
+    attribute = "encoders" if name == "encoder" else name
+    rows = [getattr(_cohort([seed]).blocks, attribute).flatten()[: network.size] for seed in (1, 2)]
+    block = torch.stack(rows).requires_grad_()
     x = torch.randn(2, 5, network.layers[0].inputs, requires_grad=True)
 
     def plain(run: int) -> torch.Tensor:

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from small import SMALL
 
 from ternary_lab import ConfigError, RunError, branch, load_config, load_run, run_experiment
@@ -31,14 +30,11 @@ EARLY = load_config(NEVER.as_dict(), {
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _fast() -> Iterator[None]:
-    """Runs this small only lose by threads; and no test here cuts the power, which is what fsync is for."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def _no_fsync(one_thread: None) -> Iterator[None]:
+    """No test here cuts the power, which is what fsync is for."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda _: None)
         yield
-    torch.set_num_threads(threads)
 
 
 def _left(root: Path) -> dict[str, Any]:

@@ -86,7 +86,8 @@ def test_stopping_early_is_safe() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seeds", "what"), [([], "none given"), ([1, 1], "given twice"), ([-1], "-1"), ([2**32], "4294967296"), ([1.5], "1.5")]
+    ("seeds", "what"),
+    [([], "none given"), ([1, 1], "given twice"), ([-1], "-1"), ([2**32], "4294967296"), ([1.5], "1.5")],
 )
 def test_bad_seeds_are_named(seeds: list[int], what: str) -> None:
     with pytest.raises(ConfigError, match=what):

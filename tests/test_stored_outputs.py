@@ -1,0 +1,62 @@
+"""The committed notebooks: well formed, and a single changed number in a checked output turns CI red."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from ternary_lab import notebooks
+
+FOLDER = Path(__file__).parents[1] / "notebooks"
+PATHS = sorted(FOLDER.glob("*.ipynb"))
+MARK = "# NBVAL_CHECK_OUTPUT"
+
+
+def _checked_with_number(notebook: nbformat.NotebookNode) -> int:
+    """Index of the first checked cell whose stored text holds a number."""
+    for index, cell in enumerate(notebook.cells):
+        if cell.cell_type == "code" and cell.source.startswith(MARK):
+            text = "".join(output.get("text", "") for output in cell.outputs)
+            if re.search(r"\d", text):
+                return index
+    raise AssertionError("no checked cell with a number")
+
+
+def _nbval(path: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--nbval-lax", "--nbval-current-env"]
+    return subprocess.run([*command, path.name], cwd=path.parent, capture_output=True, text=True, timeout=600)
+
+
+def test_there_are_notebooks() -> None:
+    assert [path.stem for path in PATHS] == ["00_start_here", "02_train", "11_report"]
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_a_committed_notebook_is_well_formed(path: Path) -> None:
+    assert notebooks.check_notebook(path) == []
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_one_changed_digit_turns_the_check_red(path: Path, tmp_path: Path) -> None:
+    notebook = nbformat.read(path, as_version=4)
+    index = _checked_with_number(notebook)
+    # What follows the checked cell takes minutes in some notebooks and decides nothing here.
+    notebook.cells = notebook.cells[: index + 1]
+    intact, changed = tmp_path / path.name, tmp_path / "changed" / path.name
+    changed.parent.mkdir()
+    nbformat.write(notebook, intact)
+    assert _nbval(intact).returncode == 0
+
+    output = next(o for o in notebook.cells[index].outputs if re.search(r"\d", o.get("text", "")))
+    last = list(re.finditer(r"\d", output.text))[-1]
+    digit = str((int(last.group()) + 1) % 10)
+    output.text = output.text[: last.start()] + digit + output.text[last.end() :]
+    nbformat.write(notebook, changed)
+    result = _nbval(changed)
+    assert result.returncode == 1, result.stdout
+    assert "mismatch" in result.stdout
