@@ -1,22 +1,23 @@
 """The slow, obvious reference: v5.5 for one run, in plain torch, with autograd and torch.optim.AdamW.
 
 The fast, run-batched implementation is checked against this one, and this one against what the
-original printed. It imports nothing from the library.
+original printed, to the last digit: the dynamics amplify rounding, so here the order of factors and the
+precision of intermediate numbers are the original's and matter. It imports nothing from the library.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, TensorDataset
 
 SIZE = 3**9
-OPERATIONS = torch.tensor([[(i // 3**k) % 3 - 1 for k in range(9)] for i in range(SIZE)], dtype=torch.float32)
+OPERATIONS = torch.tensor([[i // 3**k % 3 - 1 for k in range(9)] for i in range(SIZE)], dtype=torch.float32)
 
 
 class Encoder(nn.Module):
@@ -36,7 +37,9 @@ class Encoder(nn.Module):
 class DecoderA(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.decoder = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 27))
+        self.decoder = nn.Sequential(
+            nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 27)
+        )
 
     def forward(self, z: Tensor) -> Tensor:
         return self.decoder(z).view(-1, 9, 3)
@@ -77,6 +80,9 @@ class StateNet(nn.Module):
 class ReferenceVAE(nn.Module):
     """Modules in the order in which the original draws their initial weights."""
 
+    grad_norm_A_ema: Tensor
+    grad_norm_B_ema: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.encoder_A = Encoder()
@@ -84,6 +90,8 @@ class ReferenceVAE(nn.Module):
         self.encoder_B = Encoder()
         self.decoder_B = DecoderB()
         self.state_net = StateNet()
+        self.register_buffer("grad_norm_A_ema", torch.tensor(1.0))
+        self.register_buffer("grad_norm_B_ema", torch.tensor(1.0))
 
     def pathway(self, name: str) -> list[nn.Parameter]:
         return [p for n, p in self.named_parameters() if n.startswith((f"encoder_{name}", f"decoder_{name}"))]
@@ -91,7 +99,7 @@ class ReferenceVAE(nn.Module):
 
 @dataclass
 class Settings:
-    """What one batch's loss reads; the defaults are those of v5.5's epoch 0."""
+    """What one step reads; the defaults are those of v5.5's epoch 0."""
 
     rho: float = 0.1
     lambda1: float = 0.7
@@ -101,43 +109,65 @@ class Settings:
     temperature_B: float = 0.9
     beta_A: float = 0.0
     beta_B: float = 0.0
-    momentum: float = 0.95
-    lr: float = 1e-3
     grad_ratio: float = 1.0
+    grad_ema_momentum: float = 0.95
+    lr: float = 1e-3
+    free_bits: float = 0.5
+    entropy_weight: float = 0.05
+    repulsion_weight: float = 0.01
+    grad_clip: float = 1.0
 
 
 @dataclass
 class State:
-    """A run between two steps."""
+    """A run: what an epoch reads and leaves behind."""
 
     model: ReferenceVAE
+    validation: Tensor = field(default_factory=lambda: torch.arange(0))
     settings: Settings = field(default_factory=Settings)
-    norm_A: Tensor = field(default_factory=lambda: torch.ones(()))
-    norm_B: Tensor = field(default_factory=lambda: torch.ones(()))
+    epoch: int = 0
+    phase: int = 1
+    coverage_ratio: float = 1.0
+    best: float = math.inf
+    best_epoch: int = 0
     optimiser: torch.optim.AdamW = field(init=False)
 
     def __post_init__(self) -> None:
         self.optimiser = torch.optim.AdamW(self.model.parameters(), lr=self.settings.lr, weight_decay=1e-4)
 
 
-def histogram_entropy(z: Tensor) -> float:
+@dataclass(frozen=True)
+class Epoch:
+    """Means over batches, every batch's figures, and StateNet's corrections (Δlr, Δλ₁, Δλ₂, Δλ₃)."""
+
+    means: dict[str, float]
+    records: list[dict[str, float]]
+    corrections: list[float]
+
+
+# --- Loss -----------------------------------------------------------------------------------------
+
+Terms = dict[str, Tensor]
+
+
+def latent_entropy(z: Tensor) -> Tensor:
     """H: mean over dimensions of the 50-bin entropy over [-3, 3]."""
-    total = 0.0
+    entropies = []
     for column in z.detach().T:
         counts = torch.histc(column, bins=50, min=-3, max=3)
         p = counts / counts.sum()
         p = p[p > 0]
-        total += -(p * p.log()).sum().item()
-    return total / z.shape[1]
-
-
-def gaussian_kl(mu: Tensor, log_variance: Tensor, free_bits: float = 0.5) -> Tensor:
-    kl = -0.5 * (1 + log_variance - mu.pow(2) - log_variance.exp())
-    return kl.clamp(min=free_bits).sum() / len(mu)
+        entropies.append(-(p * p.log()).sum())
+    return torch.stack(entropies).mean()
 
 
 def cross_entropy(logits: Tensor, x: Tensor) -> Tensor:
     return F.cross_entropy(logits.reshape(-1, 3), (x + 1).long().flatten(), reduction="sum") / len(x)
+
+
+def gaussian_kl(mu: Tensor, log_variance: Tensor, free_bits: float) -> Tensor:
+    kl = -0.5 * (1 + log_variance - mu.pow(2) - log_variance.exp())
+    return kl.clamp(min=free_bits).sum() / len(mu)
 
 
 def output_entropy(logits: Tensor) -> Tensor:
@@ -148,131 +178,255 @@ def output_entropy(logits: Tensor) -> Tensor:
 def repulsion(z: Tensor) -> Tensor:
     if len(z) < 2:
         return torch.zeros(())
-    squared = (z.unsqueeze(0) - z.unsqueeze(1)).pow(2).sum(-1)
-    return torch.exp(-squared / 0.25)[~torch.eye(len(z), dtype=torch.bool)].mean()
+    # cdist, and not explicit differences: above 25 rows it multiplies matrices and rounds otherwise.
+    affinity = torch.exp(-torch.cdist(z, z).pow(2) / 0.25)
+    return affinity[~torch.eye(len(z), dtype=torch.bool)].mean()
 
 
-Terms = dict[str, Tensor | float]
-
-
-def number(value: Tensor | float) -> float:
-    return value.item() if isinstance(value, Tensor) else value
-
-
-def loss_terms(state: State, x: Tensor, eps_A: Tensor | None, eps_B: Tensor | None, free_bits: float = 0.5) -> Terms:
+def loss_terms(
+    model: ReferenceVAE, x: Tensor, eps_A: Tensor | None, eps_B: Tensor | None, settings: Settings
+) -> Terms:
     """Every term for one batch x (B, 9). No noise: evaluation, z = μ and gradient scales 1."""
-    s, model = state.settings, state.model
+    s = settings
     mu_A, log_variance_A = model.encoder_A(x)
     mu_B, log_variance_B = model.encoder_B(x)
     z_A, z_B = mu_A, mu_B
     scale_A = scale_B = torch.ones(())
     if eps_A is not None and eps_B is not None:
-        # In this order of the factors: the original's last bits depend on it.
         z_A = mu_A + eps_A * (0.5 * log_variance_A).exp() * s.temperature_A
         z_B = mu_B + eps_B * (0.5 * log_variance_B).exp() * s.temperature_B
-        scale_A = (state.norm_B / (state.norm_A + 1e-8)).clamp(0.5, 2.0)
-        scale_B = (state.norm_A / (state.norm_B + 1e-8)).clamp(0.5, 2.0)
+        scale_A = (model.grad_norm_B_ema / (model.grad_norm_A_ema + 1e-8)).clamp(0.5, 2.0)
+        scale_B = (model.grad_norm_A_ema / (model.grad_norm_B_ema + 1e-8)).clamp(0.5, 2.0)
     logits_A = model.decoder_A((1 - s.rho) * z_A + s.rho * z_B.detach())
     logits_B = model.decoder_B((1 - s.rho) * z_B + s.rho * z_A.detach())
     ce_A, ce_B = cross_entropy(logits_A, x), cross_entropy(logits_B, x)
-    kl_A, kl_B = gaussian_kl(mu_A, log_variance_A, free_bits), gaussian_kl(mu_B, log_variance_B, free_bits)
+    kl_A, kl_B = gaussian_kl(mu_A, log_variance_A, s.free_bits), gaussian_kl(mu_B, log_variance_B, s.free_bits)
     entropy_B, repulsion_B = output_entropy(logits_B), repulsion(z_B)
     loss_A = ce_A + s.beta_A * kl_A
-    loss_B = ce_B + s.beta_B * kl_B - 0.05 * entropy_B + 0.01 * repulsion_B
-    h_A, h_B = histogram_entropy(z_A), histogram_entropy(z_B)
-    loss = s.lambda1 * scale_A * loss_A + s.lambda2 * scale_B * loss_B + s.lambda3 * abs(h_A - h_B)
+    loss_B = ce_B + s.beta_B * kl_B - s.entropy_weight * entropy_B + s.repulsion_weight * repulsion_B
+    H_A, H_B = latent_entropy(z_A), latent_entropy(z_B)
+    entropy_align = (H_A - H_B).abs()
+    loss = s.lambda1 * scale_A * loss_A + s.lambda2 * scale_B * loss_B + s.lambda3 * entropy_align
     return {
         "loss": loss, "ce_A": ce_A, "ce_B": ce_B, "kl_A": kl_A, "kl_B": kl_B, "loss_A": loss_A, "loss_B": loss_B,
-        "entropy_B": entropy_B, "repulsion_B": repulsion_B, "H_A": h_A, "H_B": h_B,
-        "entropy_align": abs(h_A - h_B), "grad_scale_A": scale_A, "grad_scale_B": scale_B,
+        "entropy_B": entropy_B, "repulsion_B": repulsion_B, "entropy_align": entropy_align,
+        "H_A": H_A, "H_B": H_B, "grad_scale_A": scale_A, "grad_scale_B": scale_B,
     }
 
 
-def update(state: State, loss: Tensor) -> None:
-    """Differentiate, clip, take an AdamW step, and move the averages of the gradient norms."""
-    state.optimiser.zero_grad()
+# --- Step -----------------------------------------------------------------------------------------
+
+
+def gradient_norm(model: ReferenceVAE, name: str) -> float:
+    return math.sqrt(sum(p.grad.norm().item() ** 2 for p in model.pathway(name) if p.grad is not None))
+
+
+def update(model: ReferenceVAE, optimiser: torch.optim.AdamW, loss: Tensor, settings: Settings) -> None:
+    """Differentiate, clip, move the averages of the clipped norms, take an AdamW step."""
+    optimiser.zero_grad()
     loss.backward()
-    trained = state.model.pathway("A") + state.model.pathway("B")
-    nn.utils.clip_grad_norm_(trained, 1.0)
-    m = state.settings.momentum
-    norms = [
-        math.sqrt(sum(p.grad.norm().item() ** 2 for p in state.model.pathway(name) if p.grad is not None))
-        for name in "AB"
-    ]
-    state.norm_A = m * state.norm_A + (1 - m) * norms[0]
-    state.norm_B = m * state.norm_B + (1 - m) * norms[1]
-    for group in state.optimiser.param_groups:
-        group["lr"] = state.settings.lr
-    state.optimiser.step()
+    nn.utils.clip_grad_norm_(model.parameters(), settings.grad_clip)
+    m = settings.grad_ema_momentum
+    model.grad_norm_A_ema = m * model.grad_norm_A_ema + (1 - m) * gradient_norm(model, "A")
+    model.grad_norm_B_ema = m * model.grad_norm_B_ema + (1 - m) * gradient_norm(model, "B")
+    for group in optimiser.param_groups:
+        group["lr"] = settings.lr
+    optimiser.step()
 
 
-def correct(state: State, terms: Terms) -> list[float]:
-    """StateNet's corrections from the epoch's first batch: lr at once, λ for the caller to put in force."""
-    s = state.settings
-    inputs = [number(terms[name]) for name in ("H_A", "H_B", "kl_A", "kl_B")]
+def train_step(
+    model: ReferenceVAE, optimiser: torch.optim.AdamW, x: Tensor, eps_A: Tensor, eps_B: Tensor, settings: Settings
+) -> Terms:
+    """One step; returns the terms it descended."""
+    terms = loss_terms(model, x, eps_A, eps_B, settings)
+    update(model, optimiser, terms["loss"], settings)
+    return terms
+
+
+def statenet_corrections(model: ReferenceVAE, terms: Terms, settings: Settings) -> list[float]:
+    """Δlr, Δλ₁, Δλ₂, Δλ₃ in (-1, 1)."""
+    s = settings
+    inputs = [terms[name].item() for name in ("H_A", "H_B", "kl_A", "kl_B")]
     inputs += [s.grad_ratio, s.rho, s.lambda1, s.lambda2, s.lambda3]
     with torch.no_grad():
-        deltas: list[float] = state.model.state_net(torch.tensor([inputs]))[0].tolist()
-    s.lr = min(max(s.lr * (1 + 0.05 * deltas[0]), 1e-6), 0.01)
-    return deltas
+        corrections: list[float] = model.state_net(torch.tensor([inputs]))[0].tolist()
+    return corrections
 
 
-def train_epoch(state: State, batches: Iterable[tuple[Tensor, Tensor, Tensor]]) -> dict[str, float]:
-    """An epoch over (x, ε_A, ε_B), corrections of StateNet included; returns the means over batches."""
+def corrected_lambda(value: float, correction: float, low: float, high: float) -> float:
+    """λ + 0.01Δ within bounds, in float32 as the original has it: the last bit reaches the loss."""
+    return (torch.tensor(value) + 0.01 * torch.tensor(correction)).clamp(low, high).item()
+
+
+# --- Schedules: epoch → value ---------------------------------------------------------------------
+
+
+def clamp(value: float, low: float, high: float) -> float:
+    return min(max(value, low), high)
+
+
+def learning_rate(epoch: int) -> float:
+    steps = {0: 1e-3, 50: 5e-4, 120: 3e-4, 180: 1e-4, 220: 5e-5, 250: 2e-5, 300: 1e-5, 350: 5e-6}
+    return next(lr for start, lr in reversed(steps.items()) if epoch >= start)
+
+
+def beta_A(epoch: int) -> float:
+    return 0.3 * epoch / 50 if epoch < 50 else 0.3 + 0.5 * min((epoch - 50) / 350, 1)
+
+
+def beta_B(epoch: int) -> float:
+    return 0.0 if epoch < 50 else beta_A(epoch) * abs(math.sin(0.785))
+
+
+def temperature_A(epoch: int) -> float:
+    base = 1.0 - 0.7 * min(epoch / 400, 1)
+    amplitude = 0.5 if epoch >= 250 else 0.1 * base
+    return max(base + amplitude * math.cos(2 * math.pi * (epoch % 30) / 30), 0.1)
+
+
+def temperature_B(epoch: int) -> float:
+    return 0.3 if epoch >= 250 else 0.9 - 0.7 * min(max(0, epoch - 30) / 400, 1)
+
+
+def lambda3(epoch: int) -> float:
+    return 0.3 + 0.15 * math.cos(2 * math.pi * (epoch % 30) / 30 + math.pi / 2)
+
+
+def rho(epoch: int, balanced: bool) -> float:
+    if epoch >= 250:
+        return 0.7
+    if epoch < 40:
+        return 0.1
+    if epoch < 120:
+        return 0.1 + 0.2 * (epoch - 40) / 80
+    return 0.3 + 0.4 * min((epoch - 120) / 80, 1) if balanced else 0.3
+
+
+def next_phase(epoch: int, balanced: bool, phase: int) -> int:
+    """Phase 3 is entered when balanced, and kept."""
+    if epoch >= 250:
+        return 4
+    if epoch < 40:
+        return 1
+    return 3 if epoch >= 120 and (balanced or phase == 3) else 2
+
+
+# --- Epoch ----------------------------------------------------------------------------------------
+
+
+def begin_epoch(state: State) -> None:
+    """Fix r, balance, phase, ρ, schedules and λ for state.epoch."""
+    s, e, model = state.settings, state.epoch, state.model
+    r = (model.grad_norm_B_ema / (model.grad_norm_A_ema + 1e-8)).item()
+    balanced = 0.8 < r < 1.2
+    s.grad_ratio, s.grad_ema_momentum = r, 0.95 if balanced else 0.5
+    state.phase = next_phase(e, balanced, state.phase)
+    s.rho, s.lr, s.lambda3 = rho(e, balanced), learning_rate(e), lambda3(e)
+    s.beta_A, s.beta_B, s.temperature_A, s.temperature_B = beta_A(e), beta_B(e), temperature_A(e), temperature_B(e)
+    if e == 0:
+        return
+    if r < 0.8:
+        s.lambda1, s.lambda2 = s.lambda1 + 0.02, s.lambda2 - 0.02
+    elif r > 1.2:
+        s.lambda1, s.lambda2 = s.lambda1 - 0.02, s.lambda2 + 0.02
+    elif balanced and state.coverage_ratio > 1.5:
+        s.lambda1, s.lambda2 = s.lambda1 * 1.05, s.lambda2 * 0.95
+    elif balanced and state.coverage_ratio < 0.67:
+        s.lambda1, s.lambda2 = s.lambda1 * 0.95, s.lambda2 * 1.05
+    s.lambda1, s.lambda2 = clamp(s.lambda1, 0.5, 0.95), clamp(s.lambda2, 0.5, 0.95)
+
+
+def train_epoch(state: State, batches: Iterable[Tensor], noise: Iterable[tuple[Tensor, Tensor]]) -> Epoch:
+    """An epoch over batches of operation indices, each with its (ε_A, ε_B); `begin_epoch` goes before it."""
     s = state.settings
-    rows: list[dict[str, float]] = []
-    deltas: list[float] = []
-    for x, eps_A, eps_B in batches:
-        terms = loss_terms(state, x, eps_A, eps_B)
-        lambdas = {"lambda1": s.lambda1, "lambda2": s.lambda2, "lambda3": s.lambda3}
-        if not rows:
-            deltas = correct(state, terms)
-        loss = terms["loss"]
-        assert isinstance(loss, Tensor)
-        update(state, loss)
-        if not rows:
-            s.lambda1 = min(max(s.lambda1 + 0.01 * deltas[1], 0.5), 0.95)
-            s.lambda2 = min(max(s.lambda2 + 0.01 * deltas[2], 0.5), 0.95)
-            s.lambda3 = min(max(s.lambda3 + 0.01 * deltas[3], 0.15), 0.75)
-        rows.append({name: number(value) for name, value in terms.items()} | lambdas)
-    means = {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
-    names = ("delta_lr", "delta_lambda1", "delta_lambda2", "delta_lambda3")
-    return means | dict(zip(names, deltas, strict=True)) | {"lr": s.lr}
+    records: list[dict[str, float]] = []
+    corrections: list[float] = []
+    for batch, (eps_A, eps_B) in zip(batches, noise, strict=True):
+        terms = loss_terms(state.model, OPERATIONS[batch], eps_A, eps_B, s)
+        record = {"lambda1": s.lambda1, "lambda2": s.lambda2, "lambda3": s.lambda3}
+        first = not records
+        if first:  # lr is corrected before this step, λ after it.
+            corrections = statenet_corrections(state.model, terms, s)
+            s.lr = clamp(s.lr * (1 + 0.05 * corrections[0]), 1e-6, 0.01)
+        update(state.model, state.optimiser, terms["loss"], s)
+        if first:
+            s.lambda1 = corrected_lambda(s.lambda1, corrections[1], 0.5, 0.95)
+            s.lambda2 = corrected_lambda(s.lambda2, corrections[2], 0.5, 0.95)
+            s.lambda3 = corrected_lambda(s.lambda3, corrections[3], 0.15, 0.75)
+        records.append({name: value.item() for name, value in terms.items()} | record)
+    means = {name: sum(record[name] for record in records) / len(records) for name in records[0]}
+    return Epoch(means, records, corrections)
 
 
-def validate(state: State, batches: Iterable[Tensor]) -> float:
-    """Validation loss: mean over batches."""
+def validate(state: State, batches: Iterable[Tensor] | None = None) -> float:
+    """Validation loss: mean over batches of 64, with the epoch's β and λ."""
     with torch.no_grad():
-        losses = [number(loss_terms(state, x, None, None)["loss"]) for x in batches]
+        losses = [
+            loss_terms(state.model, OPERATIONS[batch], None, None, state.settings)["loss"].item()
+            for batch in (state.validation.split(64) if batches is None else batches)
+        ]
     return sum(losses) / len(losses)
+
+
+def end_epoch(state: State, validation_loss: float, unique_A: int, unique_B: int) -> bool:
+    """Move to the next epoch; true if the run stops early."""
+    state.coverage_ratio = unique_B / max(unique_A, 1)
+    if validation_loss < state.best:
+        state.best, state.best_epoch = validation_loss, state.epoch
+    stops = state.epoch - state.best_epoch >= 100
+    state.epoch += 1
+    return stops
+
+
+# --- The original's runs, every random number in its order ----------------------------------------
 
 
 def sampled_coverage(model: ReferenceVAE, name: str, draws: int = 195_000) -> int:
     """Distinct operations among categorical draws from the global generator, a thousand at a time."""
-    seen: set[tuple[int, ...]] = set()
-    decoder = getattr(model, f"decoder_{name}")
+    decoder = model.decoder_A if name == "A" else model.decoder_B
+    seen: set[int] = set()
     with torch.no_grad():
         for _ in range(draws // 1000):
-            drawn = torch.distributions.Categorical(logits=decoder(torch.randn(1000, 16))).sample()
-            seen.update(map(tuple, drawn.tolist()))
+            entries = torch.distributions.Categorical(logits=decoder(torch.randn(1000, 16))).sample()
+            seen.update((entries * 3 ** torch.arange(9)).sum(-1).tolist())
     return len(seen)
 
 
-def original_epoch_zero(seed: int) -> dict[str, float]:
-    """Epoch 0 as the original runs it, every random number in its order."""
+def shuffled(indices: Tensor, shuffle: bool) -> Sequence[Tensor]:
+    """A DataLoader's batches: even unshuffled, it draws a base seed from the global generator."""
+    return [batch for (batch,) in DataLoader(TensorDataset(indices), batch_size=64, shuffle=shuffle)]
+
+
+def original_epochs(seed: int, epochs: int) -> list[dict[str, float]]:
+    """The first rows that the original prints; here, as there, the split is drawn from the run's own seed."""
     torch.manual_seed(seed)
-    state = State(ReferenceVAE())
     order = torch.randperm(SIZE, generator=torch.Generator().manual_seed(seed))
-    train, validation = OPERATIONS[order[:15_746]], OPERATIONS[order[15_746:17_714]]
+    train, validation = order[:15_746], order[15_746:17_714]
+    state = State(ReferenceVAE(), validation)
+    rows = []
+    for epoch in range(epochs):
+        begin_epoch(state)
+        batches = shuffled(train, shuffle=True)
+        noise = ((torch.randn(len(b), 16), torch.randn(len(b), 16)) for b in batches)
+        trained = train_epoch(state, batches, noise)
+        validation_loss = validate(state, shuffled(validation, shuffle=False))
+        unique_A, unique_B = sampled_coverage(state.model, "A"), sampled_coverage(state.model, "B")
+        s, m, deltas = state.settings, trained.means, trained.corrections
+        rows.append({
+            "epoch": epoch, "train_loss": m["loss"], "val_loss": validation_loss,
+            **{name: m[name] for name in ("ce_A", "kl_A", "H_A", "ce_B", "kl_B", "H_B")},
+            **{name: m[name] for name in ("lambda1", "lambda2", "lambda3")},
+            "phase": state.phase, "rho": s.rho, "grad_ratio": s.grad_ratio, "grad_momentum": s.grad_ema_momentum,
+            "temperature_A": s.temperature_A, "temperature_B": s.temperature_B,
+            "beta_A": s.beta_A, "beta_B": s.beta_B, "lr_scheduled": learning_rate(epoch), "lr": s.lr,
+            **dict(zip(("delta_lr", "delta_lambda1", "delta_lambda2", "delta_lambda3"), deltas, strict=True)),
+            "unique_ops_A": unique_A, "coverage_A": 100 * unique_A / SIZE,
+            "unique_ops_B": unique_B, "coverage_B": 100 * unique_B / SIZE,
+        })
+        if end_epoch(state, validation_loss, unique_A, unique_B):
+            break
+    return rows
 
-    def noisy(loader: Iterable[Tensor]) -> Iterable[tuple[Tensor, Tensor, Tensor]]:
-        for x in loader:
-            yield x, torch.randn(len(x), 16), torch.randn(len(x), 16)
 
-    row = train_epoch(state, noisy(DataLoader(train, batch_size=64, shuffle=True)))  # type: ignore[arg-type]
-    row["train_loss"] = row.pop("loss")
-    row["val_loss"] = validate(state, DataLoader(validation, batch_size=64))  # type: ignore[arg-type]
-    for name in "AB":
-        row[f"unique_ops_{name}"] = sampled_coverage(state.model, name)
-        row[f"coverage_{name}"] = 100 * row[f"unique_ops_{name}"] / SIZE
-    return row
+def original_epoch_zero(seed: int) -> dict[str, float]:
+    return original_epochs(seed, 1)[0]

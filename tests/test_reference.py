@@ -37,7 +37,13 @@ def test_the_reference_prints_the_originals_first_epoch(seed: int, one_thread: N
     assert len(compared) == 20
     for name in compared:
         decimals = len(printed[name].partition(".")[2])
-        assert f"{measured[name]:.{decimals}f}" == printed[name].removeprefix("+"), name
+        # Half of the last printed digit, and two units of float32's last place: 39 of the 40 figures agree
+        # in every digit, kl_A of seed 43 is 966.4923 for 966.4921 after 247 steps.
+        tolerance = 0.5 * 10.0**-decimals + 2 * 2.0**-23 * abs(float(printed[name]))
+        assert abs(measured[name] - float(printed[name])) <= tolerance, name
+    assert [measured["unique_ops_A"], measured["unique_ops_B"]] == [
+        int(printed["unique_ops_A"]), int(printed["unique_ops_B"])
+    ]
 
 
 @pytest.mark.parametrize("case", GOLDEN, ids=lambda case: f"shift={case['shift']}")
