@@ -87,7 +87,8 @@ def branch(
     """Continue a run from its full checkpoint of `epoch` under other settings: a counterfactual.
 
     The branch reads the same random streams as the run, so the settings are all that differs. Its
-    history starts at `epoch` + 1. Default directory: beside the run, named after epoch and settings.
+    history starts at `epoch` + 1. Default directory: `branches/` in the run's own, named after epoch and
+    settings.
 
     Raises RunError when there is no full checkpoint of that epoch, ConfigError for a bad setting or
     one that changes shapes.
@@ -101,7 +102,7 @@ def branch(
     if point.epoch + 1 >= changed.training.total_epochs:
         raise ConfigError(f"training.total_epochs: must exceed {point.epoch + 1} for a branch from epoch {point.epoch}")
     label = ",".join(f"{key}={value}" for key, value in overrides.items()) or "unchanged"
-    default = run.path.parent / f"{run.name}@{epoch},{label}".replace("/", "_")[:200]
+    default = run.path / "branches" / f"epoch={epoch},{label}".replace("/", "_")[:200]
     path = Path(run_dir) if run_dir is not None else default
     point.state.stopped = None
     train_runs([Planned(path, changed, run.seed, point.state)], device=device, progress=progress)

@@ -8,6 +8,8 @@ or branched run reads what an undisturbed one reads, and no generator state has 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -35,6 +37,17 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
     if chosen.type not in ("cpu", "cuda"):
         raise DeviceError(f"device {str(chosen)!r} is not supported: use auto, cpu or cuda")
     return chosen
+
+
+@contextmanager
+def at_most_threads(count: int) -> Iterator[None]:
+    """Within it torch uses at most `count` CPU threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(min(count, before))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def stream(

@@ -25,7 +25,11 @@ from ternary_lab.metrics.information import information
 from ternary_lab.metrics.latents import chunk_size, sobol_normal
 from ternary_lab.metrics.likelihood import exact_reconstruction, negative_elbo
 from ternary_lab.model import PATHWAYS, Architecture, Blocks, Bound, DualVAE, inject, statenet
-from ternary_lab.runtime import Purpose, resolve_device, stream
+from ternary_lab.runtime import Purpose, at_most_threads, resolve_device, stream
+
+
+SHARED_FROM = 3
+"""Runs from which on a training step is worth several CPU threads."""
 
 
 @dataclass(frozen=True)
@@ -280,6 +284,11 @@ class Cohort:
 
     def train_planned(self, plans: Sequence[Plan]) -> tuple[dict[str, list[float]], list[Correction]]:
         """One pass over the training split, order and noise from each run's own streams: see `train_epoch`."""
+        # A few runs' products are too small to share: one thread is as fast, and waits for no other.
+        with at_most_threads(1 if self.runs < SHARED_FROM else torch.get_num_threads()):
+            return self._train_planned(plans)
+
+    def _train_planned(self, plans: Sequence[Plan]) -> tuple[dict[str, list[float]], list[Correction]]:
         order = torch.stack([
             torch.randperm(len(self.x_train), generator=g, device=g.device).to(self.device)
             for g in self.streams("order", self.epoch)
