@@ -27,7 +27,6 @@ from ternary_lab.metrics.likelihood import exact_reconstruction, negative_elbo
 from ternary_lab.model import PATHWAYS, Architecture, Blocks, Bound, DualVAE, inject, statenet
 from ternary_lab.runtime import Purpose, at_most_threads, resolve_device, stream
 
-
 SHARED_FROM = 3
 """Runs from which on a training step is worth several CPU threads."""
 
