@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from small import SMALL
 
-from ternary_lab import ConfigError, RunError, branch, load_config, load_run, run_experiment
+from ternary_lab import ConfigError, RunError, branch, load_config, load_run, load_runs, run_experiment
 from ternary_lab.config import Config
 from ternary_lab.experiment import Planned, train_runs
 from ternary_lab.training import TIMING_COLUMNS
@@ -293,7 +293,9 @@ def test_a_branch_under_the_same_settings_repeats_the_run(tmp_path: Path) -> Non
     twin = branch(run, 0, {}, device="cpu")
     columns = [c for c in run.history if c not in (*TIMING_COLUMNS, "run")]
     assert twin.history[columns].equals(run.history[columns].iloc[1:].reset_index(drop=True))
-    assert twin.path.parent == run.path.parent
+    # A branch has its run's seed and must not be taken for the run when the experiment is read back.
+    assert load_runs(tmp_path)[1].path == run.path
+    assert twin.path.is_relative_to(run.path)
 
 
 def test_a_branch_differs_by_its_setting_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
