@@ -7,6 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A shared machine may take any time over an example: how long it took says nothing about the law.
+settings.register_profile("lab", deadline=None)
+settings.load_profile("lab")
 
 DATA = Path(__file__).parent / "data"
 
