@@ -143,7 +143,8 @@ def _train_cohort(
     files = {run.name: _RunFiles(run, cohort.epoch, device) for run in planned}
     total = max(run.config.training.total_epochs for run in planned)
     with _Progress(planned, cohort.epoch, total, progress) as bar:
-        while cohort.runs:
+        going = True
+        while going:
             started = time.perf_counter()
             records = cohort.advance()
             seconds = time.perf_counter() - started
@@ -151,11 +152,7 @@ def _train_cohort(
             for i, row in enumerate(records):
                 files[row.run].commit(row, cohort.state(i), company, seconds)
             bar.update(records)
-            going = [i for i, stopped in enumerate(cohort.stopped) if stopped is None]
-            if not going:
-                return
-            if len(going) < cohort.runs:
-                cohort.keep(going)
+            going = cohort.drop_stopped()
 
 
 class _RunFiles:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ternary_lab import controllers as control
 from ternary_lab import losses, space
-from ternary_lab.config import Config
+from ternary_lab.config import STRUCTURAL, Config, differences
 from ternary_lab.controllers import Controllers, Correction, Plan
 from ternary_lab.errors import ConfigError, TernaryLabError
 from ternary_lab.metrics.coverage import unique_operations
@@ -244,6 +244,13 @@ class Cohort:
         self.seeds = [self.seeds[i] for i in indices]
         self.names = [self.names[i] for i in indices]
         self._load(states)
+
+    def drop_stopped(self) -> bool:
+        """Go on with the runs that have not stopped; False when there is none."""
+        going = [i for i, stopped in enumerate(self.stopped) if stopped is None]
+        if going and len(going) < self.runs:
+            self.keep(going)
+        return bool(going)
 
     def streams(self, purpose: Purpose, epoch: int = 0) -> list[torch.Generator]:
         """One stream per run, on the device where this experiment draws its random numbers."""
@@ -534,13 +541,10 @@ def train(
     """
     check_seeds(seeds)
     cohort = Cohort([config] * len(seeds), seeds, resolve_device(device))
-    while cohort.runs:
+    while True:
         yield from cohort.advance()
-        going = [i for i, stopped in enumerate(cohort.stopped) if stopped is None]
-        if not going:
+        if not cohort.drop_stopped():
             return
-        if len(going) < cohort.runs:
-            cohort.keep(going)
 
 
 def check_seeds(seeds: Sequence[int]) -> None:
@@ -556,8 +560,6 @@ def check_seeds(seeds: Sequence[int]) -> None:
 
 def check_cohort(configs: Sequence[Config]) -> None:
     """Raises ConfigError unless the configurations can be trained side by side."""
-    from ternary_lab.config import STRUCTURAL, differences
-
     for other in configs[1:]:
         for key in differences(configs[0], other):
             if any(key == name or key.startswith(f"{name}.") for name in STRUCTURAL):
