@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # On a machine without an NVIDIA GPU the CPU-only wheel of torch saves gigabytes: see README.md.
 TORCH_INDEX ?=
+# What `make bench` measures: cpu or cuda.
+DEVICE ?= cpu
 
 .DEFAULT_GOAL := help
 .PHONY: help install reproduce test test-slow lint lab figures bench clean notebooks
@@ -36,6 +38,10 @@ lab: install ## Open JupyterLab on the start notebook
 
 figures: install ## Rebuild figures/ from the published runs
 	$(BIN)/python -m ternary_lab.figures figures
+
+bench: install ## Measure speed on this machine: benchmarks/*.json and their figure (some minutes)
+	$(BIN)/ternary-lab bench --output benchmarks/$(DEVICE).json --device $(DEVICE)
+	$(BIN)/python -m ternary_lab.figures.scaling benchmarks
 
 notebooks: install ## Execute every notebook in place at its committed defaults
 	for notebook in notebooks/*.ipynb; do $(BIN)/ternary-lab run $$notebook -o $$notebook || exit 1; done

@@ -1,31 +1,36 @@
 """How fast is it here? Seconds an epoch at several cohort sizes, beside the floor that the matrix products set.
 
 The floor F is the time that one epoch's matrix products of one run alone take, each weight with its
-forward product, its weight gradient and its input gradient, measured in the same process. Ratios to
-it can be compared between machines; the times cannot.
+forward product, its weight gradient and its input gradient, measured in the same process on all CPU
+threads. Ratios to it can be compared between machines; the times cannot.
 """
 
 from __future__ import annotations
 
+import datetime
+import os
+import platform
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice, pairwise
+from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
 
 from ternary_lab import controllers as control
+from ternary_lab import record
 from ternary_lab.config import Config, load_config
 from ternary_lab.evaluation import LATENTS, SAMPLES, evaluate
-from ternary_lab.metrics.coverage import unique_operations
-from ternary_lab.model import PATHWAYS, Network, TernaryVAE
-from ternary_lab.runtime import resolve_device
-from ternary_lab.training import Cohort
+from ternary_lab.model import Network, TernaryVAE
+from ternary_lab.runtime import at_most_threads, resolve_device
+from ternary_lab.training import Cohort, Measures
 
 
-def bench(*, device: str = "auto", repeats: int = 3) -> Iterator[tuple[str, dict[str, Any]]]:
+def bench(*, device: str = "auto", repeats: int = 5) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield (what was measured, everything so far); the last dict has the shape of `bench --json`."""
     place = resolve_device(device)
     config = load_config("v5_5")
@@ -33,17 +38,21 @@ def bench(*, device: str = "auto", repeats: int = 3) -> Iterator[tuple[str, dict
         "device": "cpu" if place.type == "cpu" else torch.cuda.get_device_name(place),
         "threads": torch.get_num_threads(),
         "matrix_floor_seconds": matrix_floor(config, place, repeats),
-        "cohorts": {},
     }
+    with at_most_threads(1):
+        result["matrix_floor_one_thread_seconds"] = matrix_floor(config, place, repeats)
+    result["cohorts"] = {}
     yield "matrix floor", result
     for runs in (1, 8, 64) if place.type == "cpu" else (1, 8, 64, 128):
-        result["cohorts"][str(runs)] = cohort_times(config, runs, place, repeats if runs < 64 else 1)
+        result["cohorts"][str(runs)] = cohort_times(config, runs, place, max(1, repeats if runs < 64 else repeats // 4))
         yield f"cohort of {runs}", result
     model = TernaryVAE(config.model, Cohort([config], [0], place).blocks)
-    calls = 1 if place.type == "cpu" else 3
-    result["evaluate_seconds"] = timed(lambda: evaluate(model, SAMPLES, LATENTS), place, calls)
+    result["evaluate_seconds"] = timed(lambda: evaluate(model, SAMPLES, LATENTS), place, 1)
     yield "evaluate", result
     result["import_seconds"] = import_seconds()
+    result["help_seconds"] = process_seconds(["-m", "ternary_lab", "--help"])
+    result |= {"machine": machine(), "versions": record.versions(), "source_sha256": record.source_hash()}
+    result["date"] = datetime.datetime.now(datetime.UTC).date().isoformat()
     yield "import", result
 
 
@@ -78,30 +87,28 @@ def matrix_floor(config: Config, device: torch.device, repeats: int) -> float:
 
 
 def cohort_times(config: Config, runs: int, device: torch.device, repeats: int) -> dict[str, float]:
-    """Times of a cohort of `runs`: training, evaluation, a whole epoch, and one with the original's work only."""
+    """Times of a cohort of `runs`: training alone, evaluation alone, and epochs in which they overlap.
+
+    An epoch is timed from the end of one to the end of the next: once with every metric, once with the
+    original's work only.
+    """
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    cohort = Cohort([config] * runs, list(range(runs)), device)
-    cohort.advance()
+
+    def epoch_seconds(measures: Measures) -> tuple[float, Cohort]:
+        cohort = Cohort([config] * runs, list(range(runs)), device, measures=measures)
+        ends = []
+        for epoch in islice(cohort.epochs(), repeats + 1):
+            epoch.measurement.wait()
+            ends.append(time.perf_counter())
+        return median(b - a for a, b in pairwise(ends)), cohort
+
+    original, _ = epoch_seconds("coverage")
+    epoch, cohort = epoch_seconds("all")
     plans = [control.plan_epoch(c, 1, s) for c, s in zip(cohort.configs, cohort.controllers, strict=True)]
-    e = config.evaluation
-
-    def train_and_validate() -> None:
-        cohort.validate(plans, cohort.train_planned(plans)[1])
-
-    def original_work() -> None:
-        train_and_validate()
-        for pathway in PATHWAYS:
-            streams = cohort.streams("coverage", 1)
-            unique_operations(cohort.model, pathway, e.coverage_samples, e.coverage_decoding, streams).tolist()
-
-    train = timed(lambda: cohort.train_planned(plans), device, repeats)
-    evaluation = timed(cohort.measure, device, repeats)
-    original = timed(original_work, device, repeats)
-    epoch = timed(cohort.advance, device, repeats)
     return {
-        "train_seconds": train,
-        "eval_seconds": evaluation,
+        "train_seconds": timed(lambda: cohort.train_planned(plans), device, repeats),
+        "eval_seconds": timed(lambda: cohort.measurement().wait(), device, repeats),
         "epoch_seconds": epoch,
         "original_work_seconds": original,
         "run_epochs_per_second": runs / epoch,
@@ -110,16 +117,15 @@ def cohort_times(config: Config, runs: int, device: torch.device, repeats: int) 
 
 
 def timed(work: Callable[[], object], device: torch.device, repeats: int) -> float:
-    """Median seconds over `repeats` calls, after one that is not counted."""
+    """Median seconds over `repeats` calls, after one that is not counted where there are several."""
     seconds = []
-    for i in range(repeats + 1):
+    for _ in range(repeats + (repeats > 1)):
         started = time.perf_counter()
         work()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        if i:
-            seconds.append(time.perf_counter() - started)
-    return median(seconds)
+        seconds.append(time.perf_counter() - started)
+    return median(seconds[repeats > 1 :])
 
 
 def peak_bytes(device: torch.device) -> int:
@@ -132,24 +138,39 @@ def peak_bytes(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def import_seconds(repeats: int = 3) -> float:
+def import_seconds() -> float:
     """Median seconds of `import ternary_lab` in a new process, the interpreter's own start taken off."""
+    return max(0.0, process_seconds(["-c", "import ternary_lab"]) - process_seconds(["-c", "pass"]))
 
-    def run(code: str) -> float:
+
+def process_seconds(arguments: Sequence[str], repeats: int = 5) -> float:
+    """Median seconds of a new Python process."""
+    seconds = []
+    for _ in range(repeats):
         started = time.perf_counter()
-        subprocess.run([sys.executable, "-c", code], check=True)
-        return time.perf_counter() - started
-
-    pairs = [(run("import ternary_lab"), run("pass")) for _ in range(repeats)]
-    return max(0.0, median(a - b for a, b in pairs))
+        subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
+        seconds.append(time.perf_counter() - started)
+    return median(seconds)
 
 
-def describe(result: dict[str, Any], names: Sequence[str] = ("train", "eval", "epoch", "original_work")) -> str:
+def machine() -> dict[str, Any]:
+    """What the times were measured on, without the machine's name."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+        model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), model)
+    return {"cpu": model, "cores": os.cpu_count(), "system": platform.system(), "architecture": platform.machine()}
+
+
+def describe(result: dict[str, Any]) -> str:
     """The result as a table for people."""
-    floor = result["matrix_floor_seconds"]
+    floor, one = result["matrix_floor_seconds"], result["matrix_floor_one_thread_seconds"]
+    names = ("train", "eval", "epoch", "original_work")
     lines = [
-        f"{result['device']}, {result['threads']} threads; matrix floor of one run's epoch {floor:.3f} s; "
-        f"evaluate {result['evaluate_seconds']:.2f} s; import {result['import_seconds']:.3f} s",
+        f"{result['device']}, {result['threads']} threads; matrix floor of one run's epoch {floor:.3f} s "
+        f"({one:.3f} s on one thread); evaluate {result['evaluate_seconds']:.2f} s; "
+        f"import {result['import_seconds']:.3f} s",
         f"{'runs':>5}" + "".join(f"{name + ', s':>18}" for name in names) + f"{'run-epochs/s':>14}{'train/floor':>13}"
         + f"{'peak, MiB':>11}",
     ]
@@ -159,4 +180,25 @@ def describe(result: dict[str, Any], names: Sequence[str] = ("train", "eval", "e
         lines.append(
             f"{runs:>5}{cells}{row['run_epochs_per_second']:>14.2f}{ratio:>13.2f}{row['peak_bytes'] / 2**20:>11.0f}"
         )
+    return "\n".join(lines)
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """The result as the table of the README."""
+    where = result["machine"]["cpu"] if result["device"] == "cpu" else result["device"]
+    floor, one = result["matrix_floor_seconds"], result["matrix_floor_one_thread_seconds"]
+    lines = [
+        f"| {where}, {result['threads']} threads, {result['date']} | 1 run | " + " | ".join(
+            f"{runs} runs" for runs in list(result["cohorts"])[1:]) + " |",
+        "|---|" + "---:|" * len(result["cohorts"]),
+    ]
+    rows: tuple[tuple[str, Callable[[int, dict[str, float]], str]], ...] = (
+        ("an epoch with every metric, s", lambda runs, row: f"{row['epoch_seconds']:.2f}"),
+        ("an epoch of the original's work, s", lambda runs, row: f"{row['original_work_seconds']:.2f}"),
+        ("run-epochs a second, every metric", lambda runs, row: f"{row['run_epochs_per_second']:.2f}"),
+        ("training alone / its matrix products", lambda runs, row: f"{row['train_seconds'] / runs / floor:.1f}"),
+        ("the same, both on one thread", lambda runs, row: f"{row['train_seconds'] / runs / one:.1f}"),
+    )
+    for label, cell in rows:
+        lines.append(f"| {label} | " + " | ".join(cell(int(n), row) for n, row in result["cohorts"].items()) + " |")
     return "\n".join(lines)

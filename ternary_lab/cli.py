@@ -245,17 +245,22 @@ def reproduce(quick: bool, device: str) -> None:
 
 @main.command()
 @DEVICE
-@click.option("--repeats", type=click.IntRange(1, 100), default=3, show_default=True, help="Calls; the median counts.")
+@click.option("--repeats", type=click.IntRange(1, 100), default=5, show_default=True, help="Calls; the median counts.")
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the result as JSON, too.")
 @AS_JSON
 @_command
-def bench(device: str, repeats: int, as_json: bool) -> None:
+def bench(device: str, repeats: int, output: Path | None, as_json: bool) -> None:
     """Measure speed here: training and evaluation per epoch for cohorts of 1, 8, 64 runs, and the matrix floor."""
     from ternary_lab import bench as benchmark
+    from ternary_lab.checkpoint import write_atomically
 
     result: dict[str, Any] = {}
     for name, so_far in benchmark.bench(device=device, repeats=repeats):
         click.echo(f"measured: {name}", err=True)
         result = so_far
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(output, (json.dumps(result, indent=1) + "\n").encode())
     click.echo(json.dumps(result) if as_json else benchmark.describe(result))
 
 

@@ -56,10 +56,20 @@ class Plan:
     grad_momentum: float
 
 
+def gradient_ratio(controllers: Controllers) -> float:
+    """r = n_B / n_A."""
+    return controllers.norm_B / (controllers.norm_A + TINY)
+
+
+def reads_coverage(config: Config, controllers: Controllers) -> bool:
+    """Whether the next epoch's plan depends on the coverage of the epoch before: only between balanced pathways."""
+    return config.loss_weights.ratio_low <= gradient_ratio(controllers) <= config.loss_weights.ratio_high
+
+
 def plan_epoch(config: Config, epoch: int, controllers: Controllers) -> Plan:
     """The plan of epoch `epoch` (from 0) from the state that the epochs before it left."""
     weights, balance = config.loss_weights, config.gradient_balance
-    ratio = controllers.norm_B / (controllers.norm_A + TINY) if epoch > 0 else 1.0
+    ratio = gradient_ratio(controllers) if epoch > 0 else 1.0
     balanced = weights.ratio_low < ratio < weights.ratio_high
     lambda1, lambda2 = controllers.lambda1, controllers.lambda2
     if epoch > 0:
@@ -134,9 +144,9 @@ def correct(config: Config, plan: Plan, outputs: tuple[float, float, float, floa
 
 
 def after_epoch(
-    controllers: Controllers, plan: Plan, correction: Correction, norms: tuple[float, float], ratio: float | None
+    controllers: Controllers, plan: Plan, correction: Correction, norms: tuple[float, float]
 ) -> Controllers:
-    """The controllers that the next epoch starts from."""
+    """The controllers that the next epoch starts from, but for its coverage: see `after_counting`."""
     return replace(
         controllers,
         lambda1=correction.lambda1,
@@ -144,5 +154,10 @@ def after_epoch(
         norm_A=norms[0],
         norm_B=norms[1],
         phase=plan.phase,
-        coverage_ratio=ratio,
+        coverage_ratio=None,
     )
+
+
+def after_counting(controllers: Controllers, unique_a: int, unique_b: int) -> Controllers:
+    """The controllers with the distinct operations that the pathways drew after the epoch."""
+    return replace(controllers, coverage_ratio=unique_b / unique_a if unique_a else None)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,10 +17,10 @@ from tqdm import tqdm
 from ternary_lab import space
 from ternary_lab.errors import InputError
 from ternary_lab.metrics import coverage, likelihood
-from ternary_lab.metrics.information import information
-from ternary_lab.metrics.latents import chunk_size, sobol_normal
+from ternary_lab.metrics.information import sums
+from ternary_lab.metrics.latents import PART, parts, sobol_normal
 from ternary_lab.model import PATHWAYS, DualVAE, Pathway, TernaryVAE
-from ternary_lab.runtime import stream
+from ternary_lab.runtime import in_order, stream
 
 SAMPLES = 195_000
 LATENTS = 2**22
@@ -161,9 +163,14 @@ def _evaluate_pathway(
     core: DualVAE, pathway: Pathway, samples: int, latents: int, decoding: coverage.Decoding, seed: int,
     points: Iterable[Tensor], elbo: float, iwae: float, active: int,
 ) -> tuple[PathwayEvaluation, Tensor]:
-    draws = stream(seed, "coverage", PATHWAYS.index(pathway), device=core.device)
-    unique = int(coverage.unique_operations(core, pathway, samples, decoding, [draws]))
-    info = information(core, pathway, (z.unsqueeze(0) for z in points))
+    drawn = [
+        partial(coverage.drawn_operations, core, pathway, n, decoding,
+                [stream(seed, "coverage", 0, f"{pathway}{part}", device=core.device)])
+        for part, n in enumerate(parts(samples))
+    ]
+    unique = int(reduce(operator.or_, in_order(drawn, core.device)).sum())
+    summed = in_order((partial(sums, core, pathway, z.unsqueeze(0)) for z in points), core.device)
+    info = reduce(operator.add, summed).information()
     p = info.p[0]
     enough = latents >= ENOUGH_FOR_RARE
     return PathwayEvaluation(
@@ -238,4 +245,4 @@ def default_title(source: str | Path, epoch: int, seed: int | None) -> str:
     return f"{source}: epoch {epoch}" + ("" if seed is None else f", seed {seed}")
 
 
-assert QUICK_LATENTS % chunk_size(torch.device("cpu")) == 0
+assert QUICK_LATENTS % PART == 0

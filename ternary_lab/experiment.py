@@ -143,16 +143,13 @@ def _train_cohort(
     files = {run.name: _RunFiles(run, cohort.epoch, device) for run in planned}
     total = max(run.config.training.total_epochs for run in planned)
     with _Progress(planned, cohort.epoch, total, progress) as bar:
-        going = True
-        while going:
-            started = time.perf_counter()
-            records = cohort.advance()
-            seconds = time.perf_counter() - started
-            company = tuple(cohort.names)
-            for i, row in enumerate(records):
-                files[row.run].commit(row, cohort.state(i), company, seconds)
-            bar.update(records)
-            going = cohort.drop_stopped()
+        started = time.perf_counter()
+        for epoch in cohort.epochs():
+            finished = epoch.finish()
+            seconds, started = time.perf_counter() - started, time.perf_counter()
+            for row, state in finished:
+                files[row.run].commit(row, state, epoch.company, seconds)
+            bar.update([row for row, _ in finished])
 
 
 class _RunFiles:

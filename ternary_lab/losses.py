@@ -59,8 +59,11 @@ class LossTerms:
     """(R,): S."""
     repulsion_B: Tensor
     """(R,): rep."""
-    pathway: Tensor
-    """(2, R): L_A and L_B."""
+
+    def pathway(self, w: Weights) -> Tensor:
+        """(2, R): L_A and L_B. All terms may have more dimensions in front."""
+        of_b = w.repulsion * self.repulsion_B - w.entropy * self.entropy_B
+        return self.ce + w.beta * self.kl + torch.stack((torch.zeros_like(of_b), of_b), -2)
 
 
 @dataclass(frozen=True)
@@ -86,25 +89,27 @@ def loss_terms(
     target: Tensor, mu: Tensor, log_variance: Tensor, z: Tensor, logits: Tensor, w: Weights
 ) -> tuple[LossTerms, LossGradients]:
     """All terms and gradients for one-hot targets (R, B, 9, 3), μ, s, z (2, R, B, L), logits (2, R, B, 9, 3)."""
-    log_p = torch.log_softmax(logits, -1)
-    p = log_p.exp()
-    ce, d_logits = cross_entropy(target, log_p, p)
-    kl, d_mu, d_log_variance = free_bits_kl(mu, log_variance, w.free_bits, w.free_bits_per)
+    ce, p, d_logits = cross_entropy(target, logits)
+    kl, d_mu, d_log_variance = free_bits_kl(mu, log_variance, w.free_bits, w.free_bits_per, w.beta)
     entropy_b, d_entropy = mean_output_entropy(p[1])
-    repulsion_b, d_z = repulsion(z[1], w.repulsion_sigma)
-
-    pathway = ce + w.beta * kl
-    pathway[1] += w.repulsion * repulsion_b - w.entropy * entropy_b
+    repulsion_b, d_z = repulsion(z[1], w.repulsion_sigma, w.repulsion)
     d_logits[1].addcmul_(d_entropy, w.entropy[:, None, None, None], value=-1)
-    beta = w.beta[:, :, None, None]
-    gradients = LossGradients(d_logits, d_mu * beta, d_log_variance * beta, d_z * w.repulsion[:, None, None])
-    return LossTerms(ce, kl, entropy_b, repulsion_b, pathway), gradients
+    return LossTerms(ce, kl, entropy_b, repulsion_b), LossGradients(d_logits, d_mu, d_log_variance, d_z)
 
 
-def cross_entropy(target: Tensor, log_p: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
-    """CE (2, R) of one-hot targets (R, B, 9, 3) and its gradient in the logits (2, R, B, 9, 3)."""
+def cross_entropy(target: Tensor, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """CE (2, R) of one-hot targets (R, B, 9, 3), the softmax p (2, R, B, 9, 3), and CE's gradient in the logits.
+
+    Written out, because torch's softmax is slow over a dimension of three.
+    """
     batch = target.shape[1]
-    return (log_p * target).sum((2, 3, 4)).div_(-batch), (p - target).div_(batch)
+    shifted = logits - logits.amax(-1, keepdim=True)
+    weights = shifted.exp()
+    first, second, third = weights.unbind(-1)
+    total = (first + second).add_(third)
+    p = weights.div_(total.unsqueeze(-1))
+    value = total.log_().sum((2, 3)).sub_(shifted.mul_(target).sum((2, 3, 4))).div_(batch)
+    return value, p, (p - target).div_(batch)
 
 
 def gaussian_kl(mu: Tensor, log_variance: Tensor) -> Tensor:
@@ -113,51 +118,51 @@ def gaussian_kl(mu: Tensor, log_variance: Tensor) -> Tensor:
 
 
 def free_bits_kl(
-    mu: Tensor, log_variance: Tensor, free_bits: Tensor, per: FreeBits
+    mu: Tensor, log_variance: Tensor, free_bits: Tensor, per: FreeBits, weight: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """KL (2, R) with a floor of `free_bits` (R,) nats and its gradients in μ and s (Kingma et al. 2016).
+    """KL (2, R) with a floor of `free_bits` (R,) nats, and its gradients in μ and s times `weight` (2, R).
 
     `sample` (v5.5) bounds every sample and dimension; `dimension_mean` the batch mean of each
-    dimension, as the paper does. Below the floor there is no gradient.
+    dimension, as the paper does. Below the floor there is no gradient (Kingma et al. 2016).
     """
     batch = mu.shape[2]
     variance = log_variance.exp()
-    kl = (mu.square() + variance - log_variance).sub_(1).mul_(0.5)
-    floor = free_bits[:, None, None]
+    double = torch.addcmul(variance, mu, mu).sub_(log_variance).sub_(1)
+    floor = 2 * free_bits[:, None, None]
+    scale = 0.5 / batch
     if per == "dimension_mean":
-        kl = kl.mean(2, keepdim=True)
-        value = torch.maximum(kl, floor).sum((2, 3))
-    else:
-        value = torch.maximum(kl, floor).sum((2, 3)).div_(batch)
-    above = (kl > floor).to(mu.dtype).div_(batch)
-    return value, above * mu, variance.sub_(1).mul_(0.5).mul_(above)
+        double = double.mean(2, keepdim=True)
+        scale = 0.5
+    value = torch.maximum(double, floor).sum((2, 3)).mul_(scale)
+    above = (double > floor) * weight[:, :, None, None].div(batch)
+    return value, above * mu, variance.sub_(1).mul_(above).mul_(0.5)
 
 
 def mean_output_entropy(p: Tensor) -> tuple[Tensor, Tensor]:
     """S (R,) of probabilities (R, B, 9, 3), at most 9 ln 3 = 9.8875, and its gradient in the logits."""
-    tiny = 1e-10
     mean = p.mean(1, keepdim=True)
-    log_mean = (mean + tiny).log()
+    positive = mean + 1e-10
+    log_mean = positive.log()
     value = (mean * log_mean).sum((1, 2, 3)).neg_()
-    d_p = (log_mean + mean / (mean + tiny)).div_(-p.shape[1])
-    weighted = p * d_p
-    return value, weighted - p * weighted.sum(-1, keepdim=True)
+    weighted = p * log_mean.addcdiv(mean, positive)
+    return value, torch.addcmul(weighted, p, weighted.sum(-1, keepdim=True), value=-1).div_(-p.shape[1])
 
 
-def repulsion(z: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-    """rep (R,) of latents z (R, B, L) and its gradient in z; 0 for a batch of one.
+def repulsion(z: Tensor, sigma: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """rep (R,) of latents z (R, B, L), and its gradient in z times `weight` (R,); 0 for a batch of one.
 
     The diagonal is masked: added and subtracted again, it would cancel the tiny rest in float32.
     """
     batch = z.shape[1]
     if batch < 2:
         return torch.zeros_like(sigma), torch.zeros_like(z)
-    precision = sigma.square().reciprocal()[:, None, None]
-    norms = z.square().sum(-1, keepdim=True)
-    squared = torch.baddbmm(norms.transpose(1, 2), z, z.transpose(1, 2), alpha=-2).add_(norms).clamp_(min=0)
+    scaled = z / sigma[:, None, None]
+    norms = scaled.square().sum(-1, keepdim=True)
+    exponent = torch.baddbmm(norms.transpose(1, 2), scaled, scaled.transpose(1, 2), beta=-1, alpha=2).sub_(norms)
     # exp(-80) is 1e-35: what is below makes no difference, and denormal numbers cost 50 times as much.
-    kernel = squared.mul_(precision).clamp_(max=80).neg_().exp_()
+    kernel = exponent.clamp_(-80, 0).exp_()
     kernel.diagonal(dim1=1, dim2=2).zero_()
     pairs = batch * (batch - 1)
-    towards = kernel.sum(-1, keepdim=True) * z - torch.bmm(kernel, z)
-    return kernel.sum((1, 2)).div_(pairs), towards.mul_(precision).mul_(-4 / pairs)
+    row = kernel.sum(-1, keepdim=True)
+    towards = torch.baddbmm(row * scaled, kernel, scaled, alpha=-1)
+    return row.sum((1, 2)).div_(pairs), towards.mul_((weight / sigma).mul_(-4 / pairs)[:, None, None])

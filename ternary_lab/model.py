@@ -104,56 +104,62 @@ class Network:
         """Outputs (G, B, outputs) for x (G, B, inputs); differentiable once in the block and in x."""
         return _Apply.apply(self, block, x)  # type: ignore[no-untyped-call,no-any-return]
 
-    def infer(self, block: Tensor, features: Tensor) -> Tensor:
-        """Outputs (G, outputs, M) for features-first inputs (G, inputs, M), without a gradient.
-
-        Features first keeps what follows (entry probabilities, their products) contiguous in M.
-        """
-        activations = [features]
-        for layer, (weight, bias) in zip(self.layers, self.views(block), strict=True):
-            y = torch.baddbmm(bias.unsqueeze(2), weight, activations[-1])
-            if layer.skip is not None:
-                y += activations[layer.skip]
-            activations.append(y.relu_() if layer.relu else y)
-        return activations[-1]
-
 
 class Bound:
     """A network bound to a block of weights and a block for their gradient.
 
-    Forwards and backwards are written out because a step of so small a model is mostly overhead: the
-    views are made once, and each weight's gradient is written straight into its place.
+    Forwards and backwards are written out because a step of so small a model is mostly overhead: views
+    and buffers are made once, and each weight's gradient is written straight into its place. What
+    `forward` and `backward` return is overwritten by the next call for a batch of the same size.
     """
 
     def __init__(self, network: Network, block: Tensor, gradient: Tensor | None = None) -> None:
         self.network = network
-        self.weights = [(weight, bias.unsqueeze(1)) for weight, bias in network.views(block)]
+        self.weights = [(weight, weight.transpose(1, 2), bias.unsqueeze(1)) for weight, bias in network.views(block)]
         places = network.views(gradient) if gradient is not None else []
-        self.places = [(weight, bias.unsqueeze(1)) for weight, bias in places]
+        self.places = [(weight, weight.transpose(1, 2), bias.unsqueeze(1)) for weight, bias in places]
+        self._buffers: dict[tuple[str, int], list[Tensor]] = {}
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Activations of x (G, B, inputs): x, every layer's output, the network's output last."""
         activations = [x]
-        for layer, (weight, bias) in zip(self.network.layers, self.weights, strict=True):
-            y = torch.baddbmm(bias, activations[-1], weight.transpose(1, 2))
+        buffers = self._of_size("forward", x, [layer.outputs for layer in self.network.layers])
+        for layer, (_, transposed, bias), y in zip(self.network.layers, self.weights, buffers, strict=True):
+            torch.baddbmm(bias, activations[-1], transposed, out=y)
             if layer.skip is not None:
                 y += activations[layer.skip]
             activations.append(y.relu_() if layer.relu else y)
         return activations
 
+    def infer(self, features: Tensor) -> Tensor:
+        """Outputs (G, outputs, M) for features-first inputs (G, inputs, M).
+
+        Features first keeps what follows (entry probabilities, their products) contiguous in M.
+        """
+        activations = [features]
+        for layer, (weight, _, bias) in zip(self.network.layers, self.weights, strict=True):
+            y = torch.baddbmm(bias.transpose(1, 2), weight, activations[-1])
+            if layer.skip is not None:
+                y += activations[layer.skip]
+            activations.append(y.relu_() if layer.relu else y)
+        return activations[-1]
+
     def backward(self, activations: list[Tensor], gradient: Tensor, to_input: bool) -> Tensor | None:
         """Write the weights' gradients, given the output's (G, B, outputs); return the input's if wanted."""
         layers = self.network.layers
+        buffers = self._of_size("backward", gradient, [layer.inputs for layer in layers])
         waiting: dict[int, Tensor] = {}
         g = gradient
-        ones = gradient.new_ones(1, 1, 1).expand(gradient.shape[0], 1, gradient.shape[1])
+        (ones,) = self._of_size("ones", gradient, [1])
+        ones = ones.fill_(1).transpose(1, 2)
         for i in reversed(range(len(layers))):
             layer = layers[i]
             if layer.relu:
-                g = torch.ops.aten.threshold_backward(g, activations[i + 1], 0)
-            weight_place, bias_place = self.places[i]
+                place = torch.empty_like(g) if g is gradient else g
+                g = torch.ops.aten.threshold_backward.grad_input(g, activations[i + 1], 0, grad_input=place)
+            weight_place, transposed_place, bias_place = self.places[i]
             if layer.inputs < NARROW:
-                weight_place.copy_(torch.bmm(activations[i].transpose(1, 2), g).transpose(1, 2))
+                transposed_place.copy_(torch.bmm(activations[i].transpose(1, 2), g))
             else:
                 torch.bmm(g.transpose(1, 2), activations[i], out=weight_place)
             torch.bmm(ones, g, out=bias_place)
@@ -161,10 +167,19 @@ class Bound:
                 waiting[layer.skip] = g
             if i == 0 and not to_input:
                 return None
-            weight = self.weights[i][0]
-            skipped = waiting.pop(i, None)
-            g = torch.bmm(g, weight) if skipped is None else torch.baddbmm(skipped, g, weight)
+            weight, skipped = self.weights[i][0], waiting.pop(i, None)
+            if skipped is None:
+                g = torch.bmm(g, weight, out=buffers[i])
+            else:
+                g = torch.baddbmm(skipped, g, weight, out=buffers[i])
         return g
+
+    def _of_size(self, purpose: str, like: Tensor, widths: list[int]) -> list[Tensor]:
+        groups, batch = like.shape[:2]
+        key = purpose, batch
+        if key not in self._buffers:
+            self._buffers[key] = [like.new_empty(groups, batch, width) for width in widths]
+        return self._buffers[key]
 
 
 class _Apply(torch.autograd.Function):
@@ -248,9 +263,6 @@ class Architecture:
             )
         layers.append(Layer(("fc_out",), width, LOGITS))
         self.decoder_B = Network(tuple(layers))
-
-    def network(self, pathway: Pathway) -> Network:
-        return self.decoder_A if pathway == "A" else self.decoder_B
 
     @cached_property
     def parameters(self) -> int:
@@ -373,18 +385,25 @@ class DualVAE:
 
     def decode_features(self, z: Tensor, pathway: Pathway) -> Tensor:
         """Logits (R, 9, 3, M) of features-first latents (R, L, M) of one pathway, without a gradient."""
-        block = self.blocks.decoder_A if pathway == "A" else self.blocks.decoder_B
-        logits = self.architecture.network(pathway).infer(block, z)
-        return logits.view(z.shape[0], space.ENTRIES, space.VALUES, z.shape[2])
+        return self._decoders[pathway].infer(z).view(z.shape[0], space.ENTRIES, space.VALUES, z.shape[2])
+
+    @cached_property
+    def _decoders(self) -> dict[Pathway, Bound]:
+        a, b = self.architecture, self.blocks
+        return {"A": Bound(a.decoder_A, b.decoder_A), "B": Bound(a.decoder_B, b.decoder_B)}
 
     def run(self, index: int) -> DualVAE:
-        """One run alone."""
+        """One run alone, copied."""
         return DualVAE(self.architecture, self.blocks.select([index]))
+
+    def copy(self) -> DualVAE:
+        """All runs, copied."""
+        return DualVAE(self.architecture, self.blocks.select(list(range(self.runs))))
 
 
 def inject(z: Tensor, rho: Tensor | float) -> Tensor:
     """Cross-injection z̃ (2, R, B, L): (1-ρ) of the own latent and ρ of the other's, without its gradient."""
-    return z * (1 - rho) + z.detach().flip(0) * rho
+    return torch.lerp(z, z.detach().flip(0), rho)
 
 
 def statenet(blocks: Blocks, inputs: Tensor) -> Tensor:

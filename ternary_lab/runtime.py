@@ -1,4 +1,4 @@
-"""Where a computation runs, and the random numbers it reads.
+"""Where a computation runs, on which threads, and the random numbers it reads.
 
 Randomness is stateless: a stream is named by (seed, purpose, epoch) and made afresh from that name.
 So a run's numbers depend on nothing that other runs, other purposes or earlier epochs drew, a resumed
@@ -8,14 +8,18 @@ or branched run reads what an undisturbed one reads, and no generator state has 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 
 import torch
 
 from ternary_lab.errors import DeviceError
 
+K = TypeVar("K")
+T = TypeVar("T")
 Purpose = Literal["order", "noise", "validation", "coverage", "latents", "evaluation", "sample"]
 
 
@@ -50,9 +54,58 @@ def at_most_threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def helping_threads(count: int) -> ThreadPoolExecutor | None:
+    """Threads for `Tasks`, each of which computes on one CPU thread; None for none."""
+    return ThreadPoolExecutor(count, "helper", torch.set_num_threads, (1,)) if count > 0 else None
+
+
+class Tasks(Generic[K, T]):
+    """Calls that helping threads work off in their order while the caller goes on.
+
+    What a call returns must not depend on the others, nor on the thread that makes it.
+    """
+
+    def __init__(self, calls: Mapping[K, Callable[[], T]], helpers: ThreadPoolExecutor | None) -> None:
+        self._calls = calls
+        self._futures = {key: helpers.submit(call) for key, call in calls.items()} if helpers else {}
+        self._own: dict[K, T] = {}
+
+    def results(self) -> dict[K, T]:
+        """What the calls returned, in their order. The caller makes those that no helper has begun.
+
+        Raises what a call raised.
+        """
+        with at_most_threads(1):
+            for key, call in self._calls.items():
+                if key not in self._own and (key not in self._futures or self._futures[key].cancel()):
+                    self._own[key] = call()
+        return {key: self._own[key] if key in self._own else self._futures[key].result() for key in self._calls}
+
+    def cancel(self) -> None:
+        """Begin no further call."""
+        for future in self._futures.values():
+            future.cancel()
+
+
+def in_order(calls: Iterable[Callable[[], T]], device: torch.device) -> Iterator[T]:
+    """What the calls return, in their order. On a CPU they are made on all of its threads, one thread each."""
+    threads = torch.get_num_threads() if device.type == "cpu" else 1
+    if threads == 1:
+        yield from (call() for call in calls)
+        return
+    with ThreadPoolExecutor(threads, "helper", torch.set_num_threads, (1,)) as pool:
+        under_way: deque[Future[T]] = deque()
+        for call in calls:
+            under_way.append(pool.submit(call))
+            if len(under_way) > 2 * threads:
+                yield under_way.popleft().result()
+        yield from (future.result() for future in under_way)
+
+
 def stream(
-    seed: int, purpose: Purpose, epoch: int = 0, *, device: torch.device | str = "cpu"
+    seed: int, purpose: Purpose, epoch: int = 0, part: str = "", *, device: torch.device | str = "cpu"
 ) -> torch.Generator:
-    """The random stream of one run for one purpose in one epoch, at its beginning, on `device`."""
-    digest = hashlib.blake2b(f"{seed}/{purpose}/{epoch}".encode(), digest_size=7).digest()
+    """The random stream of one run for one purpose (or a part of it) in one epoch, at its beginning, on `device`."""
+    name = "/".join((str(seed), purpose, str(epoch), *([part] if part else [])))
+    digest = hashlib.blake2b(name.encode(), digest_size=7).digest()
     return torch.Generator(device=device).manual_seed(int.from_bytes(digest, "little"))

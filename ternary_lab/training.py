@@ -6,10 +6,11 @@ and controllers, so that its company changes no more than float rounding.
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -19,26 +20,29 @@ from ternary_lab import losses, space
 from ternary_lab.config import STRUCTURAL, Config, differences
 from ternary_lab.controllers import Controllers, Correction, Plan
 from ternary_lab.errors import ConfigError, TernaryLabError
-from ternary_lab.metrics.coverage import unique_operations
+from ternary_lab.measurement import Group, Measurement, Source
 from ternary_lab.metrics.entropy import batch_entropy
-from ternary_lab.metrics.information import information
-from ternary_lab.metrics.latents import chunk_size, sobol_normal
-from ternary_lab.metrics.likelihood import exact_reconstruction, negative_elbo
-from ternary_lab.model import PATHWAYS, Architecture, Blocks, Bound, DualVAE, inject, statenet
-from ternary_lab.runtime import Purpose, at_most_threads, resolve_device, stream
+from ternary_lab.model import Architecture, Blocks, Bound, DualVAE, inject, statenet
+from ternary_lab.runtime import Purpose, at_most_threads, helping_threads, resolve_device
+
+Measures = Literal["all", "coverage"]
+"""Every metric of a row, or the sampled coverage alone, which is what the original measures."""
 
 SHARED_FROM = 3
-"""Runs from which on a training step is worth several CPU threads."""
+"""Runs from which on a training step is worth several CPU threads: half of them, the others measure."""
 
 
 @dataclass(frozen=True)
 class EpochRecord:
     """One run's epoch: a row of `history.csv`.
 
-    Losses, entropies and KL are in nats, coverages and reconstruction in percent, times in seconds (of
-    the whole cohort). Loss terms, H and λ are means over the epoch's batches; λ₁₋₃ therefore mix the
-    value before and after StateNet's correction. `val_elbo` is the mean ELBO of both pathways on the
-    validation split (higher is better); `delta_*` are StateNet's outputs in (-1, 1).
+    Losses, entropies and KL are in nats, coverages and reconstruction in percent. Loss terms, H and λ are
+    means over the epoch's batches; λ₁₋₃ therefore mix the value before and after StateNet's correction.
+    `val_elbo` is the mean ELBO of both pathways on the validation split (higher is better); `delta_*` are
+    StateNet's outputs in (-1, 1).
+
+    Seconds are the whole cohort's: `seconds_train` for training and validation, beside which the epoch
+    before is measured; `seconds_eval` for what this epoch's measurement took beyond that.
     """
 
     run: str
@@ -132,7 +136,10 @@ class StepSettings:
     """(2, R, 1, 1)"""
     rho: Tensor
     """(R, 1, 1)"""
-    momentum: Tensor
+    kept: Tensor
+    """(R, 1, 1): 1 - ρ."""
+    forgetting: Tensor
+    """1 - m, of the moving averages of the gradient norms."""
     scale_low: Tensor
     scale_high: Tensor
     grad_clip: Tensor
@@ -179,6 +186,8 @@ class Cohort:
         device: torch.device,
         states: Sequence[RunState] | None = None,
         names: Sequence[str] | None = None,
+        *,
+        measures: Measures = "all",
     ) -> None:
         check_cohort(configs)
         self.configs, self.seeds, self.device = list(configs), list(seeds), device
@@ -192,7 +201,14 @@ class Cohort:
         split = space.split(data.split_seed, data.train_fraction, data.validation_fraction)
         self.x_train = space.operations(split.train).to(device)
         self.x_validation = space.operations(split.validation).to(device)
-        self._sobol: dict[int, Tensor] = {}
+        self._place = device if self.config.runtime.streams == "device" else torch.device("cpu")
+        self._source = Source(self.config.evaluation, self.x_validation, self._place)
+        self._measures = measures
+        threads = torch.get_num_threads()
+        self._threads = 1 if self.runs < SHARED_FROM else max(1, threads // 2)
+        self._helpers = helping_threads(threads - self._threads if device.type == "cpu" else 0)
+        self._unsettled: tuple[Measurement, list[int]] | None = None
+        """The measurement whose counts the controllers have not read yet, and where each run stands in it."""
 
     def _load(self, states: Sequence[RunState]) -> None:
         epochs = {(state.next_epoch, state.steps) for state in states}
@@ -213,6 +229,7 @@ class Cohort:
         self._decoder_B = Bound(self.architecture.decoder_B, self.blocks.decoder_B, self.gradients.decoder_B)
         self.controllers = [state.controllers for state in states]
         self.best = [state.best for state in states]
+        self._part_norms = torch.empty(2, 2, self.runs, device=self.device)
         self.norms = self._runs([(c.norm_A, c.norm_B) for c in self.controllers]).t().contiguous()
         self.stopped: list[str | None] = [state.stopped for state in states]
 
@@ -226,6 +243,10 @@ class Cohort:
 
     def state(self, index: int) -> RunState:
         """A copy of one run's state, on the CPU: the other runs and later epochs leave it as it is."""
+        self._settle()
+        return self._state(index)
+
+    def _state(self, index: int) -> RunState:
         cpu = torch.device("cpu")
 
         def one(blocks: Blocks) -> Blocks:
@@ -239,7 +260,10 @@ class Cohort:
 
     def keep(self, indices: Sequence[int]) -> None:
         """Go on with some of the runs only."""
-        states = [self.state(i) for i in indices]
+        states = [self._state(i) for i in indices]
+        if self._unsettled is not None:
+            measurement, places = self._unsettled
+            self._unsettled = measurement, [places[i] for i in indices]
         self.configs = [self.configs[i] for i in indices]
         self.seeds = [self.seeds[i] for i in indices]
         self.names = [self.names[i] for i in indices]
@@ -254,53 +278,94 @@ class Cohort:
 
     def streams(self, purpose: Purpose, epoch: int = 0) -> list[torch.Generator]:
         """One stream per run, on the device where this experiment draws its random numbers."""
-        place = self.device if self.config.runtime.streams == "device" else torch.device("cpu")
-        return [stream(seed, purpose, epoch, device=place) for seed in self.seeds]
+        return self._source.streams(self.seeds, purpose, epoch)
 
     def advance(self) -> list[EpochRecord]:
         """Train and measure one epoch; the records come in the order of the runs."""
+        return [record for record, _ in self.train_next().finish()]
+
+    def epochs(self) -> Iterator[Epoch]:
+        """Train every run to its end. An epoch is measured while the next is trained, and comes after it."""
+        before: Epoch | None = None
+        try:
+            while True:
+                epoch = self.train_next()
+                if before is not None:
+                    yield before
+                before = epoch
+                if not self.drop_stopped():
+                    yield epoch
+                    return
+        finally:
+            if before is not None:
+                before.measurement.cancel()
+
+    def train_next(self) -> Epoch:
+        """Train one epoch and begin to measure it."""
+        if any(map(control.reads_coverage, self.configs, self.controllers)):
+            self._settle()
         started = time.perf_counter()
         plans = [
             control.plan_epoch(c, self.epoch, state) for c, state in zip(self.configs, self.controllers, strict=True)
         ]
         figures, corrections = self.train_planned(plans)
         val_loss = self.validate(plans, corrections)
-        trained = time.perf_counter()
-        measured = self.measure()
-        counts = [measured[f"unique_ops_{pathway}"] for pathway in PATHWAYS]
-        seconds = {"seconds_train": trained - started, "seconds_eval": time.perf_counter() - trained}
         norms = self.norms.tolist()
-        records = []
+        rows = []
         for i, (plan, correction) in enumerate(zip(plans, corrections, strict=True)):
-            row: dict[str, Any] = {name: values[i] for name, values in (figures | measured).items()} | seconds
+            row: dict[str, Any] = {name: values[i] for name, values in figures.items()}
             row |= {k: v for k, v in asdict(correction).items() if k.startswith("delta_")}
             row |= {k: v for k, v in asdict(plan).items() if k not in ("lr", "lambda1", "lambda2", "lambda3")}
             row |= {"val_loss": val_loss[i], "lr_scheduled": plan.lr, "lr": correction.lr}
-            row |= {"run": self.names[i], "seed": self.seeds[i]}
-            record = EpochRecord(**{name: row[name] for name in COLUMNS})
-            _check_finite(record)
-            records.append(record)
-            ratio = counts[1][i] / counts[0][i] if counts[0][i] else None
+            row |= {"run": self.names[i], "seed": self.seeds[i], "seconds_train": time.perf_counter() - started}
+            _check_finite(row)
+            rows.append(row)
             self.controllers[i] = control.after_epoch(
-                self.controllers[i], plan, correction, (norms[0][i], norms[1][i]), ratio
+                self.controllers[i], plan, correction, (norms[0][i], norms[1][i])
             )
-            self._judge(i, record)
+        measurement = self.measurement()
+        self._unsettled = measurement, list(range(self.runs))
         self.epoch += 1
-        return records
+        for i, row in enumerate(rows):
+            self._judge(i, row, measurement)
+        return Epoch(rows, [self._state(i) for i in range(self.runs)], tuple(self.names), measurement)
+
+    def measurement(self) -> Measurement:
+        """Begin to measure the weights as they are now."""
+        groups: list[Group]
+        if self.device.type == "cpu":  # run by run, so that the activations stay in a core's cache
+            groups = [(self.model.run(i), (seed,)) for i, seed in enumerate(self.seeds)]
+        else:
+            groups = [(self.model.copy(), tuple(self.seeds))]
+        return Measurement(self._source, groups, self.epoch, self._helpers, coverage_only=self._measures == "coverage")
+
+    def _settle(self) -> None:
+        """Let the controllers know the last epoch's counts."""
+        if self._unsettled is not None:
+            measurement, places = self._unsettled
+            counts = measurement.unique_operations
+            self.controllers = [
+                control.after_counting(c, *counts[place]) for c, place in zip(self.controllers, places, strict=True)
+            ]
+            self._unsettled = None
 
     def train_planned(self, plans: Sequence[Plan]) -> tuple[dict[str, list[float]], list[Correction]]:
         """One pass over the training split, order and noise from each run's own streams: see `train_epoch`."""
-        # A few runs' products are too small to share: one thread is as fast, and waits for no other.
-        with at_most_threads(1 if self.runs < SHARED_FROM else torch.get_num_threads()):
-            return self._train_planned(plans)
+        with at_most_threads(self._threads):
+            return self.train_epoch(plans, *self._data())
 
-    def _train_planned(self, plans: Sequence[Plan]) -> tuple[dict[str, list[float]], list[Correction]]:
+    def _data(self) -> tuple[Tensor, Tensor]:
+        """The epoch's operations (R, n, 9) in their order, and its noise (2, R, n, L)."""
         order = torch.stack([
             torch.randperm(len(self.x_train), generator=g, device=g.device).to(self.device)
             for g in self.streams("order", self.epoch)
         ])
-        noise = self._normal((2, len(self.x_train), self.config.model.latent_dim), "noise").transpose(0, 1)
-        return self.train_epoch(plans, self.x_train[order], noise)
+        shape = (2, len(self.x_train), self.config.model.latent_dim)
+        noise = torch.stack([
+            torch.empty(shape, device=g.device).normal_(generator=g).to(self.device)
+            for g in self.streams("noise", self.epoch)
+        ])
+        return self.x_train[order], noise.transpose(0, 1)
 
     @torch.no_grad()
     def train_epoch(
@@ -334,7 +399,8 @@ class Cohort:
         entropy = torch.cat([batch_entropy(part) for part in torch.split(latents, 64)])
         weight, scale = torch.stack(lambdas), torch.stack(scales)
         terms = {f.name: torch.stack([getattr(t, f.name) for t in passes]) for f in fields(losses.LossTerms)}
-        loss = (weight[:, :2] * scale * terms["pathway"]).sum(1)
+        pathway = losses.LossTerms(**terms).pathway(settings.weights)
+        loss = (weight[:, :2] * scale * pathway).sum(1)
         loss += weight[:, 2] * (entropy[:, 0] - entropy[:, 1]).abs()
         per_step = {
             "train_loss": loss, "entropy_B": terms["entropy_B"], "repulsion_B": terms["repulsion_B"],
@@ -361,7 +427,8 @@ class Cohort:
             weights=weights,
             temperature=self._runs([(p.temperature_A, p.temperature_B) for p in plans]).t()[:, :, None, None],
             rho=self._runs([p.rho for p in plans])[:, None, None],
-            momentum=self._runs([p.grad_momentum for p in plans]),
+            kept=self._runs([1 - p.rho for p in plans])[:, None, None],
+            forgetting=self._runs([1 - p.grad_momentum for p in plans]),
             scale_low=self._runs([k.gradient_balance.low for k in c]),
             scale_high=self._runs([k.gradient_balance.high for k in c]),
             grad_clip=self._runs([k.optimiser.grad_clip for k in c]),
@@ -392,13 +459,15 @@ class Cohort:
             scale = torch.minimum(torch.maximum(ratio, s.scale_low), s.scale_high)
         # The gradients so far are those of L_A and L_B; λ g and the clipping are one factor per pathway.
         factor = s.weights.lambdas[:2] * scale
-        g = self.gradients
-        decoders = torch.stack([torch.linalg.vector_norm(d, dim=-1) for d in (g.decoder_A, g.decoder_B)])
-        norm = torch.hypot(torch.linalg.vector_norm(g.encoders, dim=-1), decoders) * factor
-        clip = (s.grad_clip / (torch.hypot(norm[0], norm[1]) + 1e-6)).clamp_(max=1)
+        g, parts = self.gradients, self._part_norms
+        torch.linalg.vector_norm(g.encoders, dim=-1, out=parts[0])
+        torch.linalg.vector_norm(g.decoder_A, dim=-1, out=parts[1, 0])
+        torch.linalg.vector_norm(g.decoder_B, dim=-1, out=parts[1, 1])
+        norm = torch.linalg.vector_norm(parts, dim=0).mul_(factor)
+        clip = (s.grad_clip / torch.linalg.vector_norm(norm, dim=0).add_(1e-6)).clamp_(max=1)
         self.steps += 1
         self._adamw(factor.mul_(clip).reciprocal_(), s.lr)
-        self.norms.lerp_(norm if s.raw_norms else norm * clip, 1 - s.momentum)
+        self.norms.lerp_(norm if s.raw_norms else norm * clip, s.forgetting)
         return StepRecord(scale, norm)
 
     def _differentiate(self, forward: Pass, s: StepSettings) -> None:
@@ -409,13 +478,13 @@ class Cohort:
         d_b = self._decoder_B.backward(decoded_b, logits[1], to_input=True)
         assert d_a is not None
         assert d_b is not None
-        d_z = torch.stack((d_a, d_b)).mul_(1 - s.rho)
-        d_z[1] += forward.gradients.z_B
+        d_z = torch.stack((d_a, d_b)).mul_(s.kept)
+        d_z[1].add_(forward.gradients.z_B)
         # z = μ + τ σ ε, and so ∂z/∂s = (z - μ)/2.
-        d_head = torch.cat((
-            d_z + forward.gradients.mu,
-            torch.addcmul(forward.gradients.log_variance, d_z, forward.noise, value=0.5),
-        ), -1)
+        d_head = d_z.new_empty(*d_z.shape[:-1], 2 * d_z.shape[-1])
+        d_mu, d_log_variance = d_head.chunk(2, -1)
+        torch.add(d_z, forward.gradients.mu, out=d_mu)
+        torch.addcmul(forward.gradients.log_variance, d_z, forward.noise, value=0.5, out=d_log_variance)
         self._encoders.backward(encoded, d_head.flatten(0, 1), to_input=False)
 
     def _adamw(self, divisor: Tensor, lr: Sequence[float]) -> None:
@@ -446,7 +515,10 @@ class Cohort:
     @torch.no_grad()
     def validate(self, plans: Sequence[Plan], corrections: Sequence[Correction]) -> list[float]:
         """Validation loss of every run with the epoch's β and λ: z = μ, gradient scales 1, mean over batches."""
-        s = self.settings(plans, corrections)
+        with at_most_threads(self._threads):
+            return self._validate(self.settings(plans, corrections))
+
+    def _validate(self, s: StepSettings) -> list[float]:
         totals = []
         for x in torch.split(self.x_validation, self.config.data.batch_size):
             mu, log_variance = self.model.encode(x.expand(self.runs, -1, -1))
@@ -455,80 +527,64 @@ class Cohort:
             terms, _ = losses.loss_terms(target, mu, log_variance, mu, logits, s.weights)
             entropy = batch_entropy(mu)
             lambdas = s.weights.lambdas
-            totals.append((lambdas[:2] * terms.pathway).sum(0) + lambdas[2] * (entropy[0] - entropy[1]).abs())
+            pathway = terms.pathway(s.weights)
+            totals.append((lambdas[:2] * pathway).sum(0) + lambdas[2] * (entropy[0] - entropy[1]).abs())
         values: list[float] = torch.stack(totals).mean(0).tolist()
         return values
-
-    @torch.no_grad()
-    def measure(self) -> dict[str, list[float]]:
-        """Every metric of the trained weights, one value per run."""
-        model, e = self.model, self.config.evaluation
-        measured: dict[str, Tensor] = {}
-        streams = self.streams("coverage", self.epoch)
-        for pathway in PATHWAYS:
-            unique = unique_operations(model, pathway, e.coverage_samples, e.coverage_decoding, streams)
-            measured[f"unique_ops_{pathway}"] = unique
-            measured[f"coverage_{pathway}"] = 100 * unique.double() / space.SIZE
-            info = information(model, pathway, self._latents())
-            measured[f"info_coverage_{pathway}"] = info.informative_coverage
-            measured[f"effective_coverage_{pathway}"] = info.effective_coverage
-        x = self.x_validation.expand(self.runs, -1, -1)
-        shape = (e.elbo_samples, 2, len(self.x_validation), self.config.model.latent_dim)
-        elbo = negative_elbo(model, x, self._normal(shape, "evaluation").permute(1, 2, 0, 3, 4))
-        reconstruction = exact_reconstruction(model, x)
-        for i, pathway in enumerate(PATHWAYS):
-            measured[f"neg_elbo_{pathway}"] = elbo[i]
-            measured[f"reconstruction_{pathway}"] = reconstruction[i]
-        measured["val_elbo"] = -elbo.mean(0)
-        return {name: values.tolist() for name, values in measured.items()}
-
-    def _latents(self) -> Iterator[Tensor]:
-        """Each run's own Sobol latents, the same at every epoch, in chunks (R, L, M)."""
-        for seed in self.seeds:
-            if seed not in self._sobol:
-                chunks = sobol_normal(
-                    self.config.model.latent_dim, self.config.evaluation.latents,
-                    stream(seed, "latents").initial_seed(), self.device,
-                )
-                self._sobol[seed] = torch.cat(list(chunks), 1)
-        for start in range(0, self.config.evaluation.latents, chunk_size(self.device)):
-            yield torch.stack([self._sobol[s][:, start : start + chunk_size(self.device)] for s in self.seeds])
-
-    def _normal(self, shape: tuple[int, ...], purpose: Purpose) -> Tensor:
-        """Standard normal noise (R, *shape), each run's from its own stream of this epoch."""
-        return torch.stack([
-            torch.empty(shape, device=g.device).normal_(generator=g).to(self.device)
-            for g in self.streams(purpose, self.epoch)
-        ])
 
     def _runs(self, values: Sequence[float] | Sequence[tuple[float, ...]]) -> Tensor:
         return torch.tensor(values, dtype=torch.float32, device=self.device)
 
-    def _judge(self, index: int, record: EpochRecord) -> None:
+    def _judge(self, index: int, row: Mapping[str, Any], measurement: Measurement) -> None:
         """Keep the best epoch; stop the run when it has not improved for `patience` epochs, or is complete."""
         stopping, total = self.configs[index].early_stopping, self.configs[index].training.total_epochs
-        value = metric_value(record, stopping.metric)
+        if stopping.metric == "val_loss":  # known without waiting for the rest
+            value = row["val_loss"]
+        else:
+            value = _mean_metric({name: values[index] for name, values in measurement.metrics.items()}, stopping.metric)
+        epoch = row["epoch"]
         if value < self.best[index].value:
-            self.best[index] = Best(value, record.epoch)
-        if stopping.patience and record.epoch - self.best[index].epoch >= stopping.patience:
+            self.best[index] = Best(value, epoch)
+        if stopping.patience and epoch - self.best[index].epoch >= stopping.patience:
             self.stopped[index] = (
                 f"early stop: {stopping.metric} has not improved since epoch {self.best[index].epoch}"
             )
-        elif record.epoch + 1 >= total:
+        elif epoch + 1 >= total:
             self.stopped[index] = f"complete: {total} epochs"
 
 
-def metric_value(record: EpochRecord, metric: str) -> float:
-    """The early-stopping metric of an epoch, turned so that smaller is better."""
+@dataclass(frozen=True)
+class Epoch:
+    """One trained epoch of a cohort; its measurement may still be under way."""
+
+    rows: Sequence[Mapping[str, Any]]
+    """Of each run, what training itself tells of the `EpochRecord`."""
+    states: Sequence[RunState]
+    company: tuple[str, ...]
+    """Names of the runs."""
+    measurement: Measurement
+
+    def finish(self) -> list[tuple[EpochRecord, RunState]]:
+        """Wait for the measurement: each run's record, and the state that the next epoch starts from."""
+        metrics = self.measurement.metrics
+        finished = []
+        for i, (row, state) in enumerate(zip(self.rows, self.states, strict=True)):
+            values = {**row, **{name: values[i] for name, values in metrics.items()}}
+            record = EpochRecord(**values, seconds_eval=self.measurement.waited)
+            controllers = control.after_counting(state.controllers, *self.measurement.unique_operations[i])
+            finished.append((record, replace(state, controllers=controllers)))
+        return finished
+
+
+def _mean_metric(measured: Mapping[str, float], metric: str) -> float:
+    """An early-stopping metric as the mean of both pathways, turned so that smaller is better."""
     match metric:
-        case "val_loss":
-            return record.val_loss
         case "val_elbo":
-            return -record.val_elbo
+            return -measured["val_elbo"]
         case "coverage":
-            return -(record.coverage_A + record.coverage_B) / 2
+            return -(measured["coverage_A"] + measured["coverage_B"]) / 2
         case _:
-            return -(record.info_coverage_A + record.info_coverage_B) / 2
+            return -(measured["info_coverage_A"] + measured["info_coverage_B"]) / 2
 
 
 def train(
@@ -541,10 +597,8 @@ def train(
     """
     check_seeds(seeds)
     cohort = Cohort([config] * len(seeds), seeds, resolve_device(device))
-    while True:
-        yield from cohort.advance()
-        if not cohort.drop_stopped():
-            return
+    for epoch in cohort.epochs():
+        yield from (record for record, _ in epoch.finish())
 
 
 def check_seeds(seeds: Sequence[int]) -> None:
@@ -566,12 +620,11 @@ def check_cohort(configs: Sequence[Config]) -> None:
                 raise ConfigError(f"{key} differs between runs of one cohort: train these runs apart")
 
 
-def _check_finite(record: EpochRecord) -> None:
+def _check_finite(row: Mapping[str, Any]) -> None:
     for name in ("train_loss", "val_loss", "ce_A", "ce_B", "kl_A", "kl_B"):
-        value = getattr(record, name)
-        if value != value or abs(value) == float("inf"):
+        if not math.isfinite(row[name]):
             raise TernaryLabError(
-                f"{record.run}: diverged in epoch {record.epoch}: {name} is {value}; "
+                f"{row['run']}: diverged in epoch {row['epoch']}: {name} is {row[name]}; "
                 "lower the learning rate or optimiser.grad_clip"
             )
 

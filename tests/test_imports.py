@@ -21,6 +21,7 @@ ORDER = [
     ["metrics.latents", "metrics.entropy", "metrics.likelihood"],
     ["metrics.coverage"],
     ["metrics.information"],
+    ["measurement"],
     ["training"],
     ["checkpoint"],
     ["record"],

@@ -32,21 +32,36 @@ def _close(a: Tensor, b: Tensor) -> None:
 
 def test_cross_entropy() -> None:
     logits, target = _logits(), _target()
-    log_p = torch.log_softmax(logits, -1)
-    value, gradient = losses.cross_entropy(target, log_p, log_p.exp())
-    for pathway in range(2):
-        for run in range(R):
-            expected = torch.nn.functional.cross_entropy(
+    with torch.no_grad():
+        value, p, gradient = losses.cross_entropy(target, logits)
+    _close(p, torch.softmax(logits, -1))
+    expected = torch.stack([
+        torch.stack([
+            torch.nn.functional.cross_entropy(
                 logits[pathway, run].reshape(-1, 3), target[run].argmax(-1).flatten(), reduction="sum"
             ) / B
-            _close(value[pathway, run], expected)
-    _close(gradient, torch.autograd.grad(value.sum(), logits)[0])
+            for run in range(R)
+        ])
+        for pathway in range(2)
+    ])
+    _close(value, expected)
+    _close(gradient, torch.autograd.grad(expected.sum(), logits)[0])
+
+
+def test_cross_entropy_takes_logits_of_any_size() -> None:
+    logits = torch.tensor([1e4, 0.0, -1e4]).expand(2, 1, 1, 9, 3)
+    for chosen, nats in ((0, 0.0), (1, 9e4), (2, 18e4)):
+        target = torch.nn.functional.one_hot(torch.tensor(chosen), 3).float().expand(1, 1, 9, 3)
+        value, p, gradient = losses.cross_entropy(target, logits)
+        assert value.flatten().tolist() == pytest.approx([nats] * 2)
+        assert torch.isfinite(p).all()
+        assert torch.isfinite(gradient).all()
 
 
 @pytest.mark.parametrize("per", ["sample", "dimension_mean"])
 def test_free_bits_kl(per: losses.FreeBits) -> None:
     mu, s = _latents(3), _latents(4)
-    free_bits = torch.tensor([0.0, 0.5, 0.9]).double()
+    free_bits, weight = torch.tensor([0.0, 0.5, 0.9]).double(), torch.rand(2, R).double()
     normal = torch.distributions.Normal
     kl = torch.distributions.kl_divergence(normal(mu, (0.5 * s).exp()), normal(0, 1))
     if per == "sample":
@@ -54,16 +69,16 @@ def test_free_bits_kl(per: losses.FreeBits) -> None:
     else:
         expected = torch.maximum(kl.mean(2), free_bits[:, None]).sum(-1)
     with torch.no_grad():
-        value, d_mu, d_s = losses.free_bits_kl(mu, s, free_bits, per)
+        value, d_mu, d_s = losses.free_bits_kl(mu, s, free_bits, per, weight)
     _close(value, expected)
-    expected_mu, expected_s = torch.autograd.grad(expected.sum(), (mu, s))
+    expected_mu, expected_s = torch.autograd.grad((weight * expected).sum(), (mu, s))
     _close(d_mu, expected_mu)
     _close(d_s, expected_s)
 
 
 def test_free_bits_bound_the_kl_from_below_and_stop_its_gradient() -> None:
     nothing = torch.zeros(2, 1, B, L)
-    value, d_mu, d_s = losses.free_bits_kl(nothing, nothing, torch.tensor([0.5]), "sample")
+    value, d_mu, d_s = losses.free_bits_kl(nothing, nothing, torch.tensor([0.5]), "sample", torch.ones(2, 1))
     assert value.flatten().tolist() == pytest.approx([0.5 * L] * 2)
     assert not d_mu.any()
     assert not d_s.any()
@@ -83,7 +98,8 @@ def test_mean_output_entropy() -> None:
 def test_repulsion() -> None:
     z = (_latents(5)[1].detach() * 0.3).requires_grad_()
     sigma = torch.tensor([0.5, 0.7, 1.0]).double()
-    value, gradient = losses.repulsion(z, sigma)
+    weight = torch.tensor([0.1, 1.0, 2.0]).double()
+    value, gradient = losses.repulsion(z, sigma, weight)
     for run in range(R):
         pairs = [
             torch.exp(-(z[run, i] - z[run, j]).square().sum() / sigma[run] ** 2)
@@ -93,11 +109,11 @@ def test_repulsion() -> None:
     expected = torch.stack([
         torch.exp(-(z[:, i] - z[:, j]).square().sum(-1) / sigma**2) for i in range(B) for j in range(B) if i != j
     ]).mean(0)
-    _close(gradient, torch.autograd.grad(expected.sum(), z)[0])
+    _close(gradient, torch.autograd.grad((weight * expected).sum(), z)[0])
 
 
 def test_a_batch_of_one_does_not_repel() -> None:
-    value, gradient = losses.repulsion(torch.randn(R, 1, L), torch.full((R,), 0.5))
+    value, gradient = losses.repulsion(torch.randn(R, 1, L), torch.full((R,), 0.5), torch.ones(R))
     assert not value.any()
     assert not gradient.any()
 
@@ -123,7 +139,7 @@ def test_the_gradients_are_those_of_the_pathway_losses() -> None:
 
     with torch.no_grad():
         terms, gradients = losses.loss_terms(target, mu, s, z, logits, w)
-    _close(terms.pathway, loss)
+    _close(terms.pathway(w), loss)
     _close(gradients.mu, expected[0])
     _close(gradients.log_variance, expected[1])
     _close(gradients.z_B, expected[2][1])

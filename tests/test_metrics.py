@@ -82,24 +82,23 @@ def test_operations_without_mass_are_never_drawn() -> None:
 
 @pytest.mark.parametrize("decoding", ["categorical", "argmax"])
 @pytest.mark.parametrize("pathway", PATHWAYS)
-def test_unique_operations_counts_what_a_set_counts(
+def test_drawn_operations_are_those_that_a_set_counts(
     model: DualVAE, pathway: Pathway, decoding: coverage.Decoding
 ) -> None:
     """The same draws, decoded one by one with numpy into a Python set."""
-    n = 6000  # more than a chunk of 4096
+    n = 6000  # more than a chunk
     streams = [torch.Generator().manual_seed(seed) for seed in (3, 4)]
-    counted = coverage.unique_operations(model, pathway, n, decoding, streams).tolist()
+    counted = coverage.drawn_operations(model, pathway, n, decoding, streams).sum(1).tolist()
     for run, seed in enumerate((3, 4)):
-        generator, seen = torch.Generator().manual_seed(seed), set()
-        for size in (4096, n - 4096):
-            z = torch.empty(3, size).normal_(generator=generator)
-            p = _entry_probabilities(model, run, pathway, z)
-            if decoding == "argmax":
-                classes = p.argmax(2)
-            else:
-                u = torch.empty(9, size).uniform_(generator=generator).double().numpy().T[:, :, None]
-                classes = (u > p.cumsum(2)[:, :, :2]).sum(2)
-            seen |= {tuple(row) for row in classes.tolist()}
+        generator = torch.Generator().manual_seed(seed)
+        z = torch.empty(3, n).normal_(generator=generator)
+        p = _entry_probabilities(model, run, pathway, z)
+        if decoding == "argmax":
+            classes = p.argmax(2)
+        else:
+            u = torch.empty(9, n).uniform_(generator=generator).double().numpy().T[:, :, None]
+            classes = (u > p.cumsum(2)[:, :, :2]).sum(2)
+        seen = {tuple(row) for row in classes.tolist()}
         # A draw within float rounding of a class boundary may fall either way.
         assert abs(counted[run] - len(seen)) <= 1
 
@@ -120,7 +119,7 @@ def test_best_classes_is_argmax_and_takes_the_lowest_of_equals() -> None:
 
 
 def test_class_index_is_the_operations_index() -> None:
-    assert torch.equal(coverage.class_index((space.operations().t() + 1).to(torch.uint8)), torch.arange(SIZE))
+    assert torch.equal(coverage.class_index((space.operations().t() + 1).unsqueeze(0)), torch.arange(SIZE).unsqueeze(0))
 
 
 # --- information

@@ -113,7 +113,10 @@ def _check_behaviour(history: pd.DataFrame) -> None:
     """What every seed of v5.5 shows around epoch 50."""
     h = history.set_index("epoch")
     assert h.loc[49, "train_loss"] < 2.5
-    assert 7 < h.loc[50, "train_loss"] < 22
+    # β_B meets the KL that B's code has grown without it, and falls on with it: the later B's CE reaches 0
+    # (epochs 2 to 48 were seen, in the slow reference too), the larger both are.
+    assert h.loc[50, "train_loss"] > 7
+    assert 0.003 < h.loc[50, "train_loss"] / h.loc[49, "kl_B"] < 0.009
     assert h.loc[50, "train_loss"] >= 5 * h.loc[49, "train_loss"]
     assert 5 < h.loc[51, "train_loss"] < 9
     assert (h.loc[:49, "beta_B"] == 0).all()

@@ -42,62 +42,47 @@ def draws_needed(p: Tensor, share: float = 0.99) -> float:
 
 
 def entry_classes(logits: Tensor, uniform: Tensor) -> Tensor:
-    """One categorical draw per entry: classes 0..2 (R, 9, M) from logits (R, 9, 3, M) and uniforms (R, 9, M).
+    """One categorical draw per entry: classes 0..2 (R, 9, M), float, from logits (R, 9, 3, M) and uniforms (R, 9, M).
 
-    Inverts the cumulative distribution without normalising it: class 1 or more where u Σ exceeds e^ℓ₀,
-    class 2 where it exceeds e^ℓ₀ + e^ℓ₁.
+    Inverts the cumulative distribution: class 1 or more where u > p₀, class 2 where u > p₀ + p₁.
     """
-    weights = (logits - logits.amax(2, keepdim=True)).exp_()
-    first = weights[:, :, 0]
-    second = first + weights[:, :, 1]
-    target = uniform * (second + weights[:, :, 2])
-    return (target > first).to(torch.uint8) + (target > second).to(torch.uint8)
+    first, second, _ = torch.softmax(logits, 2).unbind(2)
+    return (uniform > first).float().add_(uniform > first + second)
 
 
 def best_classes(logits: Tensor) -> Tensor:
-    """Most probable class of every entry, (R, 9, M), of logits (R, 9, 3, M); the lowest of equals.
+    """Most probable class of every entry, (R, 9, M), float, of logits (R, 9, 3, M); the lowest of equals.
 
     Two comparisons: argmax over a dimension of three is some twenty times slower on a CPU.
     """
     first, second, third = logits.unbind(2)
-    one = second > first
-    two = third > torch.maximum(first, second)
-    return (one & ~two).to(torch.uint8) + two.to(torch.uint8).mul_(2)
+    return torch.where(third > torch.maximum(first, second), 2.0, (second > first).float())
 
 
 def class_index(classes: Tensor) -> Tensor:
-    """Operation indices (..., M), int64, of classes (..., 9, M)."""
-    index = classes[..., ENTRIES - 1, :].long()
-    for k in reversed(range(ENTRIES - 1)):
-        index = index.mul_(VALUES).add_(classes[..., k, :])
-    return index
+    """Operation indices (R, M), int64, of classes (R, 9, M), float: one product, exact below 2^24."""
+    powers = VALUES ** torch.arange(ENTRIES, dtype=classes.dtype, device=classes.device)
+    return torch.matmul(powers, classes).long()
 
 
 @torch.no_grad()
-def unique_operations(
+def drawn_operations(
     model: DualVAE, pathway: Pathway, n: int, decoding: Decoding, generators: list[torch.Generator]
 ) -> Tensor:
-    """Number of distinct operations (R,), int64, among n draws z ~ N(0, I) of each run, decoded.
+    """Which operations (R, N), bool, are among n draws z ~ N(0, I) of each run, decoded.
 
-    `generators` holds one stream per run; latents and entries are drawn from it in turn, chunk by chunk.
+    `generators` holds one stream per run; all latents are drawn from it, then all entries.
     """
     runs, latent, device = model.runs, model.architecture.settings.latent_dim, model.device
+    z = torch.stack([torch.empty(latent, n, device=g.device).normal_(generator=g).to(device) for g in generators])
+    u = torch.empty(0)
+    if decoding == "categorical":
+        u = torch.stack([torch.empty(ENTRIES, n, device=g.device).uniform_(generator=g).to(device) for g in generators])
     seen = torch.zeros(runs, SIZE, dtype=torch.bool, device=device)
     step = chunk_size(device)
     for start in range(0, n, step):
-        size = min(step, n - start)
-        z = torch.stack([_drawn(g, device, latent, size, normal=True) for g in generators])
-        logits = model.decode_features(z, pathway)
-        if decoding == "argmax":
-            classes = best_classes(logits)
-        else:
-            u = torch.stack([_drawn(g, device, ENTRIES, size, normal=False) for g in generators])
-            classes = entry_classes(logits, u)
+        part = slice(start, start + step)
+        logits = model.decode_features(z[:, :, part], pathway)
+        classes = best_classes(logits) if decoding == "argmax" else entry_classes(logits, u[:, :, part])
         seen.scatter_(1, class_index(classes), True)
-    return seen.sum(1)
-
-
-def _drawn(generator: torch.Generator, device: torch.device, rows: int, columns: int, *, normal: bool) -> Tensor:
-    values = torch.empty(rows, columns, device=generator.device)
-    values = values.normal_(generator=generator) if normal else values.uniform_(generator=generator)
-    return values.to(device)
+    return seen

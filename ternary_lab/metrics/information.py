@@ -20,13 +20,16 @@ correction of Miller 1955 for a mixture); for argmax decoding the sum is the num
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+import operator
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from functools import reduce
 
 import torch
 from torch import Tensor
 
 from ternary_lab.metrics.coverage import best_classes, class_index
+from ternary_lab.metrics.latents import chunk_size
 from ternary_lab.model import DualVAE, Pathway
 from ternary_lab.space import ENTRIES, SIZE, VALUES
 
@@ -74,40 +77,65 @@ class Information:
         return self.p.amin(1).mul(SIZE)
 
 
+@dataclass(frozen=True)
+class Sums:
+    """Sums over latents from which `Information` follows; those of several parts add up. All float64."""
+
+    latents: int
+    p: Tensor
+    """(R, N): of p(x|z)."""
+    p_squared: Tensor
+    """(R, N): of p(x|z)²."""
+    noise: Tensor
+    """(R,): of H(X|z)."""
+    counts: Tensor
+    """(R, N): of the latents whose most probable operation is x."""
+
+    def __add__(self, other: Sums) -> Sums:
+        return Sums(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
+
+    def information(self) -> Information:
+        p, total = self.p / self.latents, self.latents
+        raw = -torch.xlogy(p, p).sum(1)
+        correction = (torch.where(p > 0, self.p_squared / total / p, 0).sum(1) - 1) / (2 * total)
+        frequency = self.counts / total
+        argmax = -torch.xlogy(frequency, frequency).sum(1) + ((self.counts > 0).sum(1) - 1) / (2 * total)
+        return Information(total, p, raw, raw + correction, self.noise / total, argmax)
+
+
 @torch.no_grad()
-def information(model: DualVAE, pathway: Pathway, latents: Iterable[Tensor]) -> Information:
-    """Output distribution and information of R runs, from latents in chunks (R or 1, L, M)."""
+def sums(model: DualVAE, pathway: Pathway, z: Tensor) -> Sums:
+    """The sums over latents z (R or 1, L, M) of R runs, M at most some ten thousands: they run in float32."""
     runs, device = model.runs, model.device
-    p = torch.zeros(runs, SIZE, dtype=torch.float64, device=device)
-    p_squared, counts = torch.zeros_like(p), torch.zeros_like(p)
+    z = z.expand(runs, -1, -1)
+    p = torch.zeros(runs, VALUES ** (ENTRIES - LOW), VALUES**LOW, device=device)
+    p_squared, counts = torch.zeros_like(p), torch.zeros(runs, SIZE, device=device)
     noise = torch.zeros(runs, dtype=torch.float64, device=device)
-    total = 0
-    for z in latents:
-        size = z.shape[-1]
-        total += size
-        logits = model.decode_features(z.expand(runs, -1, -1), pathway)
+    one = torch.ones(1, 1, device=device)
+    for chunk in torch.split(z, chunk_size(device), -1):
+        logits = model.decode_features(chunk, pathway)
         log_q = torch.log_softmax(logits, 2)
         q = log_q.exp()
         noise -= (q * log_q).sum((1, 2, 3))
-        u, v = outer_probabilities(q[:, :LOW]), outer_probabilities(q[:, LOW:])
-        p += torch.bmm(v, u.transpose(1, 2)).view(runs, SIZE)
-        p_squared += torch.bmm(v.square_(), u.square_().transpose(1, 2)).view(runs, SIZE)
+        entries = q.unbind(1)
+        u, v = outer_probabilities(entries[:LOW]), outer_probabilities(entries[LOW:])
+        p.baddbmm_(v, u.transpose(1, 2))
+        p_squared.baddbmm_(v.square_(), u.square_().transpose(1, 2))
         best = class_index(best_classes(logits))
-        counts.scatter_add_(1, best, torch.ones(1, 1, dtype=counts.dtype, device=device).expand_as(best))
-    p /= total
-    p_squared /= total
-    raw = -torch.xlogy(p, p).sum(1)
-    correction = (torch.where(p > 0, p_squared / p, 0).sum(1) - 1) / (2 * total)
-    frequency = counts / total
-    argmax = -torch.xlogy(frequency, frequency).sum(1) + ((counts > 0).sum(1) - 1) / (2 * total)
-    return Information(total, p, raw, raw + correction, noise / total, argmax)
+        counts.scatter_add_(1, best, one.expand_as(best))
+    return Sums(z.shape[-1], p.double().flatten(1), p_squared.double().flatten(1), noise, counts.double())
 
 
-def outer_probabilities(q: Tensor) -> Tensor:
-    """Products of entry probabilities q (R, n, 3, M) over all 3^n joint values: (R, 3^n, M), entry 0 lowest."""
-    product = q[:, 0]
-    for k in range(1, q.shape[1]):
-        product = (q[:, k].unsqueeze(2) * product.unsqueeze(1)).flatten(1, 2)
+def information(model: DualVAE, pathway: Pathway, latents: Iterable[Tensor]) -> Information:
+    """Output distribution and information of R runs, from latents in parts (R or 1, L, M)."""
+    return reduce(operator.add, (sums(model, pathway, z) for z in latents)).information()
+
+
+def outer_probabilities(entries: Sequence[Tensor]) -> Tensor:
+    """Products of n entries' probabilities, each (R, 3, M), over all 3^n joint values: (R, 3^n, M), entry 0 lowest."""
+    product, *others = entries
+    for entry in others:
+        product = (entry.unsqueeze(2) * product.unsqueeze(1)).flatten(1, 2)
     return product
 
 

@@ -1,0 +1,167 @@
+"""Every metric of an epoch's weights, measured while the next epoch is trained.
+
+The work is cut into tasks of some tens of milliseconds, which helping CPU threads take in turn, and the
+caller with them once it waits. Each task has random streams of its own, and sums are put together in
+the order of the tasks: the figures do not depend on which thread did what.
+"""
+
+from __future__ import annotations
+
+import operator
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cached_property, partial, reduce
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from ternary_lab import config, space
+from ternary_lab.metrics.coverage import drawn_operations
+from ternary_lab.metrics.information import Sums, sums
+from ternary_lab.metrics.latents import parts, sobol_normal
+from ternary_lab.metrics.likelihood import exact_reconstruction, negative_elbo
+from ternary_lab.model import PATHWAYS, DualVAE, Pathway
+from ternary_lab.runtime import Purpose, Tasks, stream
+
+T = TypeVar("T")
+Group = tuple[DualVAE, tuple[int, ...]]
+"""Weights of some runs, and the runs' seeds."""
+Key = tuple[int, Pathway, int]
+"""Group, pathway and part of a task."""
+
+
+class Source:
+    """What the measurements of a cohort read besides weights: held-out operations, latents and noise.
+
+    Args:
+        settings: how much is measured.
+        x: validation operations (V, 9), on the device of the models to come.
+        place: the device where random numbers are drawn.
+    """
+
+    def __init__(self, settings: config.Evaluation, x: Tensor, place: torch.device) -> None:
+        self.settings, self.x, self.place = settings, x, place
+        self._latents: dict[int, list[Tensor]] = {}
+
+    def streams(self, seeds: Sequence[int], purpose: Purpose, epoch: int, part: str = "") -> list[torch.Generator]:
+        """One stream per run."""
+        return [stream(seed, purpose, epoch, part, device=self.place) for seed in seeds]
+
+    def latents(self, seeds: Sequence[int], dimension: int) -> list[Tensor]:
+        """Each run's own Sobol latents, the same at every epoch, in parts (R, L, M)."""
+        for seed in seeds:
+            if seed not in self._latents:
+                name = stream(seed, "latents").initial_seed()
+                self._latents[seed] = list(sobol_normal(dimension, self.settings.latents, name, self.x.device))
+        return [torch.stack(part) for part in zip(*(self._latents[seed] for seed in seeds), strict=True)]
+
+
+class Measurement:
+    """The metrics of R runs after one epoch, in the making.
+
+    Args:
+        groups: weights as they are to be measured, which nobody may change any more, one run in each or
+            all in one.
+        helpers: threads that work beside the caller.
+        coverage_only: measure the sampled coverage and nothing else.
+    """
+
+    def __init__(
+        self, source: Source, groups: Sequence[Group], epoch: int, helpers: ThreadPoolExecutor | None, *,
+        coverage_only: bool = False,
+    ) -> None:
+        self.waited = 0.0
+        """Seconds that callers have spent on the results."""
+        draws: dict[Key, Callable[[], Tensor]] = {}
+        latents: dict[Key, Callable[[], Sums]] = {}
+        held_out: dict[int, Callable[[], tuple[Tensor, Tensor]]] = {}
+        for group, (model, seeds) in enumerate(groups):
+            for pathway in PATHWAYS:
+                for part, n in enumerate(parts(source.settings.coverage_samples)):
+                    draws[group, pathway, part] = partial(_draw, source, model, seeds, pathway, epoch, part, n)
+            if coverage_only:
+                continue
+            points = source.latents(seeds, model.architecture.settings.latent_dim)
+            for pathway in PATHWAYS:
+                for part, z in enumerate(points):
+                    latents[group, pathway, part] = partial(sums, model, pathway, z)
+            held_out[group] = partial(_held_out, source, model, seeds, epoch)
+        # The counts come first: the next epoch may have to know them.
+        self._draws = Tasks(draws, helpers)
+        self._latents = Tasks(latents, helpers)
+        self._held_out = Tasks(held_out, helpers)
+
+    @cached_property
+    def unique_operations(self) -> list[tuple[int, int]]:
+        """Number of distinct operations among the prior draws of pathways A and B, for every run."""
+        with self._waiting():
+            seen = _joined(self._draws.results(), operator.or_)
+            return list(zip(*(torch.cat(seen[pathway]).sum(1).tolist() for pathway in PATHWAYS), strict=True))
+
+    @cached_property
+    def metrics(self) -> dict[str, list[float]]:
+        """Column of `history.csv` -> one value per run, for every column that is measured after training."""
+        values: dict[str, Tensor] = {}
+        unique = torch.tensor(self.unique_operations)
+        with self._waiting():
+            information = _joined(self._latents.results(), operator.add)
+            elbo, reconstruction = (torch.cat(part, 1) for part in zip(*self._held_out.results().values(), strict=True))
+            for i, pathway in enumerate(PATHWAYS):
+                found = [part.information() for part in information[pathway]]
+                values[f"unique_ops_{pathway}"] = unique[:, i]
+                values[f"coverage_{pathway}"] = 100 * unique[:, i].double() / space.SIZE
+                values[f"info_coverage_{pathway}"] = torch.cat([part.informative_coverage for part in found])
+                values[f"effective_coverage_{pathway}"] = torch.cat([part.effective_coverage for part in found])
+                values[f"neg_elbo_{pathway}"] = elbo[i]
+                values[f"reconstruction_{pathway}"] = reconstruction[i]
+            values["val_elbo"] = -elbo.mean(0)
+            return {name: value.tolist() for name, value in values.items()}
+
+    def wait(self) -> None:
+        """Until everything is measured."""
+        with self._waiting():
+            for tasks in (self._draws, self._latents, self._held_out):
+                tasks.results()
+
+    def cancel(self) -> None:
+        """Leave undone what has not been begun."""
+        for tasks in (self._draws, self._latents, self._held_out):
+            tasks.cancel()
+
+    @contextmanager
+    def _waiting(self) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.waited += time.perf_counter() - started
+
+
+def _draw(
+    source: Source, model: DualVAE, seeds: Sequence[int], pathway: Pathway, epoch: int, part: int, n: int
+) -> Tensor:
+    streams = source.streams(seeds, "coverage", epoch, f"{pathway}{part}")
+    return drawn_operations(model, pathway, n, source.settings.coverage_decoding, streams)
+
+
+@torch.no_grad()
+def _held_out(source: Source, model: DualVAE, seeds: Sequence[int], epoch: int) -> tuple[Tensor, Tensor]:
+    """-ELBO and reconstruction, each (2, R), of the validation operations."""
+    x = source.x.expand(len(seeds), -1, -1)
+    shape = (source.settings.elbo_samples, 2, len(source.x), model.architecture.settings.latent_dim)
+    noise = torch.stack([
+        torch.empty(shape, device=g.device).normal_(generator=g).to(x.device)
+        for g in source.streams(seeds, "evaluation", epoch)
+    ])
+    return negative_elbo(model, x, noise.permute(1, 2, 0, 3, 4)), exact_reconstruction(model, x)
+
+
+def _joined(results: Mapping[Key, T], join: Callable[[T, T], T]) -> dict[Pathway, list[T]]:
+    """The parts of each group and pathway as one, in the order of groups."""
+    found: dict[tuple[Pathway, int], list[T]] = {}
+    for (group, pathway, _), result in results.items():
+        found.setdefault((pathway, group), []).append(result)
+    return {
+        pathway: [reduce(join, values) for (of, _), values in found.items() if of == pathway] for pathway in PATHWAYS
+    }
