@@ -38,6 +38,8 @@ class EpochRecord:
 
     Losses, entropies and KL are in nats, coverages and reconstruction in percent. Loss terms, H and λ are
     means over the epoch's batches; λ₁₋₃ therefore mix the value before and after StateNet's correction.
+    `loss_*` are the seven terms as they enter the training loss, with λ, gradient scale and weight: their
+    sum is `train_loss`. `grad_norm_*` are of λ g ∇L before clipping.
     `val_elbo` is the mean ELBO of both pathways on the validation split (higher is better); `delta_*` are
     StateNet's outputs in (-1, 1).
 
@@ -60,6 +62,13 @@ class EpochRecord:
     H_B: float
     entropy_B: float
     repulsion_B: float
+    loss_ce_A: float
+    loss_kl_A: float
+    loss_ce_B: float
+    loss_kl_B: float
+    loss_entropy_B: float
+    loss_repulsion_B: float
+    loss_alignment: float
     beta_A: float
     beta_B: float
     temperature_A: float
@@ -76,6 +85,8 @@ class EpochRecord:
     delta_lambda3: float
     grad_ratio: float
     grad_momentum: float
+    grad_norm_A: float
+    grad_norm_B: float
     unique_ops_A: int
     unique_ops_B: int
     coverage_A: float
@@ -382,7 +393,7 @@ class Cohort:
         settings = self.settings(plans, corrections)
         lambdas: list[Tensor] = []
         passes: list[losses.LossTerms] = []
-        scales: list[Tensor] = []
+        updates: list[StepRecord] = []
         for i, start in enumerate(range(0, n, batch)):
             part = slice(start, start + batch)
             forward = self.forward(both[:, part], target[:, part], noise[:, :, part], settings)
@@ -391,22 +402,33 @@ class Cohort:
                 corrections = self.correct(plans, forward)
                 # lr is corrected at once; λ only from the second batch on.
                 settings = replace(settings, lr=[c.lr for c in corrections])
-            scales.append(self.update(forward, settings).scale)
+            updates.append(self.update(forward, settings))
             if i == 0:
                 settings = self.settings(plans, corrections)
             passes.append(forward.terms)
             latents[i, :, :, : forward.z.shape[2]] = forward.z
         entropy = torch.cat([batch_entropy(part) for part in torch.split(latents, 64)])
-        weight, scale = torch.stack(lambdas), torch.stack(scales)
+        weights = torch.stack(lambdas)
+        norms = torch.stack([update.norm for update in updates])
         terms = {f.name: torch.stack([getattr(t, f.name) for t in passes]) for f in fields(losses.LossTerms)}
-        pathway = losses.LossTerms(**terms).pathway(settings.weights)
-        loss = (weight[:, :2] * scale * pathway).sum(1)
-        loss += weight[:, 2] * (entropy[:, 0] - entropy[:, 1]).abs()
-        per_step = {
-            "train_loss": loss, "entropy_B": terms["entropy_B"], "repulsion_B": terms["repulsion_B"],
-            "ce_A": terms["ce"][:, 0], "ce_B": terms["ce"][:, 1], "kl_A": terms["kl"][:, 0], "kl_B": terms["kl"][:, 1],
+        ce, kl, beta = terms["ce"], terms["kl"], settings.weights.beta
+        scaled = weights[:, :2] * torch.stack([update.scale for update in updates])
+        loss = {
+            "loss_ce_A": scaled[:, 0] * ce[:, 0],
+            "loss_kl_A": scaled[:, 0] * beta[0] * kl[:, 0],
+            "loss_ce_B": scaled[:, 1] * ce[:, 1],
+            "loss_kl_B": scaled[:, 1] * beta[1] * kl[:, 1],
+            "loss_entropy_B": -scaled[:, 1] * settings.weights.entropy * terms["entropy_B"],
+            "loss_repulsion_B": scaled[:, 1] * settings.weights.repulsion * terms["repulsion_B"],
+            "loss_alignment": weights[:, 2] * (entropy[:, 0] - entropy[:, 1]).abs(),
+        }
+        per_step = loss | {
+            "train_loss": torch.stack(list(loss.values())).sum(0),
+            "entropy_B": terms["entropy_B"], "repulsion_B": terms["repulsion_B"],
+            "ce_A": ce[:, 0], "ce_B": ce[:, 1], "kl_A": kl[:, 0], "kl_B": kl[:, 1],
             "H_A": entropy[:, 0], "H_B": entropy[:, 1],
-            "lambda1": weight[:, 0], "lambda2": weight[:, 1], "lambda3": weight[:, 2],
+            "lambda1": weights[:, 0], "lambda2": weights[:, 1], "lambda3": weights[:, 2],
+            "grad_norm_A": norms[:, 0], "grad_norm_B": norms[:, 1],
         }
         means = torch.stack([values.double().mean(0) for values in per_step.values()]).tolist()
         return dict(zip(per_step, means, strict=True)), corrections

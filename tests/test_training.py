@@ -71,6 +71,18 @@ def test_a_state_is_a_copy() -> None:
     assert not torch.equal(cohort.blocks.decoder_A, kept)
 
 
+def test_the_terms_of_the_loss_enter_it_with_their_weights() -> None:
+    config = _small(training__total_epochs=1, gradient_balance__enabled=False, model__use_statenet=False)
+    (row,) = train(config, [3], device="cpu")
+    parts = {name: value for name, value in asdict(row).items() if name.startswith("loss_")}
+    assert sum(parts.values()) == pytest.approx(row.train_loss, rel=1e-6)
+    assert row.loss_ce_A == pytest.approx(row.lambda1 * row.ce_A, rel=1e-5)
+    assert row.loss_kl_A == pytest.approx(row.lambda1 * row.beta_A * row.kl_A, rel=1e-5)
+    assert row.loss_kl_B == pytest.approx(row.lambda2 * row.beta_B * row.kl_B, rel=1e-5)
+    assert row.loss_entropy_B == pytest.approx(-row.lambda2 * config.loss.entropy_weight * row.entropy_B, rel=1e-5)
+    assert min(row.grad_norm_A, row.grad_norm_B) > 0
+
+
 def test_statenet_stays_at_its_initialisation() -> None:
     """No gradient reaches it: the report's 'actively modulating' controller is a random net."""
     cohort = Cohort([_small()], [5], torch.device("cpu"))

@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator, ScalarFormatter
 
+from ternary_lab.bench import floor_seconds
 from ternary_lab.errors import RunError
 from ternary_lab.figures.save import save_figure
 from ternary_lab.figures.style import GREEN, INK, PATHWAY, PURPLE, panels, style
@@ -32,7 +33,7 @@ def scaling_data(results: Results) -> pd.DataFrame:
             shares = {f"{part}_seconds": row[f"{part}_seconds"] / int(runs) for part in ("train", "eval", "epoch")}
             rows.append({
                 "device": name, "runs": int(runs), **shares, "run_epochs_per_second": row["run_epochs_per_second"],
-                "matrix_floor_seconds": result["matrix_floor_seconds"],
+                "matrix_floor_seconds": floor_seconds(result),
             })
     return pd.DataFrame(rows)
 
@@ -57,13 +58,13 @@ def scaling(results: Results, ax: Axes | Sequence[Axes] | None = None) -> Figure
             axes.xaxis.set_major_formatter(ScalarFormatter())
             axes.xaxis.set_minor_locator(NullLocator())
             axes.set_xlabel("runs trained side by side, R")
-            axes.set_ylim(0)
         left.set_ylabel("run-epochs a second")
         left.set_title("Throughput with every metric")
         left.legend(loc="lower right")
         right.set_ylabel("seconds of one run's epoch")
         right.set_title("Where the time goes")
-        right.set_ylim(0, 1.45 * float(data[["train_seconds", "eval_seconds", "epoch_seconds"]].to_numpy().max()))
+        left.set_ylim(0, 1.15 * float(data["run_epochs_per_second"].max()))
+        right.set_ylim(0, 1.6 * float(data[["train_seconds", "eval_seconds", "epoch_seconds"]].to_numpy().max()))
         right.legend(loc="upper right", ncols=1 if len(results) == 1 else 2)
     return left.figure  # type: ignore[return-value]
 
