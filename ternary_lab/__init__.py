@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ternary_lab.checkpoint import load_model as load_model
     from ternary_lab.config import Config as Config
+    from ternary_lab.config import Counterfactual as Counterfactual
     from ternary_lab.config import load_config as load_config
+    from ternary_lab.config import load_counterfactual as load_counterfactual
     from ternary_lab.errors import CheckpointError as CheckpointError
     from ternary_lab.errors import ConfigError as ConfigError
     from ternary_lab.errors import DeviceError as DeviceError
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from ternary_lab.experiment import branch as branch
     from ternary_lab.experiment import compare as compare
     from ternary_lab.experiment import run_experiment as run_experiment
+    from ternary_lab.experiment import train_counterfactuals as train_counterfactuals
     from ternary_lab.model import GaussianPosterior as GaussianPosterior
     from ternary_lab.model import TernaryVAE as TernaryVAE
     from ternary_lab.record import RunRecord as RunRecord
@@ -42,12 +45,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 _HOMES = {
     "checkpoint": ("load_model",),
-    "config": ("Config", "load_config"),
+    "config": ("Config", "Counterfactual", "load_config", "load_counterfactual"),
     "errors": (
         "CheckpointError", "ConfigError", "DeviceError", "InputError", "NotebookError", "RunError", "TernaryLabError",
     ),
     "evaluation": ("Evaluation", "evaluate"),
-    "experiment": ("Comparison", "branch", "compare", "run_experiment"),
+    "experiment": ("Comparison", "branch", "compare", "run_experiment", "train_counterfactuals"),
     "model": ("GaussianPosterior", "TernaryVAE"),
     "record": ("RunRecord", "RunSet", "load_run", "load_runs"),
     "training": ("EpochRecord", "train"),

@@ -136,6 +136,45 @@ def train(
         )
 
 
+@main.command()
+@click.argument("runs", metavar="RUNS", type=click.Path(path_type=Path))
+@click.argument("files", nargs=-1, metavar="[FILE]...", type=click.Path(path_type=Path))
+@click.option("--seeds", cls=_Seeds, default="", callback=_seed_list, metavar="SEED...", help="Default: all of RUNS.")
+@click.option("--run-dir", type=click.Path(path_type=Path), default=Path("runs/counterfactuals"), show_default=True,
+              help="Where the runs go, in a folder per file.")
+@DEVICE
+@_command
+def branch(runs: Path, files: tuple[Path, ...], seeds: list[int], run_dir: Path, device: str) -> None:
+    """Train counterfactuals of finished runs: what if β_B had not jumped?
+
+    Each FILE (default: all of configs/counterfactuals) names an epoch and the settings that change after it;
+    all of them train side by side. The runs must have a full checkpoint of that epoch.
+
+    \b
+    Examples:
+      ternary-lab branch runs/v5_5
+      ternary-lab branch runs/v5_5 configs/counterfactuals/lr_stays.yaml --seeds 42 43
+    """
+    from ternary_lab.config import load_counterfactual, shipped_counterfactuals
+
+    counterfactuals = [load_counterfactual(file) for file in files] or shipped_counterfactuals()
+    from ternary_lab.experiment import train_counterfactuals
+    from ternary_lab.record import load_runs
+
+    found = load_runs(runs)
+    chosen = [found[seed] for seed in (seeds or found)]
+    for c, trained in zip(
+        counterfactuals,
+        train_counterfactuals(chosen, counterfactuals, run_dir, device=device, progress=True).values(),
+        strict=True,
+    ):
+        last = trained.history.groupby("seed").last()
+        click.echo(
+            f"{run_dir / c.name}: {c.title}, {len(trained)} runs; informative coverage "
+            f"{last['info_coverage_A'].median():.2f} / {last['info_coverage_B'].median():.2f} % (A / B)"
+        )
+
+
 @main.command("run")
 @click.argument("notebook", type=click.Path(path_type=Path))
 @click.option("-p", "parameters", nargs=2, multiple=True, metavar="NAME VALUE", help="Set a parameter; repeatable.")

@@ -445,6 +445,33 @@ def find_config(name: str | Path) -> Path:
     raise ConfigError(f"{name}: no such file, nor a shipped configuration{_nearest(str(name), list(shipped))}")
 
 
+class Counterfactual(Section):
+    """What would have happened: a run continued after one of its epochs, or repeated from the start, otherwise set."""
+
+    name: str = Field(description="the file's name, and that of the folder of its runs")
+    title: str = Field(min_length=1, description="a few words for tables and legends")
+    after: Epoch | None = Field(None, description="the epoch whose state is taken over; none: trained from its seed")
+    set: dict[str, Any] = Field(description="dotted keys and their values")
+
+
+def load_counterfactual(path: str | Path) -> Counterfactual:
+    """A counterfactual from its YAML file. Raises ConfigError."""
+    file = Path(path)
+    data = _read_with_base(file, ())
+    try:
+        return Counterfactual.model_validate({"name": file.stem, **data})
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ConfigError(f"{file}: {where}: {first['msg']}: a counterfactual has title, after and set") from None
+
+
+def shipped_counterfactuals() -> list[Counterfactual]:
+    """Those of `configs/counterfactuals`, by name."""
+    files = (file for folder in _config_folders() for file in sorted((folder / "counterfactuals").glob("*.yaml")))
+    return [load_counterfactual(file) for file in files]
+
+
 def parse_override(text: str) -> tuple[str, Any]:
     """`key=value` of a command line, the value read as YAML. Raises ConfigError."""
     key, equals, value = text.partition("=")

@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from ternary_lab import checkpoint, config, record
 from ternary_lab.checkpoint import Checkpoint, write_atomically
-from ternary_lab.config import Config
+from ternary_lab.config import Config, Counterfactual
 from ternary_lab.errors import ConfigError, RunError
 from ternary_lab.record import CHECKPOINTS, HISTORY, LOG, PROVENANCE, RunRecord, RunSet
 from ternary_lab.runtime import resolve_device
@@ -41,10 +41,12 @@ class Planned:
     config: Config
     seed: int
     start: RunState | None = None
+    label: str = ""
+    """What tells it from the others where their directories have the same name."""
 
     @property
     def name(self) -> str:
-        return self.path.name
+        return self.label or self.path.name
 
 
 def run_experiment(
@@ -93,6 +95,51 @@ def branch(
     Raises RunError when there is no full checkpoint of that epoch, ConfigError for a bad setting or
     one that changes shapes.
     """
+    planned = _branch(run, epoch, overrides)
+    label = ",".join(f"{key}={value}" for key, value in overrides.items()) or "unchanged"
+    default = run.path / "branches" / f"epoch={epoch},{label}".replace("/", "_")[:200]
+    path = Path(run_dir) if run_dir is not None else default
+    train_runs([replace(planned, path=path)], device=device, progress=progress)
+    return RunRecord(path)
+
+
+def train_counterfactuals(
+    runs: Sequence[RunRecord],
+    counterfactuals: Sequence[Counterfactual],
+    run_dir: str | Path,
+    *,
+    device: str | torch.device = "auto",
+    progress: bool = False,
+) -> dict[str, RunSet]:
+    """Train every counterfactual of every run, those that begin at the same epoch side by side.
+
+    A run of counterfactual `name` lies in `run_dir/name/seed=…`; finished ones are not repeated. Those that
+    begin at the start take the run's configuration and seed, the others its state too (see `branch`).
+
+    Raises what `branch` raises, and ConfigError for two runs of one seed or counterfactuals of one name.
+    """
+    if not counterfactuals:
+        raise ConfigError("counterfactuals: none given: give at least one file")
+    names = [c.name for c in counterfactuals]
+    check_seeds([run.seed for run in runs])
+    if len(set(names)) < len(names):
+        raise ConfigError(f"counterfactuals: two have the name {max(names, key=names.count)}: rename one file")
+    root, planned = Path(run_dir), []
+    for c in counterfactuals:
+        for run in runs:
+            if c.after is None:
+                one = Planned(run.path, config.load_config(run.config.as_dict(), c.set), run.seed)
+            else:
+                one = _branch(run, c.after, c.set)
+            folder = f"seed={run.seed}"
+            planned.append(replace(one, path=root / c.name / folder, label=f"{c.name}/{folder}"))
+    train_runs(planned, device=device, progress=progress)
+    return {c.name: RunSet({run.seed: RunRecord(root / c.name / f"seed={run.seed}") for run in runs})
+            for c in counterfactuals}
+
+
+def _branch(run: RunRecord, epoch: int, overrides: Mapping[str, Any]) -> Planned:
+    """The plan of a branch, without a place of its own yet. Raises as `branch` does."""
     point = run.checkpoint(epoch)
     if point.state is None:
         raise RunError(f"{run.path}: the checkpoint of epoch {epoch} holds weights only: retrain the run to branch")
@@ -101,12 +148,8 @@ def branch(
         raise ConfigError("a branch cannot change data.* or model.*: train a new run instead")
     if point.epoch + 1 >= changed.training.total_epochs:
         raise ConfigError(f"training.total_epochs: must exceed {point.epoch + 1} for a branch from epoch {point.epoch}")
-    label = ",".join(f"{key}={value}" for key, value in overrides.items()) or "unchanged"
-    default = run.path / "branches" / f"epoch={epoch},{label}".replace("/", "_")[:200]
-    path = Path(run_dir) if run_dir is not None else default
     point.state.stopped = None
-    train_runs([Planned(path, changed, run.seed, point.state)], device=device, progress=progress)
-    return RunRecord(path)
+    return Planned(run.path, changed, run.seed, point.state)
 
 
 def train_runs(
@@ -119,6 +162,8 @@ def train_runs(
     """Train runs to their end in as few cohorts as they allow, resuming each from what it holds."""
     place = resolve_device(device)
     check_cohort([run.config for run in planned])
+    if len({run.name for run in planned}) < len(planned):
+        raise RunError("two of the runs have the same name: give each a directory of its own")
     for run in planned:
         _prepare(run, fresh, place)
     saved = {run.name: _saved(run) for run in planned}

@@ -1,0 +1,47 @@
+"""What the codes of both pathways look like over a set of operations: sizes, spreads, likeness."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ternary_lab.losses import gaussian_kl, one_hot
+from ternary_lab.model import DualVAE, inject
+
+
+def linear_cka(a: Tensor, b: Tensor) -> Tensor:
+    """Linear centred kernel alignment of codes a (..., n, p) and b (..., n, q): 1 for the same up to rotation.
+
+    0..1, blind to rotation and scale (Kornblith, Norouzi, Lee, Hinton 2019). nan where a code is constant.
+    """
+    a, b = (x.double() - x.double().mean(-2, keepdim=True) for x in (a, b))
+    across = (a.mT @ b).square().sum((-2, -1))
+    return across / ((a.mT @ a).square().sum((-2, -1)) * (b.mT @ b).square().sum((-2, -1))).sqrt()
+
+
+@torch.no_grad()
+def code_sizes(model: DualVAE, x: Tensor) -> dict[str, Tensor]:
+    """Of operations x (R, B, 9), each (2, R).
+
+    | name | what |
+    |---|---|
+    | kl | KL(q ‖ N(0, I)), nats, without free bits: mean over operations |
+    | norm | root mean square of ‖μ‖; √L for codes spread like the prior |
+    | sigma | mean of σ over operations and dimensions; 1 for the prior |
+    | variance_min | smallest variance of μ over the dimensions |
+    """
+    mu, log_variance = model.encode(x)
+    return {
+        "kl": gaussian_kl(mu, log_variance).sum(-1).mean(-1),
+        "norm": mu.square().sum(-1).mean(-1).sqrt(),
+        "sigma": (0.5 * log_variance).exp().mean((-2, -1)),
+        "variance_min": mu.var(2).amin(-1),
+    }
+
+
+@torch.no_grad()
+def code_cross_entropy(model: DualVAE, x: Tensor, rho: float) -> Tensor:
+    """CE (2, R), nats, of operations x (R, B, 9) decoded from z = μ, injected by ρ."""
+    mu, _ = model.encode(x)
+    log_p = torch.log_softmax(model.decode(inject(mu, rho)), -1)
+    return -(log_p * one_hot(x)).sum((2, 3, 4)) / x.shape[1]

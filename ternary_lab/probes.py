@@ -1,0 +1,87 @@
+"""What a history does not tell: measures of the weights that a run kept, a row per checkpoint.
+
+    PROBE = what           | columns
+    reconstruction         | own_{train,validation,test}_{A,B}, injected_{A,B}: percent, argmax from μ, own code (ρ = 0)
+                           | or injected with the checkpoint's ρ (over all N)
+    codes                  | ce_own_*, ce_injected_*, kl_*, norm_*, sigma_*, variance_min_*, active_*, cka
+    coverage, percent      | coverage_10000_*, coverage_50000_*, coverage_195000_*: categorical draws;
+                           | coverage_argmax_*: 50,000 decoded by argmax; union, jaccard of the 195,000 draws of A and B
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial, reduce
+
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ternary_lab import space
+from ternary_lab.checkpoint import Checkpoint
+from ternary_lab.errors import RunError
+from ternary_lab.evaluation import SAMPLES
+from ternary_lab.metrics import codes, coverage, likelihood
+from ternary_lab.model import PATHWAYS, DualVAE, Pathway
+from ternary_lab.record import RunRecord
+from ternary_lab.runtime import in_order, stream
+
+DRAWS = (10_000, 50_000, SAMPLES)
+ARGMAX_DRAWS = 50_000
+
+
+@torch.no_grad()
+def probe(model: DualVAE, rho: float, split: space.Split, seed: int = 0, epoch: int = 0) -> dict[str, float]:
+    """The columns above for one model of one run; seed and epoch name its random streams."""
+    parts = {"train": split.train, "validation": split.validation, "test": split.test}
+    everything = space.operations().to(model.device).unsqueeze(0)
+    values: dict[str, Tensor] = {
+        f"own_{name}": likelihood.exact_reconstruction(model, space.operations(part).to(model.device).unsqueeze(0))
+        for name, part in parts.items()
+    }
+    values["injected"] = likelihood.exact_reconstruction(model, everything, rho)
+    values["ce_own"] = codes.code_cross_entropy(model, everything, 0.0)
+    values["ce_injected"] = codes.code_cross_entropy(model, everything, rho)
+    values |= codes.code_sizes(model, everything)
+    values["active"] = likelihood.active_units(model, everything)
+    row = {f"{name}_{p}": float(value[i, 0]) for name, value in values.items() for i, p in enumerate(PATHWAYS)}
+    mu, _ = model.encode(everything)
+    row["cka"] = float(codes.linear_cka(mu[0, 0], mu[1, 0]))
+    return row | _coverages(model, seed, epoch)
+
+
+def _coverages(model: DualVAE, seed: int, epoch: int) -> dict[str, float]:
+    """Draws are nested: the first 10,000 are among the first 50,000, and those among all 195,000."""
+    steps = [b - a for a, b in zip((0, *DRAWS), DRAWS, strict=False)]
+    row: dict[str, float] = {}
+    seen: dict[Pathway, Tensor] = {}
+    for pathway in PATHWAYS:
+        draw = partial(coverage.drawn_operations, model, pathway)
+        name = partial(stream, seed, "evaluation", epoch, device=model.device)
+        calls = [partial(draw, n, "categorical", [name(f"{pathway}{n}")]) for n in steps]
+        argmax = partial(draw, ARGMAX_DRAWS, "argmax", [name(f"{pathway}argmax")])
+        *drawn, best = in_order([*calls, argmax], model.device)
+        found = torch.zeros(space.SIZE, dtype=torch.bool, device=model.device)
+        for n, more in zip(DRAWS, drawn, strict=True):
+            found = found | more[0]
+            row[f"coverage_{n}_{pathway}"] = 100 * found.float().mean().item()
+        row[f"coverage_argmax_{pathway}"] = 100 * best[0].float().mean().item()
+        seen[pathway] = found
+    either, both = (reduce(fold, seen.values()) for fold in (torch.logical_or, torch.logical_and))
+    row["union"] = 100 * either.float().mean().item()
+    row["jaccard"] = (both.sum() / either.sum()).item()
+    return row
+
+
+def probe_run(run: RunRecord, *, progress: bool = False) -> pd.DataFrame:
+    """A row per epoch whose weights the run kept, in order; columns seed, epoch and those of `probe`."""
+    split = space.split(run.config.data.split_seed, run.config.data.train_fraction, run.config.data.validation_fraction)
+    epochs: Iterable[int] = tqdm(run.epochs, desc=f"probe {run.name}", unit="epoch", disable=not progress)
+    rows = []
+    for epoch in epochs:
+        point: Checkpoint = run.checkpoint(epoch)
+        rows.append({"seed": run.seed, "epoch": epoch, **probe(point.model().core, point.rho, split, run.seed, epoch)})
+    if not rows:
+        raise RunError(f"{run.path}: keeps the weights of no epoch: set checkpoints.every and train it again")
+    return pd.DataFrame(rows)
