@@ -21,8 +21,8 @@ $(VENV)/.installed: pyproject.toml requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --prefer-binary $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) --constraint requirements.lock --editable '.[test]'
 	@touch $@
 
-reproduce: install ## Train v5.5, draw its figures and write the report (QUICK=1: in small)
-	$(BIN)/ternary-lab reproduce $(if $(QUICK),--quick)
+reproduce: install ## Train v5.5 and write the report (QUICK=1: in small; ALL=1: every seed and counterfactual)
+	$(BIN)/ternary-lab reproduce $(if $(QUICK),--quick) $(if $(ALL),--all)
 
 test: install ## Lint, type-check, tests and notebooks
 	$(BIN)/ruff check .

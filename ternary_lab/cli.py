@@ -137,6 +137,57 @@ def train(
 
 
 @main.command()
+@click.argument("sources", nargs=-1, required=True, metavar="RUN...")
+@AS_JSON
+@_command
+def claims(sources: tuple[str, ...], as_json: bool) -> None:
+    """Judge the claims of the v5.5 training report by runs of several seeds.
+
+    RUN is a run, a folder of runs, or a published one. Prints for every claim what is claimed, what the runs
+    show (median, range, number) and the verdict.
+
+    \b
+    Examples:
+      ternary-lab claims v5_5
+      ternary-lab claims runs/v5_5 --json
+    """
+    from ternary_lab.claims import Verdict, try_claims
+
+    judgements = try_claims(sources, progress=True)
+    if as_json:
+        click.echo(json.dumps([judgement.as_dict() for judgement in judgements], allow_nan=False))
+        return
+    for j in judgements:
+        measured = f"{j.measured:.5g}" if isinstance(j.measured, float) else str(j.measured)
+        spread = f" ({j.low:.4g} to {j.high:.4g}, n = {j.runs})" if j.low is not None and j.high is not None else ""
+        shown = "-" if j.measured is None else measured + spread
+        click.echo(f"{j.claim.id}: claimed {j.claim.claimed}; measured {shown}; {j.verdict}")
+        if j.note:
+            click.echo(f"    {j.note}")
+    counts = {verdict: sum(j.verdict is verdict for j in judgements) for verdict in Verdict}
+    click.echo(f"{len(judgements)} claims: " + ", ".join(f"{count} {verdict}" for verdict, count in counts.items()))
+
+
+@main.command()
+@click.argument("sources", nargs=-1, required=True, metavar="RUN...")
+@_command
+def probe(sources: tuple[str, ...]) -> None:
+    """Measure the weights that runs kept and write probes.csv into each: reconstruction, codes, coverage by draws.
+
+    \b
+    Example:
+      ternary-lab probe runs/v5_5
+    """
+    from ternary_lab.checkpoint import write_atomically
+    from ternary_lab.probes import probe_run
+    from ternary_lab.record import PROBES, load_runs
+
+    for run in (run for source in sources for run in load_runs(source).values()):
+        write_atomically(run.path / PROBES, probe_run(run, progress=True).to_csv(index=False).encode())
+        click.echo(f"{run.path / PROBES}")
+
+
+@main.command()
 @click.argument("runs", metavar="RUNS", type=click.Path(path_type=Path))
 @click.argument("files", nargs=-1, metavar="[FILE]...", type=click.Path(path_type=Path))
 @click.option("--seeds", cls=_Seeds, default="", callback=_seed_list, metavar="SEED...", help="Default: all of RUNS.")
@@ -272,13 +323,16 @@ def import_v55(file: Path, output: Path) -> None:
 
 @main.command()
 @click.option("--quick", is_flag=True, help="The small configuration: the same path in about a minute.")
+@click.option("--all", "everything", is_flag=True, help="Train every published run and counterfactual again (an hour).")
 @DEVICE
 @_command
-def reproduce(quick: bool, device: str) -> None:
+def reproduce(quick: bool, everything: bool, device: str) -> None:
     """Train v5.5, draw its figures and write the report: runs/, figures/ and reports/ under this directory."""
-    from ternary_lab.reproduce import reproduce as everything
+    from ternary_lab import reproduce as reproduction
 
-    for line in everything(quick=quick, device=device):
+    if quick and everything:
+        raise click.UsageError("--quick and --all exclude each other")
+    for line in reproduction.reproduce(quick=quick, device=device, everything=everything):
         click.echo(line)
 
 

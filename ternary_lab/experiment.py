@@ -303,18 +303,6 @@ class _Progress:
             print(f"{self.label}: {text}", file=sys.stderr, flush=True)
 
 
-def publish(run: RunRecord, folder: Path, epochs: Sequence[int]) -> RunRecord:
-    """Copy a run for others to read: configuration, provenance, history, and weights of some epochs and the last."""
-    wanted = {f"epoch_{epoch:04d}": epoch for epoch in epochs} | {"latest": None}
-    points = {name: run.checkpoint(epoch) for name, epoch in wanted.items()}
-    (folder / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
-    for name in (PROVENANCE, HISTORY, record.CONFIG):
-        write_atomically(folder / name, (run.path / name).read_bytes())
-    for name, point in points.items():
-        checkpoint.save(folder / CHECKPOINTS / f"{name}.safetensors", replace(point, state=None))
-    return RunRecord(folder)
-
-
 def _prepare(run: Planned, fresh: bool, device: torch.device) -> None:
     """Make the run's directory, or check that the one there is of the same run."""
     path = run.path

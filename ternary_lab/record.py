@@ -3,7 +3,8 @@
     RUN_DIR/seed=42/
         config.yaml         every setting, resolved
         provenance.json     what produced the run
-        history.csv         a row per epoch, written as it happens
+        history.csv         a row per epoch, written as it happens (published: history.csv.gz)
+        probes.csv          measures of the weights kept, where they were taken
         log.jsonl           events: started, resumed, stopped
         checkpoints/        epoch_0050, best_val_loss, latest and the one before it (safetensors)
 """
@@ -32,9 +33,11 @@ from ternary_lab.errors import RunError
 if TYPE_CHECKING:
     from ternary_lab.model import TernaryVAE
 
-CONFIG, PROVENANCE, HISTORY, LOG, CHECKPOINTS = (
-    "config.yaml", "provenance.json", "history.csv", "log.jsonl", "checkpoints",
+CONFIG, PROVENANCE, HISTORY, PROBES, LOG, CHECKPOINTS = (
+    "config.yaml", "provenance.json", "history.csv", "probes.csv", "log.jsonl", "checkpoints",
 )
+PACKED_HISTORY = "history.csv.gz"
+COUNTERFACTUALS = "counterfactuals"
 PUBLISHED = Path(__file__).parent / "published"
 """Runs that ship with the library: histories and weights."""
 
@@ -70,10 +73,20 @@ class RunRecord:
     def history(self) -> pd.DataFrame:
         """A row per epoch; the columns are those of `training.EpochRecord`."""
         path = self.path / HISTORY
+        packed = self.path / PACKED_HISTORY
         try:
-            return pd.read_csv(path)
+            return pd.read_csv(packed if packed.exists() and not path.exists() else path)
         except FileNotFoundError:
             raise RunError(f"{path}: missing: no epoch has been finished yet") from None
+        except (OSError, ValueError) as error:
+            raise RunError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
+
+    @property
+    def probes(self) -> pd.DataFrame | None:
+        """What `probes.probe_run` found, a row per epoch with weights; None where it was not kept."""
+        path = self.path / PROBES
+        try:
+            return pd.read_csv(path) if path.exists() else None
         except (OSError, ValueError) as error:
             raise RunError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
 
@@ -161,7 +174,7 @@ def load_runs(source: str | Path) -> RunSet:
 
 def published() -> list[str]:
     """Names of the runs that ship with the library, for `load_run`."""
-    return sorted(file.parent.relative_to(PUBLISHED).as_posix() for file in PUBLISHED.glob(f"*/*/{CONFIG}"))
+    return sorted(file.parent.relative_to(PUBLISHED).as_posix() for file in PUBLISHED.rglob(CONFIG))
 
 
 def _run_path(source: str | Path) -> Path:

@@ -2,6 +2,10 @@
 
     runs/<name>/            the runs                      figures/<name>/        their figures
     reports/<name>/         02_train.ipynb and 11_report.ipynb as executed, and report.html
+
+One run is trained; what takes several seeds is read from the published runs, and the report names them. With
+`everything` those and the counterfactuals are trained again, into runs/v5_5 and runs/counterfactuals, and every
+notebook on them is executed.
 """
 
 from __future__ import annotations
@@ -11,26 +15,40 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ternary_lab import notebooks
-from ternary_lab.config import load_config
+from ternary_lab.checkpoint import write_atomically
+from ternary_lab.config import load_config, shipped_counterfactuals
 from ternary_lab.errors import NotebookError
-from ternary_lab.experiment import run_experiment
+from ternary_lab.experiment import run_experiment, train_counterfactuals
+from ternary_lab.probes import probe_run
+from ternary_lab.record import COUNTERFACTUALS, PROBES, RunSet
 
 SEEDS = {"v5_5": [42], "quick": [42, 43]}
+ALL_SEEDS = list(range(42, 50))
+BRANCHED = ALL_SEEDS[:4]
+"""Seeds of the counterfactuals."""
 TRAIN, REPORT = "02_train.ipynb", "11_report.ipynb"
+SEVERAL = ("03_latent_entropy.ipynb", "04_epoch50_disruption.ipynb", "05_coverage.ipynb")
+"""Notebooks on runs of several seeds."""
+BRANCHES = Path("runs") / COUNTERFACTUALS
 
 
-def reproduce(*, quick: bool, device: str) -> Iterator[str]:
+def reproduce(*, quick: bool, device: str, everything: bool = False) -> Iterator[str]:
     """Train and report under the working directory; yields a line for each thing that was made.
 
     Started again after an interruption it goes on where it stood. Raises TernaryLabError.
     """
     name = "quick" if quick else "v5_5"
-    config, seeds, source = load_config(name), SEEDS[name], notebook_folder()
+    config, source = load_config(name), notebook_folder()
+    seeds = ALL_SEEDS if everything else SEEDS[name]
     run_dir, figures, reports = (Path(folder) / name for folder in ("runs", "figures", "reports"))
     # Trained here, where progress can be seen; the notebook finds the runs finished and shows them.
     runs = run_experiment(config, seeds, run_dir, device=device, progress=True)
     for run in runs.values():
         yield f"{run.path}: trained, {len(run.history)} epochs, {run.stopped}"
+    judges: dict[str, str] = {}
+    if everything:
+        yield from _several(runs, device)
+        judges = {"runs": _seen_from(source, run_dir), "branches": _seen_from(source, BRANCHES)}
 
     for folder in (figures, reports):
         if folder.exists() and not folder.is_dir():
@@ -44,12 +62,27 @@ def reproduce(*, quick: bool, device: str) -> Iterator[str]:
     run = runs[seeds[0]]
     report = notebooks.run_notebook(
         source / REPORT, reports / REPORT,
-        {"run": _seen_from(source, run.path), "figures_dir": _seen_from(source, figures)},
+        {"run": _seen_from(source, run.path), "figures_dir": _seen_from(source, figures), **judges},
     )
     yield f"{report}: the report, executed"
     yield f"{figures}: {len(list(figures.glob('*.pdf')))} figures as PDF, SVG and PNG, with their data"
+    for notebook in SEVERAL if everything else ():
+        known = notebooks.parameters(source / notebook)
+        given = {key: value for key, value in judges.items() if key in known}
+        yield f"{notebooks.run_notebook(source / notebook, reports / notebook, given)}: executed"
     page = notebooks.export_html(report, reports / "report.html", hide_input=True)
     yield f"{page}: the report, opens in any browser"
+
+
+def _several(runs: RunSet, device: str) -> Iterator[str]:
+    """Probes of every run, and the counterfactuals of some."""
+    for run in runs.values():
+        write_atomically(run.path / PROBES, probe_run(run, progress=True).to_csv(index=False).encode())
+        yield f"{run.path / PROBES}: measured"
+    trained = train_counterfactuals(
+        [runs[seed] for seed in BRANCHED], shipped_counterfactuals(), BRANCHES, device=device, progress=True
+    )
+    yield f"{BRANCHES}: {len(trained)} counterfactuals of {len(BRANCHED)} runs"
 
 
 def notebook_folder() -> Path:

@@ -14,15 +14,16 @@ from tqdm import tqdm
 
 from ternary_lab.config import differences
 from ternary_lab.errors import RunError
-from ternary_lab.figures.save import render, save_figure, show
+from ternary_lab.figures.report import REPORT, draw_report
+from ternary_lab.figures.save import Drawing, render, save_figure, show
 from ternary_lab.figures.space import truth_tables
 from ternary_lab.figures.style import PATHWAY, style
 from ternary_lab.figures.training import FIGURES, Recipe, disruption, epoch_entropy
 from ternary_lab.record import RunRecord, RunSet
 
 __all__ = [
-    "FIGURES", "PATHWAY", "Recipe", "disruption", "draw_all", "epoch_entropy", "render", "save_figure", "show",
-    "show_history", "style", "truth_tables",
+    "FIGURES", "PATHWAY", "REPORT", "Drawing", "Recipe", "disruption", "draw_all", "draw_report", "epoch_entropy",
+    "render", "save_figure", "show", "show_history", "style", "truth_tables",
 ]
 
 

@@ -1,19 +1,23 @@
-"""`python -m ternary_lab.figures FOLDER`: the figures of the published run of v5.5."""
+"""`python -m ternary_lab.figures FOLDER`: the figures of the published runs of v5.5 and of the report on them."""
 
 from __future__ import annotations
 
 import sys
 
+from ternary_lab.claims import collect, judge_all
+from ternary_lab.disruption import load_branches
 from ternary_lab.errors import TernaryLabError
-from ternary_lab.figures import draw_all
-from ternary_lab.record import load_run
+from ternary_lab.figures import draw_all, draw_report
+from ternary_lab.record import load_runs
 
-RUN = "v5_5/seed=42"
+RUNS = "v5_5"
 
 if __name__ == "__main__":
     try:
-        folder = sys.argv[1] if len(sys.argv) > 1 else "figures"
-        draw_all(load_run(RUN), folder, parameters={"run": RUN}, progress=sys.stderr.isatty())
+        folder, origin = sys.argv[1] if len(sys.argv) > 1 else "figures", {"runs": RUNS}
+        draw_all(load_runs(RUNS), folder, parameters=origin, progress=sys.stderr.isatty())
+        trial = collect([RUNS])
+        draw_report(trial, judge_all(trial), load_branches(), folder, parameters=origin)
     except TernaryLabError as error:
         sys.exit(f"error: {error}")
-    print(f"{folder}: figures of {RUN}")
+    print(f"{folder}: figures of {RUNS}")

@@ -14,6 +14,7 @@ import io
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,20 @@ MANIFEST = "manifest.json"
 _METADATA: dict[str, dict[str, Any]] = {
     "pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {"Software": None},
 }
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure with what it says and what it shows."""
+
+    figure: Figure
+    alt: str
+    """For those who cannot see it."""
+    data: pd.DataFrame
+
+    def show(self) -> None:
+        """Display it in a notebook."""
+        show(self.figure, self.alt)
 
 
 def save_figure(
