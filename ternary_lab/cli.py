@@ -178,13 +178,11 @@ def probe(sources: tuple[str, ...]) -> None:
     Example:
       ternary-lab probe runs/v5_5
     """
-    from ternary_lab.checkpoint import write_atomically
-    from ternary_lab.probes import probe_run
-    from ternary_lab.record import PROBES, load_runs
+    from ternary_lab.probes import write_probes
+    from ternary_lab.record import load_runs
 
     for run in (run for source in sources for run in load_runs(source).values()):
-        write_atomically(run.path / PROBES, probe_run(run, progress=True).to_csv(index=False).encode())
-        click.echo(f"{run.path / PROBES}")
+        click.echo(str(write_probes(run, progress=True)))
 
 
 @main.command()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial, reduce
+from pathlib import Path
 
 import pandas as pd
 import torch
@@ -19,12 +20,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ternary_lab import space
-from ternary_lab.checkpoint import Checkpoint
+from ternary_lab.checkpoint import Checkpoint, write_atomically
 from ternary_lab.errors import RunError
 from ternary_lab.evaluation import SAMPLES
 from ternary_lab.metrics import codes, coverage, likelihood
 from ternary_lab.model import PATHWAYS, DualVAE, Pathway
-from ternary_lab.record import RunRecord
+from ternary_lab.record import PROBES, RunRecord
 from ternary_lab.runtime import in_order, stream
 
 DRAWS = (10_000, 50_000, SAMPLES)
@@ -85,3 +86,10 @@ def probe_run(run: RunRecord, *, progress: bool = False) -> pd.DataFrame:
     if not rows:
         raise RunError(f"{run.path}: keeps the weights of no epoch: set checkpoints.every and train it again")
     return pd.DataFrame(rows)
+
+
+def write_probes(run: RunRecord, *, progress: bool = False) -> Path:
+    """Measure a run's weights and keep the rows in its directory, to seven digits. Returns the file."""
+    path = run.path / PROBES
+    write_atomically(path, probe_run(run, progress=progress).to_csv(index=False, float_format="%.7g").encode())
+    return path

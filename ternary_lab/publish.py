@@ -5,7 +5,7 @@ Of every run the configuration, provenance, history and probes; weights of some 
 
 from __future__ import annotations
 
-import gzip
+import lzma
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -33,8 +33,8 @@ def publish(run: RunRecord, folder: Path, weights: Sequence[int | str] = ()) -> 
     points = {name if isinstance(name, str) else f"epoch_{name:04d}": run.checkpoint(name) for name in weights}
     (folder / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
     write_atomically(folder / record.PROVENANCE, (run.path / record.PROVENANCE).read_bytes())
-    # No time stamp inside, so that the same run gives the same bytes.
-    write_atomically(folder / record.PACKED_HISTORY, gzip.compress((run.path / record.HISTORY).read_bytes(), mtime=0))
+    packed = lzma.compress((run.path / record.HISTORY).read_bytes(), preset=9 | lzma.PRESET_EXTREME)
+    write_atomically(folder / record.PACKED_HISTORY, packed)
     if (run.path / record.PROBES).exists():
         write_atomically(folder / record.PROBES, (run.path / record.PROBES).read_bytes())
     for name, point in points.items():

@@ -3,7 +3,7 @@
     RUN_DIR/seed=42/
         config.yaml         every setting, resolved
         provenance.json     what produced the run
-        history.csv         a row per epoch, written as it happens (published: history.csv.gz)
+        history.csv         a row per epoch, written as it happens (published: history.csv.xz)
         probes.csv          measures of the weights kept, where they were taken
         log.jsonl           events: started, resumed, stopped
         checkpoints/        epoch_0050, best_val_loss, latest and the one before it (safetensors)
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 CONFIG, PROVENANCE, HISTORY, PROBES, LOG, CHECKPOINTS = (
     "config.yaml", "provenance.json", "history.csv", "probes.csv", "log.jsonl", "checkpoints",
 )
-PACKED_HISTORY = "history.csv.gz"
+PACKED_HISTORY = "history.csv.xz"
 COUNTERFACTUALS = "counterfactuals"
 PUBLISHED = Path(__file__).parent / "published"
 """Runs that ship with the library: histories and weights."""
@@ -137,6 +137,9 @@ class RunSet(Mapping[int, RunRecord]):
             return self._runs[seed]
         except KeyError:
             raise RunError(f"no run with seed {seed}; there are {', '.join(map(str, self._runs))}") from None
+
+    def __contains__(self, seed: object) -> bool:
+        return seed in self._runs
 
     def __iter__(self) -> Iterator[int]:
         return iter(self._runs)

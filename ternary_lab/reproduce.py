@@ -15,12 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ternary_lab import notebooks
-from ternary_lab.checkpoint import write_atomically
 from ternary_lab.config import load_config, shipped_counterfactuals
 from ternary_lab.errors import NotebookError
 from ternary_lab.experiment import run_experiment, train_counterfactuals
-from ternary_lab.probes import probe_run
-from ternary_lab.record import COUNTERFACTUALS, PROBES, RunSet
+from ternary_lab.probes import write_probes
+from ternary_lab.record import COUNTERFACTUALS, RunSet
 
 SEEDS = {"v5_5": [42], "quick": [42, 43]}
 ALL_SEEDS = list(range(42, 50))
@@ -77,8 +76,7 @@ def reproduce(*, quick: bool, device: str, everything: bool = False) -> Iterator
 def _several(runs: RunSet, device: str) -> Iterator[str]:
     """Probes of every run, and the counterfactuals of some."""
     for run in runs.values():
-        write_atomically(run.path / PROBES, probe_run(run, progress=True).to_csv(index=False).encode())
-        yield f"{run.path / PROBES}: measured"
+        yield f"{write_probes(run, progress=True)}: measured"
     trained = train_counterfactuals(
         [runs[seed] for seed in BRANCHED], shipped_counterfactuals(), BRANCHES, device=device, progress=True
     )

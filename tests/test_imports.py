@@ -15,6 +15,7 @@ ROOT = Path(ternary_lab.__file__).parent
 ORDER = [
     ["errors"],
     ["space", "runtime", "schedules"],
+    ["symmetry"],
     ["config"],
     ["model", "controllers"],
     ["losses"],

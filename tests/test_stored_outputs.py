@@ -33,7 +33,10 @@ def _nbval(path: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_there_are_notebooks() -> None:
-    assert [path.stem for path in PATHS] == ["00_start_here", "02_train", "11_report"]
+    assert [path.stem for path in PATHS] == [
+        "00_start_here", "01_ternary_space", "02_train", "03_latent_entropy", "04_epoch50_disruption", "05_coverage",
+        "11_report",
+    ]
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)

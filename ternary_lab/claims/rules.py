@@ -717,8 +717,8 @@ RULES: Mapping[str, Rule] = {
     ),
     "seed-reproducible": statement(
         lambda run: abs(run.against("as_scheduled", lambda r: r.at("train_loss", 103))) if run.controls else math.nan,
-        lambda v: v == 0,
-        "Difference in loss at 103 between a run and its repetition from epoch 50 on, on one machine.",
+        lambda v: v < 0.5e-4,
+        "Difference in loss at 103 between a run and its repetition from epoch 50 on, in other company on one machine.",
     ),
     "phase-1-independent-aim": statement(
         column("cka", 40), lambda v: v < 0.1, "Linear CKA of both codes at epoch 40; independent codes have about 0.",

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
 from ternary_lab.disruption import OUTCOMES, TERMS, Branch, final_outcomes, largest_rise, loss_terms, outcomes
 from ternary_lab.figures.save import Drawing
@@ -31,14 +31,13 @@ def terms(history: pd.DataFrame, first: int = 47, last: int = 54) -> Drawing:
             above, below = above + values.clip(lower=0), below + values.clip(upper=0)
         bars.axhline(0, color=INK, linewidth=0.6)
         bars.set_title(f"terms of the training loss, nats (median, n = {n})")
-        bars.legend(loc="upper right")
+        bars.legend(loc="upper left")
         for pathway, colour in PATHWAY.items():
             groups = near.groupby("epoch")[f"grad_norm_{pathway}"]
             middle = groups.median()
             norms.plot(middle.index, middle, color=colour, marker="o", label=f"pathway {pathway}")
             norms.fill_between(middle.index, groups.min(), groups.max(), color=colour, alpha=0.22, linewidth=0)
         norms.set_yscale("log")
-        norms.yaxis.set_major_formatter(LogFormatter())
         norms.set_title(f"gradient norm before clipping (n = {n})")
         norms.legend()
         for axis in (bars, norms):
@@ -60,9 +59,9 @@ def codes(probes: pd.DataFrame) -> Drawing:
     with style():
         leak, size = panels(1, 2, 2.6)
         for name, label, colour in (
-            ("own_test_A", "A from its own code (test split)", PATHWAY["A"]),
-            ("injected_A", "A with ρ of B's code", GREEN),
-            ("own_test_B", "B from its own code (test split)", PATHWAY["B"]),
+            ("own_test_A", "A, own code (test)", PATHWAY["A"]),
+            ("injected_A", "A, with ρ of B's code", GREEN),
+            ("own_test_B", "B, own code (test)", PATHWAY["B"]),
         ):
             _band(leak, probes, name, label, colour)
         leak.set_title(f"exact reconstruction, % (median and range, n = {n})")
@@ -73,8 +72,7 @@ def codes(probes: pd.DataFrame) -> Drawing:
         ):
             _band(size, probes, name, label, colour)
         size.set_yscale("log")
-        size.set_ylim(top=3000)
-        size.yaxis.set_major_formatter(LogFormatter())
+        size.set_ylim(top=1e7)
         size.axhline(1, color=GREY, linestyle="--", linewidth=0.9, label="σ of the prior, 1")
         size.axhline(4, color=GREY, linestyle=":", linewidth=0.9, label="length of prior draws, √16")
         size.set_title("codes of B")
@@ -114,13 +112,14 @@ def trajectories(branches: Mapping[str, Branch], first: int = 35) -> Drawing:
                 axis.plot(control.index, control, color=GREY, linewidth=0.9, linestyle="--")
             axis.plot(groups.median().index, groups.median(), color=INK)
             axis.fill_between(groups.median().index, groups.min(), groups.max(), color=INK, alpha=0.2, linewidth=0)
-            axis.set_title(f"{branch.title} (n = {len(branch.runs)})")
+            axis.set_title(_mathematical(branch.title))
         for axis in axes[len(branches):]:
             axis.set_axis_off()
         for axis in axes[6:]:
             axis.set_xlabel("epoch")
         figure = _figure_of(axes[0])
-        figure.supylabel("informative coverage, %; dashed: as scheduled", fontsize=8)
+        n = min(len(branch.runs) for branch in branches.values())
+        figure.supylabel(f"informative coverage, % (median and range, n = {n}; dashed: as scheduled)", fontsize=8)
     rows = pd.concat([outcomes(b.runs.history).assign(name=n) for n, b in branches.items()], ignore_index=True)
     ends = ", ".join(
         f"{branch.title} {outcomes(branch.runs.history).query('epoch == epoch.max()')['info_coverage'].median():.3g} %"
@@ -141,11 +140,11 @@ def final(branches: Mapping[str, Branch]) -> Drawing:
             control = table.loc[table["name"] == next(iter(branches)), metric].median()
             axis.axvline(control, color=GREY, linewidth=0.9, linestyle="--")
             axis.scatter(table[metric], table["name"].map(places), s=11, color=INK, alpha=0.7, linewidth=0)
-            axis.set_title(label)
+            axis.set_title(label.replace(", ", ",\n").replace(" coverage", "\ncoverage").replace(",\n%", ", %"))
             axis.xaxis.set_major_locator(MaxNLocator(nbins=4))
             if metric in ("neg_elbo", "kl"):
                 axis.set_xscale("log")
-        axes[0].set_yticks(range(len(names)), [branches[name].title for name in names])
+        axes[0].set_yticks(range(len(names)), [_mathematical(branches[name].title) for name in names])
         axes[7].set_axis_off()
     best = table.groupby("title")["info_coverage"].median().sort_values()
     alt = (
@@ -153,6 +152,11 @@ def final(branches: Mapping[str, Branch]) -> Drawing:
         f"lowest with {best.index[0]} ({best.iloc[0]:.3g} %) and highest with {best.index[-1]} ({best.iloc[-1]:.3g} %)."
     )
     return Drawing(_figure_of(axes[0]), alt, table)
+
+
+def _mathematical(title: str) -> str:
+    """β_B with its index set as one."""
+    return title.replace("β_B", "β$_B$").replace("1e-3", "0.001")
 
 
 def _figure_of(axis: object) -> Figure:

@@ -1,16 +1,21 @@
-"""Truth tables drawn 3x3: rows are a, columns b, both in the order -1, 0, +1."""
+"""Truth tables drawn 3x3 (rows are a, columns b, both in the order -1, 0, +1), and the orbits of the space."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 
+import pandas as pd
+import torch
 from matplotlib.artist import Artist
 from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 from torch import Tensor
 
-from ternary_lab import space
-from ternary_lab.figures.style import ENTRY, INK, WIDTH, panels, style
+from ternary_lab import space, symmetry
+from ternary_lab.figures.save import Drawing
+from ternary_lab.figures.style import ENTRY, INK, PATHWAY, WIDTH, panels, style
 from ternary_lab.figures.training import Panels
 
 COLUMNS = 5
@@ -46,3 +51,42 @@ def truth_tables(tables: Mapping[str, Tensor], ax: Panels = None) -> list[Artist
             axis.spines[:].set_visible(False)
             axis.set_title(title, fontsize=7, loc="center")
     return artists
+
+
+def named_tables(operations: Mapping[str, int]) -> Drawing:
+    """The truth tables of operations given by name and index."""
+    tables = space.operations(torch.tensor(list(operations.values())))
+    artists = truth_tables(dict(zip(operations, tables, strict=True)))
+    figure = artists[0].get_figure(root=True)
+    assert isinstance(figure, Figure)
+    rows = [
+        {"name": name, "operation": index, **{f"entry_{k}": int(v) for k, v in enumerate(table)}}
+        for (name, index), table in zip(operations.items(), tables, strict=True)
+    ]
+    alt = f"Truth tables, 3 by 3, rows the first argument and columns the second, of {', '.join(operations)}."
+    return Drawing(figure, alt, pd.DataFrame(rows))
+
+
+def orbit_sizes() -> Drawing:
+    """How many orbits of each size every group of symmetries makes: a panel per group."""
+    data = pd.concat([
+        pd.DataFrame({"group": name, "size": symmetry.orbit_sizes(group).tolist()})
+        for name, group in symmetry.GROUPS.items()
+    ]).value_counts(["group", "size"], sort=False).rename("orbits").reset_index()
+    with style():
+        axes = panels(2, 3, 4.0)
+        for axis, name in zip(axes, symmetry.GROUPS, strict=True):
+            rows = data[data["group"] == name].sort_values("size")
+            axis.bar(range(len(rows)), rows["orbits"], color=PATHWAY["A"])
+            axis.set_xticks(range(len(rows)), rows["size"].astype(str), rotation=90 if len(rows) > 6 else 0)
+            axis.set_yscale("log")
+            axis.yaxis.set_major_formatter(LogFormatter())
+            axis.set_title(f"{name}\n{rows['orbits'].sum():,} orbits")
+        for axis in axes[3:]:
+            axis.set_xlabel("operations in the orbit")
+        for axis in axes[::3]:
+            axis.set_ylabel("orbits")
+    said = ", ".join(f"{name} {len(symmetry.orbit_sizes(group)):,}" for name, group in symmetry.GROUPS.items())
+    figure = axes[0].get_figure(root=True)
+    assert isinstance(figure, Figure)
+    return Drawing(figure, f"Number of orbits by size, on a log scale, a panel per group of symmetries: {said}.", data)

@@ -52,5 +52,5 @@ def verdicts(judgements: Sequence[Judgement]) -> Drawing:
     return Drawing(figure, alt, table(judgements))
 
 
-def _short(section: str, width: int = 44) -> str:
+def _short(section: str, width: int = 54) -> str:
     return section if len(section) <= width else section[: width - 1].rstrip() + "…"
