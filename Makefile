@@ -28,7 +28,8 @@ test: install ## Lint, type-check, tests and notebooks
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
-	$(BIN)/python -m pytest --nbval-lax --nbval-current-env notebooks
+	$(BIN)/python -m pytest --nbval --nbval-current-env notebooks/01_ternary_space.ipynb
+	$(BIN)/python -m pytest --nbval-lax --nbval-current-env --ignore notebooks/01_ternary_space.ipynb notebooks
 
 test-slow: install ## The tests that take minutes as well
 	$(BIN)/python -m pytest --slow $(PYTEST_ARGS)

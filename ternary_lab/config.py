@@ -288,7 +288,9 @@ class Evaluation(Section):
 
 class Checkpoints(Section):
     every: Epoch = Field(10, description="a checkpoint every so many epochs; 0 is none")
-    windows: tuple[tuple[Epoch, Epoch], ...] = Field(((45, 60),), description="epochs kept without gaps: [first, last]")
+    windows: tuple[tuple[Epoch, Epoch], ...] = Field(
+        ((39, 39), (45, 60), (69, 69)), description="epochs kept without gaps: [first, last]"
+    )
 
     def keeps(self, e: int) -> bool:
         return (self.every > 0 and e % self.every == 0) or any(a <= e <= b for a, b in self.windows)
