@@ -8,7 +8,7 @@ TORCH_INDEX ?=
 DEVICE ?= cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help install reproduce test test-slow lint lab figures bench clean notebooks
+.PHONY: help install reproduce test test-slow lint lab explore screenshot figures bench clean notebooks
 
 help: ## Show what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -36,6 +36,13 @@ test-slow: install ## The tests that take minutes as well
 
 lab: install ## Open JupyterLab on the start notebook
 	$(BIN)/jupyter lab notebooks/00_start_here.ipynb
+
+explore: install ## The latent explorer as a page, on this machine only
+	$(BIN)/voila notebooks/06_latent_explorer.ipynb --Voila.ip=127.0.0.1 --preheat_kernel=True
+
+screenshot: install ## Take figures/explorer.png of the explorer in Chromium (apt install chromium)
+	TERNARY_LAB_BROWSER=required TERNARY_LAB_SCREENSHOT=$(CURDIR)/figures/explorer.png \
+		$(BIN)/python -m pytest -q tests/test_browser.py -k voila
 
 figures: install ## Rebuild figures/ from the published runs
 	$(BIN)/python -m ternary_lab.figures figures

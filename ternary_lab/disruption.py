@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from scipy import stats
+from scipy.special import stdtrit
 
 from ternary_lab.config import Counterfactual, shipped_counterfactuals
 from ternary_lab.errors import RunError
@@ -106,7 +106,7 @@ def effects(final: pd.DataFrame, control: str = CONTROL, metrics: Sequence[str] 
         for metric in metrics:
             differences = (group.set_index("seed")[metric] - base[metric]).dropna()
             n, mean = len(differences), float(differences.mean())
-            half = float(stats.t.ppf(0.975, n - 1)) * float(differences.std()) / math.sqrt(n) if n > 1 else math.inf
+            half = float(stdtrit(n - 1, 0.975)) * float(differences.std()) / math.sqrt(n) if n > 1 else math.inf
             rows.append({
                 "name": name, "title": title, "metric": metric, "n": n, "mean": mean, "low": mean - half,
                 "high": mean + half,

@@ -15,7 +15,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,7 @@ def run_experiment(
     device: str | torch.device = "auto",
     progress: bool = False,
     fresh: bool = False,
+    stop: Callable[[], bool] | None = None,
 ) -> RunSet:
     """Train one run per seed side by side, each in its directory `run_dir/seed=…`, or go on where they stood.
 
@@ -64,6 +65,7 @@ def run_experiment(
         run_dir: default `runs/<config.name>`.
         progress: show a progress bar (a line now and then where stderr is no terminal).
         fresh: start again; what these seeds' directories held is deleted.
+        stop: asked after every epoch; True ends the call, and the same call goes on from there.
 
     Finished runs are not repeated. Raises RunError when a directory belongs to another configuration,
     holds something else, or cannot be written; ConfigError for bad seeds; DeviceError.
@@ -72,7 +74,7 @@ def run_experiment(
     root = Path(run_dir) if run_dir is not None else Path("runs") / config.name
     train_runs(
         [Planned(root / f"seed={seed}", config, seed) for seed in seeds],
-        device=device, progress=progress, fresh=fresh,
+        device=device, progress=progress, fresh=fresh, stop=stop,
     )
     return RunSet({seed: RunRecord(root / f"seed={seed}") for seed in seeds})
 
@@ -158,6 +160,7 @@ def train_runs(
     device: str | torch.device = "auto",
     progress: bool = False,
     fresh: bool = False,
+    stop: Callable[[], bool] | None = None,
 ) -> None:
     """Train runs to their end in as few cohorts as they allow, resuming each from what it holds."""
     place = resolve_device(device)
@@ -176,12 +179,18 @@ def train_runs(
         if state.stopped is None:
             groups.setdefault((state.next_epoch, company), []).append((run, state))
     for _, group in sorted(groups.items()):
-        _train_cohort([run for run, _ in group], [state for _, state in group], place, progress)
+        if _train_cohort([run for run, _ in group], [state for _, state in group], place, progress, stop):
+            return
 
 
 def _train_cohort(
-    planned: Sequence[Planned], states: Sequence[RunState], device: torch.device, progress: bool
-) -> None:
+    planned: Sequence[Planned],
+    states: Sequence[RunState],
+    device: torch.device,
+    progress: bool,
+    stop: Callable[[], bool] | None,
+) -> bool:
+    """Train one cohort to its end, or until `stop` says so: True then."""
     cohort = Cohort(
         [run.config for run in planned], [run.seed for run in planned], device, states, [run.name for run in planned]
     )
@@ -195,6 +204,9 @@ def _train_cohort(
             for row, state in finished:
                 files[row.run].commit(row, state, epoch.company, seconds)
             bar.update([row for row, _ in finished])
+            if stop is not None and stop():
+                return True
+    return False
 
 
 class _RunFiles:

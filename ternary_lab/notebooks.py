@@ -61,6 +61,8 @@ _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _SPELLING = {"int": "an int such as 3", "float": "a float such as 1e-3", "bool": "true or false"}
 _WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
 _WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+_ALERT = 'role="alert"'
+"""What marks an error that a widget shows in words."""
 
 
 # Parameters
@@ -369,16 +371,24 @@ def _outputs(notebook: NotebookNode) -> Iterator[tuple[str, NotebookNode]]:
     for number, cell in _code_cells(notebook):
         for output in cell.outputs:
             yield f"code cell {number}", output
-    widgets = notebook.metadata.get("widgets", {}).get(_WIDGET_STATE, {}).get("state", {})
-    for widget in widgets.values():
-        for output in widget.get("state", {}).get("outputs", []):
+    for state in _widget_states(notebook):
+        for output in state.get("outputs", []):
             yield "a widget's output", output
+
+
+def _widget_states(notebook: NotebookNode) -> Iterator[NotebookNode]:
+    widgets = notebook.metadata.get("widgets", {}).get(_WIDGET_STATE, {}).get("state", {})
+    yield from (widget.get("state", {}) for widget in widgets.values())
 
 
 def _errors(notebook: NotebookNode) -> Iterator[str]:
     for place, output in _outputs(notebook):
         if output.output_type == "error":
             yield f"{place}: {_first_line(f'{output.ename}: {output.evalue}').rstrip(': ')}"
+    for state in _widget_states(notebook):
+        said = str(state.get("value", ""))
+        if _ALERT in said:
+            yield f"a widget's message: {_first_line(re.sub('<[^>]*>', '', said))}"
 
 
 # Running
@@ -415,6 +425,7 @@ def run_notebook(
     failure = _execute(path, output, checked, bar, Path(cwd) if cwd else path.parent)
     executed = _read(output)
     problem = next(_errors(executed), None) or (failure and f"code cell {_stopped_at(executed)}: {failure}")
+    _keep_stills(executed)
     executed.metadata.papermill.update(
         input_path=path.name, output_path=output.name, exception=problem is not None
     )
@@ -424,6 +435,16 @@ def run_notebook(
     if say:
         print(f"{path.name}: finished in {time.perf_counter() - started:.1f} s, {output}", file=sys.stderr)
     return output
+
+
+def _keep_stills(executed: NotebookNode) -> None:
+    """Leave of a widget that has a still picture the picture: a reader without its kernel sees nothing else."""
+    views = [output.data for _, output in _outputs(executed) if _WIDGET_VIEW in output.get("data", {})]
+    for data in views:
+        if "text/html" in data:
+            del data[_WIDGET_VIEW]
+    if views and not any(_WIDGET_VIEW in data for data in views):
+        executed.metadata.pop("widgets", None)
 
 
 def _execute(path: Path, output: Path, values: Mapping[str, Value], bar: bool, cwd: Path) -> str | None:

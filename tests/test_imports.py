@@ -21,12 +21,14 @@ ORDER = [
     ["losses"],
     ["metrics.latents", "metrics.entropy", "metrics.likelihood"],
     ["metrics.coverage"],
-    ["metrics.information"],
+    ["metrics.information", "metrics.paths"],
+    ["metrics.confusion"],
     ["measurement"],
     ["training"],
     ["checkpoint"],
     ["record"],
-    ["experiment", "evaluation"],
+    ["experiment", "evaluation", "projection"],
+    ["atlas"],
 ]
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
 

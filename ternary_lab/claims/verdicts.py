@@ -13,7 +13,7 @@ from enum import StrEnum
 from statistics import mean, median, stdev
 from typing import Any
 
-from scipy import stats
+from scipy.special import stdtrit
 
 from ternary_lab.claims.evidence import Run, Trial
 from ternary_lab.claims.ledger import Claim, Contradiction, Ledger, Value
@@ -68,7 +68,7 @@ class Interval:
         n, centre = len(self.values), mean(self.values)
         if n < 2:
             return -math.inf, math.inf
-        half = float(stats.t.ppf(0.975, n - 1)) * stdev(self.values) * math.sqrt(1 + 1 / n)
+        half = float(stdtrit(n - 1, 0.975)) * stdev(self.values) * math.sqrt(1 + 1 / n)
         return centre - half, centre + half
 
     def holds(self, value: float, half_digit: float = 0.0) -> bool:

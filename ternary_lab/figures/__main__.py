@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sys
 
+from ternary_lab.atlas import Atlas
 from ternary_lab.claims import collect, judge_all
 from ternary_lab.disruption import load_branches
 from ternary_lab.errors import TernaryLabError
 from ternary_lab.figures import draw_all, draw_report
-from ternary_lab.record import load_runs
+from ternary_lab.figures.morph import morph
+from ternary_lab.figures.save import save_files
+from ternary_lab.record import load_run, load_runs
 
-RUNS = "v5_5"
+RUNS, EXPLORED = "v5_5", "v5_5/seed=42"
 
 if __name__ == "__main__":
     try:
@@ -18,6 +21,11 @@ if __name__ == "__main__":
         draw_all(load_runs(RUNS), folder, parameters=origin, progress=sys.stderr.isatty())
         trial = collect([RUNS])
         draw_report(trial, judge_all(trial), load_branches(), folder, parameters=origin)
+        run = load_run(EXPLORED)
+        animation, alt = morph(Atlas(run))
+        save_files(
+            folder, "epoch50", {"epoch50.gif": animation}, alt, "ternary_lab.figures", {"run": EXPLORED}, [run.seed]
+        )
     except TernaryLabError as error:
         sys.exit(f"error: {error}")
     print(f"{folder}: figures of {RUNS}")

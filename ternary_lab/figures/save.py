@@ -66,17 +66,30 @@ def save_figure(
 
     Returns the four files. Raises RunError naming the file that cannot be written, or a manifest that cannot be read.
     """
+    with style():  # laid out once, not once a format
+        fig.draw_without_rendering()
+        fig.set_layout_engine("none")
+    contents = {f"{name}.{kind}": render(fig, kind) for kind in _METADATA}
+    contents[f"{name}.csv"] = data.to_csv(index=False, lineterminator="\n").encode()
+    return save_files(folder, name, contents, alt, notebook, parameters, seeds)
+
+
+def save_files(
+    folder: str | Path,
+    name: str,
+    contents: Mapping[str, bytes],
+    alt: str,
+    notebook: str,
+    parameters: Mapping[str, Any],
+    seeds: Sequence[int],
+) -> list[Path]:
+    """Write the files of one figure, by their names, and enter them in the folder's manifest; see `save_figure`."""
     folder = Path(folder)
     manifest = _read_manifest(folder / MANIFEST)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"{folder}: cannot be made: {error.strerror}: choose another folder for figures") from None
-    with style():  # laid out once, not once a format
-        fig.draw_without_rendering()
-        fig.set_layout_engine("none")
-    contents = {f"{name}.{kind}": render(fig, kind) for kind in _METADATA}
-    contents[f"{name}.csv"] = data.to_csv(index=False, lineterminator="\n").encode()
     for file, content in contents.items():
         write_atomically(folder / file, content)
     manifest[name] = {
@@ -101,16 +114,17 @@ def render(fig: Figure, kind: str = "png", *, dpi: float | None = None) -> bytes
     return buffer.getvalue()
 
 
+def image(fig: Figure, alt: str, *, dpi: float = 130) -> str:
+    """The figure as an HTML image with its alternative text."""
+    picture = base64.b64encode(render(fig, dpi=dpi)).decode()
+    return f'<img alt="{html.escape(alt)}" style="max-width: 100%" src="data:image/png;base64,{picture}">'
+
+
 def show(fig: Figure, alt: str, *, dpi: float = 130) -> None:
     """Display a figure in a notebook with its alternative text, and close it."""
     from IPython.display import HTML, display
 
-    picture = base64.b64encode(render(fig, dpi=dpi)).decode()
-    display(  # type: ignore[no-untyped-call]
-        HTML(  # type: ignore[no-untyped-call]
-            f'<img alt="{html.escape(alt)}" style="max-width: 100%" src="data:image/png;base64,{picture}">'
-        )
-    )
+    display(HTML(image(fig, alt, dpi=dpi)))  # type: ignore[no-untyped-call]
     if pyplot := sys.modules.get("matplotlib.pyplot"):
         pyplot.close(fig)
 

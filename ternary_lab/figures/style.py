@@ -13,6 +13,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter, NullFormatter
 
 from ternary_lab.errors import InputError
 
@@ -61,3 +62,18 @@ def panels(
     if len(given) != rows * columns:
         raise InputError(f"ax: this figure needs {rows * columns} axes, got {len(given)}")
     return given
+
+
+def fixed(figure: Figure, **margins: float) -> None:
+    """Margins (`Figure.subplots_adjust`) instead of a layout fitted to the labels, which takes longer than the drawing.
+
+    For figures drawn again at every move of a slider.
+    """
+    figure.set_layout_engine(None)
+    figure.subplots_adjust(**margins)
+
+
+def plain(axis: Axes) -> None:
+    """Label the powers of ten of a logarithmic y axis as numbers: typesetting exponents takes longer than drawing."""
+    axis.yaxis.set_major_formatter(LogFormatter())
+    axis.yaxis.set_minor_formatter(NullFormatter())

@@ -1,0 +1,513 @@
+"""The explorer's parts in the kernel: what they show, what they say when something is wrong, how fast, how much memory.
+
+What a browser makes of them is in `test_browser.py`.
+"""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import ipywidgets
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from small import SMALL
+
+from ternary_lab import load_config, load_model, run_experiment, space
+from ternary_lab.errors import InputError, RunError
+from ternary_lab.figures.save import render
+from ternary_lab.model import PATHWAYS
+from ternary_lab.record import PUBLISHED
+from ternary_lab.widgets import (
+    Dashboard,
+    DecoderDesk,
+    Explorer,
+    Holes,
+    Inspector,
+    Map,
+    PathFinder,
+    ScheduleDesigner,
+    Timeline,
+    View,
+    watch,
+)
+from ternary_lab.widgets.inspector import hamming_neighbours
+from ternary_lab.widgets.map import FRAME
+from ternary_lab.widgets.part import NAMES, Latest, Part, operation_index, operation_name
+
+RUN = "v5_5/seed=42"
+KLEENE_AND, KLEENE_OR = 15633, 19569
+ALONE = (Map, Inspector, Timeline, DecoderDesk, PathFinder, Holes)
+
+
+@pytest.fixture(scope="module")
+def explorer() -> Explorer:
+    explorer = Explorer(RUN)
+    for title in ("Decoder desk", "Path", "Holes", "Schedule designer"):
+        explorer.part(title)
+    return explorer
+
+
+@pytest.fixture(autouse=True)
+def at_rest(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Every test begins with nothing chosen at the last epoch, and nothing on its way."""
+    yield
+    if "explorer" in request.fixturenames:
+        explorer: Explorer = request.getfixturevalue("explorer")
+        settle(explorer)
+        explorer.view.set_trait("selection", ())
+        explorer.view.epoch, explorer.view.pathway = 100, "B"
+        explorer.tabs.selected_index = 0
+        settle(explorer)
+
+
+def parts(explorer: Explorer) -> list[Part]:
+    return [explorer, explorer.map, explorer.inspector, explorer.timeline, *explorer._made.values()]
+
+
+def settle(explorer: Explorer) -> None:
+    for part in parts(explorer):
+        part.settle()
+
+
+def descendants(widget: Any) -> Iterator[Any]:
+    yield widget
+    for child in getattr(widget, "children", ()):
+        yield from descendants(child)
+
+
+def until(condition: Callable[[], object], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+# Operations as people write them
+
+
+@given(st.integers(0, space.SIZE - 1))
+def test_an_operation_is_found_by_index_by_its_shown_name_and_by_its_entries(index: int) -> None:
+    for text in (str(index), f"{index:,}", operation_name(index)):
+        assert operation_index(text) == index
+    table = space.operations(torch.tensor(index)).int().tolist()
+    assert operation_index(" ".join("-0+"[value + 1] for value in table)) == index or table == [0] * 9
+
+
+@pytest.mark.parametrize("index", NAMES)
+def test_an_operation_is_found_by_its_name(index: int) -> None:
+    assert operation_index(NAMES[index].upper()) == index
+
+
+@given(st.text())
+def test_what_is_no_operation_is_refused_with_what_was_typed(text: str) -> None:
+    try:
+        assert 0 <= operation_index(text) < space.SIZE
+    except InputError as error:
+        assert repr(text) in str(error)  # noqa: PT017
+
+
+@pytest.mark.parametrize("text", ["", "19683", "-1", "1e3", "٣", "+0-000-0", "9" * 400, "<b>"])
+def test_these_are_no_operations(text: str) -> None:
+    with pytest.raises(InputError, match="give a name"):
+        operation_index(text)
+
+
+def test_hamming_neighbours_differ_in_one_entry() -> None:
+    for index in (0, 77, KLEENE_AND, space.SIZE - 1):
+        tables = space.operations(torch.tensor(hamming_neighbours(index)))
+        assert len({tuple(t.tolist()) for t in tables}) == 18
+        assert bool(((tables != space.operations(torch.tensor(index))).sum(1) == 1).all())
+
+
+# Every part
+
+
+@pytest.mark.parametrize("kind", ALONE, ids=lambda kind: kind.__name__)
+def test_a_part_stands_alone(kind: Callable[[str], Part]) -> None:
+    part = kind(RUN)
+    part.settle()
+    assert part.alert.value == ""
+    bundle = part._repr_mimebundle_()
+    assert "application/vnd.jupyter.widget-view+json" in bundle
+    assert bundle["text/html"].startswith(("<img alt=", "<p>"))
+
+
+def test_every_control_says_what_it_is(explorer: Explorer) -> None:
+    """A control without a description has no name for a screen reader."""
+    controls = [
+        widget for part in (*parts(explorer), Dashboard("nowhere")) for widget in descendants(part)
+        if isinstance(widget, ipywidgets.widgets.widget_description.DescriptionWidget | ipywidgets.Button)
+        and not isinstance(widget, ipywidgets.HTML)
+    ]
+    assert len(controls) > 40
+    assert [type(control).__name__ for control in controls if not control.description] == []
+
+
+def test_what_is_chosen_in_one_part_is_shown_in_all(explorer: Explorer) -> None:
+    explorer.map.pick.value = "product"
+    index = operation_index("product")
+    assert explorer.view.selection == (index,)
+    assert list(explorer.map.scatter.widget.selection) == [index]
+    assert "product" in explorer.inspector.text.value
+    explorer.map.scatter.widget.selection = [5, 3, 4]
+    assert explorer.view.selection == (3, 4, 5)
+    assert "3 operations chosen" in explorer.inspector.text.value
+    explorer.map.clear.click()
+    assert "No operation chosen" in explorer.inspector.text.value
+
+
+def test_the_epoch_moves_map_slider_cursor_and_inspector(explorer: Explorer) -> None:
+    explorer.view.selection = (KLEENE_AND,)
+    cursor = explorer.timeline.cursor.value
+    explorer.timeline.slider.value = 49
+    assert explorer.view.epoch == 49
+    assert explorer.timeline.cursor.value != cursor
+    until(lambda: "epoch 49" in explorer.map.legend.value)
+    plane = explorer.view.atlas.plane(49, "B", "pca")
+    sent = torch.tensor(explorer.map.scatter.widget.points)[:, 0].float()
+    # Sent from -1 to 1 across the frame.
+    torch.testing.assert_close(FRAME * sent, plane.points[:, 0], atol=1e-3, rtol=1e-3)
+    explorer.view.epoch = 43  # no weights: the nearest there are
+    assert explorer.timeline.slider.value == 45
+
+
+def test_the_pathway_turns_the_map(explorer: Explorer) -> None:
+    explorer.map.pathway.value = "A"
+    assert explorer.view.pathway == "A"
+    until(lambda: "pathway A" in explorer.map.legend.value)
+
+
+def test_colours_that_take_a_moment_follow(explorer: Explorer) -> None:
+    explorer.map.colour.value = "log p A"
+    until(lambda: "ln p(x), decoder A" in explorer.map.legend.value)
+    assert explorer.map.status.value == ""
+    explorer.map.colour.value = "zeros"
+    until(lambda: "number of zeros" in explorer.map.legend.value)
+
+
+def test_the_inspector_shows_the_figures_of_the_snapshot(explorer: Explorer) -> None:
+    explorer.view.selection = (KLEENE_AND,)
+    settle(explorer)
+    snapshot, text = explorer.view.snapshot, explorer.inspector.text.value
+    for pathway in PATHWAYS:
+        p = space.SIZE * float(snapshot.log_probability(pathway)[KLEENE_AND].exp())
+        assert f"{p:.3g}" in text
+    assert "min (Kleene and)" in text
+    assert "commutative" in text
+    assert "train split" in text
+
+
+# The desk
+
+
+def test_an_operation_on_the_desk_is_decoded_exactly_in_both_modes(explorer: Explorer) -> None:
+    desk = explorer.part("Decoder desk")
+    assert isinstance(desk, DecoderDesk)
+    for mode in ("principal", "raw"):
+        desk.mode.value = mode
+        desk.pick.value = ""
+        desk.pick.value = str(KLEENE_OR)
+        torch.testing.assert_close(desk.latent, explorer.view.snapshot.mu[1, KLEENE_OR])
+        assert "max (Kleene or)" in desk.decoded.value
+    desk.reset.click()
+    assert float(desk.latent.norm()) == 0
+    desk.random.click()
+    assert float(desk.latent.norm()) > 1
+
+
+@pytest.mark.parametrize("mode", ["principal", "raw"])
+def test_a_slider_moves_the_latent_along_its_direction_only(explorer: Explorer, mode: str) -> None:
+    desk = explorer.part("Decoder desk")
+    assert isinstance(desk, DecoderDesk)
+    desk.mode.value = mode
+    desk.random.click()
+    before = desk.latent
+    shown = desk.decoded.value
+    desk.sliders.children[2].value = 1.5 if desk.sliders.children[2].value < 0 else -1.5
+    step = desk.latent - before
+    direction = desk._directions[2]
+    torch.testing.assert_close(step, torch.dot(step, direction) * direction, atol=1e-5, rtol=1e-4)
+    assert abs(float(desk._coordinates()[2])) == pytest.approx(1.5, abs=1e-4)
+    assert desk.decoded.value != shown
+
+
+def test_the_number_of_sliders_follows_the_mode(explorer: Explorer) -> None:
+    desk = explorer.part("Decoder desk")
+    assert isinstance(desk, DecoderDesk)
+    for mode, count in (("principal", 8), ("raw", 16), ("principal", 8)):
+        desk.mode.value = mode
+        assert sum(slider.layout.display != "none" for slider in desk.sliders.children) == count
+
+
+# Path and holes
+
+
+def test_a_path_between_names_and_between_the_chosen(explorer: Explorer) -> None:
+    path = explorer.part("Path")
+    assert isinstance(path, PathFinder)
+    explorer.tabs.selected_index = 1
+    for name, walk in path.walks().items():
+        assert f"{name} path: {len(walk.changes)} changes" in path.text.value
+    explorer.view.selection = (5, 800)
+    path.chosen.click()
+    assert (path.start.operation, path.end.operation) == (5, 800)
+    path.swap.click()
+    assert (path.start.operation, path.end.operation) == (800, 5)
+    path.start.value = "nonsense"
+    assert "nonsense" in path.alert.value
+    path.start.value = "7"
+    assert path.alert.value == ""
+
+
+def test_holes_are_the_least_probable(explorer: Explorer) -> None:
+    holes = explorer.part("Holes")
+    assert isinstance(holes, Holes)
+    explorer.tabs.selected_index = 2
+    settle(explorer)
+    log_p = explorer.view.snapshot.log_probability("B")
+    listed = [index for _, index in holes.rarest.options]
+    assert listed == log_p.argsort()[: len(listed)].tolist()
+    holes.rarest.value = listed[3]
+    assert explorer.view.selection == (listed[3],)
+    assert "is given as" in holes.text.value
+
+
+def test_what_is_out_of_sight_is_brought_up_to_date_when_it_is_shown(explorer: Explorer) -> None:
+    path = explorer.part("Path")
+    assert isinstance(path, PathFinder)
+    explorer.tabs.selected_index = 1
+    before = path.curve.value
+    explorer.tabs.selected_index = 0
+    explorer.view.epoch = 50
+    assert path.curve.value == before
+    explorer.tabs.selected_index = 1
+    assert path.curve.value != before
+
+
+# Errors
+
+
+def test_a_missing_run_is_named_with_the_way_out() -> None:
+    explorer = Explorer("no/such/run")
+    assert "no/such/run" in explorer.alert.value
+    assert "v5_5/seed=42" in explorer.alert.value
+    explorer.source.value = RUN
+    assert explorer.alert.value == ""
+    assert explorer.view.epoch == 100
+
+
+def test_a_damaged_checkpoint_is_named_on_the_page(tmp_path: Path) -> None:
+    run = tmp_path / "seed=42"
+    shutil.copytree(PUBLISHED / RUN, run)
+    explorer = Explorer(run)
+    assert explorer.alert.value == ""
+    (run / "checkpoints" / "epoch_0050.safetensors").write_bytes(b"rotten")
+    explorer.timeline.slider.value = 50
+    assert "epoch_0050.safetensors" in explorer.map.alert.value
+    explorer.timeline.slider.value = 51
+    assert explorer.map.alert.value == ""
+    (run / "config.yaml").write_text("nonsense: [")
+    assert "config.yaml" in Explorer(run).alert.value
+
+
+def test_an_unexpected_error_is_on_the_page_and_in_the_log(
+    explorer: Explorer, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken() -> None:
+        raise KeyError("<gone>")
+
+    explorer.map.guard(broken)()
+    assert "KeyError: &#x27;&lt;gone&gt;&#x27;" in explorer.map.alert.value
+    assert 'role="alert"' in explorer.map.alert.value
+    assert "Traceback" in caplog.text
+    explorer.map.guard(lambda: None)()
+    assert explorer.map.alert.value == ""
+
+
+def test_slow_work_that_is_overtaken_is_not_shown() -> None:
+    part, worker, gate = Part(), Latest(), threading.Event()
+    shown: list[str] = []
+    worker.submit(part, "first", lambda: gate.wait(30) and "first", shown.append)
+    for name in ("second", "third"):
+        worker.submit(part, name, lambda name=name: name, shown.append)  # type: ignore[misc]
+    gate.set()
+    worker.idle.wait(30)
+    assert shown == ["third"]
+    assert part.status.value == ""
+
+
+def test_an_error_in_slow_work_is_on_the_page() -> None:
+    part = Part()
+    part.later("x", "working", lambda: 1 / 0, print)
+    part.settle()
+    assert "ZeroDivisionError" in part.alert.value
+    assert part.status.value == ""
+
+
+# Speed and memory
+
+
+def seconds(action: Callable[[int], object], times: int = 9) -> float:
+    taken = []
+    for i in range(times):
+        started = time.perf_counter()
+        action(i)
+        taken.append(time.perf_counter() - started)
+    return statistics.median(taken)
+
+
+def test_a_slider_is_decoded_within_100_milliseconds_and_an_epoch_within_300(explorer: Explorer) -> None:
+    desk, epochs = explorer.part("Decoder desk"), explorer.view.atlas.epochs
+    assert isinstance(desk, DecoderDesk)
+    slider = seconds(lambda i: setattr(desk.sliders.children[0], "value", 0.1 * i - 0.4))
+    fresh = View.of(RUN)
+    first = seconds(lambda i: fresh.atlas[epochs[i]].reconstructed)
+    again = seconds(lambda i: setattr(explorer.view, "epoch", epochs[i]))
+    print(f"slider {1000 * slider:.0f} ms, epoch {1000 * again:.0f} ms, reading weights {1000 * first:.0f} ms more")
+    assert slider < 0.1
+    assert again + first < 0.3
+
+
+def test_memory_stays_flat_over_500_interactions_and_no_figure_is_left(explorer: Explorer) -> None:
+    desk, epochs = explorer.part("Decoder desk"), explorer.view.atlas.epochs
+    assert isinstance(desk, DecoderDesk)
+
+    def interact(i: int) -> None:
+        explorer.view.epoch = epochs[i % len(epochs)]
+        explorer.view.selection = tuple(range(i % 40, i % 40 + 1 + i % 3))
+        desk.sliders.children[i % 8].value = (i % 60) / 10 - 3
+        explorer.tabs.selected_index = i % 4 if i % 10 == 0 else 0
+
+    for i in range(400):  # until every epoch has been seen behind every tab, and is kept
+        interact(i)
+    settle(explorer)
+    widgets, memory = len(_all_widgets()), _resident()
+    for i in range(500):
+        interact(i)
+    settle(explorer)
+    assert len(_all_widgets()) == widgets
+    grown = _resident() - memory
+    print(f"{grown / 2**20:.1f} MiB more after 500 interactions")
+    assert grown < 16 * 2**20
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    assert pyplot is None or pyplot.get_fignums() == []
+
+
+def _all_widgets() -> list[object]:
+    from ipywidgets.widgets import widget
+
+    return list(widget._instances)
+
+
+def _resident() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * 4096
+
+
+# Live
+
+
+def test_a_dashboard_waits_for_a_run_follows_it_and_ends_with_it(tmp_path: Path) -> None:
+    dashboard = watch(tmp_path / "runs", seconds=0.25)
+    until(lambda: "runs" in dashboard.alert.value)
+    run_experiment(SMALL, [1, 2], tmp_path / "runs", device="cpu")
+    assert dashboard._thread is not None
+    dashboard._thread.join(30)
+    assert not dashboard._thread.is_alive()
+    assert dashboard.alert.value == ""
+    assert dashboard.progress.value == dashboard.progress.max == SMALL.training.total_epochs
+    assert "seed=2: 3 epochs" in dashboard.line.value
+    assert "seed 2, epoch 2" in dashboard.curves.value
+    again = Dashboard(tmp_path / "runs")
+    until(lambda: again.line.value == dashboard.line.value)
+
+
+def test_a_dashboard_can_be_ended_and_begun_again(tmp_path: Path) -> None:
+    dashboard = watch(tmp_path / "nothing", seconds=0.25)
+    dashboard.stop.click()
+    assert dashboard._thread is not None
+    dashboard._thread.join(10)
+    assert not dashboard._thread.is_alive()
+    with pytest.raises(RunError, match="at least"):
+        watch(tmp_path, seconds=0.1)
+
+
+# The designer
+
+
+@pytest.mark.parametrize("mode", ["lagged_after_warmup", "linear_warmup", "jump", "constant", "off"])
+def test_the_designer_previews_every_mode(mode: str, tmp_path: Path) -> None:
+    designer = ScheduleDesigner(folder=tmp_path)
+    before = designer.preview.value
+    designer.mode.value, designer.warmup.value, designer.end.value = mode, 30, 0.25
+    assert designer.alert.value == ""
+    assert designer.config.beta.B.mode == mode
+    assert designer.preview.value != before
+    expected = {"lagged_after_warmup": 0.0, "linear_warmup": 0.25 * 29 / 30, "jump": 0.0, "constant": 0.25, "off": 0.0}
+    assert designer.config.betas(29)[1] == pytest.approx(expected[mode])
+
+
+def test_an_untouched_designer_describes_v55(tmp_path: Path) -> None:
+    designer = ScheduleDesigner(folder=tmp_path)
+    ours, v55 = designer.config, load_config("v5_5")
+    for epoch in range(120):
+        assert ours.betas(epoch) == v55.betas(epoch)
+        assert ours.temperatures(epoch) == v55.temperatures(epoch)
+        assert ours.lr(epoch) == pytest.approx(v55.lr(epoch), rel=3e-3)
+
+
+def test_a_training_is_stopped_kept_and_gone_on_with_to_the_same_bits(tmp_path: Path) -> None:
+    designer = ScheduleDesigner(SMALL, folder=tmp_path / "designed")
+    designer.epochs.value, designer.seeds.value = 30, 2
+    config = designer.config
+    designer.train.click()
+    assert designer.train.disabled
+    until(lambda: designer.dashboard is not None)
+    designer.stop.click()
+    designer.wait()
+    assert not designer.train.disabled
+    assert "kept in" in designer.status.value
+    assert designer.alert.value == ""
+    run_dir = designer.run_dir
+    for _ in range(40):
+        designer.train.click()
+        designer.wait()
+        if "finished" in designer.status.value:
+            break
+    whole = run_experiment(config, [42, 43], tmp_path / "whole", device="cpu")
+    for seed, run in whole.items():
+        ours = run_dir / f"seed={seed}" / "checkpoints" / "latest.safetensors"
+        theirs = run.path / "checkpoints" / "latest.safetensors"
+        a, b = (load_model(path).core.blocks for path in (ours, theirs))
+        assert all(torch.equal(x, y) for x, y in zip(vars(a).values(), vars(b).values(), strict=True))
+
+
+def test_a_training_that_cannot_be_kept_says_so(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    designer = ScheduleDesigner(SMALL, folder=tmp_path / "file")
+    designer.train.click()
+    designer.wait()
+    assert "file" in designer.alert.value
+    assert not designer.train.disabled
+
+
+def test_pictures_are_whole(explorer: Explorer) -> None:
+    """Where there is no browser each part has a figure that can be drawn, or nothing to show."""
+    explorer.view.selection = (KLEENE_AND, KLEENE_OR)
+    drawn = 0
+    for part in parts(explorer):
+        still = part.picture()
+        if still is not None:
+            assert render(still[0], "png")
+            assert len(still[1]) > 40
+            drawn += 1
+    assert drawn >= 5
