@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ternary_lab.errors import CheckpointError as CheckpointError
     from ternary_lab.errors import ConfigError as ConfigError
     from ternary_lab.errors import DeviceError as DeviceError
+    from ternary_lab.errors import DivergenceError as DivergenceError
     from ternary_lab.errors import InputError as InputError
     from ternary_lab.errors import NotebookError as NotebookError
     from ternary_lab.errors import RunError as RunError
@@ -47,7 +48,8 @@ _HOMES = {
     "checkpoint": ("load_model",),
     "config": ("Config", "Counterfactual", "load_config", "load_counterfactual"),
     "errors": (
-        "CheckpointError", "ConfigError", "DeviceError", "InputError", "NotebookError", "RunError", "TernaryLabError",
+        "CheckpointError", "ConfigError", "DeviceError", "DivergenceError", "InputError", "NotebookError", "RunError",
+        "TernaryLabError",
     ),
     "evaluation": ("Evaluation", "evaluate"),
     "experiment": ("Comparison", "branch", "compare", "run_experiment", "train_counterfactuals"),

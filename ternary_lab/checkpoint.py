@@ -27,6 +27,7 @@ from torch import Tensor
 from ternary_lab.config import Config, from_yaml
 from ternary_lab.controllers import Controllers
 from ternary_lab.errors import CheckpointError, RunError
+from ternary_lab.integrity import DOCUMENT, REMEDY, digest
 from ternary_lab.model import Architecture, Blocks, TernaryVAE
 from ternary_lab.training import Best, RunState
 
@@ -81,8 +82,9 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
             "stopped": state.stopped,
         },
     }
-    metadata = {FORMAT: json.dumps(header, allow_nan=False)}
-    data = save_tensors({k: v.detach().clone().contiguous() for k, v in tensors.items()}, metadata)
+    tensors = {k: v.detach().clone().contiguous() for k, v in tensors.items()}
+    header[DOCUMENT] = digest(tensors, header)
+    data = save_tensors(tensors, {FORMAT: json.dumps(header, allow_nan=False)})
     write_atomically(path, data)
 
 
@@ -95,6 +97,7 @@ def load(path: Path) -> Checkpoint:
     try:
         tensors = load_tensors(data)
         header = json.loads(metadata[FORMAT])
+        ours = header.pop(DOCUMENT, None)
         config = from_yaml(header["config"], f"{path}: its configuration")
         architecture = Architecture(config.model)
         if 4 * architecture.parameters > len(data):
@@ -115,6 +118,8 @@ def load(path: Path) -> Checkpoint:
                 best=Best(math.inf if best["value"] is None else best["value"], best["epoch"]),
                 stopped=saved["stopped"],
             )
+        if ours is not None and ours != digest(tensors, header):
+            raise CheckpointError(f"{path}: damaged checkpoint: its checksum differs: {REMEDY}")
         return Checkpoint(
             config, header["seed"], int(header["epoch"]), float(header["rho"]), blocks, state, tuple(header["cohort"])
         )

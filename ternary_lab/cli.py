@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from ternary_lab.errors import TernaryLabError
+from ternary_lab.errors import DivergenceError, TernaryLabError
 
 DEVICE = click.option(
     "--device", default="auto", show_default=True, help="auto, cpu or cuda; auto takes a GPU where there is one."
@@ -124,6 +124,8 @@ def train(
     from ternary_lab.experiment import run_experiment
 
     runs = run_experiment(settings, seeds, run_dir, device=device, progress=True, fresh=fresh)
+    if lost := [f"{run.path} {run.stopped}" for run in runs.values() if (run.stopped or "").startswith("diverged")]:
+        raise DivergenceError("; ".join(lost))
     rows = [run.history.iloc[-1].to_dict() for run in runs.values()]
     if as_json:
         click.echo(json.dumps([{"path": str(run.path), **row} for run, row in zip(runs.values(), rows, strict=True)]))
@@ -301,6 +303,34 @@ def evaluate(
         click.echo(json.dumps(header | result.as_dict()))
     else:
         click.echo(evaluation.describe(result, evaluation.default_title(source, point.epoch, point.seed)))
+
+
+@main.command()
+@click.argument("sources", nargs=-1, required=True, metavar="RUN...")
+@AS_JSON
+@_command
+def verify(sources: tuple[str, ...], as_json: bool) -> None:
+    """Check every file of runs by its checksum, and compute the last epoch's metrics again.
+
+    A RUN is a run's directory, one with several runs, or a published one. Exit status 1 when anything differs.
+
+    \b
+    Examples:
+      ternary-lab verify runs/v5_5
+      ternary-lab verify v5_5/seed=42 --json
+    """
+    from ternary_lab.record import load_runs
+    from ternary_lab.verify import verify as check
+
+    found = []
+    for run in (run for source in sources for run in load_runs(source).values()):
+        found.append(check(run))
+        if not as_json:  # one by one: a run takes a second or two
+            click.echo(found[-1].describe())
+    if as_json:
+        click.echo(json.dumps([one.as_dict() for one in found]))
+    if not all(one.sound for one in found):
+        sys.exit(1)
 
 
 @main.command("import-v55")

@@ -27,6 +27,10 @@ class CheckpointError(TernaryLabError):
     """A checkpoint that is missing, truncated, foreign, of other shapes, or that carries code."""
 
 
+class DivergenceError(TernaryLabError, ArithmeticError):
+    """A loss or a gradient that is no longer finite."""
+
+
 class RunError(TernaryLabError):
     """A run directory that cannot be read, written or continued as asked."""
 

@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import csv
 import io
-import json
+import logging
 import os
 import shutil
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,10 +30,14 @@ from tqdm import tqdm
 from ternary_lab import checkpoint, config, record
 from ternary_lab.checkpoint import Checkpoint, write_atomically
 from ternary_lab.config import Config, Counterfactual
-from ternary_lab.errors import ConfigError, RunError
+from ternary_lab.errors import CheckpointError, ConfigError, RunError
+from ternary_lab.integrity import ROW, check_table, sealed_event, sealed_json, sealed_row, sealed_text
+from ternary_lab.locks import LOCK, OWNER, held
 from ternary_lab.record import CHECKPOINTS, HISTORY, LOG, PROVENANCE, RunRecord, RunSet
 from ternary_lab.runtime import resolve_device
 from ternary_lab.training import COLUMNS, Cohort, EpochRecord, RunState, check_cohort, check_seeds
+
+REPORT = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -168,13 +175,25 @@ def train_runs(
     if len({run.name for run in planned}) < len(planned):
         raise RunError("two of the runs have the same name: give each a directory of its own")
     for run in planned:
+        _check_place(run.path)
+    with ExitStack() as locks, _Interrupt() as interrupt:
+        for run in sorted(planned, key=lambda run: run.path):
+            locks.enter_context(held(run.path))
+        _train_held(planned, place, progress, fresh, lambda: interrupt.check() or (stop is not None and stop()))
+
+
+def _train_held(
+    planned: Sequence[Planned], place: torch.device, progress: bool, fresh: bool, stop: Callable[[], bool]
+) -> None:
+    """`train_runs` once the directories are ours."""
+    for run in planned:
         _prepare(run, fresh, place)
     saved = {run.name: _saved(run) for run in planned}
     # Runs go on in the company that they were in, so that a kill does not change it.
     groups: dict[tuple[int, tuple[str, ...]], list[tuple[Planned, RunState]]] = {}
     for run in planned:
         state, company = _newest_in_step(run, saved)
-        if state.next_epoch < max(saved[run.name]):
+        if state.next_epoch < max(saved[run.name]) or saved[run.name].set_back:
             _set_back(run, state.next_epoch)
         if state.stopped is None:
             groups.setdefault((state.next_epoch, company), []).append((run, state))
@@ -188,7 +207,7 @@ def _train_cohort(
     states: Sequence[RunState],
     device: torch.device,
     progress: bool,
-    stop: Callable[[], bool] | None,
+    stop: Callable[[], bool],
 ) -> bool:
     """Train one cohort to its end, or until `stop` says so: True then."""
     cohort = Cohort(
@@ -204,9 +223,19 @@ def _train_cohort(
             for row, state in finished:
                 files[row.run].commit(row, state, epoch.company, seconds)
             bar.update([row for row, _ in finished])
-            if stop is not None and stop():
+            _close_diverged(cohort, files)
+            if stop():
                 return True
+        _close_diverged(cohort, files)
     return False
+
+
+def _close_diverged(cohort: Cohort, files: dict[str, _RunFiles]) -> None:
+    """End the runs that have left the cohort because they diverged; what they had before is kept."""
+    for name, reason in cohort.diverged.items():
+        if (run := files.pop(name, None)) is not None:
+            run.end(reason)
+            REPORT.warning("%s: %s; its last good epoch is kept", run.run.path, reason)
 
 
 class _RunFiles:
@@ -227,7 +256,7 @@ class _RunFiles:
             checkpoint.save(self.checkpoints / f"epoch_{row.epoch:04d}.safetensors", point)
         if state.best.epoch == row.epoch:
             checkpoint.save(self.checkpoints / f"best_{config.early_stopping.metric}.safetensors", point)
-        self._append(self.run.path / HISTORY, _csv_line(astuple(row)))
+        self._append(self.run.path / HISTORY, sealed_row(_csv_line(COLUMNS), _csv_line(astuple(row))))
         self._spent(seconds, state.stopped)
         latest = self.checkpoints / "latest.safetensors"
         if latest.exists():
@@ -238,7 +267,17 @@ class _RunFiles:
 
     def log(self, event: str, **values: Any) -> None:
         line = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "event": event, **values}
-        self._append(self.run.path / LOG, json.dumps(line) + "\n")
+        self._append(self.run.path / LOG, sealed_event(line))
+
+    def end(self, reason: str) -> None:
+        """Mark the run as ended after its last finished epoch."""
+        latest = self.checkpoints / "latest.safetensors"
+        if latest.exists():
+            point = checkpoint.load(latest)
+            if point.state is not None:
+                checkpoint.save(latest, replace(point, state=replace(point.state, stopped=reason)))
+        self._spent(0.0, reason)
+        self.log("stopped", reason=reason)
 
     def _append(self, path: Path, text: str) -> None:
         try:
@@ -253,21 +292,19 @@ class _RunFiles:
         """Drop rows of epochs that were not committed, a torn last line among them."""
         path = self.run.path / HISTORY
         text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-        lines = text.splitlines(keepends=True)
-        kept = [_csv_line(COLUMNS)]
+        rows = check_table(text, path, COLUMNS).splitlines()[1:] if "\n" in text else []
         epoch = COLUMNS.index("epoch")
-        for line in lines[1:]:
-            cells = next(csv.reader([line]), [])
-            whole = line.endswith("\n") and len(cells) == len(COLUMNS) and cells[epoch].isdecimal()
-            if whole and int(cells[epoch]) < next_epoch:
-                kept.append(line)
+        kept = [_csv_line([*COLUMNS, ROW]) + "\n"]
+        for row in rows:
+            if int(next(csv.reader([row]))[epoch]) < next_epoch:
+                kept.append(sealed_row(_csv_line(COLUMNS), row))
         first = self.run.start.next_epoch if self.run.start is not None else 0
         if len(kept) - 1 != next_epoch - first:
             raise RunError(
                 f"{path}: {len(kept) - 1} rows where the checkpoint has {next_epoch - first} epochs: "
                 "restore the file or start again with --fresh"
             )
-        if kept != lines:
+        if "".join(kept) != text:
             write_atomically(path, "".join(kept).encode())
 
     def _spent(self, seconds: float, stopped: str | None) -> None:
@@ -275,7 +312,42 @@ class _RunFiles:
         data = dict(RunRecord(self.run.path).provenance)
         data["wall_seconds"] = round(float(data.get("wall_seconds", 0.0)) + seconds, 3)
         data["stopped"] = stopped
-        write_atomically(path, json.dumps(data, indent=1).encode())
+        write_atomically(path, sealed_json(data))
+
+
+class _Interrupt:
+    """Ctrl-C, or the notebook's stop button, ends a training after the epoch under way; a second one at once.
+
+    Nothing between two epochs can be gone on with, so what a step would save is less than it would cost.
+    """
+
+    def __init__(self) -> None:
+        self._asked = False
+        # Elsewhere than in the main thread, or where somebody else handles it, it is not ours to change.
+        self._ours = (
+            threading.current_thread() is threading.main_thread()
+            and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        )
+
+    def __enter__(self) -> _Interrupt:
+        if self._ours:
+            signal.signal(signal.SIGINT, self._ask)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def _ask(self, *_: object) -> None:
+        self._asked = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        print("\nthis epoch is finished and kept; once more to stop at once", file=sys.stderr, flush=True)
+
+    def check(self) -> bool:
+        """False; raises KeyboardInterrupt when it was asked for."""
+        if self._asked:
+            raise KeyboardInterrupt("stopped after an epoch: the same call goes on from there")
+        return False
 
 
 class _Progress:
@@ -315,13 +387,23 @@ class _Progress:
             print(f"{self.label}: {text}", file=sys.stderr, flush=True)
 
 
+def _check_place(path: Path) -> None:
+    """Whether a run may live there, before anything is written. Raises RunError."""
+    if path.exists() and not path.is_dir():
+        raise RunError(f"{path}: is a file: choose another --run-dir")
+    ours = {CHECKPOINTS, PROVENANCE, LOCK, OWNER}
+    if path.is_dir() and not (path / record.CONFIG).exists() and any(
+        child.name not in ours and not child.name.endswith(".tmp") for child in path.iterdir()
+    ):
+        raise RunError(f"{path}: is not empty and not a run directory: choose another --run-dir")
+
+
 def _prepare(run: Planned, fresh: bool, device: torch.device) -> None:
     """Make the run's directory, or check that the one there is of the same run."""
     path = run.path
-    if path.exists() and not path.is_dir():
-        raise RunError(f"{path}: is a file: choose another --run-dir")
-    for leftover in path.rglob(".*.tmp"):  # of a write that was killed
-        leftover.unlink(missing_ok=True)
+    for folder in (path, path / CHECKPOINTS):
+        for leftover in folder.glob(".*.tmp"):  # of a write that was killed
+            leftover.unlink(missing_ok=True)
     if fresh and (path / record.CONFIG).exists():
         _empty(path)
     ours = (path / record.CONFIG).exists()
@@ -334,17 +416,15 @@ def _prepare(run: Planned, fresh: bool, device: torch.device) -> None:
                 f"{path}: belongs to another configuration ({key} is {old!r} there, {new!r} here): "
                 "choose another --run-dir, or --fresh to delete it"
             )
-    elif path.is_dir() and any(child.name not in (CHECKPOINTS, PROVENANCE) for child in path.iterdir()):
-        raise RunError(f"{path}: is not empty and not a run directory: choose another --run-dir")
     try:
         (path / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise _unwritable(path, error) from None
     if not (path / PROVENANCE).exists():
-        write_atomically(path / PROVENANCE, json.dumps(record.provenance(run.seed, device), indent=1).encode())
+        write_atomically(path / PROVENANCE, sealed_json(record.provenance(run.seed, device)))
     if not ours:
         # config.yaml comes last: it is what makes a directory a run's.
-        write_atomically(path / record.CONFIG, run.config.as_yaml().encode())
+        write_atomically(path / record.CONFIG, sealed_text(run.config.as_yaml()).encode())
     if RunRecord(path).seed != run.seed:
         raise RunError(f"{path}: belongs to seed {RunRecord(path).seed}: choose another --run-dir")
 
@@ -353,6 +433,8 @@ def _empty(path: Path) -> None:
     """Delete what a run's directory holds, config.yaml last: until then it is a run's, and --fresh can be repeated."""
     try:
         for child in sorted(path.iterdir(), key=lambda child: child.name == record.CONFIG):
+            if child.name in (LOCK, OWNER):
+                continue
             if child.is_dir() and not child.is_symlink():
                 shutil.rmtree(child)
             else:
@@ -361,46 +443,84 @@ def _empty(path: Path) -> None:
         raise RunError(f"{path}: cannot be deleted: {error.strerror}: choose another --run-dir") from None
 
 
-_Saved = dict[int, tuple[RunState, tuple[str, ...]]]
-"""Epoch that comes next -> the state to go on from, and the names of the runs it was reached with."""
+class _Saved(dict[int, tuple[RunState, tuple[str, ...]]]):
+    """Epoch that comes next -> the state to go on from, and the names of the runs it was reached with."""
+
+    set_back = False
+    """Whether newer ones were damaged."""
 
 
-def _saved(run: Planned) -> _Saved:
-    """Where a run can go on: from its start, and from the checkpoints that its directory holds."""
+def _saved(run: Planned, every: bool = False) -> _Saved:
+    """Where a run can go on: from its start, and from the checkpoints that its directory holds.
+
+    Damaged ones are named in the log and left out; then, or if asked, all the run kept are looked at.
+    """
     start = run.start if run.start is not None else RunState.initial(run.config, run.seed)
-    saved: _Saved = {start.next_epoch: (start, ())}
-    for name in ("previous", "latest"):
-        path = run.path / CHECKPOINTS / f"{name}.safetensors"
-        if path.exists():
+    saved = _Saved({start.next_epoch: (start, ())})
+    folder = run.path / CHECKPOINTS
+    paths = [folder / f"{name}.safetensors" for name in ("previous", "latest")]
+    paths += sorted(folder.glob("epoch_*.safetensors")) if every else []
+    for path in paths:
+        if not path.exists():
+            continue
+        try:
             point = checkpoint.load(path)
-            if point.state is None:
-                raise RunError(f"{path}: holds weights only and cannot be continued: choose another --run-dir")
-            saved[point.epoch + 1] = (point.state, point.cohort)
+        except CheckpointError as error:
+            REPORT.warning("%s; an earlier checkpoint is used", error)
+            saved.set_back = True
+            continue
+        if point.state is None and path.name.startswith("epoch_"):
+            continue
+        if point.state is None:
+            raise RunError(f"{path}: holds weights only and cannot be continued: choose another --run-dir")
+        saved[point.epoch + 1] = (point.state, point.cohort)
+    if saved.set_back and not every:
+        return _saved(run, every=True)
     return saved
 
 
-def _newest_in_step(run: Planned, saved: Mapping[str, _Saved]) -> tuple[RunState, tuple[str, ...]]:
-    """A run's newest state, or the one before it when the kill kept one of its company from reaching the newest."""
+def _newest_in_step(run: Planned, saved: dict[str, _Saved]) -> tuple[RunState, tuple[str, ...]]:
+    """A run's newest state, or an earlier one that its company has too.
+
+    A kill may have kept one of them from reaching the newest, and a damaged file may have set one back.
+    """
     mine = saved[run.name]
     newest = max(mine)
     _, company = mine[newest]
-    behind = any(max(saved[name]) == newest - 1 for name in company if name in saved)
-    if newest - behind not in mine:
-        raise RunError(f"{run.path}: its checkpoint of epoch {newest - 2} is missing: start again with --fresh")
-    return mine[newest - behind]
+    others = [saved[name] for name in company if name in saved]
+    step = min([newest, *(max(o) for o in others if max(o) == newest - 1 or (o.set_back and max(o) < newest))])
+    if step not in mine:
+        mine = saved[run.name] = _saved(run, every=True)
+    if step not in mine:
+        raise RunError(f"{run.path}: its checkpoint of epoch {step - 1} is missing: start again with --fresh")
+    return mine[step]
 
 
 def _set_back(run: Planned, next_epoch: int) -> None:
-    """Drop the checkpoints beyond the one that a run goes on from, which becomes its latest."""
-    latest, previous = (run.path / CHECKPOINTS / f"{name}.safetensors" for name in ("latest", "previous"))
+    """Make the checkpoint that a run goes on from its latest; damaged ones and those beyond it are dropped."""
+    folder = run.path / CHECKPOINTS
+    latest, previous = (folder / f"{name}.safetensors" for name in ("latest", "previous"))
+    kept = folder / f"epoch_{next_epoch - 1:04d}.safetensors"
     try:
-        for path in (latest, previous):
-            if path.exists() and checkpoint.load(path).epoch >= next_epoch:
-                path.unlink()
-        if previous.exists():
-            os.replace(previous, latest)
+        if _epoch(latest) != next_epoch - 1:
+            latest.unlink(missing_ok=True)
+            if _epoch(previous) == next_epoch - 1:
+                os.replace(previous, latest)
+            elif _epoch(kept) == next_epoch - 1:
+                _name_again(kept, latest)
+        before = _epoch(previous)
+        if before is None or before >= next_epoch:
+            previous.unlink(missing_ok=True)
     except OSError as error:
         raise _unwritable(latest, error) from None
+
+
+def _epoch(path: Path) -> int | None:
+    """The epoch of a checkpoint; None for a missing or damaged one."""
+    try:
+        return checkpoint.load(path).epoch
+    except CheckpointError:
+        return None
 
 
 def _name_again(file: Path, name: Path) -> None:
@@ -425,9 +545,9 @@ def _unwritable(path: Path, error: OSError) -> RunError:
 
 
 def _csv_line(cells: Sequence[object]) -> str:
-    """One CSV row; floats as their shortest exact form."""
+    """One CSV row without its end; floats as their shortest exact form."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow([repr(c) if isinstance(c, float) else c for c in cells])
+    csv.writer(text, lineterminator="").writerow([repr(c) if isinstance(c, float) else c for c in cells])
     return text.getvalue()
 
 

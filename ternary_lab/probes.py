@@ -23,6 +23,7 @@ from ternary_lab import space
 from ternary_lab.checkpoint import Checkpoint, write_atomically
 from ternary_lab.errors import RunError
 from ternary_lab.evaluation import SAMPLES
+from ternary_lab.integrity import sealed_table
 from ternary_lab.metrics import codes, coverage, likelihood
 from ternary_lab.model import PATHWAYS, DualVAE, Pathway
 from ternary_lab.record import PROBES, RunRecord
@@ -91,5 +92,6 @@ def probe_run(run: RunRecord, *, progress: bool = False) -> pd.DataFrame:
 def write_probes(run: RunRecord, *, progress: bool = False) -> Path:
     """Measure a run's weights and keep the rows in its directory, to seven digits. Returns the file."""
     path = run.path / PROBES
-    write_atomically(path, probe_run(run, progress=progress).to_csv(index=False, float_format="%.7g").encode())
+    text = probe_run(run, progress=progress).to_csv(index=False, float_format="%.7g", lineterminator="\n")
+    write_atomically(path, sealed_table(text).encode())
     return path

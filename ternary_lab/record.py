@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import io
 import json
+import lzma
 import platform
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,8 +29,10 @@ import torch
 
 from ternary_lab import checkpoint
 from ternary_lab.checkpoint import Checkpoint
-from ternary_lab.config import Config, load_config
+from ternary_lab.config import Config, from_yaml
 from ternary_lab.errors import RunError
+from ternary_lab.integrity import REMEDY, check_json, check_table, check_text, damaged
+from ternary_lab.training import COLUMNS
 
 if TYPE_CHECKING:
     from ternary_lab.model import TernaryVAE
@@ -38,6 +42,8 @@ CONFIG, PROVENANCE, HISTORY, PROBES, LOG, CHECKPOINTS = (
 )
 PACKED_HISTORY = "history.csv.xz"
 COUNTERFACTUALS = "counterfactuals"
+LARGEST = 64 * 2**20
+"""Bytes of a history or of another text, unpacked: a longer one is not read."""
 PUBLISHED = Path(__file__).parent / "published"
 """Runs that ship with the library: histories and weights."""
 
@@ -58,7 +64,8 @@ class RunRecord:
 
     @cached_property
     def config(self) -> Config:
-        return load_config(self.path / CONFIG)
+        path = self.path / CONFIG
+        return from_yaml(check_text(read_text(path), path), str(path))
 
     @property
     def provenance(self) -> Mapping[str, Any]:
@@ -74,21 +81,15 @@ class RunRecord:
         """A row per epoch; the columns are those of `training.EpochRecord`."""
         path = self.path / HISTORY
         packed = self.path / PACKED_HISTORY
-        try:
-            return pd.read_csv(packed if packed.exists() and not path.exists() else path)
-        except FileNotFoundError:
-            raise RunError(f"{path}: missing: no epoch has been finished yet") from None
-        except (OSError, ValueError) as error:
-            raise RunError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
+        if not path.exists() and not packed.exists():
+            raise RunError(f"{path}: missing: no epoch has been finished yet")
+        return read_table(path if path.exists() else packed, COLUMNS)
 
     @property
     def probes(self) -> pd.DataFrame | None:
         """What `probes.probe_run` found, a row per epoch with weights; None where it was not kept."""
         path = self.path / PROBES
-        try:
-            return pd.read_csv(path) if path.exists() else None
-        except (OSError, ValueError) as error:
-            raise RunError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
+        return read_table(path) if path.exists() else None
 
     @property
     def epochs(self) -> list[int]:
@@ -232,7 +233,31 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise RunError(f"{path}: damaged: {error}") from None
     if not isinstance(data, dict):
         raise RunError(f"{path}: damaged: not a mapping")
-    return data
+    return check_json(data, path)
+
+
+def read_text(path: Path) -> str:
+    """A text file of a run, unpacked, at most `LARGEST` bytes of it."""
+    try:
+        with (lzma.open if path.suffix == ".xz" else open)(path, "rb") as file:
+            data = file.read(LARGEST + 1)
+    except (OSError, EOFError, lzma.LZMAError) as error:
+        raise RunError(f"{path}: cannot be read: {error}: {REMEDY}") from None
+    if len(data) > LARGEST:
+        raise RunError(f"{path}: more than {LARGEST} bytes: not a run's, and not read")
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        raise damaged(path, "it is not text") from None
+
+
+def read_table(path: Path, columns: Iterable[str] | None = None) -> pd.DataFrame:
+    """A CSV file of a run, without its checksums. Raises RunError for a damaged one, or one of other columns."""
+    text = check_table(read_text(path), path, columns)
+    try:
+        return pd.read_csv(io.StringIO(text))
+    except ValueError as error:
+        raise damaged(path, str(error).splitlines()[0]) from None
 
 
 def _spans(epochs: list[int]) -> str:

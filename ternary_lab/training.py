@@ -19,7 +19,7 @@ from ternary_lab import controllers as control
 from ternary_lab import losses, space
 from ternary_lab.config import STRUCTURAL, Config, differences
 from ternary_lab.controllers import Controllers, Correction, Plan
-from ternary_lab.errors import ConfigError, TernaryLabError
+from ternary_lab.errors import ConfigError, DivergenceError
 from ternary_lab.measurement import Group, Measurement, Source
 from ternary_lab.metrics.entropy import batch_entropy
 from ternary_lab.model import Architecture, Blocks, Bound, DualVAE, inject, statenet
@@ -103,6 +103,14 @@ class EpochRecord:
     seconds_eval: float
 
 
+BLAME = {
+    "ce_A": "the cross-entropy", "ce_B": "the cross-entropy", "kl_A": "the KL term", "kl_B": "the KL term",
+    "entropy_B": "the output entropy", "repulsion_B": "the repulsion", "H_A": "the latent entropy",
+    "H_B": "the latent entropy", "train_loss": "the training loss", "val_loss": "the validation loss",
+    "grad_norm_A": "the gradient", "grad_norm_B": "the gradient",
+}
+BLAMED = tuple(term for term in BLAME if term != "val_loss")
+"""Columns that are looked at in every step, in the order in which they are computed."""
 COLUMNS = tuple(f.name for f in fields(EpochRecord))
 TIMING_COLUMNS = ("seconds_train", "seconds_eval")
 
@@ -218,6 +226,8 @@ class Cohort:
         threads = torch.get_num_threads()
         self._threads = 1 if self.runs < SHARED_FROM else max(1, threads // 2)
         self._helpers = helping_threads(threads - self._threads if device.type == "cpu" else 0)
+        self.diverged: dict[str, str] = {}
+        """Runs that have left because a loss or gradient was not finite: name -> which, and where."""
         self._unsettled: tuple[Measurement, list[int]] | None = None
         """The measurement whose counts the controllers have not read yet, and where each run stands in it."""
 
@@ -293,7 +303,10 @@ class Cohort:
 
     def advance(self) -> list[EpochRecord]:
         """Train and measure one epoch; the records come in the order of the runs."""
-        return [record for record, _ in self.train_next().finish()]
+        epoch = self.train_next()
+        if epoch is None:
+            raise DivergenceError("; ".join(f"{name}: {reason}" for name, reason in self.diverged.items()))
+        return [record for record, _ in epoch.finish()]
 
     def epochs(self) -> Iterator[Epoch]:
         """Train every run to its end. An epoch is measured while the next is trained, and comes after it."""
@@ -304,6 +317,8 @@ class Cohort:
                 if before is not None:
                     yield before
                 before = epoch
+                if epoch is None:
+                    return
                 if not self.drop_stopped():
                     yield epoch
                     return
@@ -311,8 +326,8 @@ class Cohort:
             if before is not None:
                 before.measurement.cancel()
 
-    def train_next(self) -> Epoch:
-        """Train one epoch and begin to measure it."""
+    def train_next(self) -> Epoch | None:
+        """Train one epoch and begin to measure it; None when every run has diverged in it."""
         if any(map(control.reads_coverage, self.configs, self.controllers)):
             self._settle()
         started = time.perf_counter()
@@ -321,6 +336,17 @@ class Cohort:
         ]
         figures, corrections = self.train_planned(plans)
         val_loss = self.validate(plans, corrections)
+        good = self._finite(figures, val_loss)
+        if not good:
+            return None
+        if len(good) < self.runs:
+            # What is not finite stays in its run: the others go on as if it had never been there.
+            norms_now = self.norms[:, good].contiguous()
+            self.keep(good)
+            self.norms = norms_now  # the controllers do not know this epoch's yet
+            figures = {name: [values[i] for i in good] for name, values in figures.items()}
+            plans, corrections = [plans[i] for i in good], [corrections[i] for i in good]
+            val_loss = [val_loss[i] for i in good]
         norms = self.norms.tolist()
         rows = []
         for i, (plan, correction) in enumerate(zip(plans, corrections, strict=True)):
@@ -329,7 +355,6 @@ class Cohort:
             row |= {k: v for k, v in asdict(plan).items() if k not in ("lr", "lambda1", "lambda2", "lambda3")}
             row |= {"val_loss": val_loss[i], "lr_scheduled": plan.lr, "lr": correction.lr}
             row |= {"run": self.names[i], "seed": self.seeds[i], "seconds_train": time.perf_counter() - started}
-            _check_finite(row)
             rows.append(row)
             self.controllers[i] = control.after_epoch(
                 self.controllers[i], plan, correction, (norms[0][i], norms[1][i])
@@ -340,6 +365,23 @@ class Cohort:
         for i, row in enumerate(rows):
             self._judge(i, row, measurement)
         return Epoch(rows, [self._state(i) for i in range(self.runs)], tuple(self.names), measurement)
+
+    def _finite(self, figures: Mapping[str, Sequence[float]], val_loss: Sequence[float]) -> list[int]:
+        """The runs whose losses and gradients were all finite; `diverged` names what was not in the others."""
+        good = []
+        for i, name in enumerate(self.names):
+            wrong = [term for term in BLAMED if not math.isfinite(figures[term][i])]
+            if wrong:
+                # The first step at which anything was not finite, and what came first in it.
+                values = self._per_step[:, :, i]
+                step = int((~values.isfinite()).any(0).nonzero()[0])
+                term = BLAMED[int((~values[:, step].isfinite()).nonzero()[0])]
+                self.diverged[name] = _divergence(term, self.epoch, step + 1)
+            elif not math.isfinite(val_loss[i]):
+                self.diverged[name] = _divergence("val_loss", self.epoch, None)
+            else:
+                good.append(i)
+        return good
 
     def measurement(self) -> Measurement:
         """Begin to measure the weights as they are now."""
@@ -430,6 +472,7 @@ class Cohort:
             "lambda1": weights[:, 0], "lambda2": weights[:, 1], "lambda3": weights[:, 2],
             "grad_norm_A": norms[:, 0], "grad_norm_B": norms[:, 1],
         }
+        self._per_step = torch.stack([per_step[term] for term in BLAMED])
         means = torch.stack([values.double().mean(0) for values in per_step.values()]).tolist()
         return dict(zip(per_step, means, strict=True)), corrections
 
@@ -615,12 +658,15 @@ def train(
     """Train one run per seed side by side and yield a record per run and epoch, epoch by epoch.
 
     Nothing is written. Stopping early, by leaving the loop, is safe. Raises ConfigError for no seeds,
-    a seed given twice or one that is not in 0..2^32 - 1, DeviceError for a device that is not there.
+    a seed given twice or one that is not in 0..2^32 - 1, DeviceError for a device that is not there, and
+    at the end DivergenceError when a run's loss or gradient was not finite; the others go on till then.
     """
     check_seeds(seeds)
     cohort = Cohort([config] * len(seeds), seeds, resolve_device(device))
     for epoch in cohort.epochs():
         yield from (record for record, _ in epoch.finish())
+    if cohort.diverged:
+        raise DivergenceError("; ".join(f"{name}: {reason}" for name, reason in cohort.diverged.items()))
 
 
 def check_seeds(seeds: Sequence[int]) -> None:
@@ -642,13 +688,14 @@ def check_cohort(configs: Sequence[Config]) -> None:
                 raise ConfigError(f"{key} differs between runs of one cohort: train these runs apart")
 
 
-def _check_finite(row: Mapping[str, Any]) -> None:
-    for name in ("train_loss", "val_loss", "ce_A", "ce_B", "kl_A", "kl_B"):
-        if not math.isfinite(row[name]):
-            raise TernaryLabError(
-                f"{row['run']}: diverged in epoch {row['epoch']}: {name} is {row[name]}; "
-                "lower the learning rate or optimiser.grad_clip"
-            )
+def _divergence(term: str, epoch: int, step: int | None) -> str:
+    """What ended a run, and what to do."""
+    where = f"epoch {epoch}" + (f", step {step}" if step is not None else "")
+    pathway = f" of pathway {term[-1]}" if term[-2:] in ("_A", "_B") else ""
+    return (
+        f"diverged: {BLAME.get(term, term)}{pathway} was not finite in {where}: "
+        "lower optimiser.lr_steps or optimiser.grad_clip"
+    )
 
 
 def _rows(blocks: Blocks, run: int, pathway: int) -> list[Tensor]:

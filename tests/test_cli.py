@@ -88,6 +88,7 @@ def test_train_says_what_came_out_and_writes_the_run() -> None:
     run = load_run("runs/small/seed=43")
     assert tuple(run.history.columns) == COLUMNS
     assert {path.name for path in run.path.iterdir()} == {
+        ".lock",
         "config.yaml", "provenance.json", "history.csv", "log.jsonl", "checkpoints",
     }
     assert {path.name for path in (run.path / "checkpoints").iterdir()} == {

@@ -14,7 +14,7 @@ ROOT = Path(ternary_lab.__file__).parent
 # From the innermost to the outermost; modules on one line do not know each other.
 ORDER = [
     ["errors"],
-    ["space", "runtime", "schedules"],
+    ["space", "runtime", "schedules", "integrity", "locks"],
     ["symmetry"],
     ["config"],
     ["model", "controllers"],

@@ -14,6 +14,7 @@ from small import SMALL
 
 from ternary_lab import RunError, load_run, load_runs, run_experiment, space
 from ternary_lab.cli import main
+from ternary_lab.integrity import sealed_json
 from ternary_lab.metrics.codes import code_cross_entropy, code_sizes, linear_cka
 from ternary_lab.metrics.games import untrained
 from ternary_lab.probes import probe, probe_run, write_probes
@@ -113,8 +114,7 @@ def test_a_published_run_reads_like_its_original(tmp_path: Path) -> None:
 
 def test_an_unfinished_run_is_not_published(tmp_path: Path) -> None:
     run = run_experiment(SMALL, [1], tmp_path / "runs", device="cpu")[1]
-    text = (run.path / "provenance.json").read_text()
-    (run.path / "provenance.json").write_text(text.replace('"complete: 3 epochs"', "null"))
+    (run.path / "provenance.json").write_bytes(sealed_json({**run.provenance, "stopped": None}))
     with pytest.raises(RunError, match="not finished"):
         publish(run, tmp_path / "out")
 
