@@ -8,7 +8,7 @@ TORCH_INDEX ?=
 DEVICE ?= cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help install reproduce test test-slow lint lab explore screenshot figures bench clean notebooks
+.PHONY: help install reproduce test test-slow fuzz lint lab explore screenshot figures bench clean notebooks
 
 help: ## Show what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -34,8 +34,11 @@ test: install ## Lint, type-check, tests and notebooks
 test-slow: install ## The tests that take minutes as well
 	$(BIN)/python -m pytest --slow $(PYTEST_ARGS)
 
+fuzz: install ## Over 20,000 generated inputs: configurations, parameters, tensors, files, command lines
+	TERNARY_LAB_FUZZ=1 $(BIN)/python -m pytest -q tests/test_fuzz.py
+
 lab: install ## Open JupyterLab on the start notebook
-	$(BIN)/jupyter lab notebooks/00_start_here.ipynb
+	$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 notebooks/00_start_here.ipynb
 
 explore: install ## The latent explorer as a page, on this machine only
 	$(BIN)/voila notebooks/06_latent_explorer.ipynb --Voila.ip=127.0.0.1 --preheat_kernel=True

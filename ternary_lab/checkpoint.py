@@ -13,6 +13,7 @@ import math
 import os
 import struct
 import warnings
+import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -146,6 +147,7 @@ def open_checkpoint(source: str | Path) -> Checkpoint:
 def import_original(path: Path) -> Checkpoint:
     """The weights of an original v5.5 checkpoint (a pickle of tensors). Nothing in it is executed."""
     _check_file(path)
+    _check_archive(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what torch says of a foreign file; it is refused below in one line
@@ -206,6 +208,21 @@ def _check_file(path: Path) -> None:
         raise CheckpointError(f"{path}: is not a file")
     if size > LARGEST:
         raise CheckpointError(f"{path}: {size} bytes, more than any checkpoint of this model ({LARGEST}): not read")
+
+
+def _check_archive(path: Path) -> None:
+    """Raises CheckpointError for a zip archive that unpacks to more than any checkpoint of this model."""
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise CheckpointError(f"{path}: refused: a damaged archive: {error}") from None
+    if size > LARGEST:
+        raise CheckpointError(
+            f"{path}: refused: it would unpack to {size} bytes, more than any checkpoint of this model ({LARGEST})"
+        )
 
 
 def _read(path: Path) -> bytes:

@@ -426,6 +426,8 @@ def from_dict(data: Mapping[str, Any], origin: str = "configuration") -> Config:
         return Config.model_validate(_tuples(data))
     except ValidationError as error:
         raise ConfigError(f"{origin}: {_explain(error)}") from None
+    except RecursionError:
+        raise ConfigError(f"{origin}: nested too deeply") from None
 
 
 def from_yaml(text: str, origin: str) -> Config:
@@ -504,8 +506,19 @@ def flatten(data: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+LONGEST = 2**20
+"""Characters of a configuration file that are read at most."""
+
+
 class _StrictLoader(yaml.SafeLoader):
-    """Safe YAML that reads 1e-3 as a number and refuses a key given twice."""
+    """Safe YAML that reads 1e-3 as a number and refuses a key given twice, and aliases: a page of them can unfold to
+    more than there is memory."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.composer.ComposerError(None, None, "aliases (*name) are not allowed", mark)
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -560,6 +573,8 @@ def _read_with_base(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
 
 
 def _mapping(text: str, origin: str) -> dict[str, Any]:
+    if len(text) > LONGEST:
+        raise ConfigError(f"{origin}: {len(text)} characters, more than any configuration has ({LONGEST})")
     try:
         data = yaml.load(text, Loader=_StrictLoader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:

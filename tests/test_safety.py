@@ -423,3 +423,15 @@ def test_a_history_that_unpacks_without_end_is_refused(tmp_path: Path, monkeypat
     path.write_bytes(lzma.compress(b"0" * 2**26))
     with pytest.raises(RunError, match="more than"):
         read_text(path)
+
+
+# Servers
+
+
+def test_the_servers_of_the_makefile_listen_on_this_machine_only() -> None:
+    makefile = (Path(__file__).parents[1] / "Makefile").read_text()
+    commands = [line for line in makefile.splitlines() if "/jupyter lab" in line or "/voila" in line]
+    assert len(commands) == 2
+    for command in commands:
+        assert ".ip=127.0.0.1" in command
+        assert "token=" not in command  # JupyterLab's own, made anew each time, stays on
