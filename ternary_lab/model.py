@@ -482,6 +482,7 @@ class TernaryVAE:
         _pathway(pathway)
         if not isinstance(z, Tensor) or not z.is_floating_point():
             raise InputError(f"latents must be a floating-point tensor (..., {self.latent_dim}), got {_kind(z)}")
+        space.check_dense(z, "latents")
         if z.ndim == 0 or z.shape[-1] != self.latent_dim:
             raise InputError(f"latents must have shape (..., {self.latent_dim}), got {tuple(z.shape)}")
         if not bool(torch.isfinite(z).all()):

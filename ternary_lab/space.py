@@ -44,6 +44,7 @@ def operations(indices: Tensor | None = None) -> Tensor:
         indices = torch.arange(SIZE)
     if not isinstance(indices, Tensor):
         raise InputError(f"operation indices must be a torch tensor of integers, got {type(indices).__name__}")
+    check_dense(indices, "operation indices")
     if indices.is_floating_point() or indices.is_complex() or indices.dtype == torch.bool:
         raise InputError(f"operation indices must be integers, got {indices.dtype}: convert with .long()")
     if indices.numel() and (int(indices.min()) < 0 or int(indices.max()) >= SIZE):
@@ -68,6 +69,7 @@ def check_operations(tables: Tensor) -> Tensor:
     """The tables as float32, once they are known to be truth tables: (..., 9), all entries -1, 0 or +1."""
     if not isinstance(tables, Tensor):
         raise InputError(f"operations must be a torch tensor (..., 9), got {type(tables).__name__}")
+    check_dense(tables, "operations")
     if tables.ndim == 0 or tables.shape[-1] != ENTRIES:
         raise InputError(f"operations must have shape (..., 9), got {tuple(tables.shape)}")
     if tables.dtype.is_complex or tables.dtype == torch.bool:
@@ -77,6 +79,13 @@ def check_operations(tables: Tensor) -> Tensor:
     if bool(wrong.any()):
         raise InputError(f"entries of an operation must be -1, 0 or +1, got {values[wrong][0].item():g}")
     return values
+
+
+def check_dense(tensor: Tensor, what: str) -> None:
+    """Raises InputError for a tensor without values of its own in memory: sparse, quantised, or on the meta device."""
+    if tensor.layout != torch.strided or tensor.device.type == "meta" or tensor.is_quantized:
+        kind = "meta" if tensor.device.type == "meta" else str(tensor.layout).removeprefix("torch.")
+        raise InputError(f"{what} must be an ordinary dense tensor, got a {kind} one: convert it with .to_dense()")
 
 
 def split(split_seed: int, train: float = 0.8, validation: float = 0.1) -> Split:

@@ -18,8 +18,8 @@ from ternary_lab.record import RunRecord
 from ternary_lab.runtime import resolve_device
 
 TOLERANCE = 1e-3
-"""Largest relative difference of a metric computed again, with at least 1 as the unit: on the machine and with the
-versions that trained the run the difference is 0; another CPU or thread count rounds differently."""
+"""Largest relative difference of a metric computed again, with at least 1 as the unit. On a CPU of the kind that
+trained the run, with the same versions and any number of threads, it is 0; others round differently."""
 UNMEASURED = (LOCK, OWNER)
 """Files that say who trains a run and are not of it."""
 

@@ -189,10 +189,11 @@ def model() -> TernaryVAE:
 
 
 TENSOR = st.builds(
-    lambda shape, dtype, fill: torch.full(shape, fill, dtype=torch.float64).to(dtype),
+    lambda shape, dtype, fill, device: torch.full(shape, fill, dtype=torch.float64).to(dtype).to(device),
     st.lists(st.integers(0, 10), max_size=3),
     st.sampled_from([torch.float32, torch.float64, torch.float16, torch.int64, torch.int8, torch.bool, torch.cfloat]),
     st.sampled_from([-1.0, 0.0, 1.0, 0.5, 2.0, float("nan"), float("inf"), -0.0]),
+    st.sampled_from(["cpu", "cpu", "cpu", "meta"]),
 )
 THING = st.one_of(TENSOR, PLAIN, st.lists(st.integers(-2, 2), max_size=9))
 
@@ -228,6 +229,15 @@ def test_any_reconstruction_and_index_is_right_or_refused(x: Any, rho: Any) -> N
         except InputError:
             continue
         assert isinstance(found, torch.Tensor)
+
+
+@pytest.mark.parametrize("odd", [
+    torch.zeros(2, 9, device="meta"), torch.zeros(2, 9).to_sparse(), torch.zeros(2, 9, device="meta", dtype=torch.int64),
+], ids=["meta", "sparse", "meta integers"])
+def test_a_tensor_without_values_is_refused(odd: torch.Tensor) -> None:
+    for call in (model().encode, model().decode, model().reconstruct, space.index_of, space.operations):
+        with pytest.raises(InputError):
+            call(odd)
 
 
 @wild(40)

@@ -352,6 +352,46 @@ def test_ctrl_c_finishes_the_epoch_says_how_to_go_on_and_exits_with_130(tmp_path
     assert verify(run).sound
 
 
+def test_the_stop_button_of_a_notebook_does_the_same(tmp_path: Path) -> None:
+    from jupyter_client.manager import KernelManager
+
+    endless = load_config(LONG.as_dict(), {"training.total_epochs": 4000})
+    (tmp_path / "long.yaml").write_text(endless.as_yaml())
+    manager = KernelManager(kernel_name="python3")
+    manager.start_kernel(cwd=str(tmp_path))
+    client = manager.blocking_client()
+    client.start_channels()
+    try:
+        client.wait_for_ready(60)
+        client.execute("from ternary_lab import *; run_experiment(load_config('long.yaml'), [1], 'runs', device='cpu')")
+        latest = tmp_path / "runs" / "seed=1" / "checkpoints" / "latest.safetensors"
+        deadline = time.monotonic() + 60
+        while not latest.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        manager.interrupt_kernel()
+        reply = client.get_shell_msg(timeout=30)["content"]
+        assert (reply["status"], reply["ename"]) == ("error", "KeyboardInterrupt")
+        assert "the same call goes on" in reply["evalue"]
+        assert verify(load_run(tmp_path / "runs" / "seed=1")).sound
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+
+
+# Reproducibility
+
+
+def test_the_number_of_threads_makes_no_difference(tmp_path: Path) -> None:
+    import torch
+
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        run_experiment(SMALL, SEEDS, tmp_path / str(threads), device="cpu")
+    torch.set_num_threads(1)
+    assert left(tmp_path / "1") == left(tmp_path / "2")
+
+
 # Disk
 
 
