@@ -232,7 +232,8 @@ def test_any_reconstruction_and_index_is_right_or_refused(x: Any, rho: Any) -> N
 
 
 @pytest.mark.parametrize("odd", [
-    torch.zeros(2, 9, device="meta"), torch.zeros(2, 9).to_sparse(), torch.zeros(2, 9, device="meta", dtype=torch.int64),
+    torch.zeros(2, 9, device="meta"), torch.zeros(2, 9).to_sparse(),
+    torch.zeros(2, 9, device="meta", dtype=torch.int64),
 ], ids=["meta", "sparse", "meta integers"])
 def test_a_tensor_without_values_is_refused(odd: torch.Tensor) -> None:
     for call in (model().encode, model().decode, model().reconstruct, space.index_of, space.operations):
