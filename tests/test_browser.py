@@ -259,3 +259,36 @@ def test_jupyterlab_does_what_it_is_asked(browser: Any, folder: Path) -> None:
         usable(page)
         drive(page)
     nothing_wrong(wrong, log)
+
+
+def test_voila_executes_no_code_that_a_page_sends(folder: Path) -> None:
+    """Who can open the page can move its controls, and nothing more."""
+    import asyncio
+    import json
+
+    import websockets
+
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("import ipywidgets; ipywidgets.IntSlider()")])
+    notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(notebook, folder / "slider.ipynb")
+    mark = folder / "mark"
+    header = {"msg_id": "1", "username": "a", "session": "a", "msg_type": "execute_request"}
+    request = {
+        "header": {**header, "version": "5.3", "date": ""}, "parent_header": {}, "metadata": {}, "channel": "shell", "buffers": [],
+        "content": {"code": f"open({str(mark)!r}, 'w')", "silent": False, "store_history": False,
+                    "user_expressions": {}, "allow_stdin": False},
+    }
+
+    async def send(address: str) -> None:
+        async with websockets.connect(address) as socket:
+            await socket.send(json.dumps(request))
+            await asyncio.sleep(3)
+
+    log = folder / "slider.log"
+    command = ["voila", "slider.ipynb", "--no-browser", "--Voila.ip=127.0.0.1"]
+    with log.open("wb") as file, serving(command, folder, file) as address:
+        page = urllib.request.urlopen(address, timeout=60).read().decode()
+        (kernel,) = re.findall(r'"kernelId":\s*"([^"]+)"', page)
+        asyncio.run(send(f"{address.replace('http', 'ws')}/api/kernels/{kernel}/channels"))
+    assert not mark.exists()
+    assert "execute_request" in log.read_text()
