@@ -274,7 +274,8 @@ def test_voila_executes_no_code_that_a_page_sends(folder: Path) -> None:
     mark = folder / "mark"
     header = {"msg_id": "1", "username": "a", "session": "a", "msg_type": "execute_request"}
     request = {
-        "header": {**header, "version": "5.3", "date": ""}, "parent_header": {}, "metadata": {}, "channel": "shell", "buffers": [],
+        "header": {**header, "version": "5.3", "date": ""},
+        "parent_header": {}, "metadata": {}, "channel": "shell", "buffers": [],
         "content": {"code": f"open({str(mark)!r}, 'w')", "silent": False, "store_history": False,
                     "user_expressions": {}, "allow_stdin": False},
     }
