@@ -636,6 +636,11 @@ def _tuples(value: Any) -> Any:
     return tuple(_tuples(inner) for inner in value) if isinstance(value, list | tuple) else value
 
 
+def _shown(key: str) -> str:
+    """A key as it is, or quoted where it would break the line of a message."""
+    return key if key.isprintable() else repr(key)
+
+
 def _explain(error: ValidationError) -> str:
     problems = error.errors()
     first = problems[0]
@@ -648,7 +653,7 @@ def _explain(error: ValidationError) -> str:
     given = _short(first.get("input"))
     if first["type"] == "extra_forbidden":
         known = list(_fields_at(first["loc"][:-1]))
-        return f"unknown key {key}{_nearest(str(first['loc'][-1]), known, key.rpartition('.')[0])}{more}"
+        return f"unknown key {_shown(key)}{_nearest(str(first['loc'][-1]), known, key.rpartition('.')[0])}{more}"
     if first["type"] == "value_error":
         return f"{key}: {first['ctx']['error']}{more}" if place else f"{first['ctx']['error']}{more}"
     if first["type"].startswith("union_tag"):

@@ -372,7 +372,8 @@ class DualVAE:
         runs, batch, entries = x.shape
         both = x.expand(2, runs, batch, entries).reshape(2 * runs, batch, entries)
         heads = self.architecture.encoder(self.blocks.encoders.flatten(0, 1), both)
-        mu, log_variance = heads.view(2, runs, batch, -1).chunk(2, -1)
+        # Sizes written out: of no operations at all, none could be inferred.
+        mu, log_variance = heads.view(2, runs, batch, heads.shape[-1]).chunk(2, -1)
         return mu, log_variance
 
     def decode(self, z: Tensor) -> Tensor:
@@ -472,7 +473,7 @@ class TernaryVAE:
         """Posterior of operations (..., 9) with entries -1, 0, +1: mean and log-variance (..., L)."""
         index = _pathway(pathway)
         x = space.check_operations(operations).to(self.device)
-        mu, log_variance = self.core.encode(x.reshape(1, -1, space.ENTRIES))
+        mu, log_variance = self.core.encode(x.reshape(1, x.shape[:-1].numel(), space.ENTRIES))
         shape = (*x.shape[:-1], self.latent_dim)
         return GaussianPosterior(mu[index, 0].reshape(shape), log_variance[index, 0].reshape(shape))
 
@@ -512,7 +513,7 @@ class TernaryVAE:
             raise InputError(f"rho must be a number in [0, 1], got {rho!r}")
         index = _pathway(pathway)
         x = space.check_operations(operations).to(self.device)
-        mu, _ = self.core.encode(x.reshape(1, -1, space.ENTRIES))
+        mu, _ = self.core.encode(x.reshape(1, x.shape[:-1].numel(), space.ENTRIES))
         logits = self.decode(inject(mu, rho)[index, 0], pathway)
         return (logits.argmax(-1).float() - 1).reshape(x.shape)
 

@@ -92,7 +92,7 @@ def test_an_override_is_taken_or_refused(key: str, value: Any) -> None:
     try:
         config = load_config(SMALL.as_dict(), {key: value})
     except ConfigError as error:
-        assert "\n" not in str(error).strip() or key in str(error)  # noqa: PT017
+        assert "\n" not in str(error)  # noqa: PT017
         return
     assert isinstance(config, Config)
     assert load_config(config.as_dict()) == config
