@@ -5,6 +5,7 @@ Debian's `chromium` is looked for; without it the tests skip, unless TERNARY_LAB
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -263,10 +264,7 @@ def test_jupyterlab_does_what_it_is_asked(browser: Any, folder: Path) -> None:
 
 def test_voila_executes_no_code_that_a_page_sends(folder: Path) -> None:
     """Who can open the page can move its controls, and nothing more."""
-    import asyncio
-    import json
-
-    import websockets
+    from websockets.sync.client import connect
 
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("import ipywidgets; ipywidgets.IntSlider()")])
     notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
@@ -280,16 +278,13 @@ def test_voila_executes_no_code_that_a_page_sends(folder: Path) -> None:
                     "user_expressions": {}, "allow_stdin": False},
     }
 
-    async def send(address: str) -> None:
-        async with websockets.connect(address) as socket:
-            await socket.send(json.dumps(request))
-            await asyncio.sleep(3)
-
     log = folder / "slider.log"
     command = ["voila", "slider.ipynb", "--no-browser", "--Voila.ip=127.0.0.1"]
     with log.open("wb") as file, serving(command, folder, file) as address:
         page = urllib.request.urlopen(address, timeout=60).read().decode()
         (kernel,) = re.findall(r'"kernelId":\s*"([^"]+)"', page)
-        asyncio.run(send(f"{address.replace('http', 'ws')}/api/kernels/{kernel}/channels"))
+        with connect(f"{address.replace('http', 'ws')}/api/kernels/{kernel}/channels") as channel:
+            channel.send(json.dumps(request))
+            time.sleep(3)
     assert not mark.exists()
     assert "execute_request" in log.read_text()
