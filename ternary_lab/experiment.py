@@ -449,6 +449,18 @@ class _Saved(dict[int, tuple[RunState, tuple[str, ...]]]):
     set_back = False
     """Whether newer ones were damaged."""
 
+    def add(self, path: Path) -> bool:
+        """Take in a checkpoint, or name it when it is damaged; False for one of weights only."""
+        try:
+            point = checkpoint.load(path)
+        except CheckpointError as error:
+            REPORT.warning("%s; an earlier checkpoint is used", error)
+            self.set_back = True
+            return True
+        if point.state is not None:
+            self[point.epoch + 1] = (point.state, point.cohort)
+        return point.state is not None
+
 
 def _saved(run: Planned, every: bool = False) -> _Saved:
     """Where a run can go on: from its start, and from the checkpoints that its directory holds.
@@ -458,24 +470,12 @@ def _saved(run: Planned, every: bool = False) -> _Saved:
     start = run.start if run.start is not None else RunState.initial(run.config, run.seed)
     saved = _Saved({start.next_epoch: (start, ())})
     folder = run.path / CHECKPOINTS
-    paths = [folder / f"{name}.safetensors" for name in ("previous", "latest")]
-    paths += sorted(folder.glob("epoch_*.safetensors")) if every else []
-    for path in paths:
-        if not path.exists():
-            continue
-        try:
-            point = checkpoint.load(path)
-        except CheckpointError as error:
-            REPORT.warning("%s; an earlier checkpoint is used", error)
-            saved.set_back = True
-            continue
-        if point.state is None and path.name.startswith("epoch_"):
-            continue
-        if point.state is None:
+    for path in (folder / f"{name}.safetensors" for name in ("previous", "latest")):
+        if path.exists() and not saved.add(path):
             raise RunError(f"{path}: holds weights only and cannot be continued: choose another --run-dir")
-        saved[point.epoch + 1] = (point.state, point.cohort)
-    if saved.set_back and not every:
-        return _saved(run, every=True)
+    if every or saved.set_back:
+        for path in sorted(folder.glob("epoch_*.safetensors")):
+            saved.add(path)
     return saved
 
 

@@ -305,7 +305,7 @@ class Cohort:
         """Train and measure one epoch; the records come in the order of the runs."""
         epoch = self.train_next()
         if epoch is None:
-            raise DivergenceError("; ".join(f"{name}: {reason}" for name, reason in self.diverged.items()))
+            raise self.divergence()
         return [record for record, _ in epoch.finish()]
 
     def epochs(self) -> Iterator[Epoch]:
@@ -370,8 +370,7 @@ class Cohort:
         """The runs whose losses and gradients were all finite; `diverged` names what was not in the others."""
         good = []
         for i, name in enumerate(self.names):
-            wrong = [term for term in BLAMED if not math.isfinite(figures[term][i])]
-            if wrong:
+            if not all(math.isfinite(figures[term][i]) for term in BLAMED):
                 # The first step at which anything was not finite, and what came first in it.
                 values = self._per_step[:, :, i]
                 step = int((~values.isfinite()).any(0).nonzero()[0])
@@ -382,6 +381,10 @@ class Cohort:
             else:
                 good.append(i)
         return good
+
+    def divergence(self) -> DivergenceError:
+        """What `diverged` holds, as an error."""
+        return DivergenceError("; ".join(f"{name}: {reason}" for name, reason in self.diverged.items()))
 
     def measurement(self) -> Measurement:
         """Begin to measure the weights as they are now."""
@@ -666,7 +669,7 @@ def train(
     for epoch in cohort.epochs():
         yield from (record for record, _ in epoch.finish())
     if cohort.diverged:
-        raise DivergenceError("; ".join(f"{name}: {reason}" for name, reason in cohort.diverged.items()))
+        raise cohort.divergence()
 
 
 def check_seeds(seeds: Sequence[int]) -> None:
@@ -693,7 +696,7 @@ def _divergence(term: str, epoch: int, step: int | None) -> str:
     where = f"epoch {epoch}" + (f", step {step}" if step is not None else "")
     pathway = f" of pathway {term[-1]}" if term[-2:] in ("_A", "_B") else ""
     return (
-        f"diverged: {BLAME.get(term, term)}{pathway} was not finite in {where}: "
+        f"diverged: {BLAME[term]}{pathway} was not finite in {where}: "
         "lower optimiser.lr_steps or optimiser.grad_clip"
     )
 

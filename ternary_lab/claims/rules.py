@@ -31,6 +31,14 @@ def statement(measure: Measure, true: Callable[[float], bool], note: str = "", *
     return Rule(measure=measure, true=true, note=note, **more)
 
 
+EQUAL_COUNTS = "A hash count and a distinct count of the same draws are equal."
+
+
+def hashes(equal: str, unequal: str, note: str) -> Rule:
+    """What follows from whether a hash count and a distinct count of the same draws are equal."""
+    return Rule(fact=lambda trial: equal if trial.hash_minus_distinct == 0 else unequal, note=note)
+
+
 def untestable(why: str, **more: Any) -> Rule:
     return Rule(why=why, **more)
 
@@ -336,21 +344,15 @@ RULES: Mapping[str, Rule] = {
         lambda v: v >= 0, "Mean coverage of epochs 60-70 minus that of 90-103: {median:+.2f} points.",
     ),
     "v5-5-uses-hash": untestable("The original's counting code is not here; hashes and distinct tuples count alike."),
-    "history-hash-true-unique": Rule(
-        fact=lambda trial: "true unique operations" if trial.hash_minus_distinct == 0 else "hashes collide",
-        note="On the same draws hashed tuples and distinct operations are equally many; so are any two such counts.",
+    "history-hash-true-unique": hashes(
+        "true unique operations", "hashes collide",
+        "On the same draws hashed tuples and distinct operations are equally many; so are any two such counts.",
     ),
-    "rec-use-hash-validation": Rule(
-        fact=lambda trial: "no difference" if trial.hash_minus_distinct == 0 else "hash validation",
-        note="A hash count and a distinct count of the same draws are equal.",
-    ),
-    "rec-future-hash-in-loop": Rule(
-        fact=lambda trial: "no difference" if trial.hash_minus_distinct == 0 else "v5.6",
-        note="A hash count and a distinct count of the same draws are equal.",
-    ),
-    "rec-future-hash-no-inflation": Rule(
-        fact=lambda trial: "nothing to remove" if trial.hash_minus_distinct == 0 else "no inflation",
-        note="A set never counted duplicates; what inflates the figure is the number of draws.",
+    "rec-use-hash-validation": hashes("no difference", "hash validation", EQUAL_COUNTS),
+    "rec-future-hash-in-loop": hashes("no difference", "v5.6", EQUAL_COUNTS),
+    "rec-future-hash-no-inflation": hashes(
+        "nothing to remove", "no inflation",
+        "A set never counted duplicates; what inflates the figure is the number of draws.",
     ),
     "disruption-catalyses-coverage": statement(
         lambda run: run.against("beta_b_stays_0", _jump), lambda v: v > 0,

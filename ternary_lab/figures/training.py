@@ -24,7 +24,7 @@ from ternary_lab.config import Config
 from ternary_lab.errors import RunError
 from ternary_lab.figures.style import GREEN, GREY, INK, PATHWAY, PURPLE, panels, style
 from ternary_lab.metrics.coverage import uniform_coverage
-from ternary_lab.metrics.entropy import expected_entropy
+from ternary_lab.metrics.entropy import expected_epoch_entropy
 from ternary_lab.space import SIZE
 
 Panels: TypeAlias = Axes | Sequence[Axes] | np.ndarray | None
@@ -45,14 +45,12 @@ def disruption(history: pd.DataFrame) -> int | None:
 
 def epoch_entropy(config: Config) -> float:
     """An epoch's mean of H in nats when every latent is N(0, 1): over its full batches and the smaller last one."""
-    full, rest = divmod(int(SIZE * config.data.train_fraction), config.data.batch_size)
-    values = [_normal_entropy(config.data.batch_size)] * full + ([_normal_entropy(rest)] if rest else [])
-    return sum(values) / len(values)
+    return _epoch_entropy(int(SIZE * config.data.train_fraction), config.data.batch_size)
 
 
 @cache
-def _normal_entropy(samples: int) -> float:
-    return expected_entropy(samples, repeats=2000)[0]
+def _epoch_entropy(operations: int, batch: int) -> float:
+    return expected_epoch_entropy(operations, batch, 1, repeats=2000)[0]
 
 
 def _styled(plot: Plot) -> Plot:

@@ -155,15 +155,14 @@ class ScheduleDesigner(Part):
 
     def _train(self, config: Config, place: Path, seeds: list[int]) -> None:
         def each_epoch() -> bool:
-            if self.dashboard is None or self.dashboard.run_dir != place:
-                self.dashboard = Dashboard(place, seconds=2 * SHORTEST)
-                self.place.children = (self.dashboard,)
-                self.say(f"training in {place}")
+            self._follow(place)
             return self._stop.is_set()
 
         try:
             runs = run_experiment(config, seeds, place, stop=each_epoch)
-            self._show_end(place)
+            dashboard = self._follow(place)
+            dashboard.look()
+            dashboard.end()
             epochs = min(len(run.history) for run in runs.values())
             ended = all(run.stopped for run in runs.values())
             self.say(
@@ -176,12 +175,13 @@ class ScheduleDesigner(Part):
         finally:
             self.train.disabled, self.stop.disabled = False, True
 
-    def _show_end(self, place: Path) -> None:
+    def _follow(self, place: Path) -> Dashboard:
+        """The dashboard of a training, shown from its first epoch on."""
         if self.dashboard is None or self.dashboard.run_dir != place:
             self.dashboard = Dashboard(place, seconds=2 * SHORTEST)
             self.place.children = (self.dashboard,)
-        self.dashboard.look()
-        self.dashboard.end()
+            self.say(f"training in {place}")
+        return self.dashboard
 
     def _end(self) -> None:
         self._stop.set()

@@ -14,6 +14,7 @@ from functools import wraps
 from typing import Any
 
 import ipywidgets as widgets
+import torch
 import traitlets
 from matplotlib.figure import Figure
 
@@ -207,7 +208,7 @@ def operation_index(text: str) -> int:
         return found
     signs = wanted.replace("−", "-").replace(" ", "")
     if len(signs) == space.ENTRIES and set(signs) <= set("+-0") and set(signs) & set("+-"):
-        return sum(("-0+".index(sign)) * space.VALUES**k for k, sign in enumerate(signs))
+        return int(space.index_of(torch.tensor(["-0+".index(sign) - 1 for sign in signs])))
     digits = wanted.split("(")[0].replace(",", "").strip()
     if digits.isascii() and digits.isdigit() and int(digits[:9]) < space.SIZE and len(digits) < 9:
         return int(digits)
@@ -234,7 +235,8 @@ class OperationPicker(widgets.Combobox):  # type: ignore[misc]
 
 def entries(index: int) -> list[int]:
     """The nine entries of an operation."""
-    return [index // space.VALUES**k % space.VALUES - 1 for k in range(space.ENTRIES)]
+    values: list[int] = space.operations(torch.tensor(index)).int().tolist()
+    return values
 
 
 def table(

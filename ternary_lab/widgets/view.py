@@ -8,7 +8,7 @@ import traitlets
 
 from ternary_lab import space
 from ternary_lab.atlas import Atlas, Snapshot
-from ternary_lab.model import PATHWAYS, Pathway
+from ternary_lab.model import PATHWAYS
 from ternary_lab.record import RunRecord, load_run
 
 
@@ -49,7 +49,3 @@ class View(traitlets.HasTraits):
     def side(self) -> int:
         """Place of the pathway in a snapshot's tensors."""
         return PATHWAYS.index(self.pathway)
-
-    @property
-    def other(self) -> Pathway:
-        return PATHWAYS[1 - self.side]
