@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ternary_lab import projection, space, symmetry
+from ternary_lab import projection, space, splits, symmetry
 from ternary_lab.errors import InputError, RunError
 from ternary_lab.metrics.coverage import best_classes, class_index
 from ternary_lab.metrics.information import information
@@ -118,11 +118,10 @@ class Atlas:
     @cached_property
     def properties(self) -> pd.DataFrame:
         """What each operation is (`symmetry.properties`), and its part of the run's split in the column `split`."""
-        data = self.run.config.data
-        split = space.split(data.split_seed, data.train_fraction, data.validation_fraction)
+        split = splits.split(self.run.config.data)
         facts = symmetry.properties()
         facts["split"] = "train"
-        for name, part in (("validation", split.validation), ("test", split.test)):
+        for name, part in (("validation", split.validation), ("test", split.test), ("left out", split.left_out)):
             facts.loc[part.tolist(), "split"] = name
         return facts
 

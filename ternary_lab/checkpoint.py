@@ -79,7 +79,8 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
         else {
             "steps": state.steps,
             "controllers": asdict(state.controllers),
-            "best": {"value": None if math.isinf(state.best.value) else state.best.value, "epoch": state.best.epoch},
+            "best": _plain_best(state.best),
+            "selected": _plain_best(state.selected),
             "stopped": state.stopped,
         },
     }
@@ -108,7 +109,6 @@ def load(path: Path) -> Checkpoint:
         if header["state"] is not None:
             saved = header["state"]
             statenet = {k: v for k, v in architecture.named(architecture.empty()).items() if k.startswith("state_net.")}
-            best = saved["best"]
             state = RunState(
                 next_epoch=int(header["epoch"]) + 1,
                 steps=int(saved["steps"]),
@@ -116,7 +116,9 @@ def load(path: Path) -> Checkpoint:
                 first_moments=architecture.from_named(_under("first.", tensors) | statenet, str(path)),
                 second_moments=architecture.from_named(_under("second.", tensors) | statenet, str(path)),
                 controllers=Controllers(**saved["controllers"]),
-                best=Best(math.inf if best["value"] is None else best["value"], best["epoch"]),
+                best=_best(saved["best"]),
+                # Runs begun before there was a choice were chosen by the early-stopping metric.
+                selected=_best(saved.get("selected", saved["best"])),
                 stopped=saved["stopped"],
             )
         if ours is not None and ours != digest(tensors, header):
@@ -167,6 +169,14 @@ def import_original(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path}: its epoch is {epoch!r}, not a whole number")
     # The original's balance is not stored; before phase 3 ρ does not depend on it.
     return Checkpoint(config, None, epoch, config.permeability(max(epoch, 0), False), blocks, None)
+
+
+def _plain_best(best: Best) -> dict[str, Any]:
+    return {"value": None if math.isinf(best.value) else best.value, "epoch": best.epoch}
+
+
+def _best(saved: Mapping[str, Any]) -> Best:
+    return Best(math.inf if saved["value"] is None else saved["value"], saved["epoch"])
 
 
 def _plain(value: object) -> bool:

@@ -16,6 +16,21 @@ from ternary_lab.errors import DivergenceError, TernaryLabError
 DEVICE = click.option(
     "--device", default="auto", show_default=True, help="auto, cpu or cuda; auto takes a GPU where there is one."
 )
+class _Epoch(click.ParamType[int | str]):
+    """An epoch's number, or `best`."""
+
+    name = "epoch"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        text = str(value)
+        if text == "best":
+            return text
+        if not text.isdecimal() or len(text) > 9:
+            self.fail(f"{text!r} is not an epoch: write a number, at least 0, or best", param, ctx)
+        return int(text)
+
+
+EPOCH = _Epoch()
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for a programme to read.")
 
 
@@ -255,7 +270,7 @@ def run_command(notebook: Path, parameters: tuple[tuple[str, str], ...], output:
 
 @main.command()
 @click.argument("source", metavar="RUN|CHECKPOINT", type=click.Path(path_type=Path))
-@click.option("--epoch", type=click.IntRange(min=0), help="Epoch of a run (default: its last).")
+@click.option("--epoch", type=EPOCH, help="Epoch of a run, or `best`: what its select_by chose (default: its last).")
 @click.option("--samples", type=click.IntRange(min=1), default=195_000, show_default=True, help="Prior draws.")
 @click.option("--latents", type=click.IntRange(min=64), help="Sobol latents (default: 4,194,304).")
 @click.option("--quick", is_flag=True, help="262,144 latents, without the figures that hang on rare operations.")
@@ -265,8 +280,8 @@ def run_command(notebook: Path, parameters: tuple[tuple[str, str], ...], output:
 @AS_JSON
 @_command
 def evaluate(
-    source: Path, epoch: int | None, samples: int, latents: int | None, quick: bool, rho: float | None, argmax: bool,
-    device: str, as_json: bool,
+    source: Path, epoch: int | str | None, samples: int, latents: int | None, quick: bool, rho: float | None,
+    argmax: bool, device: str, as_json: bool,
 ) -> None:
     """Every metric of a run's model, of a checkpoint, or of an original v5.5 .pt file.
 
@@ -275,7 +290,7 @@ def evaluate(
       ternary-lab evaluate runs/v5_5/seed=42 --epoch 50 --quick
       ternary-lab evaluate epoch_60.pt --json
     """
-    from ternary_lab import evaluation, space
+    from ternary_lab import evaluation, splits
     from ternary_lab.checkpoint import open_checkpoint
     from ternary_lab.errors import RunError
     from ternary_lab.record import load_run
@@ -289,13 +304,13 @@ def evaluate(
             raise RunError(f"{source}: is one checkpoint; --epoch goes with a run directory")
         point = open_checkpoint(source)
     else:
-        point = load_run(source).checkpoint(epoch)
+        run = load_run(source)
+        point = run.checkpoint(run.selected if epoch == "best" else epoch)
     count = latents or (evaluation.QUICK_LATENTS if quick else evaluation.LATENTS)
-    data = point.config.data
     result = evaluation.evaluate(
         point.model().to(place), samples, count, rho=point.rho if rho is None else rho,
         decoding="argmax" if argmax else "categorical",
-        split=space.split(data.split_seed, data.train_fraction, data.validation_fraction),
+        split=splits.split(point.config.data),
         progress=sys.stderr.isatty(),
     )
     if as_json:

@@ -13,16 +13,18 @@ from __future__ import annotations
 import difflib
 import functools
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
 from ternary_lab import schedules
 from ternary_lab.errors import ConfigError
+from ternary_lab.selection import Criterion
 
 Epoch = Annotated[int, Field(ge=0, le=1_000_000)]
 Period = Annotated[int, Field(ge=1, le=1_000_000)]
@@ -31,6 +33,8 @@ Weight = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Momentum = Annotated[float, Field(ge=0, lt=1)]
+LOGICS = ("kleene", "lukasiewicz", "goedel")
+"""Logics whose operations can be left out of training (`splits.CONNECTIVES`)."""
 
 
 class Section(BaseModel):
@@ -43,7 +47,26 @@ class Data(Section):
     split_seed: int = Field(42, ge=0, le=2**32 - 1, description="seed of the split, apart from the run's seed")
     train_fraction: float = Field(0.8, gt=0, lt=1, description="share of the 19,683 operations to train on")
     validation_fraction: float = Field(0.1, gt=0, lt=1, description="share to validate on; the rest is the test split")
+    left_out: str = Field(
+        "", max_length=40, description="structure kept from training: orbit:I, logic:NAME or pattern:++-****** (splits)"
+    )
+    epoch_operations: int = Field(
+        0, ge=0, le=1_000_000, description="operations per epoch, the training split in ever new orders; 0: it once"
+    )
     batch_size: int = Field(64, ge=2, le=19_683, description="operations per optimiser step; the last batch is kept")
+
+    @field_validator("left_out")
+    @classmethod
+    def _a_structure(cls, value: str) -> str:
+        known = rf"(orbit:\d{{1,5}}|logic:({'|'.join(LOGICS)})|pattern:[-0+*]{{9}})?"
+        if not re.fullmatch(known, value) or (value.startswith("orbit:") and int(value[6:]) >= 19_683):
+            raise ValueError(
+                f"must be empty, orbit:INDEX with an index below 19683, logic:{' or logic:'.join(LOGICS)}, "
+                f"or pattern: and nine of -, 0, + and *; got {value!r}"
+            )
+        if value == "pattern:*********":
+            raise ValueError(f"{value} leaves out the whole space: give at least one entry as -, 0 or +")
+        return value
 
     @model_validator(mode="after")
     def _room_for_a_test_split(self) -> Data:
@@ -272,8 +295,8 @@ class Training(Section):
 
 class EarlyStopping(Section):
     patience: int = Field(100, ge=0, le=1_000_000, description="stop after so many epochs without gain; 0: never")
-    metric: Literal["val_loss", "val_elbo", "coverage", "info_coverage"] = Field(
-        "val_loss", description="v5.5 watches the scheduled validation loss; coverages are means of both pathways"
+    metric: Criterion = Field(
+        "val_loss", description="v5.5 watches the scheduled validation loss (selection.CRITERIA)"
     )
 
 
@@ -323,9 +346,17 @@ class Config(Section):
     optimiser: Optimiser = Optimiser()
     training: Training = Training()
     early_stopping: EarlyStopping = EarlyStopping()
+    select_by: Criterion | None = Field(
+        None, description="criterion whose best epoch is kept as the run's model; none: the early-stopping metric"
+    )
     evaluation: Evaluation = Evaluation()
     checkpoints: Checkpoints = Checkpoints()
     runtime: Runtime = Runtime()
+
+    @property
+    def criterion(self) -> Criterion:
+        """What the run's model is chosen by."""
+        return self.select_by or self.early_stopping.metric
 
     def betas(self, e: int) -> tuple[float, float]:
         """(β_A, β_B) at epoch e."""
@@ -534,8 +565,6 @@ class _StrictLoader(yaml.SafeLoader):
 
 @functools.cache
 def _float_pattern() -> Any:
-    import re
-
     return re.compile(r"^[-+]?(?:[0-9][0-9_]*)(?:\.[0-9_]*)?[eE][-+]?[0-9]+$")
 
 

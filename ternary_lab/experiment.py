@@ -254,8 +254,9 @@ class _RunFiles:
         point = Checkpoint(config, self.run.seed, row.epoch, row.rho, state.blocks, state, company)
         if config.checkpoints.keeps(row.epoch):
             checkpoint.save(self.checkpoints / f"epoch_{row.epoch:04d}.safetensors", point)
-        if state.best.epoch == row.epoch:
-            checkpoint.save(self.checkpoints / f"best_{config.early_stopping.metric}.safetensors", point)
+        for best, criterion in {(state.best, config.early_stopping.metric), (state.selected, config.criterion)}:
+            if best.epoch == row.epoch:
+                checkpoint.save(self.checkpoints / f"best_{criterion}.safetensors", point)
         self._append(self.run.path / HISTORY, sealed_row(_csv_line(COLUMNS), _csv_line(astuple(row))))
         self._spent(seconds, state.stopped)
         latest = self.checkpoints / "latest.safetensors"

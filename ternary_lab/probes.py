@@ -2,7 +2,9 @@
 
     PROBE = what           | columns
     reconstruction         | own_{train,validation,test}_{A,B}, injected_{A,B}: percent, argmax from μ, own code (ρ = 0)
-                           | or injected with the checkpoint's ρ (over all N)
+                           | or injected with the checkpoint's ρ (over all N); own_left_out_* where a structure is
+    test split, nats       | rate_*, distortion_* (their sum is -ELBO), iwae_* (-IWAE, 64 samples)
+    test split, calibration| calibration_error_*, calibration_bias_*: of entries decoded from one posterior sample
     codes                  | ce_own_*, ce_injected_*, kl_*, norm_*, sigma_*, variance_min_*, active_*, cka
     coverage, percent      | coverage_10000_*, coverage_50000_*, coverage_195000_*: categorical draws;
                            | coverage_argmax_*: 50,000 decoded by argmax; union, jaccard of the 195,000 draws of A and B
@@ -19,24 +21,27 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ternary_lab import space
+from ternary_lab import space, splits
 from ternary_lab.checkpoint import Checkpoint, write_atomically
 from ternary_lab.errors import RunError
 from ternary_lab.evaluation import SAMPLES
 from ternary_lab.integrity import sealed_table
-from ternary_lab.metrics import codes, coverage, likelihood
-from ternary_lab.model import PATHWAYS, DualVAE, Pathway
+from ternary_lab.metrics import calibration, codes, coverage, likelihood
+from ternary_lab.model import PATHWAYS, DualVAE, Pathway, TernaryVAE
 from ternary_lab.record import PROBES, RunRecord
 from ternary_lab.runtime import in_order, stream
 
 DRAWS = (10_000, 50_000, SAMPLES)
 ARGMAX_DRAWS = 50_000
+POSTERIOR_SAMPLES, IMPORTANCE_SAMPLES = 16, 64
 
 
 @torch.no_grad()
 def probe(model: DualVAE, rho: float, split: space.Split, seed: int = 0, epoch: int = 0) -> dict[str, float]:
     """The columns above for one model of one run; seed and epoch name its random streams."""
     parts = {"train": split.train, "validation": split.validation, "test": split.test}
+    if len(split.left_out):
+        parts["left_out"] = split.left_out
     everything = space.operations().to(model.device).unsqueeze(0)
     values: dict[str, Tensor] = {
         f"own_{name}": likelihood.exact_reconstruction(model, space.operations(part).to(model.device).unsqueeze(0))
@@ -48,9 +53,27 @@ def probe(model: DualVAE, rho: float, split: space.Split, seed: int = 0, epoch: 
     values |= codes.code_sizes(model, everything)
     values["active"] = likelihood.active_units(model, everything)
     row = {f"{name}_{p}": float(value[i, 0]) for name, value in values.items() for i, p in enumerate(PATHWAYS)}
+    values |= _likelihoods(model, split, seed, epoch)
+    for i, p in enumerate(PATHWAYS):
+        found = calibration.reliability(*calibration.entry_predictions(
+            TernaryVAE(model.architecture.settings, model.blocks), p, space.operations(split.test),
+            generator=stream(seed, "evaluation", epoch, "calibration", device=model.device),
+        ))
+        for name, value in (("error", found.error), ("bias", found.bias)):
+            values.setdefault(f"calibration_{name}", torch.zeros(2, 1))[i] = value
     mu, _ = model.encode(everything)
     row["cka"] = float(codes.linear_cka(mu[0, 0], mu[1, 0]))
     return row | _coverages(model, seed, epoch)
+
+
+def _likelihoods(model: DualVAE, split: space.Split, seed: int, epoch: int) -> dict[str, Tensor]:
+    """Bounds on the test split, each (2, 1), nats."""
+    x = space.operations(split.test).to(model.device).unsqueeze(0)
+    shape = (IMPORTANCE_SAMPLES, 2, 1, x.shape[1], model.architecture.settings.latent_dim)
+    generator = stream(seed, "evaluation", epoch, "likelihood", device=model.device)
+    noise = torch.empty(shape, device=model.device).normal_(generator=generator)
+    rate, distortion = likelihood.rate_distortion(model, x, noise[:POSTERIOR_SAMPLES])
+    return {"rate": rate.mean(2), "distortion": distortion.mean(2), "iwae": likelihood.negative_iwae(model, x, noise)}
 
 
 def _coverages(model: DualVAE, seed: int, epoch: int) -> dict[str, float]:
@@ -78,7 +101,7 @@ def _coverages(model: DualVAE, seed: int, epoch: int) -> dict[str, float]:
 
 def probe_run(run: RunRecord, *, progress: bool = False) -> pd.DataFrame:
     """A row per epoch whose weights the run kept, in order; columns seed, epoch and those of `probe`."""
-    split = space.split(run.config.data.split_seed, run.config.data.train_fraction, run.config.data.validation_fraction)
+    split = splits.split(run.config.data)
     epochs: Iterable[int] = tqdm(run.epochs, desc=f"probe {run.name}", unit="epoch", disable=not progress)
     rows = []
     for epoch in epochs:

@@ -104,6 +104,11 @@ class RunRecord:
         return None if reason is None else str(reason)
 
     @property
+    def selected(self) -> str:
+        """Name of the checkpoint that the configuration's criterion chose, for `checkpoint` and `model`."""
+        return f"best_{self.config.criterion}"
+
+    @property
     def _checkpoints(self) -> Path:
         return self.path / CHECKPOINTS
 

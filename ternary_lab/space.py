@@ -28,11 +28,13 @@ SIZE = VALUES**ENTRIES
 
 @dataclass(frozen=True)
 class Split:
-    """Operation indices (int64, 1-D) of the three parts; disjoint, and together all N."""
+    """Operation indices (int64, 1-D) of the parts; disjoint, and together all N."""
 
     train: Tensor
     validation: Tensor
     test: Tensor
+    left_out: Tensor
+    """Kept from all three on purpose; empty unless asked for."""
 
 
 def operations(indices: Tensor | None = None) -> Tensor:
@@ -88,12 +90,21 @@ def check_dense(tensor: Tensor, what: str) -> None:
         raise InputError(f"{what} must be an ordinary dense tensor, got a {kind} one: convert it with .to_dense()")
 
 
-def split(split_seed: int, train: float = 0.8, validation: float = 0.1) -> Split:
-    """The space cut at random into train, validation and test (15,746 / 1,968 / 1,969 at 80/10/10)."""
+def split(
+    split_seed: int, train: float = 0.8, validation: float = 0.1, left_out: Tensor | None = None
+) -> Split:
+    """The space cut at random into train, validation and test (15,746 / 1,968 / 1,969 at 80/10/10).
+
+    Operations `left_out` (indices) are then taken from whichever part they fell into; the others stay where they are.
+    """
     order = torch.randperm(SIZE, generator=torch.Generator().manual_seed(split_seed))
     first = int(SIZE * train)
     second = first + int(SIZE * validation)
-    return Split(order[:first], order[first:second], order[second:])
+    absent = torch.empty(0, dtype=torch.int64) if left_out is None else left_out
+    train_part, validation_part, test_part = (
+        part[~torch.isin(part, absent)] for part in (order[:first], order[first:second], order[second:])
+    )
+    return Split(train_part, validation_part, test_part, absent)
 
 
 def from_function(operation: Callable[[int, int], int]) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ternary_lab import controllers as control
-from ternary_lab import losses, space
+from ternary_lab import losses, space, splits
 from ternary_lab.config import STRUCTURAL, Config, differences
 from ternary_lab.controllers import Controllers, Correction, Plan
 from ternary_lab.errors import ConfigError, DivergenceError
@@ -24,6 +24,7 @@ from ternary_lab.measurement import Group, Measurement, Source
 from ternary_lab.metrics.entropy import batch_entropy
 from ternary_lab.model import Architecture, Blocks, Bound, DualVAE, inject, statenet
 from ternary_lab.runtime import Purpose, at_most_threads, helping_threads, resolve_device
+from ternary_lab.selection import cost
 
 Measures = Literal["all", "coverage"]
 """Every metric of a row, or the sampled coverage alone, which is what the original measures."""
@@ -117,7 +118,7 @@ TIMING_COLUMNS = ("seconds_train", "seconds_eval")
 
 @dataclass(frozen=True)
 class Best:
-    """The best epoch so far by the early-stopping metric; `value` counts as smaller is better."""
+    """The best epoch so far by a criterion; `value` counts as smaller is better."""
 
     value: float = float("inf")
     epoch: int = -1
@@ -134,6 +135,9 @@ class RunState:
     second_moments: Blocks
     controllers: Controllers
     best: Best
+    """By the early-stopping metric."""
+    selected: Best = Best()
+    """By the criterion that the run's model is chosen by."""
     stopped: str | None = None
     """Why the run has ended, or None."""
 
@@ -216,8 +220,7 @@ class Cohort:
         if states is None:
             states = [RunState.initial(c, s) for c, s in zip(self.configs, self.seeds, strict=True)]
         self._load(states)
-        data = self.config.data
-        split = space.split(data.split_seed, data.train_fraction, data.validation_fraction)
+        split = splits.split(self.config.data)
         self.x_train = space.operations(split.train).to(device)
         self.x_validation = space.operations(split.validation).to(device)
         self._place = device if self.config.runtime.streams == "device" else torch.device("cpu")
@@ -250,6 +253,7 @@ class Cohort:
         self._decoder_B = Bound(self.architecture.decoder_B, self.blocks.decoder_B, self.gradients.decoder_B)
         self.controllers = [state.controllers for state in states]
         self.best = [state.best for state in states]
+        self.selected = [state.selected for state in states]
         self._part_norms = torch.empty(2, 2, self.runs, device=self.device)
         self.norms = self._runs([(c.norm_A, c.norm_B) for c in self.controllers]).t().contiguous()
         self.stopped: list[str | None] = [state.stopped for state in states]
@@ -276,7 +280,7 @@ class Cohort:
 
         return RunState(
             self.epoch, self.steps, one(self.blocks), one(self.first_moments), one(self.second_moments),
-            self.controllers[index], self.best[index], self.stopped[index],
+            self.controllers[index], self.best[index], self.selected[index], self.stopped[index],
         )
 
     def keep(self, indices: Sequence[int]) -> None:
@@ -412,11 +416,15 @@ class Cohort:
 
     def _data(self) -> tuple[Tensor, Tensor]:
         """The epoch's operations (R, n, 9) in their order, and its noise (2, R, n, L)."""
+        n = self.config.data.epoch_operations or len(self.x_train)
         order = torch.stack([
-            torch.randperm(len(self.x_train), generator=g, device=g.device).to(self.device)
+            torch.cat([
+                torch.randperm(len(self.x_train), generator=g, device=g.device)
+                for _ in range(-(-n // len(self.x_train)))
+            ])[:n].to(self.device)
             for g in self.streams("order", self.epoch)
         ])
-        shape = (2, len(self.x_train), self.config.model.latent_dim)
+        shape = (2, n, self.config.model.latent_dim)
         noise = torch.stack([
             torch.empty(shape, device=g.device).normal_(generator=g).to(self.device)
             for g in self.streams("noise", self.epoch)
@@ -603,16 +611,17 @@ class Cohort:
     def _runs(self, values: Sequence[float] | Sequence[tuple[float, ...]]) -> Tensor:
         return torch.tensor(values, dtype=torch.float32, device=self.device)
 
-    def _judge(self, index: int, row: Mapping[str, Any], measurement: Measurement) -> None:
-        """Keep the best epoch; stop the run when it has not improved for `patience` epochs, or is complete."""
-        stopping, total = self.configs[index].early_stopping, self.configs[index].training.total_epochs
-        if stopping.metric == "val_loss":  # known without waiting for the rest
-            value = row["val_loss"]
-        else:
-            value = _mean_metric({name: values[index] for name, values in measurement.metrics.items()}, stopping.metric)
-        epoch = row["epoch"]
-        if value < self.best[index].value:
-            self.best[index] = Best(value, epoch)
+    def _judge(self, index: int, row: dict[str, Any], measurement: Measurement) -> None:
+        """Keep the best epochs; stop the run when it has not improved for `patience` epochs, or is complete."""
+        config, epoch = self.configs[index], row["epoch"]
+        stopping, total = config.early_stopping, config.training.total_epochs
+        values = row
+        if {stopping.metric, config.criterion} != {"val_loss"}:  # which is known without waiting for the rest
+            values = row | {name: values[index] for name, values in measurement.metrics.items()}
+        for kept, criterion in ((self.best, stopping.metric), (self.selected, config.criterion)):
+            value = cost(values, criterion)
+            if value < kept[index].value:
+                kept[index] = Best(value, epoch)
         if stopping.patience and epoch - self.best[index].epoch >= stopping.patience:
             self.stopped[index] = (
                 f"early stop: {stopping.metric} has not improved since epoch {self.best[index].epoch}"
@@ -642,17 +651,6 @@ class Epoch:
             controllers = control.after_counting(state.controllers, *self.measurement.unique_operations[i])
             finished.append((record, replace(state, controllers=controllers)))
         return finished
-
-
-def _mean_metric(measured: Mapping[str, float], metric: str) -> float:
-    """An early-stopping metric as the mean of both pathways, turned so that smaller is better."""
-    match metric:
-        case "val_elbo":
-            return -measured["val_elbo"]
-        case "coverage":
-            return -(measured["coverage_A"] + measured["coverage_B"]) / 2
-        case _:
-            return -(measured["info_coverage_A"] + measured["info_coverage_B"]) / 2
 
 
 def train(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ternary_lab import checkpoint, record, space
+from ternary_lab import checkpoint, record, space, splits
 from ternary_lab.errors import RunError, TernaryLabError
 from ternary_lab.integrity import check_events
 from ternary_lab.locks import LOCK, OWNER
@@ -101,7 +101,7 @@ def measured(run: RunRecord, epoch: int) -> dict[str, float]:
     config = run.config
     on_cpu = config.runtime.streams == "cpu" or run.provenance.get("device") == "cpu"
     device = resolve_device("cpu" if on_cpu else "cuda")
-    split = space.split(config.data.split_seed, config.data.train_fraction, config.data.validation_fraction)
+    split = splits.split(config.data)
     model = run.model(epoch).to(device)
     source = Source(config.evaluation, space.operations(split.validation).to(device), device)
     values = Measurement(source, [(model.core, (run.seed,))], epoch, None).metrics

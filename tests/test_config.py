@@ -36,8 +36,9 @@ def test_the_defaults_are_v55() -> None:
     assert load_config("v5_5") == Config()
 
 
-def test_v5_5_full_differs_in_patience_alone() -> None:
-    assert differences(load_config("v5_5"), load_config("v5_5_full")).keys() == {"name", "early_stopping.patience"}
+def test_v5_5_full_differs_in_patience_and_what_it_keeps() -> None:
+    differing = differences(load_config("v5_5"), load_config("v5_5_full"))
+    assert differing.keys() == {"name", "early_stopping.patience", "checkpoints.windows"}
 
 
 def _round_trips(config: Config) -> bool:
@@ -234,6 +235,8 @@ UNBALANCED = {"loss_weights.ratio_low": 1e5}
 COVERAGE_RULE = {"loss_weights.coverage_ratio_high": 1e-6, "loss_weights.coverage_ratio_low": 0.0}
 # Key -> another value, where half the value (or one more) would not do, and what must hold for the key to act.
 SPECIAL: dict[str, tuple[Any, dict[str, Any]]] = {
+    "data.left_out": ("pattern:++*******", {}),
+    "data.epoch_operations": (100, {}),
     "temperature.A.floor": (5.0, {}),
     "loss_weights.low": (0.71, {}),
     "loss_weights.high": (0.69, {}),
@@ -260,7 +263,8 @@ SPECIAL: dict[str, tuple[Any, dict[str, Any]]] = {
     "beta.B.mode": ("off", {}),
 }
 ON_DISK = {
-    "name": "other", "early_stopping.metric": "coverage", "checkpoints.every": 2, "checkpoints.windows": [[4, 5]],
+    "name": "other", "early_stopping.metric": "coverage", "select_by": "coverage",
+    "checkpoints.every": 2, "checkpoints.windows": [[4, 5]],
 }
 MODES: dict[str, dict[str, Any]] = {
     "linear_warmup": {"end": 0.5, "warmup_epochs": 2},

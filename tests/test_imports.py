@@ -14,21 +14,24 @@ ROOT = Path(ternary_lab.__file__).parent
 # From the innermost to the outermost; modules on one line do not know each other.
 ORDER = [
     ["errors"],
-    ["space", "runtime", "schedules", "integrity", "locks"],
+    ["space", "runtime", "schedules", "integrity", "locks", "selection"],
     ["symmetry"],
     ["config"],
-    ["model", "controllers"],
+    ["model", "controllers", "splits"],
     ["losses"],
-    ["metrics.latents", "metrics.entropy", "metrics.likelihood"],
+    [
+        "metrics.latents", "metrics.entropy", "metrics.likelihood", "metrics.calibration", "metrics.robustness",
+        "metrics.arithmetic", "metrics.neighbourhood",
+    ],
     ["metrics.coverage"],
     ["metrics.information", "metrics.paths"],
-    ["metrics.confusion"],
+    ["metrics.confusion", "metrics.ensembles"],
     ["measurement"],
     ["training"],
     ["checkpoint"],
     ["record"],
     ["experiment", "evaluation", "projection"],
-    ["atlas"],
+    ["atlas", "alternatives"],
 ]
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
 

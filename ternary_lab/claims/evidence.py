@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from ternary_lab import space
+from ternary_lab import space, splits
 from ternary_lab.config import Config, shipped_counterfactuals
 from ternary_lab.errors import RunError
 from ternary_lab.evaluation import SAMPLES
@@ -97,8 +97,7 @@ class Trial:
 
     @cached_property
     def split(self) -> space.Split:
-        data = self.config.data
-        return space.split(data.split_seed, data.train_fraction, data.validation_fraction)
+        return splits.split(self.config.data)
 
     @property
     def uniform_coverage(self) -> float:

@@ -6,12 +6,13 @@ Every coverage carries its number of draws n, its decoding rule and the uniform 
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from ternary_lab.metrics.latents import chunk_size
+from ternary_lab.metrics.latents import Decoder, chunk_size
 from ternary_lab.model import DualVAE, Pathway
 from ternary_lab.space import ENTRIES, SIZE, VALUES
 
@@ -73,16 +74,22 @@ def drawn_operations(
 
     `generators` holds one stream per run; all latents are drawn from it, then all entries.
     """
-    runs, latent, device = model.runs, model.architecture.settings.latent_dim, model.device
+    latent, device = model.architecture.settings.latent_dim, model.device
     z = torch.stack([torch.empty(latent, n, device=g.device).normal_(generator=g).to(device) for g in generators])
     u = torch.empty(0)
     if decoding == "categorical":
         u = torch.stack([torch.empty(ENTRIES, n, device=g.device).uniform_(generator=g).to(device) for g in generators])
-    seen = torch.zeros(runs, SIZE, dtype=torch.bool, device=device)
-    step = chunk_size(device)
-    for start in range(0, n, step):
+    return decoded_operations(partial(model.decode_features, pathway=pathway), z, u, decoding)
+
+
+@torch.no_grad()
+def decoded_operations(decode: Decoder, z: Tensor, u: Tensor, decoding: Decoding) -> Tensor:
+    """Which operations (R, N), bool, latents z (R, L, M) are decoded to, by uniforms u (R, 9, M) if categorical."""
+    seen = torch.zeros(len(z), SIZE, dtype=torch.bool, device=z.device)
+    step = chunk_size(z.device)
+    for start in range(0, z.shape[2], step):
         part = slice(start, start + step)
-        logits = model.decode_features(z[:, :, part], pathway)
+        logits = decode(z[:, :, part])
         classes = best_classes(logits) if decoding == "argmax" else entry_classes(logits, u[:, :, part])
         seen.scatter_(1, class_index(classes), True)
     return seen

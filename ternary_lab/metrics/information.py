@@ -23,13 +23,13 @@ import math
 import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
-from functools import reduce
+from functools import partial, reduce
 
 import torch
 from torch import Tensor
 
 from ternary_lab.metrics.coverage import best_classes, class_index
-from ternary_lab.metrics.latents import chunk_size
+from ternary_lab.metrics.latents import Decoder, chunk_size
 from ternary_lab.model import DualVAE, Pathway
 from ternary_lab.space import ENTRIES, SIZE, VALUES
 
@@ -94,26 +94,35 @@ class Sums:
     def __add__(self, other: Sums) -> Sums:
         return Sums(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
 
-    def information(self) -> Information:
+    def information(self, *, exact: bool = False) -> Information:
+        """What follows from the sums; `exact` when they are over every latent there is, and nothing is to correct."""
         p, total = self.p / self.latents, self.latents
         raw = -torch.xlogy(p, p).sum(1)
-        correction = (torch.where(p > 0, self.p_squared / total / p, 0).sum(1) - 1) / (2 * total)
         frequency = self.counts / total
-        argmax = -torch.xlogy(frequency, frequency).sum(1) + ((self.counts > 0).sum(1) - 1) / (2 * total)
+        argmax_raw = -torch.xlogy(frequency, frequency).sum(1)
+        if exact:
+            return Information(total, p, raw, raw, self.noise / total, argmax_raw)
+        correction = (torch.where(p > 0, self.p_squared / total / p, 0).sum(1) - 1) / (2 * total)
+        argmax = argmax_raw + ((self.counts > 0).sum(1) - 1) / (2 * total)
         return Information(total, p, raw, raw + correction, self.noise / total, argmax)
 
 
 @torch.no_grad()
 def sums(model: DualVAE, pathway: Pathway, z: Tensor) -> Sums:
     """The sums over latents z (R or 1, L, M) of R runs, M at most some ten thousands: they run in float32."""
-    runs, device = model.runs, model.device
-    z = z.expand(runs, -1, -1)
+    return decoder_sums(partial(model.decode_features, pathway=pathway), z.expand(model.runs, -1, -1))
+
+
+@torch.no_grad()
+def decoder_sums(decode: Decoder, z: Tensor) -> Sums:
+    """`sums` for any decoder, over latents z (R, L, M)."""
+    runs, device = len(z), z.device
     p = torch.zeros(runs, VALUES ** (ENTRIES - LOW), VALUES**LOW, device=device)
     p_squared, counts = torch.zeros_like(p), torch.zeros(runs, SIZE, device=device)
     noise = torch.zeros(runs, dtype=torch.float64, device=device)
     one = torch.ones(1, 1, device=device)
     for chunk in torch.split(z, chunk_size(device), -1):
-        logits = model.decode_features(chunk, pathway)
+        logits = decode(chunk)
         log_q = torch.log_softmax(logits, 2)
         q = log_q.exp()
         noise -= (q * log_q).sum((1, 2, 3))

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
+
+Decoder: TypeAlias = Callable[[Tensor], Tensor]
+"""Logits (R, 9, 3, M) of features-first latents (R, L, M)."""
 
 PART = 16_384
 """Latents in one part of a measurement: parts are taken apart and put together again in any company."""

@@ -40,11 +40,31 @@ def negative_elbo(model: DualVAE, x: Tensor, noise: Tensor) -> Tensor:
 
 
 @torch.no_grad()
+def rate_distortion(model: DualVAE, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """KL and CE of every operation x (R, B, 9), each (2, R, B), nats: rate and distortion (Alemi et al. 2018).
+
+    `noise` as in `negative_elbo`, which is the mean of their sum. Over all N operations, equally likely, no model
+    has a mean distortion below ln N minus its mean rate.
+    """
+    mu, log_variance = model.encode(x)
+    std, target = (0.5 * log_variance).exp(), one_hot(x)
+    ce = torch.zeros(mu.shape[:3], device=mu.device)
+    for eps in noise:
+        ce -= (torch.log_softmax(model.decode(mu + std * eps), -1) * target).sum((3, 4))
+    return gaussian_kl(mu, log_variance).sum(-1), ce / len(noise)
+
+
 def negative_iwae(model: DualVAE, x: Tensor, noise: Tensor) -> Tensor:
     """-IWAE_K (2, R) of operations x (R, B, 9), mean over operations (Burda, Grosse, Salakhutdinov 2016).
 
     `noise` (K, 2, R, B, L) as in `negative_elbo`; K = 1 is a one-sample -ELBO.
     """
+    return -log_likelihood_bound(model, x, noise).mean(2)
+
+
+@torch.no_grad()
+def log_likelihood_bound(model: DualVAE, x: Tensor, noise: Tensor) -> Tensor:
+    """IWAE_K, a lower bound of ln p(x) in expectation, of every operation x (R, B, 9): (2, R, B)."""
     mu, log_variance = model.encode(x)
     std = (0.5 * log_variance).exp()
     classes = (x + 1).long().expand(2, *x.shape).unsqueeze(-1)
@@ -56,7 +76,7 @@ def negative_iwae(model: DualVAE, x: Tensor, noise: Tensor) -> Tensor:
         log_prior = -0.5 * z.square().sum(-1)
         log_posterior = -0.5 * (eps.square() + log_variance).sum(-1)
         log_weights.append(log_p + log_prior - log_posterior)
-    return -(torch.logsumexp(torch.stack(log_weights), 0) - math.log(len(noise))).mean(2)
+    return torch.logsumexp(torch.stack(log_weights), 0) - math.log(len(noise))
 
 
 @torch.no_grad()

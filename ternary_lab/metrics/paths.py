@@ -84,6 +84,59 @@ def walk(model: TernaryVAE, pathway: Pathway, z: Tensor, ends: tuple[int, int]) 
     return Walk(space.index_of(classes.float() - 1), best.sum(-1), at_targets)
 
 
+@dataclass(frozen=True)
+class PathQuality:
+    """How a decoder's argmax goes from one operation to another, for P paths; every tensor (P,).
+
+    Each step decodes to nine values and so to an operation: validity is 1 by construction, and not among these.
+    """
+
+    distance: Tensor
+    """Entries in which the two ends differ."""
+    arrives: Tensor
+    """Whether both ends decode to their operations, bool."""
+    between: Tensor
+    """Share of the steps whose every entry has the value of one of the ends: on a shortest way in Hamming distance."""
+    detour: Tensor
+    """Entries changed along the way, each time counted, per entry in which the ends differ; 1 at best."""
+    largest_jump: Tensor
+    """Most entries that change from one step to the next; 1 is the smoothest."""
+    per_length: Tensor
+    """Entries changed per unit of length in the latent space."""
+    confidence: Tensor
+    """Mean probability p(x|z) of the operation decoded."""
+
+
+@torch.no_grad()
+def path_quality(
+    model: TernaryVAE, pathway: Pathway, pairs: Tensor, way: str = "straight", steps: int = 65
+) -> PathQuality:
+    """Walks between the codes of pairs of operations, by index (P, 2), as in `PATHS`. Raises InputError for equal ends
+    and for another way."""
+    if way not in PATHS:
+        raise InputError(f"a way is one of {', '.join(PATHS)}, got {way!r}")
+    ends = space.operations(pairs)
+    distance = (ends[:, 0] != ends[:, 1]).sum(1)
+    if bool((distance == 0).any()):
+        raise InputError("a path leads from one operation to another: two ends are the same")
+    mu = model.encode(ends, pathway).mean
+    z = torch.stack([PATHS[way](a, b, steps) for a, b in mu])
+    confidence, classes = torch.softmax(model.decode(z, pathway), -1).max(-1)
+    tables = classes.cpu() - 1
+    one, other = ends[:, None, 0], ends[:, None, 1]
+    changes = (tables[:, 1:] != tables[:, :-1]).sum(2)
+    total = changes.sum(1)
+    return PathQuality(
+        distance=distance,
+        arrives=(tables[:, 0] == ends[:, 0]).all(1) & (tables[:, -1] == ends[:, 1]).all(1),
+        between=((tables == one) | (tables == other)).all(2).float().mean(1),
+        detour=total / distance,
+        largest_jump=changes.amax(1),
+        per_length=total / (z[:, 1:] - z[:, :-1]).norm(dim=2).sum(1).cpu(),
+        confidence=confidence.prod(2).mean(1).cpu(),
+    )
+
+
 def _times(a: Tensor, b: Tensor, steps: int) -> Tensor:
     if a.shape != b.shape or a.ndim != 1:
         raise InputError(f"a path leads between two latents (L,), got {tuple(a.shape)} and {tuple(b.shape)}")

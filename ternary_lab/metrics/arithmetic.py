@@ -1,0 +1,89 @@
+"""Whether a change of one entry is a direction in the latent space (Mikolov, Yih, Zweig 2013; White 2016).
+
+    analogy      x → x' as y → ?     decode(μ(x') - μ(x) + μ(y)); right when it is y with the same entry changed alike
+    edit         decode(μ(y) + v)    v the mean of μ(x') - μ(x) over many x, for each entry, old and new value
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ternary_lab import space
+from ternary_lab.model import Pathway, TernaryVAE
+from ternary_lab.space import ENTRIES, SIZE, VALUES
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """What was decoded, in percent of all attempts."""
+
+    right: float
+    """The operation with the entry changed, and nothing else."""
+    unchanged: float
+    other: float
+    entry: float
+    """The entry in question has the new value, whatever else changed."""
+    attempts: int
+
+
+@torch.no_grad()
+def analogies(model: TernaryVAE, pathway: Pathway, n: int, generator: torch.Generator) -> Arithmetic:
+    """n analogies between operations drawn at random: the pair's entry has the same value in x and in y."""
+    draw = [torch.randint(high, (n,), generator=generator) for high in (SIZE, SIZE, ENTRIES, VALUES, VALUES - 1)]
+    x, y, entry, old, step = draw
+    new = (old + 1 + step) % VALUES
+    start, source = (changed(i, entry, old) for i in (x, y))
+    mu = _codes(model, pathway)
+    z = mu[changed(start, entry, new)] - mu[start] + mu[source]
+    return _score(model, pathway, z, source, entry, new)
+
+
+@torch.no_grad()
+def edit_vectors(model: TernaryVAE, pathway: Pathway, operations: Tensor) -> Tensor:
+    """Mean displacement (9, 3, 3, L) of the codes of operations, by index (n,): [k, v, w] sets entry k from v to w.
+
+    The mean is over those of the operations that have the value v there; the diagonal v = w is 0.
+    """
+    mu = _codes(model, pathway)
+    vectors = mu.new_zeros(ENTRIES, VALUES, VALUES, mu.shape[1])
+    values = (space.operations(operations) + 1).long()
+    for k in range(ENTRIES):
+        for v in range(VALUES):
+            of = operations[values[:, k] == v]
+            for w in range(VALUES):
+                if w != v and len(of):
+                    vectors[k, v, w] = (mu[of + (w - v) * VALUES**k] - mu[of]).mean(0)
+    return vectors
+
+
+@torch.no_grad()
+def edits(model: TernaryVAE, pathway: Pathway, operations: Tensor, vectors: Tensor) -> Arithmetic:
+    """Every change of one entry of operations, by index (n,), made by adding the `vectors` of `edit_vectors`."""
+    sources = operations.repeat_interleave(ENTRIES * (VALUES - 1))
+    entry = torch.arange(ENTRIES).repeat_interleave(VALUES - 1).repeat(len(operations))
+    old = sources // VALUES**entry % VALUES
+    new = (old + torch.arange(1, VALUES).repeat(len(operations) * ENTRIES)) % VALUES
+    z = _codes(model, pathway)[sources] + vectors[entry, old, new]
+    return _score(model, pathway, z, sources, entry, new)
+
+
+def changed(operations: Tensor, entry: Tensor, value: Tensor) -> Tensor:
+    """Operations, by index, with one entry set to a value, given as a class 0..2; all int64 of one shape."""
+    weight = VALUES**entry
+    return operations + (value - operations // weight % VALUES) * weight
+
+
+def _score(model: TernaryVAE, pathway: Pathway, z: Tensor, source: Tensor, entry: Tensor, new: Tensor) -> Arithmetic:
+    found = space.index_of(model.decode(z, pathway).argmax(-1).float() - 1).cpu()
+    right, unchanged = found == changed(source, entry, new), found == source
+    other, hit = ~right & ~unchanged, found // VALUES**entry % VALUES == new
+    a, b, c, d = (100 * v.float().mean().item() for v in (right, unchanged, other, hit))
+    return Arithmetic(a, b, c, d, len(z))
+
+
+def _codes(model: TernaryVAE, pathway: Pathway) -> Tensor:
+    """μ (N, L) of every operation."""
+    return model.encode(space.operations(), pathway).mean

@@ -1,0 +1,71 @@
+"""Whether a decoder's probabilities are to be believed: confidence against accuracy.
+
+    ECE = Σ_bins (n_b / n) |accuracy_b - confidence_b|      (Naeini, Cooper, Hauskrecht 2015; Guo et al. 2017)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ternary_lab import space
+from ternary_lab.errors import InputError
+from ternary_lab.model import Pathway, TernaryVAE
+
+BINS = 20
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Predictions in bins of equal width by confidence; every tensor (bins,), nan in an empty bin."""
+
+    confidence: Tensor
+    """Mean confidence."""
+    accuracy: Tensor
+    """Share that is right."""
+    count: Tensor
+    """Number of predictions, int64."""
+
+    @property
+    def error(self) -> float:
+        """Expected calibration error, in [0, 1]."""
+        gap = (self.accuracy - self.confidence).abs().nan_to_num(0.0)
+        return float((gap * self.count).sum() / self.count.sum())
+
+    @property
+    def bias(self) -> float:
+        """Mean confidence minus accuracy over all predictions: above 0, the decoder is too sure."""
+        gap = (self.confidence - self.accuracy).nan_to_num(0.0)
+        return float((gap * self.count).sum() / self.count.sum())
+
+
+def reliability(confidence: Tensor, right: Tensor, bins: int = BINS) -> Reliability:
+    """Predictions with their confidence in [0, 1] and whether they were right, both of one shape, binned.
+
+    Raises InputError for shapes that differ, no predictions, or a confidence outside [0, 1].
+    """
+    if confidence.shape != right.shape or confidence.numel() == 0:
+        raise InputError(f"as many confidences as answers, at least one: got {confidence.shape} and {right.shape}")
+    values, hits = confidence.double().flatten(), right.double().flatten()
+    if not bool(((values >= 0) & (values <= 1)).all()):
+        raise InputError("a confidence lies in [0, 1]")
+    place = (values * bins).long().clamp_(max=bins - 1)
+    count = torch.bincount(place, minlength=bins)
+    means = [torch.bincount(place, weights=w, minlength=bins) / count for w in (values, hits)]
+    return Reliability(means[0], means[1], count)
+
+
+@torch.no_grad()
+def entry_predictions(
+    model: TernaryVAE, pathway: Pathway, operations: Tensor, *, generator: torch.Generator | None = None
+) -> tuple[Tensor, Tensor]:
+    """Confidence (n, 9) of each entry's most probable value, and whether it is right, for operations (n, 9).
+
+    Decoded from one posterior sample if a generator is given, which is what the decoder was trained on, else from μ.
+    """
+    posterior = model.encode(operations, pathway)
+    z = posterior.mean if generator is None else posterior.sample(generator=generator)
+    confidence, classes = torch.softmax(model.decode(z, pathway), -1).max(-1)
+    return confidence, classes - 1 == space.check_operations(operations).to(classes.device)

@@ -1,0 +1,115 @@
+"""Several models as one: checkpoints of a run, or both of its pathways.
+
+Read out together (from the codes of one operation), p_c the probabilities of member c's entries:
+
+    vote          the value that most members name; among equals, the one of the larger summed probability
+    mean          the value of the largest mean probability
+    confidence    the value of the largest Σ_c max_v p_c(v) · p_c(v): a member counts by how sure it is
+    best of       right when any member is: an oracle, which knows the answer and is no model
+
+As a generator: draw a member c with probability w_c, then a latent; p = Σ_c w_c p_c, and (c, z) is the latent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ternary_lab.errors import InputError
+from ternary_lab.metrics.information import Information, Sums
+from ternary_lab.model import Pathway, TernaryVAE
+
+
+@torch.no_grad()
+def entry_probabilities(model: TernaryVAE, pathway: Pathway, operations: Tensor) -> Tensor:
+    """(n, 9, 3): of operations (n, 9) from z = μ, own code."""
+    return torch.softmax(model.decode(model.encode(operations, pathway).mean, pathway), -1)
+
+
+def vote(p: Tensor) -> Tensor:
+    """Classes (n, 9) that most members name, of probabilities p (C, n, 9, 3)."""
+    named = torch.nn.functional.one_hot(p.argmax(-1), p.shape[-1]).sum(0)
+    # Less than one vote, whatever the probabilities: it decides among equals only.
+    return (named + p.mean(0) / 2).argmax(-1)
+
+
+def mean(p: Tensor) -> Tensor:
+    """Classes (n, 9) of the largest mean probability, of p (C, n, 9, 3)."""
+    return p.mean(0).argmax(-1)
+
+
+def confidence(p: Tensor) -> Tensor:
+    """Classes (n, 9) of the largest probability weighted by each member's own confidence, of p (C, n, 9, 3)."""
+    return (p.amax(-1, keepdim=True) * p).sum(0).argmax(-1)
+
+
+RULES = {"vote": vote, "mean": mean, "confidence": confidence}
+"""Ways to read several members out as one."""
+
+
+def reconstruction(p: Tensor, operations: Tensor) -> dict[str, float]:
+    """Percent of operations (n, 9) that members with probabilities p (C, n, 9, 3) get exactly right, by each rule.
+
+    Keys: those of `RULES`, `best member` and `best of` (the oracle).
+    """
+    target = (operations + 1).long().to(p.device)
+    found = {name: (rule(p) == target).all(1) for name, rule in RULES.items()}
+    each = (p.argmax(-1) == target).all(2)
+    found["best of"] = each.any(0)
+    shares = {name: 100 * right.float().mean().item() for name, right in found.items()}
+    return shares | {"best member": 100 * each.float().mean(1).max().item()}
+
+
+def mixture_weights(log_p: Tensor, iterations: int = 2000, tolerance: float = 1e-10) -> Tensor:
+    """Weights (C,), float64, that maximise Σ_x ln Σ_c w_c p_c(x), for ln p_c(x) (C, n): a concave problem.
+
+    By expectation maximisation (Dempster, Laird, Rubin 1977), from equal weights; never less likely than those.
+    Raises InputError where an operation has no probability under any member.
+    """
+    log_p = log_p.double()
+    if not bool(log_p.amax(0).isfinite().all()):
+        raise InputError("an operation has no probability under any member: no weights can mend that")
+    log_w = torch.full((len(log_p),), -torch.log(torch.tensor(float(len(log_p)))).item(), dtype=torch.float64)
+    last = -torch.inf
+    for _ in range(iterations):
+        joint = log_w[:, None].to(log_p.device) + log_p
+        total = joint.logsumexp(0)
+        log_w = (joint - total).logsumexp(1).cpu() - torch.log(torch.tensor(float(log_p.shape[1]), dtype=torch.float64))
+        if float(total.mean()) - last < tolerance:
+            break
+        last = float(total.mean())
+    return log_w.exp()
+
+
+def mixture(members: Sequence[Sums], weights: Sequence[float] | Tensor | None = None) -> Information:
+    """Output and information of a mixture of generators of one run each, from each one's sums over latents.
+
+    The latent is the member and its latent together. The bias correction is that of latents drawn member by member:
+    ½ Σ_x Σ_c w_c² (E_c[p²] - p_c²) / (M_c p). Raises InputError unless there are as many weights, that sum to 1.
+    """
+    share = torch.full((len(members),), 1 / max(len(members), 1)) if weights is None else torch.as_tensor(weights)
+    share = share.double()
+    if len(share) != len(members) or not members or bool((share < 0).any()) or abs(float(share.sum()) - 1) > 1e-6:
+        raise InputError(f"a weight for each of {len(members)} members, at least 0, in sum 1: got {share.tolist()}")
+    w = [float(value) for value in share]
+
+    def mixed(values: Sequence[Tensor]) -> Tensor:
+        return torch.stack([c * value for c, value in zip(w, values, strict=True)]).sum(0)
+
+    p = mixed([m.p / m.latents for m in members])
+    argmax = mixed([m.counts / m.latents for m in members])
+    spread, seen = torch.zeros_like(p), torch.zeros_like(p)
+    for c, m in zip(w, members, strict=True):
+        spread += c**2 * (m.p_squared / m.latents - (m.p / m.latents).square()) / m.latents
+        frequency = m.counts / m.latents
+        seen += c**2 * frequency * (1 - frequency) / m.latents
+    raw, raw_argmax = (-torch.xlogy(q, q).sum(1) for q in (p, argmax))
+    correction, argmax_correction = (
+        torch.where(q > 0, variance / q, 0).sum(1) / 2 for q, variance in ((p, spread), (argmax, seen))
+    )
+    noise = mixed([m.noise / m.latents for m in members])
+    return Information(
+        sum(m.latents for m in members), p, raw, raw + correction, noise, raw_argmax + argmax_correction
+    )

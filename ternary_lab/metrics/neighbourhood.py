@@ -1,0 +1,69 @@
+"""Whether operations that differ in few entries have codes that lie near, and the other way round.
+
+For an operation i, its k nearest in one space that are not among its k nearest in the other count against the map, by
+how far down the other's ranking they stand (Venna & Kaski 2001), N points in all:
+
+    trustworthiness  1 - 2/(n k (2N - 3k - 1)) Σ_i Σ_{j near i in the code} max(0, rank in the space of operations - k)
+    continuity       likewise, with the two spaces exchanged
+    1 is perfect, 1/2 is about what a random map has
+
+Hamming distances are tied: a rank is the number of points strictly nearer, plus one, so that whoever is at distance
+one ranks among the first; k = 18 is exactly the operations that differ in one entry.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ternary_lab import space
+from ternary_lab.errors import InputError
+
+NEAREST = space.ENTRIES * (space.VALUES - 1)
+"""Operations at Hamming distance one: 18."""
+PIECE = 512
+
+
+@dataclass(frozen=True)
+class Preservation:
+    """How well a map keeps neighbourhoods; all in [0, 1]."""
+
+    trustworthiness: float
+    continuity: float
+    shared: float
+    """Share of the k nearest in one space that are among the k nearest in the other."""
+
+
+@torch.no_grad()
+def preservation(codes: Tensor, anchors: Tensor, k: int = NEAREST) -> Preservation:
+    """Of the codes (N, L) of all operations in index order, around the operations `anchors` (n,) by index.
+
+    Distances are Hamming's between operations, Euclid's between codes. Raises InputError for k outside 1..N/2 - 1.
+    """
+    n = len(codes)
+    if not 1 <= k < n // 2:
+        raise InputError(f"k must be a number in 1..{n // 2 - 1}, got {k}")
+    one_hot = torch.nn.functional.one_hot((space.operations(torch.arange(n)) + 1).long(), space.VALUES).flatten(1)
+    tables = one_hot.to(codes)
+    lost, missed, shared = 0.0, 0.0, 0.0
+    for part in torch.split(anchors, PIECE):
+        apart = space.ENTRIES - tables[part] @ tables.T
+        away = torch.cdist(codes[part], codes)
+        for distance in (apart, away):
+            distance[torch.arange(len(part)), part] = torch.inf
+        lost += intrusion(apart, away, k)
+        missed += intrusion(away, apart, k)
+        near = [torch.zeros_like(d, dtype=torch.bool).scatter_(1, d.topk(k, largest=False).indices, True)
+                for d in (apart, away)]
+        shared += float((near[0] & near[1]).sum())
+    worst = len(anchors) * k * (2 * n - 3 * k - 1) / 2
+    return Preservation(1 - lost / worst, 1 - missed / worst, shared / (len(anchors) * k))
+
+
+def intrusion(truth: Tensor, found: Tensor, k: int) -> float:
+    """Σ max(0, rank in `truth` - k) over the k nearest by `found`; distances (n, N), each point's own infinite."""
+    near = found.topk(k, largest=False).indices
+    rank = torch.searchsorted(truth.sort(1).values, truth.gather(1, near)) + 1
+    return float((rank - k).clamp(min=0).sum())
