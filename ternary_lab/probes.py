@@ -2,7 +2,8 @@
 
     PROBE = what           | columns
     reconstruction         | own_{train,validation,test}_{A,B}, injected_{A,B}: percent, argmax from μ, own code (ρ = 0)
-                           | or injected with the checkpoint's ρ (over all N); own_left_out_* where a structure is
+                           | or injected with the checkpoint's ρ (over all N); own_left_out_* where a structure is;
+                           | entries_*: likewise, percent of single entries
     test split, nats       | rate_*, distortion_* (their sum is -ELBO), iwae_* (-IWAE, 64 samples)
     test split, calibration| calibration_error_*, calibration_bias_*: of entries decoded from one posterior sample
     codes                  | ce_own_*, ce_injected_*, kl_*, norm_*, sigma_*, variance_min_*, active_*, cka
@@ -43,24 +44,18 @@ def probe(model: DualVAE, rho: float, split: space.Split, seed: int = 0, epoch: 
     if len(split.left_out):
         parts["left_out"] = split.left_out
     everything = space.operations().to(model.device).unsqueeze(0)
-    values: dict[str, Tensor] = {
-        f"own_{name}": likelihood.exact_reconstruction(model, space.operations(part).to(model.device).unsqueeze(0))
-        for name, part in parts.items()
-    }
+    values: dict[str, Tensor] = {}
+    for name, part in parts.items():
+        x = space.operations(part).to(model.device).unsqueeze(0)
+        values[f"own_{name}"] = likelihood.exact_reconstruction(model, x)
+        values[f"entries_{name}"] = likelihood.entry_reconstruction(model, x)
     values["injected"] = likelihood.exact_reconstruction(model, everything, rho)
     values["ce_own"] = codes.code_cross_entropy(model, everything, 0.0)
     values["ce_injected"] = codes.code_cross_entropy(model, everything, rho)
     values |= codes.code_sizes(model, everything)
     values["active"] = likelihood.active_units(model, everything)
+    values |= _likelihoods(model, split, seed, epoch) | _calibrations(model, split, seed, epoch)
     row = {f"{name}_{p}": float(value[i, 0]) for name, value in values.items() for i, p in enumerate(PATHWAYS)}
-    values |= _likelihoods(model, split, seed, epoch)
-    for i, p in enumerate(PATHWAYS):
-        found = calibration.reliability(*calibration.entry_predictions(
-            TernaryVAE(model.architecture.settings, model.blocks), p, space.operations(split.test),
-            generator=stream(seed, "evaluation", epoch, "calibration", device=model.device),
-        ))
-        for name, value in (("error", found.error), ("bias", found.bias)):
-            values.setdefault(f"calibration_{name}", torch.zeros(2, 1))[i] = value
     mu, _ = model.encode(everything)
     row["cka"] = float(codes.linear_cka(mu[0, 0], mu[1, 0]))
     return row | _coverages(model, seed, epoch)
@@ -74,6 +69,20 @@ def _likelihoods(model: DualVAE, split: space.Split, seed: int, epoch: int) -> d
     noise = torch.empty(shape, device=model.device).normal_(generator=generator)
     rate, distortion = likelihood.rate_distortion(model, x, noise[:POSTERIOR_SAMPLES])
     return {"rate": rate.mean(2), "distortion": distortion.mean(2), "iwae": likelihood.negative_iwae(model, x, noise)}
+
+
+def _calibrations(model: DualVAE, split: space.Split, seed: int, epoch: int) -> dict[str, Tensor]:
+    """Of the entries of the test split, each (2, 1)."""
+    whole, operations = TernaryVAE(model.architecture.settings, model.blocks), space.operations(split.test)
+    found = []
+    for pathway in PATHWAYS:
+        noise = stream(seed, "evaluation", epoch, f"calibration {pathway}", device=model.device)
+        predictions = calibration.entry_predictions(whole, pathway, operations, generator=noise)
+        found.append(calibration.reliability(*predictions))
+    return {
+        "calibration_error": torch.tensor([[f.error] for f in found]),
+        "calibration_bias": torch.tensor([[f.bias] for f in found]),
+    }
 
 
 def _coverages(model: DualVAE, seed: int, epoch: int) -> dict[str, float]:

@@ -23,7 +23,7 @@ ORDER = [
         "metrics.latents", "metrics.entropy", "metrics.likelihood", "metrics.calibration", "metrics.robustness",
         "metrics.arithmetic", "metrics.neighbourhood",
     ],
-    ["metrics.coverage"],
+    ["metrics.coverage", "metrics.games"],
     ["metrics.information", "metrics.paths"],
     ["metrics.confusion", "metrics.ensembles"],
     ["measurement"],

@@ -5,10 +5,11 @@ how far down the other's ranking they stand (Venna & Kaski 2001), N points in al
 
     trustworthiness  1 - 2/(n k (2N - 3k - 1)) Σ_i Σ_{j near i in the code} max(0, rank in the space of operations - k)
     continuity       likewise, with the two spaces exchanged
-    1 is perfect, 1/2 is about what a random map has
+    1 is perfect
 
 Hamming distances are tied: a rank is the number of points strictly nearer, plus one, so that whoever is at distance
-one ranks among the first; k = 18 is exactly the operations that differ in one entry.
+one ranks among the first; k = 18 is exactly the operations that differ in one entry. A random map therefore has a
+continuity of 1/2 and a trustworthiness of 0.59.
 """
 
 from __future__ import annotations

@@ -1,0 +1,395 @@
+"""Metrics of generalisation against slow obvious oracles, and the laws that hold between them."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from ternary_lab import ConfigError, InputError, load_config, space, splits, symmetry
+from ternary_lab.config import LOGICS
+from ternary_lab.metrics import arithmetic, calibration, games, likelihood, neighbourhood, paths, robustness
+from ternary_lab.model import PATHWAYS, Architecture, TernaryVAE
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+SOME = torch.arange(0, space.SIZE, 97)
+
+
+@pytest.fixture(scope="module")
+def copying() -> TernaryVAE:
+    """A model whose code is the operation itself, entry by entry, and whose decoders read it back."""
+    settings = load_config("v5_5", {
+        "model": {"latent_dim": 9, "encoder_hidden": [18], "decoder_A_hidden": [18], "decoder_B_hidden": 18,
+                  "decoder_B_blocks": 0},
+    }).model
+    blocks = Architecture(settings).empty()
+    network = Architecture(settings)
+    identity = torch.eye(9)
+    signs = torch.cat((identity, -identity))
+    for encoder in (blocks.encoders[0], blocks.encoders[1]):
+        (first, _), (head, bias) = network.encoder.views(encoder)
+        first[0], head[0, :9] = signs, torch.cat((identity, -identity), 1)
+        bias[0, 9:] = -12  # σ = e^-6
+    for decoder, block in ((network.decoder_A, blocks.decoder_A), (network.decoder_B, blocks.decoder_B)):
+        (first, _), (last, bias) = decoder.views(block)
+        first[0] = signs
+        for k, value in itertools.product(range(9), (-1, 0, 1)):
+            # Logits -(z_k - value)²·8 up to what all three values have in common.
+            last[0, 3 * k + value + 1, [k, k + 9]] = torch.tensor([16.0, -16.0]) * value
+            bias[0, 3 * k + value + 1] = -8.0 * value**2
+    return TernaryVAE(settings, blocks)
+
+
+def test_the_copying_model_copies(copying: TernaryVAE) -> None:
+    tables = space.operations(SOME)
+    for pathway in PATHWAYS:
+        torch.testing.assert_close(copying.encode(tables, pathway).mean, tables)
+        assert (copying.reconstruct(tables, pathway=pathway) == tables).all()
+
+
+# --- splits
+
+
+def test_kleenes_clone_is_the_free_kleene_algebra_without_its_constants() -> None:
+    """Berman & Mukaidono 1984: 84 elements on two generators, the constants 0 and 1 among them."""
+    assert len(splits.members("logic:kleene")) == 82
+
+
+def test_lukasiewicz_defines_what_preserves_the_classical_values() -> None:
+    """McNaughton 1951: with three values, exactly those operations."""
+    expected = torch.nonzero(symmetry.preserves_classical(space.operations())).flatten()
+    assert torch.equal(splits.members("logic:lukasiewicz"), expected)
+
+
+def test_goedels_clone_by_closing_a_python_set() -> None:
+    connectives = [space.NAMED[name] for name in splits.CONNECTIVES["goedel"] if name in space.NAMED]
+    values = (-1, 0, 1)
+    pairs = list(itertools.product(values, values))
+    found = {tuple(a for a, _ in pairs), tuple(b for _, b in pairs), (-1,) * 9}
+    while True:
+        more = {tuple(f(x, y) for x, y in zip(one, other, strict=True))
+                for one in found for other in found for f in connectives}
+        if more <= found:
+            break
+        found |= more
+    expected = space.index_of(torch.tensor(sorted(found)))
+    assert torch.equal(splits.members("logic:goedel"), expected.sort().values)
+
+
+@given(st.integers(0, space.SIZE - 1))
+def test_an_orbit_is_what_orbits_says(index: int) -> None:
+    named = symmetry.orbits(symmetry.GROUPS["isotopy and swap"])
+    assert torch.equal(splits.members(f"orbit:{index}"), torch.nonzero(named == named[index]).flatten())
+
+
+@given(st.text("-0+*", min_size=9, max_size=9))
+def test_a_pattern_is_what_each_operation_is_asked_for(pattern: str) -> None:
+    signs = {-1: "-", 0: "0", 1: "+"}
+    members = set(splits.members(f"pattern:{pattern}").tolist())
+    assert len(members) == 3 ** pattern.count("*")
+    for index in [0, 19_682, 5681, *list(members)[:5]]:
+        table = space.operations(torch.tensor(index)).int().tolist()
+        fits = all(c in ("*", signs[value]) for c, value in zip(pattern, table, strict=True))
+        assert (index in members) == fits
+
+
+@pytest.mark.parametrize(
+    "structure", ["", "orbit", "orbit:-1", "orbit:19683", "logic:x", "pattern:++", "pattern:x********"]
+)
+def test_another_structure_is_refused(structure: str) -> None:
+    with pytest.raises(InputError, match="orbit:INDEX"):
+        splits.members(structure)
+    if structure:
+        with pytest.raises(ConfigError, match=r"data\.left_out"):
+            load_config("v5_5", {"data.left_out": structure})
+
+
+def test_config_and_splits_know_the_same_logics() -> None:
+    assert set(LOGICS) == splits.CONNECTIVES.keys()
+
+
+@pytest.mark.parametrize("structure", ["orbit:15929", "logic:kleene", "pattern:++-******"])
+def test_what_is_left_out_is_in_no_other_part_and_the_rest_stays(structure: str) -> None:
+    data = load_config("v5_5", {"data.left_out": structure}).data
+    whole, cut = space.split(data.split_seed), splits.split(data)
+    members = set(splits.members(structure).tolist())
+    assert set(cut.left_out.tolist()) == members
+    for name in ("train", "validation", "test"):
+        assert getattr(cut, name).tolist() == [i for i in getattr(whole, name).tolist() if i not in members]
+
+
+def test_a_structure_that_leaves_nothing_is_named() -> None:
+    data = load_config("v5_5", {"data.train_fraction": 0.0001, "data.left_out": "pattern:***0*****"}).data
+    whole = space.split(data.split_seed, data.train_fraction)
+    assert len(whole.train) == 1
+    value = "-0+"[int(space.operations(whole.train)[0, 3]) + 1]
+    data = load_config("v5_5", {"data.train_fraction": 0.0001, "data.left_out": f"pattern:***{value}*****"}).data
+    with pytest.raises(ConfigError, match="no operation in the train split"):
+        splits.split(data)
+
+
+# --- robustness
+
+
+@given(st.integers(0, space.SIZE - 1), st.integers(1, 3))
+def test_flipped_tables_are_all_at_that_distance(index: int, entries: int) -> None:
+    table = space.operations(torch.tensor([index]))
+    found = robustness.flipped(table, entries)[0]
+    assert ((found != table).sum(1) == entries).all()
+    assert len(set(space.index_of(found).tolist())) == 2**entries * math.comb(9, entries)
+
+
+@given(st.integers(0, space.SIZE - 1), st.integers(1, 4))
+def test_erased_tables_by_hand(index: int, entries: int) -> None:
+    table = space.operations(torch.tensor(index)).tolist()
+    expected = []
+    for places in itertools.combinations(range(9), entries):
+        if all(table[k] != 0 for k in places):
+            expected.append([0.0 if k in places else v for k, v in enumerate(table)])
+    found, rows = robustness.erased(space.operations(torch.tensor([index])), entries)
+    assert found.tolist() == expected
+    assert rows.tolist() == [0] * len(expected)
+
+
+@pytest.mark.parametrize("pathway", PATHWAYS)
+def test_what_copies_denoises_nothing_and_bears_noise_up_to_half_a_step(copying: TernaryVAE, pathway: str) -> None:
+    tables = space.operations(SOME)
+    for how in ("flipped", "erased"):
+        found = robustness.denoising(copying, pathway, tables, 1, how)  # type: ignore[arg-type]
+        assert (found.original, found.disturbed, found.other) == (0, 100, 0)
+    shares = robustness.noise_tolerance(
+        copying, pathway, tables, [0.0, 0.49, 1.0, 30.0], torch.Generator().manual_seed(0)  # type: ignore[arg-type]
+    )
+    assert shares[:2] == [100, 100]
+    assert 0 < shares[2] < 100
+    assert shares[3] < 10
+    sampled = robustness.sampled_reconstruction(copying, pathway, tables, torch.Generator())  # type: ignore[arg-type]
+    assert sampled == 100
+
+
+def test_the_best_denoiser_guesses_among_equals() -> None:
+    """Whoever always changes the same entry in the same way is right once in 18."""
+    tables = space.operations()
+    seen = robustness.flipped(tables).flatten(0, 1)
+    guess = seen.clone()
+    guess[:, 4] = (guess[:, 4] + 2) % 3 - 1
+    right = (guess == tables.repeat_interleave(18, 0)).all(1).float().mean()
+    assert 100 * float(right) == pytest.approx(robustness.best_denoising(1), rel=1e-5)
+    assert robustness.best_denoising(2) == pytest.approx(100 / 144)
+
+
+def test_half_radius_is_where_the_curve_crosses() -> None:
+    assert robustness.half_radius([0, 1, 2], [100, 60, 40]) == pytest.approx(1.5)
+    assert math.isnan(robustness.half_radius([0, 1], [100, 60]))
+
+
+@pytest.mark.parametrize("entries", [0, 10, True, 1.5])
+def test_a_wrong_number_of_entries_is_refused(entries: int) -> None:
+    with pytest.raises(InputError, match="entries"):
+        robustness.flipped(space.operations(SOME), entries)
+
+
+def test_nothing_to_erase_is_named() -> None:
+    with pytest.raises(InputError, match="no operation has 1 entries"):
+        robustness.denoising(games.untrained(), "A", torch.zeros(2, 9), 1, "erased")
+
+
+# --- paths
+
+
+@pytest.mark.parametrize("way", ["straight", "spherical"])
+def test_a_copied_space_is_walked_through_without_detours(copying: TernaryVAE, way: str) -> None:
+    generator = torch.Generator().manual_seed(1)
+    pairs = torch.randperm(space.SIZE, generator=generator)[:400].view(200, 2)
+    found = paths.path_quality(copying, "A", pairs, way)
+    tables = space.operations(pairs)
+    assert torch.equal(found.distance, (tables[:, 0] != tables[:, 1]).sum(1))
+    assert found.arrives.all()
+    assert (found.detour >= 1).all()
+    if way == "straight":
+        # From -1 to +1 the way leads over 0, which neither end has: two changes for one entry.
+        across = ((tables[:, 0] - tables[:, 1]).abs() == 2).sum(1)
+        assert torch.equal(found.detour * found.distance, (found.distance + across).float())
+        assert torch.equal(found.between == 1, across == 0)
+        length = (tables[:, 0] - tables[:, 1]).norm(dim=1)
+        torch.testing.assert_close(found.per_length * length, found.detour * found.distance, atol=1e-3, rtol=1e-4)
+
+
+def test_path_quality_counts_what_walk_counts() -> None:
+    model = games.untrained(3)
+    blocks = model.core.blocks.select([0])
+    blocks.decoder_B *= 3
+    model = TernaryVAE(model.settings, blocks)
+    pairs = torch.tensor([[5, 19_000], [77, 8000]])
+    found = paths.path_quality(model, "B", pairs, "spherical", 33)
+    for i, (a, b) in enumerate(pairs.tolist()):
+        mu = model.encode(space.operations(torch.tensor([a, b])), "B").mean
+        walked = paths.walk(model, "B", paths.spherical(mu[0], mu[1], 33), (a, b))
+        assert float(found.detour[i] * found.distance[i]) == pytest.approx(walked.entries_changed)
+        assert float(found.confidence[i]) == pytest.approx(float(walked.log_probability.exp().mean()), rel=1e-4)
+        assert bool(found.arrives[i]) == (walked.operations[[0, -1]].tolist() == [a, b])
+
+
+def test_a_path_from_an_operation_to_itself_or_another_way_is_refused() -> None:
+    for pairs, way in (([[3, 3]], "straight"), ([[3, 4]], "bent")):
+        with pytest.raises(InputError):
+            paths.path_quality(games.untrained(), "A", torch.tensor(pairs), way)
+
+
+# --- arithmetic
+
+
+@pytest.mark.parametrize("pathway", PATHWAYS)
+def test_where_entries_are_dimensions_arithmetic_is_exact(copying: TernaryVAE, pathway: str) -> None:
+    found = arithmetic.analogies(copying, pathway, 500, torch.Generator().manual_seed(0))  # type: ignore[arg-type]
+    assert (found.right, found.unchanged, found.other, found.entry) == (100, 0, 0, 100)
+    vectors = arithmetic.edit_vectors(copying, pathway, SOME)  # type: ignore[arg-type]
+    for k, v, w in itertools.product(range(9), range(3), range(3)):
+        expected = torch.zeros(9)
+        expected[k] = w - v
+        torch.testing.assert_close(vectors[k, v, w], expected)
+    edited = arithmetic.edits(copying, pathway, SOME, vectors)  # type: ignore[arg-type]
+    assert (edited.right, edited.attempts) == (100, 18 * len(SOME))
+
+
+def test_without_a_displacement_nothing_changes(copying: TernaryVAE) -> None:
+    found = arithmetic.edits(copying, "A", SOME, torch.zeros(9, 3, 3, 9))
+    assert (found.right, found.unchanged, found.other, found.entry) == (0, 100, 0, 0)
+
+
+@given(st.integers(0, space.SIZE - 1), st.integers(0, 8), st.integers(0, 2))
+def test_changed_sets_one_entry(index: int, entry: int, value: int) -> None:
+    table = space.operations(torch.tensor(index))
+    table[entry] = value - 1
+    found = arithmetic.changed(*(torch.tensor(given) for given in (index, entry, value)))
+    assert int(found) == space.index_of(table)
+
+
+# --- neighbourhood
+
+
+def test_trustworthiness_is_scikit_learns_where_nothing_is_tied() -> None:
+    manifold = pytest.importorskip("sklearn.manifold", reason="scikit-learn comes with umap-learn")
+    rng = np.random.default_rng(0)
+    high, low, k = rng.normal(size=(150, 5)), rng.normal(size=(150, 2)), 7
+    low[:, 0] += 3 * high[:, 0]
+
+    def distances(points: np.ndarray) -> Tensor:
+        values = torch.cdist(torch.tensor(points), torch.tensor(points))
+        return values.fill_diagonal_(torch.inf)
+
+    lost = neighbourhood.intrusion(distances(high), distances(low), k)
+    n = len(high)
+    ours = 1 - 2 * lost / (n * k * (2 * n - 3 * k - 1))
+    assert ours == pytest.approx(manifold.trustworthiness(high, low, n_neighbors=k), abs=1e-12)
+
+
+def test_one_hot_codes_keep_every_neighbourhood_and_random_ones_none() -> None:
+    codes = torch.nn.functional.one_hot((space.operations() + 1).long(), 3).flatten(1).float()
+    kept = neighbourhood.preservation(codes, SOME)
+    assert (kept.trustworthiness, kept.continuity, kept.shared) == (1, 1, 1)
+    random = neighbourhood.preservation(torch.randn(space.SIZE, 16, generator=torch.Generator().manual_seed(0)), SOME)
+    # A random neighbour at Hamming distance h ranks behind all that are nearer.
+    share = [math.comb(9, h) * 2**h / space.SIZE for h in range(10)]
+    rank = space.SIZE * sum(share[h] * sum(share[:h]) for h in range(10))
+    expected = 1 - 2 * (rank - 18) / (2 * space.SIZE - 3 * 18 - 1)
+    error = 2 * 0.3 / math.sqrt(18 * len(SOME))  # of a mean of ranks whose deviation is some 0.3 N
+    assert random.trustworthiness == pytest.approx(expected, abs=3 * error)
+    assert random.continuity == pytest.approx(0.5, abs=3 * error)
+    assert random.shared < 0.01
+
+
+def test_a_number_of_neighbours_that_is_none_is_refused() -> None:
+    for k in (0, 9842):
+        with pytest.raises(InputError, match="k must be"):
+            neighbourhood.preservation(torch.zeros(space.SIZE, 2), SOME, k)
+
+
+# --- calibration
+
+
+def test_reliability_by_a_loop() -> None:
+    generator = torch.Generator().manual_seed(0)
+    confidence = torch.rand(3000, generator=generator)
+    right = torch.rand(3000, generator=generator) < confidence**2
+    found = calibration.reliability(confidence, right, 7)
+    error = 0.0
+    for b in range(7):
+        inside = [(c, r) for c, r in zip(confidence.tolist(), right.tolist(), strict=True) if b <= 7 * c < b + 1]
+        assert int(found.count[b]) == len(inside)
+        mean, share = np.mean([c for c, _ in inside]), np.mean([r for _, r in inside])
+        assert float(found.confidence[b]) == pytest.approx(mean)
+        assert float(found.accuracy[b]) == pytest.approx(share)
+        error += len(inside) / 3000 * abs(mean - share)
+    assert found.error == pytest.approx(error)
+    assert found.bias == pytest.approx(float(confidence.mean()) - float(right.float().mean()), abs=1e-6)
+
+
+def test_what_is_as_often_right_as_it_says_is_calibrated() -> None:
+    confidence = torch.rand(200_000, generator=torch.Generator().manual_seed(1))
+    right = torch.rand(200_000, generator=torch.Generator().manual_seed(2)) < confidence
+    assert calibration.reliability(confidence, right).error < 0.01
+    sure = calibration.reliability(torch.ones(100), torch.arange(100) < 30)
+    assert sure.error == pytest.approx(0.7)
+    assert sure.bias == pytest.approx(0.7)
+
+
+@pytest.mark.parametrize(("confidence", "right"), [([], []), ([0.5], [True, False]), ([1.5], [True])])
+def test_predictions_that_do_not_fit_are_refused(confidence: list[float], right: list[bool]) -> None:
+    with pytest.raises(InputError):
+        calibration.reliability(torch.tensor(confidence), torch.tensor(right))
+
+
+def test_an_uncertain_decoder_says_so() -> None:
+    confidence, right = calibration.entry_predictions(games.collapsed(), "B", space.operations())
+    torch.testing.assert_close(confidence, torch.full((space.SIZE, 9), 1 / 3))
+    assert float(right.float().mean()) == pytest.approx(1 / 3)
+
+
+# --- likelihood
+
+
+def test_rate_and_distortion_add_up_to_the_elbo_and_bound_it() -> None:
+    core = games.untrained(5).core
+    x = space.operations(SOME).unsqueeze(0)
+    noise = torch.randn(4, 2, 1, len(SOME), 16, generator=torch.Generator().manual_seed(0))
+    rate, distortion = likelihood.rate_distortion(core, x, noise)
+    assert rate.shape == distortion.shape == (2, 1, len(SOME))
+    assert (rate >= 0).all()
+    torch.testing.assert_close((rate + distortion).mean(2), likelihood.negative_elbo(core, x, noise))
+
+
+def test_over_the_whole_space_distortion_is_at_least_ln_n_less_the_rate(copying: TernaryVAE) -> None:
+    x = space.operations().unsqueeze(0)
+    for model in (games.untrained(1).core, games.collapsed().core, copying.core):
+        latent = model.architecture.settings.latent_dim
+        noise = torch.randn(1, 2, 1, space.SIZE, latent, generator=torch.Generator().manual_seed(0))
+        rate, distortion = (v.mean(2) for v in likelihood.rate_distortion(model, x, noise))
+        assert (distortion >= math.log(space.SIZE) - rate - 1e-3).all()
+
+
+def test_the_bound_per_operation_averages_to_the_iwae() -> None:
+    core = games.untrained(5).core
+    x = space.operations(SOME).unsqueeze(0)
+    noise = torch.randn(8, 2, 1, len(SOME), 16, generator=torch.Generator().manual_seed(0))
+    each = likelihood.log_likelihood_bound(core, x, noise)
+    torch.testing.assert_close(-each.mean(2), likelihood.negative_iwae(core, x, noise))
+    for i in (0, 7):
+        alone = likelihood.log_likelihood_bound(core, x[:, i : i + 1], noise[:, :, :, i : i + 1])
+        torch.testing.assert_close(alone[..., 0], each[..., i])
+
+
+def test_entries_are_right_at_least_as_often_as_operations(copying: TernaryVAE) -> None:
+    core, x = games.untrained(5).core, space.operations().unsqueeze(0)
+    decoded = torch.stack([games.untrained(5).reconstruct(x[0], pathway=p) for p in PATHWAYS])
+    expected = 100 * (decoded == x).float().mean((1, 2))
+    torch.testing.assert_close(likelihood.entry_reconstruction(core, x)[:, 0], expected)
+    assert (likelihood.entry_reconstruction(core, x) >= likelihood.exact_reconstruction(core, x)).all()
+    assert (likelihood.entry_reconstruction(copying.core, x) == 100).all()
