@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pandas as pd
-from scipy.special import stdtrit
 
 from ternary_lab.config import Counterfactual, shipped_counterfactuals
 from ternary_lab.errors import RunError
+from ternary_lab.intervals import interval
 from ternary_lab.record import COUNTERFACTUALS, PUBLISHED, RunRecord, RunSet, load_runs
 
 CONTROL = "as_scheduled"
@@ -96,21 +95,13 @@ def final_outcomes(branches: Mapping[str, Branch], epoch: int = 103) -> pd.DataF
 
 
 def effects(final: pd.DataFrame, control: str = CONTROL, metrics: Sequence[str] = tuple(OUTCOMES)) -> pd.DataFrame:
-    """Differences from the control, paired by seed: name, title, metric, n, mean, and its 95 % interval low, high:
-
-    mean ± t s/√n of the differences, t the 97.5 % quantile of Student's distribution with n - 1 degrees of freedom.
-    """
+    """Differences from the control, paired by seed: name, title, metric, n, mean, and its interval low, high."""
     base = final[final["name"] == control].set_index("seed")
     rows = []
     for (name, title), group in final[final["name"] != control].groupby(["name", "title"], sort=False):
         for metric in metrics:
-            differences = (group.set_index("seed")[metric] - base[metric]).dropna()
-            n, mean = len(differences), float(differences.mean())
-            half = float(stdtrit(n - 1, 0.975)) * float(differences.std()) / math.sqrt(n) if n > 1 else math.inf
-            rows.append({
-                "name": name, "title": title, "metric": metric, "n": n, "mean": mean, "low": mean - half,
-                "high": mean + half,
-            })
+            found = interval(group.set_index("seed")[metric] - base[metric])
+            rows.append({"name": name, "title": title, "metric": metric, **asdict(found)})
     return pd.DataFrame(rows)
 
 

@@ -23,9 +23,13 @@ from ternary_lab.model import Pathway, TernaryVAE
 
 
 @torch.no_grad()
-def entry_probabilities(model: TernaryVAE, pathway: Pathway, operations: Tensor) -> Tensor:
-    """(n, 9, 3): of operations (n, 9) from z = μ, own code."""
-    return torch.softmax(model.decode(model.encode(operations, pathway).mean, pathway), -1)
+def entry_probabilities(
+    model: TernaryVAE, pathway: Pathway, operations: Tensor, *, generator: torch.Generator | None = None
+) -> Tensor:
+    """(n, 9, 3): of operations (n, 9) from their own code, z = μ, or one posterior sample if a generator is given."""
+    posterior = model.encode(operations, pathway)
+    z = posterior.mean if generator is None else posterior.sample(generator=generator)
+    return torch.softmax(model.decode(z, pathway), -1)
 
 
 def vote(p: Tensor) -> Tensor:
