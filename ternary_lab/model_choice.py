@@ -112,7 +112,9 @@ def checkpoint_ensembles(
 
     `member` is `epoch 60` ..., `equal weights`, or `learned weights` (by the validation split's -IWAE; the weights are
     in the columns `w_60` ...). `noisy` is the percentage of test operations right from one posterior sample, a harder
-    task than from μ, where nothing is left to gain: a member's, or that of all read out together by their mean.
+    task than from μ, where nothing is left to gain: a member's, or that of all read out together by their mean. Of
+    those each has a sample of its own, so that `epoch 100, 4 samples`, the last one alone read out as often, is what
+    an ensemble must beat.
     """
     rows: list[dict[str, Any]] = []
     for seed, run in tqdm(runs.items(), desc="ensembles", unit="run", disable=not progress):
@@ -122,11 +124,12 @@ def checkpoint_ensembles(
                   for part, of in (("validation", split.validation), ("test", split.test))}
         for index, p in enumerate(PATHWAYS):
             summed = [_sums(model, p, latents, seed) for model in models]
-            noisy = torch.stack([
-                _noisy(model, p, split.test, seed, epoch) for epoch, model in zip(epochs, models, strict=True)
-            ])
+            noisy, again = (
+                torch.stack([_noisy(model, p, split.test, seed, i) for i, model in enumerate(read)])
+                for read in (models, [models[-1]] * len(models))
+            )
             operations = space.operations(split.test)
-            together = ensembles.reconstruction(noisy, operations)["mean"]
+            together, often = (ensembles.reconstruction(read, operations)["mean"] for read in (noisy, again))
             each = 100 * (noisy.argmax(-1) - 1 == operations).all(2).float().mean(1)
             learned = ensembles.mixture_weights(bounds["validation"][:, index])
             members = {f"epoch {e}": _single(len(epochs), i) for i, e in enumerate(epochs)}
@@ -138,15 +141,18 @@ def checkpoint_ensembles(
                     "neg_iwae": -float(bound.mean()), "noisy": float(each[i]) if i < len(epochs) else together,
                     **{f"w_{e}": float(w) for e, w in zip(epochs, weights, strict=True)},
                 })
+            alone = f"epoch {epochs[-1]}, {len(epochs)} samples"
+            rows.append({"member": alone, "seed": seed, "pathway": p, "noisy": often})
     return pd.DataFrame(rows)
 
 
 @torch.no_grad()
 def pathway_ensembles(run: RunRecord, epochs: Sequence[int]) -> pd.DataFrame:
-    """Both pathways read out together: epoch, code (μ, sample), rule, exact: percent of test operations.
+    """Both pathways of a run read out together: epoch, seed, code (μ, sample), rule, exact: percent of test operations.
 
-    Rules: A, B, those of `ensembles.RULES` on the two, and best of (the oracle). A vote of two that disagree falls to
-    the larger summed probability, as `mean` does.
+    Rules: A, B, those of `ensembles.RULES` on the two, and best of (the oracle among the two, which cannot combine
+    their entries). A vote of two that disagree falls to the larger summed probability, as `mean` does. `A twice` and
+    `B twice` read one pathway out as often as both: two samples of its code, by their mean.
     """
     x = space.operations(splits.split(run.config.data).test)
     rows = []
@@ -154,12 +160,16 @@ def pathway_ensembles(run: RunRecord, epochs: Sequence[int]) -> pd.DataFrame:
         model = run.model(epoch)
         for code in ("μ", "sample"):
             noise = None if code == "μ" else stream(run.seed, "sample", epoch, "pathways")
-            p = torch.stack([ensembles.entry_probabilities(model, pathway, x, generator=noise) for pathway in PATHWAYS])
+            p, again = (
+                torch.stack([ensembles.entry_probabilities(model, way, x, generator=noise) for way in PATHWAYS])
+                for _ in range(2)
+            )
             shares = ensembles.reconstruction(p, x)
-            alone = (p.argmax(-1) - 1 == x).all(2).float().mean(1)
-            shares |= {pathway: 100 * float(alone[i]) for i, pathway in enumerate(PATHWAYS)}
+            for i, pathway in enumerate(PATHWAYS):
+                shares[pathway] = ensembles.reconstruction(p[i : i + 1], x)["mean"]
+                shares[f"{pathway} twice"] = ensembles.reconstruction(torch.stack((p[i], again[i])), x)["mean"]
             rows += [{"epoch": epoch, "seed": run.seed, "code": code, "rule": rule, "exact": shares[rule]}
-                     for rule in ("A", "B", *ensembles.RULES, "best of")]
+                     for rule in ("A", "B", "A twice", "B twice", *ensembles.RULES, "best of")]
     return pd.DataFrame(rows)
 
 

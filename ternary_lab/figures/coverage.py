@@ -13,7 +13,7 @@ from matplotlib.ticker import LogFormatter, MaxNLocator, NullFormatter
 from torch import Tensor
 
 from ternary_lab import space
-from ternary_lab.figures.save import Drawing
+from ternary_lab.figures.save import Drawing, figure_of
 from ternary_lab.figures.space import truth_tables
 from ternary_lab.figures.style import GREEN, GREY, INK, PATHWAY, PURPLE, panels, style
 from ternary_lab.metrics.coverage import expected_coverage, uniform_coverage
@@ -49,7 +49,7 @@ def curves(outputs: Mapping[str, Tensor], marks: Sequence[int] = (50_000, 195_00
     at = marks[-1]
     said = "; ".join(f"{name} {float(expected_coverage(p, at)):.2f} %" for name, p in outputs.items())
     alt = f"Expected coverage over the number of draws. At {at:,}: uniform {uniform_coverage(at):.3f} %; {said}."
-    return Drawing(_figure_of(covered), alt, table)
+    return Drawing(figure_of(covered), alt, table)
 
 
 def counts(probes: pd.DataFrame) -> Drawing:
@@ -68,7 +68,7 @@ def counts(probes: pd.DataFrame) -> Drawing:
                 axis.fill_between(middle.index, groups.min(), groups.max(), color=colour, alpha=0.18, linewidth=0)
             axis.set_title(f"pathway {pathway}: coverage, %")
             axis.set_xlabel("epoch")
-        _figure_of(axes[0]).legend(
+        figure_of(axes[0]).legend(
             *axes[0].get_legend_handles_labels(), title=f"draws; median and range, n = {probes['seed'].nunique()}",
             loc="outside lower center", ncols=4,
         )
@@ -76,7 +76,7 @@ def counts(probes: pd.DataFrame) -> Drawing:
     said = "; ".join(f"{label} {last[f'{way}_B'].median():.1f} %" for way, (label, _) in ways.items())
     alt = f"Coverage of the same weights by four counts. Pathway B at epoch {probes['epoch'].max()}: {said}."
     columns = ["seed", "epoch", *(f"{way}_{pathway}" for way in ways for pathway in PATHWAY)]
-    return Drawing(_figure_of(axes[0]), alt, probes[columns])
+    return Drawing(figure_of(axes[0]), alt, probes[columns])
 
 
 def learnt(history: pd.DataFrame) -> Drawing:
@@ -106,7 +106,7 @@ def learnt(history: pd.DataFrame) -> Drawing:
     )
     columns = ["seed", "epoch", *(f"{metric}_{p}" for metric in LEARNT for p in PATHWAY)]
     alt = f"Four metrics through the epochs, A / B. At epoch {int(last['epoch'].iloc[0])}, median of {n} runs: {said}."
-    return Drawing(_figure_of(axes[0]), alt, history[columns])
+    return Drawing(figure_of(axes[0]), alt, history[columns])
 
 
 def entropies(table: pd.DataFrame) -> Drawing:
@@ -131,7 +131,7 @@ def entropies(table: pd.DataFrame) -> Drawing:
         f"{p}: H(X) {last.at[p, 'output_entropy']:.3f}, H(X|Z) {last.at[p, 'decoder_noise']:.3f}" for p in PATHWAY
     )
     alt = f"Output entropy and decoder noise through the epochs; at epoch {table['epoch'].max()}, nats: {said}."
-    return Drawing(_figure_of(axes[0]), alt, table)
+    return Drawing(figure_of(axes[0]), alt, table)
 
 
 def games(table: pd.DataFrame, best: Mapping[str, float]) -> Drawing:
@@ -158,7 +158,7 @@ def games(table: pd.DataFrame, best: Mapping[str, float]) -> Drawing:
     said = "; ".join(f"{metric}: {table[metric].idxmin() if metric.endswith('nats') else table[metric].idxmax()}"
                      for metric in table.columns)
     alt = f"{len(names)} models by {len(table.columns)} metrics, the best possible marked. Best of these: {said}."
-    return Drawing(_figure_of(axes[0]), alt, table.reset_index(names="model"))
+    return Drawing(figure_of(axes[0]), alt, table.reset_index(names="model"))
 
 
 def rarest(outputs: Mapping[str, Tensor], count: int = 5) -> Drawing:
@@ -175,9 +175,3 @@ def rarest(outputs: Mapping[str, Tensor], count: int = 5) -> Drawing:
     assert isinstance(figure, Figure)
     said = "; ".join(f"{r['model']} {r['operation']} (N p = {r['N_p']:.2g})" for r in rows)
     return Drawing(figure, f"Truth tables of the least probable operations: {said}.", pd.DataFrame(rows))
-
-
-def _figure_of(axis: Any) -> Figure:
-    figure = axis.get_figure(root=True)
-    assert isinstance(figure, Figure)
-    return figure

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import pandas as pd
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ternary_lab.disruption import OUTCOMES, TERMS, Branch, final_outcomes, largest_rise, loss_terms, outcomes
-from ternary_lab.figures.save import Drawing
+from ternary_lab.figures.save import Drawing, figure_of
 from ternary_lab.figures.style import GREEN, GREY, INK, PATHWAY, PURPLE, panels, style
 
 COLOURS = ("#0072B2", "#D55E00", "#56B4E9", "#E69F00", GREEN, PURPLE, GREY)
@@ -50,7 +49,7 @@ def terms(history: pd.DataFrame, first: int = 47, last: int = 54) -> Drawing:
         f"At epoch {jump} {TERMS[str(rise.index[0])]} rises most, by {rise.iloc[0]:.3g} nats, then "
         f"{TERMS[str(rise.index[1])]}, by {rise.iloc[1]:.3g}."
     )
-    return Drawing(_figure_of(bars), alt, data.reset_index())
+    return Drawing(figure_of(bars), alt, data.reset_index())
 
 
 def codes(probes: pd.DataFrame) -> Drawing:
@@ -87,7 +86,7 @@ def codes(probes: pd.DataFrame) -> Drawing:
         f"at {len(middle)} epochs of up to {n} runs. A's own goes from {own[0]:.3g} % over {min(own):.3g} % to "
         f"{own[-1]:.3g} %; the length of B's codes peaks at {max(length):.3g} and ends at {length[-1]:.3g}."
     )
-    return Drawing(_figure_of(leak), alt, probes[["seed", "epoch", *columns]])
+    return Drawing(figure_of(leak), alt, probes[["seed", "epoch", *columns]])
 
 
 def _band(axis: object, data: pd.DataFrame, name: str, label: str, colour: str) -> None:
@@ -117,7 +116,7 @@ def trajectories(branches: Mapping[str, Branch], first: int = 35) -> Drawing:
             axis.set_axis_off()
         for axis in axes[6:]:
             axis.set_xlabel("epoch")
-        figure = _figure_of(axes[0])
+        figure = figure_of(axes[0])
         n = min(len(branch.runs) for branch in branches.values())
         figure.supylabel(f"informative coverage, % (median and range, n = {n}; dashed: as scheduled)", fontsize=8)
     rows = pd.concat([outcomes(b.runs.history).assign(name=n) for n, b in branches.items()], ignore_index=True)
@@ -151,15 +150,9 @@ def final(branches: Mapping[str, Branch]) -> Drawing:
         f"Seven outcomes at epoch 103 of {len(branches)} counterfactuals, a dot for each seed. Informative coverage is "
         f"lowest with {best.index[0]} ({best.iloc[0]:.3g} %) and highest with {best.index[-1]} ({best.iloc[-1]:.3g} %)."
     )
-    return Drawing(_figure_of(axes[0]), alt, table)
+    return Drawing(figure_of(axes[0]), alt, table)
 
 
 def _mathematical(title: str) -> str:
     """β_B with its index set as one."""
     return title.replace("β_B", "β$_B$").replace("1e-3", "0.001")
-
-
-def _figure_of(axis: object) -> Figure:
-    figure = axis.get_figure(root=True)  # type: ignore[attr-defined]
-    assert isinstance(figure, Figure)
-    return figure
