@@ -42,12 +42,15 @@ from ternary_lab.evaluation import SAMPLES, Evaluation, evaluate
 from ternary_lab.losses import gaussian_kl, one_hot
 from ternary_lab.metrics import coverage, games
 from ternary_lab.metrics.information import Information, decoder_sums
-from ternary_lab.model import LOGITS, Architecture, Blocks, Bound, Layer, Network, Pathway, TernaryVAE
+from ternary_lab.model import LOGITS, PATHWAYS, Architecture, Blocks, Bound, Layer, Network, Pathway, TernaryVAE
+from ternary_lab.record import RunSet
 from ternary_lab.runtime import resolve_device, stream
 from ternary_lab.training import check_seeds
 
 BETAS = (0.1, 0.3, 1.0)
 EPOCHS = 104
+EPOCH = 100
+"""Of v5.5: the last that every run kept. Its runs end on their own after 103 to 107."""
 LATENTS = 2**20
 CODES = space.ENTRIES * space.VALUES
 """Width of nine one-hot latents."""
@@ -312,12 +315,13 @@ def benchmark(
     seeds: Sequence[int],
     run_dir: str | Path = "runs/alternatives",
     *,
+    runs: RunSet | None = None,
     epochs: int = EPOCHS,
     latents: int = LATENTS,
     device: str | torch.device = "auto",
     progress: bool = False,
 ) -> pd.DataFrame:
-    """Train and measure every family and the floors: the table, a row per model and seed.
+    """Train and measure every family and the floors: the table, a row per model and seed, after those of `runs`.
 
     Weights are kept in `run_dir`; families that it holds for the same seeds and epochs are not trained again.
     Raises what `train_family` and `load_trained` raise.
@@ -325,6 +329,8 @@ def benchmark(
     folder, place = Path(run_dir), resolve_device(device)
     folder.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
+    if runs is not None:
+        rows += rows_of(RunSet({seed: runs[seed] for seed in seeds}), latents=latents, progress=progress)
     for name, family in families().items():
         path = folder / f"{name}.safetensors"
         trained = load_trained(path) if path.exists() else None
@@ -346,6 +352,25 @@ def measured(
         values = family.measure([block[i : i + 1] for block in trained.blocks], seed, latents)
         yield {"model": name, "beta": beta, "seed": seed, "parameters": family.parameters,
                "seconds": trained.seconds, **values}
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """Write a table as CSV, to seven digits, atomically."""
+    write_atomically(path, table.to_csv(index=False, float_format="%.7g", lineterminator="\n").encode())
+
+
+def rows_of(
+    runs: RunSet, epoch: int = EPOCH, latents: int = LATENTS, *, progress: bool = False
+) -> Iterator[dict[str, Any]]:
+    """Rows of both pathways of trained runs of v5.5: models `v5_5_A` and `v5_5_B`, the parameters those of both."""
+    for seed, run in tqdm(runs.items(), desc="measure v5.5", unit="run", disable=not progress):
+        point, history = run.checkpoint(epoch), run.history
+        found = evaluate(point.model(), latents=latents, seed=seed)
+        beside = max(len(point.cohort), 1)
+        seconds = float(history.loc[history["epoch"] <= epoch, "seconds_train"].sum()) / beside
+        for pathway in PATHWAYS:
+            yield {"model": f"v5_5_{pathway}", "beta": None, "seed": seed,
+                   "parameters": Architecture(run.config.model).parameters, "seconds": seconds, **row(found, pathway)}
 
 
 def floors(seeds: Sequence[int], latents: int = LATENTS) -> Iterator[dict[str, Any]]:

@@ -187,8 +187,9 @@ def claims(sources: tuple[str, ...], as_json: bool) -> None:
 
 @main.command()
 @click.argument("sources", nargs=-1, required=True, metavar="RUN...")
+@click.option("--every", type=click.IntRange(min=1), default=1, help="Only epochs that this divides.  [default: all]")
 @_command
-def probe(sources: tuple[str, ...]) -> None:
+def probe(sources: tuple[str, ...], every: int) -> None:
     """Measure the weights that runs kept and write probes.csv into each: reconstruction, codes, coverage by draws.
 
     \b
@@ -199,7 +200,35 @@ def probe(sources: tuple[str, ...]) -> None:
     from ternary_lab.record import load_runs
 
     for run in (run for source in sources for run in load_runs(source).values()):
-        click.echo(str(write_probes(run, progress=True)))
+        click.echo(str(write_probes(run, every=every, progress=True)))
+
+
+@main.command()
+@click.option("--seeds", cls=_Seeds, default="42 43 44 45", callback=_seed_list, metavar="SEED...", show_default=True,
+              help="One run of each model per seed.")
+@click.option("--runs", default="v5_5", show_default=True, help="Runs of v5.5 of these seeds, to stand beside them.")
+@click.option("--run-dir", type=click.Path(path_type=Path), default=Path("runs/alternatives"), show_default=True,
+              help="Where weights and the table go; what is there is not trained again.")
+@click.option("--epochs", type=click.IntRange(1, 100_000), default=104, show_default=True, help="Epochs of each.")
+@click.option("--latents", type=click.IntRange(64), default=2**20, show_default=True, help="Sobol latents.")
+@DEVICE
+@_command
+def alternatives(seeds: list[int], runs: str, run_dir: Path, epochs: int, latents: int, device: str) -> None:
+    """Train and measure simpler generators with v5.5's parameters, batches and epochs, and write table.csv.
+
+    \b
+    Example:
+      ternary-lab alternatives --seeds 42 43 44 45
+    """
+    from ternary_lab.alternatives import benchmark, write_table
+    from ternary_lab.record import load_runs
+
+    table = benchmark(
+        seeds, run_dir, runs=load_runs(runs), epochs=epochs, latents=latents, device=device, progress=True
+    )
+    path = run_dir / "table.csv"
+    write_table(table, path)
+    click.echo(str(path))
 
 
 @main.command()

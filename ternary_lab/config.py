@@ -501,10 +501,14 @@ def load_counterfactual(path: str | Path) -> Counterfactual:
         raise ConfigError(f"{file}: {where}: {first['msg']}: a counterfactual has title, after and set") from None
 
 
+def shipped_configs(folder: str) -> list[Path]:
+    """The configurations in a folder of `configs`, by name."""
+    return [file for parent in _config_folders() for file in sorted((parent / folder).glob("*.yaml"))]
+
+
 def shipped_counterfactuals() -> list[Counterfactual]:
     """Those of `configs/counterfactuals`, by name."""
-    files = (file for folder in _config_folders() for file in sorted((folder / "counterfactuals").glob("*.yaml")))
-    return [load_counterfactual(file) for file in files]
+    return [load_counterfactual(file) for file in shipped_configs("counterfactuals")]
 
 
 def parse_override(text: str) -> tuple[str, Any]:

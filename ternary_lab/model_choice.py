@@ -6,6 +6,7 @@ split or on the generator as a whole. All outcomes are means of both pathways, s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,6 @@ from ternary_lab.model import PATHWAYS, Pathway, TernaryVAE
 from ternary_lab.record import PUBLISHED, RunRecord, RunSet
 from ternary_lab.runtime import stream
 
-FULL = "v5_5_full"
-"""The runs of all 400 epochs, which kept every epoch up to 120."""
 RECOMMENDED = (60, 70, 80, 100)
 """The checkpoints that the report wants combined."""
 IMPORTANCE_SAMPLES = 64
@@ -41,6 +40,10 @@ OUTCOMES = {
 """What a checkpoint is judged by."""
 SMALLER = ("neg_elbo", "neg_iwae")
 """Outcomes of which less is better."""
+MODELS = {
+    "v5_5_A": "v5.5, pathway A", "v5_5_B": "v5.5, pathway B", "beta_vae_A": "β-VAE, decoder A",
+    "beta_vae_B": "β-VAE, decoder B", "categorical_vae": "categorical VAE", "random_map": "random map",
+}
 CRITERIA: dict[str, str] = {
     "val_loss": "validation loss as scheduled", "val_elbo": "validation ELBO", "coverage": "sampled coverage",
     "info_coverage": "informative coverage", "reconstruction": "validation reconstruction",
@@ -223,11 +226,17 @@ def reliabilities(runs: RunSet, epochs: Sequence[int]) -> pd.DataFrame:
 
 
 def load_alternatives(path: str | Path = "alternatives.csv") -> pd.DataFrame:
-    """The published table of `alternatives.benchmark`, or a file of one. Raises RunError when there is none."""
+    """The published table of `alternatives.benchmark`, or a file of one, with a column `title`.
+
+    Raises RunError when there is none.
+    """
     file = Path(path) if Path(path).is_file() else PUBLISHED / path
     if not file.is_file():
         raise RunError(f"{path}: no table of alternatives: make one with `ternary-lab alternatives`")
-    return pd.read_csv(file)
+    table = pd.read_csv(file)
+    names = table["model"].map(lambda name: MODELS.get(name, name))
+    table["title"] = names + table["beta"].map(lambda beta: "" if math.isnan(beta) else f", β = {beta:g}")
+    return table
 
 
 def _sums(model: TernaryVAE, pathway: Pathway, latents: int, seed: int) -> Sums:

@@ -35,6 +35,8 @@ from ternary_lab.runtime import in_order, stream
 DRAWS = (10_000, 50_000, SAMPLES)
 ARGMAX_DRAWS = 50_000
 POSTERIOR_SAMPLES, IMPORTANCE_SAMPLES = 16, 64
+JUDGED = 1969
+"""Test operations that bounds and calibration are taken of: all of v5.5's, the first of a larger test split."""
 
 
 @torch.no_grad()
@@ -63,7 +65,7 @@ def probe(model: DualVAE, rho: float, split: space.Split, seed: int = 0, epoch: 
 
 def _likelihoods(model: DualVAE, split: space.Split, seed: int, epoch: int) -> dict[str, Tensor]:
     """Bounds on the test split, each (2, 1), nats."""
-    x = space.operations(split.test).to(model.device).unsqueeze(0)
+    x = space.operations(split.test[:JUDGED]).to(model.device).unsqueeze(0)
     shape = (IMPORTANCE_SAMPLES, 2, 1, x.shape[1], model.architecture.settings.latent_dim)
     generator = stream(seed, "evaluation", epoch, "likelihood", device=model.device)
     noise = torch.empty(shape, device=model.device).normal_(generator=generator)
@@ -73,7 +75,7 @@ def _likelihoods(model: DualVAE, split: space.Split, seed: int, epoch: int) -> d
 
 def _calibrations(model: DualVAE, split: space.Split, seed: int, epoch: int) -> dict[str, Tensor]:
     """Of the entries of the test split, each (2, 1)."""
-    whole, operations = TernaryVAE(model.architecture.settings, model.blocks), space.operations(split.test)
+    whole, operations = TernaryVAE(model.architecture.settings, model.blocks), space.operations(split.test[:JUDGED])
     found = []
     for pathway in PATHWAYS:
         noise = stream(seed, "evaluation", epoch, f"calibration {pathway}", device=model.device)
@@ -108,10 +110,14 @@ def _coverages(model: DualVAE, seed: int, epoch: int) -> dict[str, float]:
     return row
 
 
-def probe_run(run: RunRecord, *, progress: bool = False) -> pd.DataFrame:
-    """A row per epoch whose weights the run kept, in order; columns seed, epoch and those of `probe`."""
+def probe_run(run: RunRecord, *, every: int = 1, progress: bool = False) -> pd.DataFrame:
+    """A row per epoch whose weights the run kept, in order; columns seed, epoch and those of `probe`.
+
+    With `every`, only epochs that it divides. Raises RunError when none is left.
+    """
     split = splits.split(run.config.data)
-    epochs: Iterable[int] = tqdm(run.epochs, desc=f"probe {run.name}", unit="epoch", disable=not progress)
+    kept = [epoch for epoch in run.epochs if epoch % every == 0]
+    epochs: Iterable[int] = tqdm(kept, desc=f"probe {run.name}", unit="epoch", disable=not progress)
     rows = []
     for epoch in epochs:
         point: Checkpoint = run.checkpoint(epoch)
@@ -121,9 +127,9 @@ def probe_run(run: RunRecord, *, progress: bool = False) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def write_probes(run: RunRecord, *, progress: bool = False) -> Path:
-    """Measure a run's weights and keep the rows in its directory, to seven digits. Returns the file."""
+def write_probes(run: RunRecord, *, every: int = 1, progress: bool = False) -> Path:
+    """`probe_run`, the rows kept in the run's directory, to seven digits. Returns the file."""
     path = run.path / PROBES
-    text = probe_run(run, progress=progress).to_csv(index=False, float_format="%.7g", lineterminator="\n")
+    text = probe_run(run, every=every, progress=progress).to_csv(index=False, float_format="%.7g", lineterminator="\n")
     write_atomically(path, sealed_table(text).encode())
     return path

@@ -1,4 +1,4 @@
-"""Copy finished runs into the library: `python -m ternary_lab.publish runs/v5_5 runs/counterfactuals`.
+"""Copy finished runs into the library: `python -m ternary_lab.publish runs`, as `make reproduce ALL=1` leaves them.
 
 Of every run the configuration, provenance, history and probes; weights of some epochs, without optimiser state.
 """
@@ -13,14 +13,20 @@ from dataclasses import replace
 from pathlib import Path
 
 from ternary_lab import checkpoint, record
+from ternary_lab.alternatives import write_table
+from ternary_lab.answers import answers
 from ternary_lab.checkpoint import write_atomically
 from ternary_lab.errors import RunError
-from ternary_lab.record import CHECKPOINTS, PUBLISHED, RunRecord, load_runs
+from ternary_lab.generalisation import GENERALISATION
+from ternary_lab.record import CHECKPOINTS, PUBLISHED, RunRecord, RunSet, load_runs
 
 DENSE: Sequence[int | str] = (*range(0, 101, 10), *range(45, 50), *range(51, 56), 69, "best_val_loss", "latest")
 SPARSE: Sequence[int | str] = (60, 70, 80, 100)
-WEIGHTS: Mapping[int, Sequence[int | str]] = {42: DENSE, 43: SPARSE, 44: SPARSE, 45: SPARSE}
-"""Seed -> the checkpoints whose weights are published."""
+WEIGHTS: Mapping[str, Mapping[int, Sequence[int | str]]] = {
+    "v5_5": {42: DENSE, 43: SPARSE, 44: SPARSE, 45: SPARSE}, record.FULL: {42: (120, 200, 300, "latest")},
+}
+"""Experiment -> seed -> the checkpoints whose weights are published."""
+PARTS = ("v5_5", record.COUNTERFACTUALS, record.FULL, GENERALISATION)
 
 
 def publish(run: RunRecord, folder: Path, weights: Sequence[int | str] = ()) -> RunRecord:
@@ -43,17 +49,21 @@ def publish(run: RunRecord, folder: Path, weights: Sequence[int | str] = ()) -> 
     return RunRecord(folder)
 
 
-def main(runs: str, counterfactuals: str) -> None:
-    """Replace what is published by the runs of two folders."""
-    target = PUBLISHED / "v5_5"
-    shutil.rmtree(target, ignore_errors=True)
-    for seed, run in load_runs(runs).items():
-        print(publish(run, target / f"seed={seed}", WEIGHTS.get(seed, ())).path)
-    target = PUBLISHED / record.COUNTERFACTUALS
-    shutil.rmtree(target, ignore_errors=True)
-    for folder in sorted(path for path in Path(counterfactuals).iterdir() if path.is_dir()):
-        for seed, run in load_runs(folder).items():
-            print(publish(run, target / folder.name / f"seed={seed}").path)
+def main(runs: str, *parts: str) -> None:
+    """Replace what is published by what a folder holds: all of it, or the named parts."""
+    for part in parts or PARTS:
+        source, target = Path(runs) / part, PUBLISHED / part
+        shutil.rmtree(target, ignore_errors=True)
+        groups = [source] if part in WEIGHTS else sorted(path for path in source.iterdir() if path.is_dir())
+        for folder in groups:
+            for seed, run in load_runs(folder).items():
+                place = target / folder.relative_to(source) / f"seed={seed}"
+                print(publish(run, place, WEIGHTS.get(part, {}).get(seed, ())).path)
+    if not parts:
+        # Of the runs whose weights are published: anybody can ask again.
+        some = RunSet({seed: run for seed, run in load_runs("v5_5").items() if seed in WEIGHTS["v5_5"]})
+        write_table(answers(some, progress=True), PUBLISHED / record.ANSWERS)
+        write_atomically(PUBLISHED / "alternatives.csv", (Path(runs) / "alternatives" / "table.csv").read_bytes())
 
 
 if __name__ == "__main__":

@@ -42,6 +42,10 @@ CONFIG, PROVENANCE, HISTORY, PROBES, LOG, CHECKPOINTS = (
 )
 PACKED_HISTORY = "history.csv.xz"
 COUNTERFACTUALS = "counterfactuals"
+FULL = "v5_5_full"
+"""The runs of all 400 epochs, which kept every epoch up to 120."""
+ANSWERS = "answers.csv"
+"""What `answers` found, published."""
 LARGEST = 64 * 2**20
 """Bytes of a history or of another text, unpacked: a longer one is not read."""
 PUBLISHED = Path(__file__).parent / "published"

@@ -15,20 +15,28 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ternary_lab import notebooks
-from ternary_lab.config import load_config, shipped_counterfactuals
+from ternary_lab.alternatives import benchmark, write_table
+from ternary_lab.config import load_config, shipped_configs, shipped_counterfactuals
 from ternary_lab.errors import NotebookError
 from ternary_lab.experiment import run_experiment, train_counterfactuals
+from ternary_lab.generalisation import GENERALISATION
 from ternary_lab.probes import write_probes
-from ternary_lab.record import COUNTERFACTUALS, RunSet
+from ternary_lab.record import COUNTERFACTUALS, FULL, RunSet
 
 SEEDS = {"v5_5": [42], "quick": [42, 43]}
 ALL_SEEDS = list(range(42, 50))
 BRANCHED = ALL_SEEDS[:4]
-"""Seeds of the counterfactuals."""
+"""Seeds of the counterfactuals, of all 400 epochs, of the runs on part of the space and of the alternatives."""
 TRAIN, REPORT = "02_train.ipynb", "11_report.ipynb"
-SEVERAL = ("03_latent_entropy.ipynb", "04_epoch50_disruption.ipynb", "05_coverage.ipynb")
+SEVERAL = (
+    "03_latent_entropy.ipynb", "04_epoch50_disruption.ipynb", "05_coverage.ipynb", "07_generalisation.ipynb",
+    "08_checkpoints_and_ensembles.ipynb",
+)
 """Notebooks on runs of several seeds."""
-BRANCHES = Path("runs") / COUNTERFACTUALS
+BRANCHES, LONG, PARTIAL = (Path("runs") / name for name in (COUNTERFACTUALS, FULL, GENERALISATION))
+TABLE = Path("runs") / "alternatives" / "table.csv"
+EVERY = 10
+"""Epochs between two that are measured of the runs on part of the space."""
 
 
 def reproduce(*, quick: bool, device: str, everything: bool = False) -> Iterator[str]:
@@ -47,7 +55,11 @@ def reproduce(*, quick: bool, device: str, everything: bool = False) -> Iterator
     judges: dict[str, str] = {}
     if everything:
         yield from _several(runs, device)
-        judges = {"runs": _seen_from(source, run_dir), "branches": _seen_from(source, BRANCHES)}
+        judges = {
+            "runs": _seen_from(source, run_dir), "branches": _seen_from(source, BRANCHES),
+            "full": _seen_from(source, LONG), "experiments": _seen_from(source, PARTIAL),
+            "alternatives": _seen_from(source, TABLE),
+        }
 
     for folder in (figures, reports):
         if folder.exists() and not folder.is_dir():
@@ -61,13 +73,13 @@ def reproduce(*, quick: bool, device: str, everything: bool = False) -> Iterator
     run = runs[seeds[0]]
     report = notebooks.run_notebook(
         source / REPORT, reports / REPORT,
-        {"run": _seen_from(source, run.path), "figures_dir": _seen_from(source, figures), **judges},
+        {"run": _seen_from(source, run.path), "figures_dir": _seen_from(source, figures),
+         **_known(source / REPORT, judges)},
     )
     yield f"{report}: the report, executed"
     yield f"{figures}: {len(list(figures.glob('*.pdf')))} figures as PDF, SVG and PNG, with their data"
     for notebook in SEVERAL if everything else ():
-        known = notebooks.parameters(source / notebook)
-        given = {key: value for key, value in judges.items() if key in known}
+        given = _known(source / notebook, judges)
         yield f"{notebooks.run_notebook(source / notebook, reports / notebook, given)}: executed"
     page = notebooks.export_html(report, reports / "report.html", hide_input=True)
     yield f"{page}: the report, opens in any browser"
@@ -81,6 +93,20 @@ def _several(runs: RunSet, device: str) -> Iterator[str]:
         [runs[seed] for seed in BRANCHED], shipped_counterfactuals(), BRANCHES, device=device, progress=True
     )
     yield f"{BRANCHES}: {len(trained)} counterfactuals of {len(BRANCHED)} runs"
+    partial = {path.stem: load_config(path) for path in shipped_configs(GENERALISATION)}
+    for name, config in {FULL: load_config(FULL), **partial}.items():
+        folder, every = (LONG, 1) if name == FULL else (PARTIAL / name, EVERY)
+        for run in run_experiment(config, BRANCHED, folder, device=device, progress=True).values():
+            yield f"{write_probes(run, every=every, progress=True)}: measured"
+    table = benchmark(BRANCHED, TABLE.parent, runs=runs, device=device, progress=True)
+    write_table(table, TABLE)
+    yield f"{TABLE}: {table['model'].nunique()} models of {len(BRANCHED)} seeds"
+
+
+def _known(notebook: Path, given: dict[str, str]) -> dict[str, str]:
+    """The values that are parameters of a notebook."""
+    known = notebooks.parameters(notebook)
+    return {key: value for key, value in given.items() if key in known}
 
 
 def notebook_folder() -> Path:

@@ -120,13 +120,17 @@ def test_an_unfinished_run_is_not_published(tmp_path: Path) -> None:
 
 
 def test_what_is_published() -> None:
-    assert sum(path.stat().st_size for path in PUBLISHED.rglob("*") if path.is_file()) < 25 * 2**20
+    def size(*parts: str) -> int:
+        return sum(path.stat().st_size for part in parts for path in (PUBLISHED / part).rglob("*") if path.is_file())
+
+    assert size("v5_5", "counterfactuals") < 25 * 2**20
+    assert size("v5_5_full", "generalisation") < 5 * 2**20
     runs = load_runs("v5_5")
     assert len(runs) >= 8
     for seed, run in runs.items():
         assert run.stopped is not None
         assert run.probes is not None
-        assert {*run.epochs} == {e for e in WEIGHTS.get(seed, ()) if isinstance(e, int)}
+        assert {*run.epochs} == {e for e in WEIGHTS["v5_5"].get(seed, ()) if isinstance(e, int)}
     assert {*range(45, 56), 69, *range(0, 101, 10)} == {*runs[42].epochs}
     assert runs[42].checkpoint("best_val_loss").epoch == runs[42].history["val_loss"].idxmin()
     assert len(published()) >= 8 + 9 * 4

@@ -18,7 +18,7 @@ from ternary_lab.evaluation import SAMPLES
 from ternary_lab.metrics.coverage import drawn_operations, uniform_coverage
 from ternary_lab.model import PATHWAYS, Architecture, DualVAE
 from ternary_lab.probes import probe_run
-from ternary_lab.record import COUNTERFACTUALS, PUBLISHED, RunRecord, load_runs
+from ternary_lab.record import ANSWERS, COUNTERFACTUALS, FULL, PUBLISHED, RunRecord, load_runs
 from ternary_lab.runtime import stream
 
 UNTRAINED = 5
@@ -37,7 +37,9 @@ class Run:
     """A row per epoch whose weights were kept, the epoch as index; empty where there are none."""
     stopped: str
     controls: Mapping[str, Run] = field(default_factory=dict)
-    """The counterfactuals of the same seed, by name."""
+    """The counterfactuals of the same seed, by name, and the run of all epochs, `FULL`."""
+    answers: Mapping[str, float] = field(default_factory=dict)
+    """What was measured of its weights together (`answers`), by measure; of published runs only."""
 
     def at(self, column: str, epoch: int) -> float:
         """A figure of one epoch, from the history or the probes; nan where that epoch is missing."""
@@ -69,6 +71,15 @@ class Run:
     def peak(self) -> int:
         """Epoch up to 103 of the highest mean sampled coverage."""
         return _first(self.history[["coverage_A", "coverage_B"]].mean(axis=1).loc[:103], max)
+
+    def answer(self, measure: str) -> float:
+        """One of `answers`; nan where it was not measured."""
+        return self.answers.get(measure, math.nan)
+
+    def later(self, name: str) -> float:
+        """How much the mean of both pathways changes from epoch 119 to the last in the run of all epochs."""
+        full = self.controls.get(FULL)
+        return full.both(name, full.last) - full.both(name, 119) if full is not None else math.nan
 
     def against(self, control: str, measure: Callable[[Run], float]) -> float:
         """A figure of this run minus that of its counterfactual; nan where that was not trained for this seed."""
@@ -147,21 +158,27 @@ def collect(sources: Sequence[str | Path], *, progress: bool = False) -> Trial:
 
 def _run(record: RunRecord, progress: bool) -> Run:
     controls = {}
-    for folder in (record.path.parent.parent / COUNTERFACTUALS, PUBLISHED / COUNTERFACTUALS):
-        for c in shipped_counterfactuals():
-            path = folder / c.name / f"seed={record.seed}"
-            if c.name not in controls and (path / "config.yaml").is_file():
+    names = [f"{COUNTERFACTUALS}/{c.name}" for c in shipped_counterfactuals()]
+    for folder in (record.path.parent.parent, PUBLISHED):
+        for place in (*names, FULL):
+            path, name = folder / place / f"seed={record.seed}", place.rpartition("/")[2]
+            if name not in controls and (path / "config.yaml").is_file():
                 control = RunRecord(path)
                 if control.stopped is None:
                     continue
                 changes = {"training", "early_stopping", "checkpoints", "beta", "kl", "optimiser", "name"}
                 if control.config.model_dump(exclude=changes) == record.config.model_dump(exclude=changes):
-                    controls[c.name] = _without_probes(control)
+                    controls[name] = _without_probes(control)
     probes = record.probes
     if probes is None:
         probes = probe_run(record, progress=progress) if record.epochs else pd.DataFrame({"epoch": []})
     plain = _without_probes(record)
-    return Run(plain.seed, plain.config, plain.history, probes.set_index("epoch"), plain.stopped, controls)
+    found: dict[str, float] = {}
+    if record.path.is_relative_to(PUBLISHED) and (PUBLISHED / ANSWERS).is_file():
+        table = pd.read_csv(PUBLISHED / ANSWERS)
+        of_seed = table[table["seed"] == record.seed]
+        found = dict(zip(of_seed["measure"], of_seed["value"], strict=True))
+    return Run(plain.seed, plain.config, plain.history, probes.set_index("epoch"), plain.stopped, controls, found)
 
 
 def _without_probes(record: RunRecord) -> Run:

@@ -17,11 +17,6 @@ from ternary_lab.model_choice import CRITERIA, OUTCOMES
 
 MARKS = {"val_loss": ("o", "#D55E00"), "val_elbo": ("s", "#0072B2"), "coverage": ("^", PURPLE),
          "info_coverage": ("D", GREEN), "reconstruction": ("v", "#E69F00")}
-ALTERNATIVES = {
-    "v5_5": "v5.5", "beta_vae_A": "β-VAE, decoder A", "beta_vae_B": "β-VAE, decoder B",
-    "categorical_vae": "categorical VAE", "autoregressive": "autoregressive", "random_map": "random sharp map",
-    "uniform": "uniform noise",
-}
 MEASURES = {
     "informative_coverage": "informative, %", "effective_coverage": "effective, %",
     "reconstruction_test": "test exact, %",
@@ -230,10 +225,10 @@ def operations(table: pd.DataFrame) -> Drawing:
             axis.set_xlabel("zeros in the truth table")
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes[0].legend(title="median, 5 % and 95 % of operations")
-    groups = {p: table[table["pathway"] == p]["neg_iwae"] for p in PATHWAY}
+    bounds = {p: table[table["pathway"] == p]["neg_iwae"] for p in PATHWAY}
     said = "; ".join(
         f"{p}: 90 % lie in {bound.quantile(0.05):.3g} to {bound.quantile(0.95):.3g}, median {bound.median():.3g}"
-        for p, bound in groups.items()
+        for p, bound in bounds.items()
     )
     alt = f"Likelihood bounds of single operations of the test split. -IWAE, nats, {said}."
     return Drawing(figure_of(axes[0]), alt, table)
