@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 TORCH_INDEX ?=
 # What `make bench` measures: cpu or cuda.
 DEVICE ?= cpu
+# A file of tests to a process: most tests compute on one thread.
+SIDE_BY_SIDE := --numprocesses 2 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help install reproduce test test-slow fuzz lint lab explore screenshot figures bench clean notebooks
@@ -27,9 +29,10 @@ reproduce: install ## Train v5.5 and write the report (QUICK=1: in small; ALL=1:
 test: install ## Lint, type-check, tests and notebooks
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not alone" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m alone $(PYTEST_ARGS)
 	$(BIN)/python -m pytest --nbval --nbval-current-env notebooks/01_ternary_space.ipynb
-	$(BIN)/python -m pytest --nbval-lax --nbval-current-env --ignore notebooks/01_ternary_space.ipynb notebooks
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) --nbval-lax --nbval-current-env --ignore notebooks/01_ternary_space.ipynb notebooks
 
 test-slow: install ## The tests that take minutes as well
 	$(BIN)/python -m pytest --slow $(PYTEST_ARGS)

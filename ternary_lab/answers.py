@@ -19,12 +19,16 @@ MEASURES = ("info_coverage", "neg_iwae", "noisy")
 def answers(runs: RunSet, *, progress: bool = False) -> pd.DataFrame:
     """seed, measure, value of runs that kept the weights of `RECOMMENDED` epochs. Raises RunError for others."""
     together = checkpoint_ensembles(runs, progress=progress)
-    long = together.groupby(["seed", "member"], sort=False)[list(MEASURES)].mean().stack().rename("value").reset_index()
-    long["measure"] = long["member"] + ": " + long["level_2"]
+    means = together.groupby(["seed", "member"], sort=False)[list(MEASURES)].mean().reset_index()
+    rows = [
+        {"seed": seed, "measure": f"{member}: {name}", "value": value}
+        for name in MEASURES
+        for seed, member, value in zip(means["seed"], means["member"], means[name], strict=True)
+    ]
     walks = interpolation(runs, RECOMMENDED[-1])
     walks = walks[(walks["model"] != "untrained") & (walks["way"] == "straight")]
-    paths = [
-        {"seed": seed, "measure": f"path: {name}", "value": float((rows[name] * rows["count"]).sum() / total)}
-        for seed, rows in walks.groupby("seed") for total in [rows["count"].sum()] for name in ("detour", "between")
-    ]
-    return pd.concat([long[["seed", "measure", "value"]].dropna(), pd.DataFrame(paths)], ignore_index=True)
+    for seed, some in walks.groupby("seed"):
+        for name in ("detour", "between"):
+            value = float((some[name] * some["count"]).sum() / some["count"].sum())
+            rows.append({"seed": seed, "measure": f"path: {name}", "value": value})
+    return pd.DataFrame(rows).dropna(ignore_index=True)

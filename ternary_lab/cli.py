@@ -395,7 +395,7 @@ def import_v55(file: Path, output: Path) -> None:
 
 @main.command()
 @click.option("--quick", is_flag=True, help="The small configuration: the same path in about a minute.")
-@click.option("--all", "everything", is_flag=True, help="Train every published run and counterfactual again (an hour).")
+@click.option("--all", "everything", is_flag=True, help="Train every published run again (some hours).")
 @DEVICE
 @_command
 def reproduce(quick: bool, everything: bool, device: str) -> None:

@@ -27,6 +27,7 @@ from ternary_lab import load_run
 from ternary_lab.atlas import Atlas
 from ternary_lab.widgets.map import FRAME
 
+pytestmark = pytest.mark.alone
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "06_latent_explorer.ipynb"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 REQUIRED = os.environ.get("TERNARY_LAB_BROWSER") == "required"

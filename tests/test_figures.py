@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from ternary_lab import RunError, load_config, load_runs, run_experiment, train
 from ternary_lab.figures import FIGURES, REPORT, disruption, draw_all, epoch_entropy
+from ternary_lab.figures.studies import studies
 from ternary_lab.record import source_hash
 
 SMALL = {
@@ -81,7 +82,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 def test_the_published_figures_are_those_of_the_published_run() -> None:
     folder = Path(__file__).parents[1] / "figures"
     manifest = json.loads((folder / "manifest.json").read_text())
-    assert set(manifest) == {*FIGURES, *REPORT, "epoch50"}
+    assert set(manifest) == {*FIGURES, *REPORT, *studies(), "epoch50"}
     for entry in manifest.values():
         for name, digest in entry["files"].items():
             assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest, name

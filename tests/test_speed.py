@@ -18,7 +18,7 @@ from ternary_lab.controllers import Correction, plan_epoch
 from ternary_lab.training import Cohort
 
 CPU = torch.device("cpu")
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.alone]
 
 
 def _fastest(calls: dict[str, Callable[[], object]], rounds: int = 15, repeats: int = 20) -> dict[str, float]:

@@ -364,6 +364,7 @@ def seconds(action: Callable[[int], object], times: int = 9) -> float:
     return min(taken)  # what it takes when nobody else has the machine
 
 
+@pytest.mark.alone
 def test_a_slider_is_decoded_within_100_milliseconds_and_an_epoch_within_300(explorer: Explorer) -> None:
     desk, epochs = explorer.part("Decoder desk"), explorer.view.atlas.epochs
     assert isinstance(desk, DecoderDesk)

@@ -659,8 +659,8 @@ RULES: Mapping[str, Rule] = {
     ),
     "rec-future-stop-120": statement(
         lambda run: run.later("neg_elbo"), lambda v: v > 0,
-        "Going on from 120 to 400 epochs changes -ELBO by {median:+.0f} nats ({n} runs) and reconstruction from the own "
-        "code by {also:+.0f} points.", also=lambda run: run.later("reconstruction"),
+        "Going on from 120 to 400 epochs changes -ELBO by {median:+.0f} nats ({n} runs) and reconstruction from the "
+        "own code by {also:+.0f} points.", also=lambda run: run.later("reconstruction"),
     ),
     "run-status-completed": statement(
         lambda run: 100 * (run.last + 1) / run.config.training.total_epochs, lambda v: v == 100,

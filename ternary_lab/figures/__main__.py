@@ -11,6 +11,7 @@ from ternary_lab.errors import TernaryLabError
 from ternary_lab.figures import draw_all, draw_report
 from ternary_lab.figures.morph import morph
 from ternary_lab.figures.save import save_files
+from ternary_lab.figures.studies import draw_studies
 from ternary_lab.record import load_run, load_runs
 
 RUNS, EXPLORED = "v5_5", "v5_5/seed=42"
@@ -21,6 +22,7 @@ if __name__ == "__main__":
         draw_all(load_runs(RUNS), folder, parameters=origin, progress=sys.stderr.isatty())
         trial = collect([RUNS])
         draw_report(trial, judge_all(trial), load_branches(), folder, parameters=origin)
+        draw_studies(folder, progress=sys.stderr.isatty())
         run = load_run(EXPLORED)
         animation, alt = morph(Atlas(run))
         save_files(

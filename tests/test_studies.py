@@ -1,0 +1,173 @@
+"""Tables over seeds: intervals, what criteria choose and cost, ensembles and experiments on part of the space."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from ternary_lab import RunError, generalisation, load_runs, model_choice, space, splits
+from ternary_lab.answers import answers
+from ternary_lab.intervals import interval, summary
+from ternary_lab.metrics import likelihood
+from ternary_lab.record import ANSWERS, FULL, PUBLISHED, RunSet
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+ONE = RunSet({42: load_runs("v5_5")[42]})
+
+
+# --- intervals
+
+
+@given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=20))
+def test_an_interval_is_students(values: list[float]) -> None:
+    found = interval(values)
+    assert found.mean == pytest.approx(np.mean(values), abs=1e-9)
+    error = stats.sem(values)
+    if error > 1e-9:
+        low, high = stats.t.interval(0.95, len(values) - 1, np.mean(values), error)
+        assert (found.low, found.high) == (pytest.approx(low), pytest.approx(high))
+
+
+def test_one_value_has_no_interval_and_missing_ones_do_not_count() -> None:
+    assert interval([3.0, math.nan]) == interval([3.0])
+    assert (interval([3.0]).low, interval([3.0]).high) == (-math.inf, math.inf)
+    assert math.isnan(interval([math.nan]).mean)
+    assert format(interval([2.0, 2.0]), ".1f") == "2.0"
+    assert format(interval([1.0, 3.0]), "+.1f") == "+2.0 [-10.7, +14.7]"
+
+
+def test_a_summary_keeps_the_order_of_the_groups() -> None:
+    table = pd.DataFrame({"rule": ["b", "b", "a", "a"], "value": [1.0, 1.0, 2.0, 4.0]})
+    found = summary(table, "rule", ["value"])
+    assert list(found.index) == ["b", "a"]
+    assert found.at["b", "value"] == "1"
+
+
+def test_intervals_cover_as_often_as_they_say() -> None:
+    rng = np.random.default_rng(0)
+    found = [interval(rng.normal(1.0, 2.0, 5)) for _ in range(4000)]
+    covered = np.mean([i.low <= 1.0 <= i.high for i in found])
+    assert covered == pytest.approx(0.95, abs=4 * math.sqrt(0.95 * 0.05 / 4000))
+
+
+# --- which checkpoint
+
+
+@pytest.fixture(scope="module")
+def scores() -> pd.DataFrame:
+    return model_choice.scored(load_runs(FULL))
+
+
+def test_scores_are_of_every_epoch_up_to_120(scores: pd.DataFrame) -> None:
+    for _, run in scores.groupby("seed"):
+        assert set(range(121)) <= set(run["epoch"])
+        assert run["epoch"].max() == 399 or run["epoch"].max() == 390
+    assert scores["seed"].nunique() >= 4
+
+
+@pytest.mark.parametrize("last", [60, 119, None])
+def test_nobody_is_better_than_the_best_and_the_outcome_as_a_criterion_has_no_regret(
+    scores: pd.DataFrame, last: int | None
+) -> None:
+    choices = model_choice.chosen(scores, last, fixed=[50])
+    if last is not None:
+        assert choices["epoch"].max() <= last
+    lost = model_choice.regret(choices, scores, last)
+    assert (lost[list(model_choice.OUTCOMES)] >= 0).all().all()
+    for outcome in ("coverage", "info_coverage"):
+        own = lost[lost["rule"] == model_choice.CRITERIA[outcome]]
+        assert (own[outcome] == 0).all()
+    at = choices[choices["rule"] == "epoch 50"]
+    assert (at["epoch"] == 50).all()
+
+
+def test_test_scores_are_those_of_the_weights(scores: pd.DataFrame) -> None:
+    run = load_runs(FULL)[42]
+    row = scores[(scores["seed"] == 42) & (scores["epoch"] == 120)].iloc[0]
+    model = run.model(120)
+    x = space.operations(splits.split(run.config.data).test).unsqueeze(0)
+    assert row["test"] == pytest.approx(float(likelihood.exact_reconstruction(model.core, x).mean()), abs=0.1)
+    noise = torch.randn(16, 2, 1, x.shape[1], 16, generator=torch.Generator().manual_seed(0))
+    assert row["neg_elbo"] == pytest.approx(float(likelihood.negative_elbo(model.core, x, noise).mean()), abs=0.1)
+
+
+def test_runs_without_probes_are_named() -> None:
+    with pytest.raises(RunError, match="has no probes"):
+        model_choice.scored(load_runs("counterfactuals/lr_stays"))
+    with pytest.raises(RunError, match="no table of alternatives"):
+        model_choice.load_alternatives("nothing.csv")
+    with pytest.raises(RunError, match="no experiments"):
+        generalisation.load_experiments("nothing")
+
+
+def test_members_of_an_ensemble_are_themselves_and_the_mixture_is_between_or_beyond() -> None:
+    table = model_choice.checkpoint_ensembles(ONE, (60, 100), latents=4096).set_index(["member", "pathway"])
+    for p in "AB":
+        one, two = table.loc[("epoch 60", p)], table.loc[("epoch 100", p)]
+        for name in ("equal weights", "learned weights"):
+            mixed = table.loc[(name, p)]
+            share = mixed["w_60"]
+            assert mixed["w_60"] + mixed["w_100"] == pytest.approx(1)
+            # -ln of a mean is at most the mean of -ln.
+            assert mixed["neg_iwae"] <= share * one["neg_iwae"] + (1 - share) * two["neg_iwae"] + 1e-6
+            # The entropy of a mixture is concave, its noise linear; the member is information, too.
+            assert mixed["decoder_noise"] == pytest.approx(
+                share * one["decoder_noise"] + (1 - share) * two["decoder_noise"]
+            )
+        assert table.loc[("epoch 100, 2 samples", p), "noisy"] > two["noisy"]
+
+
+def test_published_answers_are_those_of_the_published_weights() -> None:
+    kept = pd.read_csv(PUBLISHED / ANSWERS)
+    assert kept["seed"].nunique() >= 4
+    found = answers(ONE).set_index("measure")["value"]
+    of_seed = kept[kept["seed"] == 42].set_index("measure")["value"]
+    assert set(found.index) == set(of_seed.index)
+    for name, value in of_seed.items():
+        # Where an argmax is all but tied, another CPU may decide otherwise.
+        assert found[name] == pytest.approx(value, rel=0.01), name
+
+
+# --- does it generalise
+
+
+def test_the_experiments_are_over_four_seeds_and_sizes_are_ordered() -> None:
+    experiments = generalisation.load_experiments()
+    assert {"train_1", "train_5", "train_20", "train_50", *generalisation.STRUCTURES} == set(experiments)
+    table = generalisation.sizes(experiments, load_runs("v5_5"))
+    assert table.groupby("share")["seed"].nunique().min() >= 4
+    assert table["share"].is_monotonic_increasing
+    assert (table["entries"] >= table["test"]).all()
+    left = generalisation.structures(experiments)
+    assert set(left["operations"]) == {82, 216, 729}
+    assert (left["entries_left_out"] >= left["left_out"]).all()
+
+
+def test_mixing_nothing_is_the_own_code_and_everything_the_others() -> None:
+    run = ONE[42]
+    table = generalisation.mixing(run, [60], [0.0, 1.0]).set_index(["rho", "pathway"])["exact"]
+    x = space.operations(splits.split(run.config.data).test)
+    model = run.model(60)
+    for p, other in (("A", "B"), ("B", "A")):
+        own = (model.reconstruct(x, pathway=p) == x).all(1).float().mean()  # type: ignore[arg-type]
+        assert table[(0.0, p)] == pytest.approx(100 * float(own))
+        z = model.encode(x, other).mean  # type: ignore[arg-type]
+        crossed = (model.decode(z, p).argmax(-1) - 1 == x).all(1).float().mean()  # type: ignore[arg-type]
+        assert table[(1.0, p)] == pytest.approx(100 * float(crossed))
+
+
+def test_parts_are_the_probes_rearranged() -> None:
+    probes = ONE[42].probes
+    assert probes is not None
+    table = generalisation.parts(probes)
+    assert len(table) == 6 * len(probes)
+    row = table[(table["epoch"] == 60) & (table["pathway"] == "B") & (table["part"] == "validation")].iloc[0]
+    assert row["exact"] == probes.set_index("epoch").at[60, "own_validation_B"]
