@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import pandas as pd
 import pytest
 import torch
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
 from ternary_lab import InputError, load_config, load_run, run_experiment, selection, space
+from ternary_lab.cli import main
 from ternary_lab.metrics import ensembles, games
 from ternary_lab.metrics.information import Sums, information, sums
 from ternary_lab.metrics.latents import sobol_normal
@@ -192,3 +195,13 @@ def test_training_keeps_what_the_criterion_chooses(criterion: selection.Criterio
     assert run.selected == f"best_{criterion}"
     assert run.checkpoint(run.selected).epoch == selection.best_epoch(run.history, criterion)
     assert run.checkpoint("best_val_loss").epoch == selection.best_epoch(run.history, "val_loss")
+    small = ["--samples", "100", "--latents", "64", "--json"]
+    result = CliRunner().invoke(main, ["evaluate", str(run.path), "--epoch", "best", *small])
+    assert json.loads(result.stdout)["epoch"] == run.checkpoint(run.selected).epoch
+
+
+@pytest.mark.parametrize("epoch", ["-1", "last", "1.5", "9" * 12])
+def test_an_epoch_that_is_none_is_refused(epoch: str) -> None:
+    result = CliRunner().invoke(main, ["evaluate", "v5_5/seed=42", "--epoch", epoch])
+    assert result.exit_code == 2
+    assert "is not an epoch" in result.stderr

@@ -84,6 +84,8 @@ def test_a_run_is_probed_where_it_kept_weights(tmp_path: Path) -> None:
     assert run.probes is None
     table = probe_run(run)
     assert list(table["epoch"]) == run.epochs == [0, 2]
+    assert list(probe_run(run, every=2)["epoch"]) == [0, 2]
+    assert list(probe_run(run, every=3)["epoch"]) == [0]
     assert list(table["seed"]) == [1, 1]
     write_probes(run)
     kept = run.probes

@@ -35,7 +35,7 @@ def parts(table: pd.DataFrame) -> Drawing:
                     rows = table[(table["pathway"] == p) & (table["part"] == part)]
                     band(axis, rows, "epoch", measure, color=colour, linestyle=line, label=part)
                 axis.set_title(f"pathway {p}: {label}")
-        axes[0].legend(title=f"own code; median and range, n = {n}", loc="lower right")
+        axes[1].legend(title=f"own code; median and range, n = {n}", loc="lower right")
         for axis in axes[2:]:
             axis.set_xlabel("epoch")
     last = table[table["epoch"] == table["epoch"].max()]
@@ -89,8 +89,7 @@ def sizes(table: pd.DataFrame) -> Drawing:
             axis.xaxis.set_minor_formatter(NullFormatter())
             axis.set_title(label)
             axis.set_xlabel("trained on, % of the space")
-        axes[2].set_yscale("log")
-        axes[0].legend(title=f"median; a dot per seed, n ≥ {n}", loc="lower right")
+        axes[2].legend(title=f"median; a dot\nper seed, n ≥ {n}", loc="upper right")
     middle = table.groupby(["share", "pathway"])["test"].median().unstack()
     said = "; ".join(f"{share:g} %: {row['A']:.3g} / {row['B']:.3g} %" for share, row in middle.iterrows())
     alt = f"Reconstruction of operations not trained on, A / B, by the share of the space that was. Median at {said}."
@@ -110,7 +109,7 @@ def structures(table: pd.DataFrame) -> Drawing:
                                                     (-0.13, "left_out", PATHWAY[p], "left out as a whole")):
                     axis.scatter(rows[part], [place + offset] * len(rows), s=14, color=colour, alpha=0.7, linewidth=0,
                                  label=label if place == 0 else None)
-            axis.set_title(f"pathway {p}: exact reconstruction, %")
+            axis.set_title(f"pathway {p}: whole operations, %")
             axis.set_xlim(-4, 104)
             axis.set_ylim(-0.6, len(titles) - 0.4)
             axis.legend(loc="lower left", title=f"a dot per seed, n = {n}")

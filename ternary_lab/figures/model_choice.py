@@ -63,7 +63,8 @@ def regrets(table: pd.DataFrame) -> Drawing:
         for axis, (outcome, label) in zip(axes, OUTCOMES.items(), strict=True):
             places = table["rule"].map({rule: i for i, rule in enumerate(rules[::-1])})
             axis.scatter(table[outcome], places, s=12, color=INK, alpha=0.65, linewidth=0)
-            axis.set_title(label.replace(", %", ", points"))
+            short = label.replace(", %", ", points")
+            axis.set_title(short.replace(" coverage", "\ncoverage").replace(", test", ",\ntest"))
             axis.set_xscale("symlog", linthresh=1)
             axis.set_xlim(left=-0.1)
             axis.set_yticks(range(len(rules)), rules[::-1])
@@ -151,7 +152,7 @@ def pathway_ensembles(table: pd.DataFrame) -> Drawing:
     return Drawing(figure_of(axes[0]), alt, table)
 
 
-def rate_distortion(probes: pd.DataFrame, marks: Sequence[int] = (0, 10, 40, 49, 50, 60, 100)) -> Drawing:
+def rate_distortion(probes: pd.DataFrame, marks: Sequence[int] = (0, 49, 50, 100)) -> Drawing:
     """KL against CE on the test split, a point per run and checkpoint, with the bound CE ≥ ln N - KL."""
     with style():
         axes = panels(1, 2, 3.0, sharey=True)
@@ -164,7 +165,7 @@ def rate_distortion(probes: pd.DataFrame, marks: Sequence[int] = (0, 10, 40, 49,
                     axis.annotate(
                         str(epoch), tuple(middle.loc[epoch]), xytext=(4, 3), textcoords="offset points", fontsize=7
                     )
-            rate = np.linspace(0.5, np.log(space.SIZE), 60)
+            rate = np.linspace(4, np.log(space.SIZE), 60)
             axis.plot(rate, np.log(space.SIZE) - rate, color=GREEN, linestyle="--", label="bound: ln N - KL")
             axis.set_xscale("log")
             axis.set_yscale("symlog", linthresh=1)
@@ -174,7 +175,7 @@ def rate_distortion(probes: pd.DataFrame, marks: Sequence[int] = (0, 10, 40, 49,
                 side.set_minor_formatter(NullFormatter())
             axis.set_title(f"pathway {p}: distortion (CE), nats")
             axis.set_xlabel("rate (KL), nats; numbers are epochs")
-        axes[0].legend(loc="lower left")
+        axes[0].legend(loc="upper right")
     last = probes[probes["epoch"] == probes["epoch"].max()]
     said = "; ".join(
         f"{p} {last[f'rate_{p}'].median():.3g} and {last[f'distortion_{p}'].median():.3g}" for p in PATHWAY
