@@ -24,9 +24,9 @@ class Interval:
     high: float
 
     def __format__(self, form: str) -> str:
-        """`mean [low, high]`, each number in the given form (default .3g); `mean` alone where all values are equal."""
+        """`mean [low, high]`, each in the given form (default .3g); `mean` alone where that makes all three alike."""
         mean, low, high = (format(value, form or ".3g") for value in (self.mean, self.low, self.high))
-        return mean if self.low == self.high else f"{mean} [{low}, {high}]"
+        return mean if low == mean == high else f"{mean} [{low}, {high}]"
 
 
 def interval(values: Iterable[float]) -> Interval:
