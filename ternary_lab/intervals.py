@@ -24,13 +24,20 @@ class Interval:
     high: float
 
     def __format__(self, form: str) -> str:
-        """`mean [low, high]`, each in the given form (default .3g); `mean` alone where that makes all three alike."""
+        """`mean [low, high]`, each in the given form (default .3g); `mean` alone where that makes all three alike.
+
+        Of no values it is a dash.
+        """
+        if self.n == 0:
+            return "–"
+        if math.isinf(self.mean):
+            return format(self.mean, form or ".3g")
         mean, low, high = (format(value, form or ".3g") for value in (self.mean, self.low, self.high))
         return mean if low == mean == high else f"{mean} [{low}, {high}]"
 
 
 def interval(values: Iterable[float]) -> Interval:
-    """The mean of values and its interval; nan are left out. Of no values all is nan."""
+    """The mean of values and its interval; nan are left out. Of no values, or where one is infinite, it has none."""
     array = np.asarray(list(values), dtype=float)
     array = array[~np.isnan(array)]
     n = len(array)
@@ -39,6 +46,8 @@ def interval(values: Iterable[float]) -> Interval:
     if n == 1:
         return Interval(1, float(array[0]), -math.inf, math.inf)
     mean = float(array.mean())
+    if math.isinf(mean):
+        return Interval(n, mean, math.nan, math.nan)
     half = float(stdtrit(n - 1, 0.975)) * float(array.std(ddof=1)) / math.sqrt(n)
     return Interval(n, mean, mean - half, mean + half)
 

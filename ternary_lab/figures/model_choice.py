@@ -17,6 +17,10 @@ from ternary_lab.model_choice import CRITERIA, OUTCOMES
 
 MARKS = {"val_loss": ("o", "#D55E00"), "val_elbo": ("s", "#0072B2"), "coverage": ("^", PURPLE),
          "info_coverage": ("D", GREEN), "reconstruction": ("v", "#E69F00")}
+FEWEST = 50
+"""Predictions below which a bin is not drawn."""
+FARTHEST = 30.0
+"""Nats above which a model is drawn at the edge, as an arrow."""
 MEASURES = {
     "informative_coverage": "informative, %", "effective_coverage": "effective, %",
     "reconstruction_test": "test exact, %",
@@ -194,8 +198,9 @@ def calibration(table: pd.DataFrame) -> Drawing:
             for epoch, line in zip(epochs, ("--", "-", ":"), strict=False):
                 rows = table[(table["pathway"] == p) & (table["epoch"] == epoch) & (table["count"] > 0)]
                 weights = rows.groupby("bin")["count"].sum()
+                weights = weights[weights >= FEWEST]
                 means = {
-                    name: rows.assign(w=rows[name] * rows["count"]).groupby("bin")["w"].sum() / weights
+                    name: (rows.assign(w=rows[name] * rows["count"]).groupby("bin")["w"].sum() / weights).dropna()
                     for name in ("confidence", "accuracy")
                 }
                 axis.plot(means["confidence"], means["accuracy"], color=colour, linestyle=line, marker="o",
@@ -225,7 +230,7 @@ def operations(table: pd.DataFrame) -> Drawing:
             axis.set_title(f"pathway {p}: nats")
             axis.set_xlabel("zeros in the truth table")
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes[0].legend(title="median, 5 % and 95 % of operations")
+        axes[0].legend(title="median, 5 % and 95 % of operations", loc="lower left")
     bounds = {p: table[table["pathway"] == p]["neg_iwae"] for p in PATHWAY}
     said = "; ".join(
         f"{p}: 90 % lie in {bound.quantile(0.05):.3g} to {bound.quantile(0.95):.3g}, median {bound.median():.3g}"
@@ -237,11 +242,11 @@ def operations(table: pd.DataFrame) -> Drawing:
 
 def alternatives(table: pd.DataFrame) -> Drawing:
     """v5.5 beside simpler models: `alternatives.benchmark` with v5.5's rows, a dot per seed."""
-    return _dots(table, "title", MEASURES, "models at about equal parameters", logarithmic=("neg_elbo", "neg_log_p"))
+    return _dots(table, "title", MEASURES, "models at about equal parameters", clipped=("neg_elbo",))
 
 
 def _dots(
-    table: pd.DataFrame, by: str, measures: Mapping[str, str], what: str, logarithmic: Sequence[str] = ()
+    table: pd.DataFrame, by: str, measures: Mapping[str, str], what: str, clipped: Sequence[str] = ()
 ) -> Drawing:
     """A panel per measure, a row per group, a dot per seed; coloured by pathway where there is one."""
     names = list(dict.fromkeys(table[by]))
@@ -257,12 +262,12 @@ def _dots(
             ]
             for p, colour, mask in groups:
                 shift = {"A": 0.13, "B": -0.13, "": 0.0}[p]
-                axis.scatter(table[measure][mask], places[mask] + shift, s=11, color=colour, alpha=0.65, linewidth=0,
+                values, far = table[measure][mask], mask & False
+                if measure in clipped:
+                    far = mask & (table[measure] > FARTHEST)
+                    axis.scatter([FARTHEST] * int(far.sum()), places[far] + shift, s=16, marker=">", color=colour)
+                axis.scatter(values[~far], places[mask & ~far] + shift, s=11, color=colour, alpha=0.65, linewidth=0,
                              label=f"pathway {p}" if p else None)
-            if measure in logarithmic:
-                axis.set_xscale("log")
-                axis.xaxis.set_major_formatter(LogFormatter(minor_thresholds=(2, 0.8)))
-                axis.xaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.8)))
             axis.set_title(label)
             axis.set_yticks(range(len(names)), names[::-1])
             axis.set_ylim(-0.6, len(names) - 0.4)
