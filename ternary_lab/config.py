@@ -472,7 +472,11 @@ def find_config(name: str | Path) -> Path:
     # os.path asks without raising, however long or odd the name is.
     if os.path.isfile(path):
         return path
-    shipped = {file.stem: file for folder in _config_folders() for file in sorted(folder.glob("*.yaml"))}
+    shipped = {
+        file.relative_to(folder).with_suffix("").as_posix(): file
+        for folder in _config_folders() for file in sorted(folder.rglob("*.yaml"))
+        if file.parent.name != "counterfactuals"  # which are changes, not configurations
+    }
     if str(name) in shipped:
         return shipped[str(name)]
     if os.path.isdir(path):

@@ -22,13 +22,14 @@ from ternary_lab.training import TIMING_COLUMNS, Cohort
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-SHIPPED = sorted(find_config("v5_5").parent.glob("*.yaml"))
+FOLDER = find_config("v5_5").parent
+SHIPPED = sorted([*FOLDER.glob("*.yaml"), *(FOLDER / "generalisation").glob("*.yaml")])
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_shipped_configurations_load_by_path_and_by_name(path: Path) -> None:
     config = load_config(path)
-    assert config == load_config(path.stem)
+    assert config == load_config(path.relative_to(FOLDER).with_suffix("").as_posix())
     assert config.name == path.stem
 
 

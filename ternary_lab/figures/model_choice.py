@@ -230,6 +230,7 @@ def operations(table: pd.DataFrame) -> Drawing:
             axis.set_title(f"pathway {p}: nats")
             axis.set_xlabel("zeros in the truth table")
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes[0].set_ylim(bottom=6)
         axes[0].legend(title="median, 5 % and 95 % of operations", loc="lower left")
     bounds = {p: table[table["pathway"] == p]["neg_iwae"] for p in PATHWAY}
     said = "; ".join(
