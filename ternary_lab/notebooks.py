@@ -464,7 +464,8 @@ def _execute(path: Path, output: Path, values: Mapping[str, Value], bar: bool, c
                 language="python",
                 progress_bar={"desc": path.name} if bar else False,
                 cwd=cwd.absolute(),
-                extra_arguments=["--log-level=ERROR"],
+                # A kernel still busy when it is shut down, by an interrupt, would log that as an error.
+                extra_arguments=["--log-level=CRITICAL"],
             )
     except papermill.PapermillExecutionError as error:
         return _first_line(f"{error.ename}: {error.evalue}")

@@ -94,7 +94,7 @@ def test_a_row_has_every_metric_or_says_that_there_is_none(trained: dict[str, al
         if name in ("categorical_vae", "autoregressive"):
             assert found["neg_elbo"] >= found["neg_log_p"] - 1e-4
             assert found["neg_iwae"] == found["neg_log_p"]
-        assert 9.8 < found["neg_iwae"] < 11
+        assert 9.8 < found["neg_iwae"] <= found["neg_elbo"] + 1e-4
         assert (found["information"] is None) == (name == "autoregressive")
     assert len(keys) == 1
     floor = {row["model"]: row for row in alternatives.floors([0], 1024)}
