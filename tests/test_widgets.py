@@ -24,7 +24,7 @@ from ternary_lab import load_config, load_model, run_experiment, space
 from ternary_lab.errors import InputError, RunError
 from ternary_lab.figures.save import render
 from ternary_lab.model import PATHWAYS
-from ternary_lab.record import PUBLISHED
+from ternary_lab.record import PUBLISHED, load_runs
 from ternary_lab.widgets import (
     Dashboard,
     DecoderDesk,
@@ -39,6 +39,7 @@ from ternary_lab.widgets import (
     watch,
 )
 from ternary_lab.widgets.inspector import hamming_neighbours
+from ternary_lab.widgets.live import draw_runs
 from ternary_lab.widgets.map import FRAME
 from ternary_lab.widgets.part import NAMES, Latest, Part, operation_index, operation_name
 
@@ -429,6 +430,17 @@ def test_a_dashboard_waits_for_a_run_follows_it_and_ends_with_it(tmp_path: Path)
     assert "seed 2, epoch 2" in dashboard.curves.value
     again = Dashboard(tmp_path / "runs")
     until(lambda: again.line.value == dashboard.line.value)
+
+
+def test_a_run_whose_history_has_no_row_yet_is_drawn_without_it(tmp_path: Path) -> None:
+    for run in run_experiment(SMALL, [1, 2], tmp_path, device="cpu").values():
+        if run.seed == 2:
+            (run.path / "history.csv").write_text((run.path / "history.csv").read_text().splitlines()[0] + "\n")
+    _, said = draw_runs(load_runs(tmp_path))
+    assert "seed 1, epoch 2" in said
+    assert "seed 2" not in said
+    (tmp_path / "seed=1" / "history.csv").write_text((tmp_path / "seed=2" / "history.csv").read_text())
+    assert "No epoch yet" in draw_runs(load_runs(tmp_path))[1]
 
 
 def test_a_dashboard_can_be_ended_and_begun_again(tmp_path: Path) -> None:

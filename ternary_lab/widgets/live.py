@@ -124,7 +124,8 @@ def draw_runs(runs: RunSet) -> tuple[Figure, str]:
         assert isinstance(figure, Figure)
         figure.set_size_inches(11, 2.3)
         fixed(figure, left=0.035, right=0.995, top=0.88, bottom=0.2, wspace=0.2)
-        histories = [run.history for run in runs.values()]
+        # A history may have its head and no row yet.
+        histories = [history for run in runs.values() if len(history := run.history)]
         for axis, (title, columns) in zip(axes, PANELS, strict=True):
             for column, (colour, line, label) in columns.items():
                 for i, history in enumerate(histories):
@@ -133,10 +134,11 @@ def draw_runs(runs: RunSet) -> tuple[Figure, str]:
                         marker="." if len(history) < 3 else "", label=label if i == 0 else "_",
                     )
             axis.set(title=title, xlabel="epoch")
-            axis.legend()
+            if histories:
+                axis.legend()
     last = [history.iloc[-1] for history in histories]
     said = "; ".join(
         f"seed {int(row['seed'])}, epoch {int(row['epoch'])}: loss {row['train_loss']:.3g}, informative coverage "
         f"{row['info_coverage_A']:.2f} % (A) and {row['info_coverage_B']:.2f} % (B)" for row in last
     )
-    return figure, f"Loss, sampled and informative coverage and latent entropy by epoch. {said}."
+    return figure, f"Loss, sampled and informative coverage and latent entropy by epoch. {said or 'No epoch yet'}."
