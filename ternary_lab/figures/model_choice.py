@@ -263,11 +263,10 @@ def _dots(
             ]
             for p, colour, mask in groups:
                 shift = {"A": 0.13, "B": -0.13, "": 0.0}[p]
-                values, far = table[measure][mask], mask & False
-                if measure in clipped:
-                    far = mask & (table[measure] > FARTHEST)
-                    axis.scatter([FARTHEST] * int(far.sum()), places[far] + shift, s=16, marker=">", color=colour)
-                axis.scatter(values[~far], places[mask & ~far] + shift, s=11, color=colour, alpha=0.65, linewidth=0,
+                far = mask & (table[measure] > (FARTHEST if measure in clipped else np.inf))
+                near = mask & ~far
+                axis.scatter([FARTHEST] * int(far.sum()), places[far] + shift, s=16, marker=">", color=colour)
+                axis.scatter(table[measure][near], places[near] + shift, s=11, color=colour, alpha=0.65, linewidth=0,
                              label=f"pathway {p}" if p else None)
             axis.set_title(label)
             axis.set_yticks(range(len(names)), names[::-1])
