@@ -30,10 +30,13 @@ from ternary_lab.controllers import Controllers
 from ternary_lab.errors import CheckpointError, RunError
 from ternary_lab.integrity import DOCUMENT, REMEDY, digest
 from ternary_lab.model import Architecture, Blocks, TernaryVAE
+from ternary_lab.space import SIZE
 from ternary_lab.training import Best, RunState
 
 FORMAT = "ternary-lab-1"
 """The header's only key: safetensors writes several in random order, and equal runs shall leave equal bytes."""
+OUTPUT = "output"
+"""Name of the output distributions' moving average, where the run's loss asks for information."""
 LARGEST = 256 * 2**20
 """Bytes: larger files are no checkpoints of this model and are not read."""
 
@@ -65,9 +68,10 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
     state = checkpoint.state
     if state is not None:
         for kind, moments in (("first", state.first_moments), ("second", state.second_moments)):
-            tensors |= {
-                f"{kind}.{k}": v for k, v in architecture.named(moments).items() if not k.startswith("state_net.")
-            }
+            named = architecture.named(moments)
+            tensors |= {f"{kind}.{k}": v for k, v in named.items() if _trained(k, checkpoint.config)}
+        if state.output is not None:
+            tensors[OUTPUT] = state.output
     header = {
         "config": checkpoint.config.as_yaml(),
         "seed": checkpoint.seed,
@@ -108,18 +112,20 @@ def load(path: Path) -> Checkpoint:
         state = None
         if header["state"] is not None:
             saved = header["state"]
-            statenet = {k: v for k, v in architecture.named(architecture.empty()).items() if k.startswith("state_net.")}
+            empty = architecture.named(architecture.empty())
+            untrained = {k: v for k, v in empty.items() if not _trained(k, config)}
             state = RunState(
                 next_epoch=int(header["epoch"]) + 1,
                 steps=int(saved["steps"]),
                 blocks=blocks,
-                first_moments=architecture.from_named(_under("first.", tensors) | statenet, str(path)),
-                second_moments=architecture.from_named(_under("second.", tensors) | statenet, str(path)),
+                first_moments=architecture.from_named(_under("first.", tensors) | untrained, str(path)),
+                second_moments=architecture.from_named(_under("second.", tensors) | untrained, str(path)),
                 controllers=Controllers(**saved["controllers"]),
                 best=_best(saved["best"]),
                 # Runs begun before there was a choice were chosen by the early-stopping metric.
                 selected=_best(saved.get("selected", saved["best"])),
                 stopped=saved["stopped"],
+                output=_output(config, tensors),
             )
         if ours is not None and ours != digest(tensors, header):
             raise CheckpointError(f"{path}: damaged checkpoint: its checksum differs: {REMEDY}")
@@ -169,6 +175,20 @@ def import_original(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path}: its epoch is {epoch!r}, not a whole number")
     # The original's balance is not stored; before phase 3 ρ does not depend on it.
     return Checkpoint(config, None, epoch, config.permeability(max(epoch, 0), False), blocks, None)
+
+
+def _trained(name: str, config: Config) -> bool:
+    """Whether a weight has moments: StateNet's only where it learns."""
+    return config.statenet.training != "none" or not name.startswith("state_net.")
+
+
+def _output(config: Config, tensors: Mapping[str, Tensor]) -> Tensor | None:
+    if not config.information.enabled:
+        return None
+    output = tensors[OUTPUT]
+    if output.shape != (2, 1, SIZE) or not bool((output >= 0).all()):
+        raise ValueError(f"tensor {OUTPUT} is no pair of distributions over {SIZE} operations")
+    return output
 
 
 def _plain_best(best: Best) -> dict[str, Any]:

@@ -232,6 +232,29 @@ def alternatives(seeds: list[int], runs: str, run_dir: Path, epochs: int, latent
 
 
 @main.command()
+@click.argument("names", nargs=-1, metavar="[RECIPE]...")
+@click.option("--seeds", cls=_Seeds, default="42 43 44 45 46 47 48 49", callback=_seed_list, metavar="SEED...",
+              show_default=True, help="One run of each recipe per seed.")
+@click.option("--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True,
+              help="Where the runs go, in a folder per recipe; those that are there are not trained again.")
+@click.option("--table", type=click.Path(path_type=Path), default=Path("runs/recipes.csv"), show_default=True,
+              help="Where the table goes. Rows of other recipes that it has are kept.")
+@click.option("--latents", type=click.IntRange(64), default=2**20, show_default=True, help="Sobol latents.")
+@DEVICE
+@_command
+def recipes(names: tuple[str, ...], seeds: list[int], runs: Path, table: Path, latents: int, device: str) -> None:
+    """Train v5.5, each of its defects mended, and what goes beyond it, and measure them: all recipes, or those named.
+
+    
+    Example:
+      ternary-lab recipes repaired beyond --seeds 42 43
+    """
+    from ternary_lab.recipes import write_recipes
+
+    click.echo(str(write_recipes(names, seeds, runs, table, latents, device=device, progress=True)))
+
+
+@main.command()
 @click.argument("runs", metavar="RUNS", type=click.Path(path_type=Path))
 @click.argument("files", nargs=-1, metavar="[FILE]...", type=click.Path(path_type=Path))
 @click.option("--seeds", cls=_Seeds, default="", callback=_seed_list, metavar="SEED...", help="Default: all of RUNS.")

@@ -237,6 +237,38 @@ class Loss(Section):
     repulsion_sigma: Positive = Field(0.5, description="width of the repulsion kernel exp(-d²/σ²)")
 
 
+class EntropyAlignment(Section):
+    gradient: Literal["none", "differentiable"] = Field(
+        "none", description="v5.5 counts in bins, which has no gradient; differentiable shares a value out to two bins"
+    )
+
+
+class Information(Section):
+    """What the decoders' output over prior latents says about the latent, I(X;Z) = H(X) - H(X|Z), in the loss.
+
+    v5.5 has no such term: its weights are 0.
+    """
+
+    noise_weight: Weight = Field(0.0, description="weight of the decoder noise H(X|Z), which is made small")
+    entropy_weight: Weight = Field(0.0, description="weight of the output entropy H(X), which is made large")
+    certainty_weight: Weight = Field(0.0, description="weight of log-odds beyond the margin, which are made small")
+    margin: Positive = Field(9.0, description="log-odds that are certain enough")
+    start_epoch: Epoch = Field(20, description="epoch from which on the weights rise from 0")
+    ramp_epochs: Epoch = Field(20, description="epochs over which the weights are reached; 0 is at once")
+    latents: int = Field(512, ge=2, le=65_536, description="prior latents per step")
+    decay: Momentum = Field(0.995, description="decay per step of the moving average that H(X) is taken of")
+
+    @property
+    def enabled(self) -> bool:
+        """Whether any epoch has such a term."""
+        return self.noise_weight > 0 or self.entropy_weight > 0 or self.certainty_weight > 0
+
+    def weights(self, e: int) -> tuple[float, float, float]:
+        """Weights of H(X|Z), H(X) and the certainty at epoch e."""
+        share = schedules.jump(e, 1.0, self.start_epoch, self.ramp_epochs)
+        return share * self.noise_weight, share * self.entropy_weight, share * self.certainty_weight
+
+
 class GradientBalance(Section):
     enabled: bool = Field(True, description="whether the pathways' losses are scaled by their gradient norms")
     low: Positive = Field(0.5, description="lower bound of the scales")
@@ -253,6 +285,15 @@ class GradientBalance(Section):
 
 
 class StateNet(Section):
+    training: Literal["none", "hypergradient"] = Field(
+        "none", description="v5.5 leaves StateNet as drawn; hypergradient: by what its corrections do to validation"
+    )
+    learning_rate: Positive = Field(0.01, description="learning rate of StateNet's own AdamW")
+    lessons: int = Field(4, ge=1, le=1000, description="steps per epoch whose hypergradient it learns from")
+    lesson_operations: int = Field(256, ge=2, le=19_683, description="validation operations per lesson")
+    information_weight: Weight = Field(
+        0.0, description="what it learns to make small is -ELBO minus so much I(X;Z), of both pathways"
+    )
     lr_scale: Weight = Field(0.05, description="largest relative correction of the learning rate")
     lambda_scale: Weight = Field(0.01, description="largest correction of a loss weight per epoch")
     lr_low: Positive = Field(1e-6, description="lower bound of the corrected learning rate")
@@ -272,11 +313,17 @@ class Optimiser(Section):
         {0: 1e-3, 50: 5e-4, 120: 3e-4, 180: 1e-4, 220: 5e-5, 250: 2e-5, 300: 1e-5, 350: 5e-6},
         description="first epoch -> learning rate; must contain epoch 0",
     )
+    lr_decay: Literal["none", "cosine"] = Field(
+        "none", description="v5.5 only steps; cosine multiplies by (1 + cos(pi e/schedule.horizon))/2 as well"
+    )
     weight_decay: Weight = Field(1e-4, description="decoupled weight decay")
     beta1: Momentum = Field(0.9, description="momentum of the first moment")
     beta2: Momentum = Field(0.999, description="momentum of the second moment")
     eps: Positive = Field(1e-8, description="added to the root of the second moment")
-    grad_clip: Positive = Field(1.0, description="largest norm of a run's whole gradient")
+    grad_clip: Positive = Field(1.0, description="largest norm of a gradient")
+    clip_per: Literal["model", "pathway"] = Field(
+        "model", description="v5.5 clips the norm of the whole gradient; pathway: each pathway's by itself"
+    )
 
     @model_validator(mode="after")
     def _starts_at_zero(self) -> Optimiser:
@@ -286,7 +333,9 @@ class Optimiser(Section):
 
 
 class Schedule(Section):
-    horizon: Period = Field(400, description="epochs that β_A's rise and the temperatures' decay are spread over")
+    horizon: Period = Field(
+        400, description="epochs that β_A's rise, the temperatures' decay and a cosine of lr are spread over"
+    )
 
 
 class Training(Section):
@@ -341,6 +390,8 @@ class Config(Section):
     loss_weights: LossWeights = LossWeights()
     kl: KL = KL()
     loss: Loss = Loss()
+    entropy_alignment: EntropyAlignment = EntropyAlignment()
+    information: Information = Information()
     gradient_balance: GradientBalance = GradientBalance()
     statenet: StateNet = StateNet()
     optimiser: Optimiser = Optimiser()
@@ -352,6 +403,12 @@ class Config(Section):
     evaluation: Evaluation = Evaluation()
     checkpoints: Checkpoints = Checkpoints()
     runtime: Runtime = Runtime()
+
+    @model_validator(mode="after")
+    def _a_net_to_train(self) -> Config:
+        if self.statenet.training != "none" and not self.model.use_statenet:
+            raise ValueError("statenet.training: hypergradient needs model.use_statenet: true")
+        return self
 
     @property
     def criterion(self) -> Criterion:
@@ -407,7 +464,8 @@ class Config(Section):
 
     def lr(self, e: int) -> float:
         """Scheduled learning rate at epoch e."""
-        return schedules.step_value(e, self.optimiser.lr_steps)
+        rate = schedules.step_value(e, self.optimiser.lr_steps)
+        return rate * schedules.cosine_decay(e, self.schedule.horizon) if self.optimiser.lr_decay == "cosine" else rate
 
     def lambda3(self, e: int) -> float:
         """λ₃ at the start of epoch e."""
@@ -427,8 +485,10 @@ class Config(Section):
 
 
 STRUCTURAL = (
-    "data", "model", "kl.free_bits_per", "gradient_balance.norm", "gradient_balance.enabled", "training", "evaluation",
-    "runtime",
+    "data", "model", "kl.free_bits_per", "entropy_alignment.gradient", "information.latents", "information.decay",
+    "information.margin",
+    "gradient_balance.norm", "gradient_balance.enabled", "statenet.training", "statenet.lessons",
+    "statenet.lesson_operations", "optimiser.clip_per", "training", "evaluation", "runtime",
 )
 """Settings that runs trained side by side must share: they decide shapes or which operations are computed."""
 

@@ -7,7 +7,8 @@ At the start of an epoch, with n the moving averages of the pathways' gradient n
 
 In the epoch's first batch StateNet then reads [H_A, H_B, KL_A, KL_B, r, ρ, λ₁, λ₂, λ₃] and corrects lr
 for the epoch and the λ from the second batch on. Its corrections reach the loss as plain numbers:
-in v5.5 StateNet never receives a gradient.
+in v5.5 StateNet never receives a gradient. It can be given that of what its corrections do to the
+validation split (`hypergradient`).
 """
 
 from __future__ import annotations
@@ -140,6 +141,17 @@ def correct(config: Config, plan: Plan, outputs: tuple[float, float, float, floa
         lambda1=clamp(plan.lambda1 + net.lambda_scale * d1, weights.low, weights.high),
         lambda2=clamp(plan.lambda2 + net.lambda_scale * d2, weights.low, weights.high),
         lambda3=clamp(plan.lambda3 + net.lambda_scale * d3, weights.lambda3_low, weights.lambda3_high),
+    )
+
+
+def correction_slopes(config: Config, plan: Plan, correction: Correction) -> tuple[float, float, float, float]:
+    """How lr, λ₁, λ₂ and λ₃ move with StateNet's four outputs; not at all where a bound holds them."""
+    net, weights = config.statenet, config.loss_weights
+    return (
+        plan.lr * net.lr_scale * (net.lr_low < correction.lr < net.lr_high),
+        net.lambda_scale * (weights.low < correction.lambda1 < weights.high),
+        net.lambda_scale * (weights.low < correction.lambda2 < weights.high),
+        net.lambda_scale * (weights.lambda3_low < correction.lambda3 < weights.lambda3_high),
     )
 
 

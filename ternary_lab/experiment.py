@@ -35,7 +35,7 @@ from ternary_lab.integrity import ROW, check_table, sealed_event, sealed_json, s
 from ternary_lab.locks import LOCK, OWNER, held
 from ternary_lab.record import CHECKPOINTS, HISTORY, LOG, PROVENANCE, RunRecord, RunSet
 from ternary_lab.runtime import resolve_device
-from ternary_lab.training import COLUMNS, Cohort, EpochRecord, RunState, check_cohort, check_seeds
+from ternary_lab.training import COLUMNS, LATER, Cohort, EpochRecord, RunState, check_cohort, check_seeds
 
 REPORT = logging.getLogger(__name__)
 
@@ -293,12 +293,13 @@ class _RunFiles:
         """Drop rows of epochs that were not committed, a torn last line among them."""
         path = self.run.path / HISTORY
         text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-        rows = check_table(text, path, COLUMNS).splitlines()[1:] if "\n" in text else []
+        head, *rows = check_table(text, path, COLUMNS, LATER).splitlines() if "\n" in text else [""]
+        lacking = "".join(f",{value}" for name, value in LATER.items() if name not in head.split(","))
         epoch = COLUMNS.index("epoch")
         kept = [_csv_line([*COLUMNS, ROW]) + "\n"]
         for row in rows:
             if int(next(csv.reader([row]))[epoch]) < next_epoch:
-                kept.append(sealed_row(_csv_line(COLUMNS), row))
+                kept.append(sealed_row(_csv_line(COLUMNS), row + lacking))
         first = self.run.start.next_epoch if self.run.start is not None else 0
         if len(kept) - 1 != next_epoch - first:
             raise RunError(

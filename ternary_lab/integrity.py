@@ -18,7 +18,7 @@ import hashlib
 import json
 import re
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,10 +83,13 @@ def sealed_table(text: str) -> str:
     return "".join([f"{head},{ROW}\n", *(sealed_row(head, row) for row in rows)])
 
 
-def check_table(text: str, path: Path, columns: Iterable[str] | None = None) -> str:
+def check_table(
+    text: str, path: Path, columns: Sequence[str] | None = None, later: Collection[str] = ()
+) -> str:
     """A CSV text without its checksums; a last line without an end is being written, and left out.
 
-    Raises RunError naming the row that has changed, or when the columns are not those asked for.
+    Raises RunError naming the row that has changed, or when the columns are not those asked for; `later`, the
+    last of them, may be lacking.
     """
     lines = text.splitlines(keepends=True)
     torn = lines.pop() if lines and not lines[-1].endswith("\n") else ""
@@ -97,7 +100,7 @@ def check_table(text: str, path: Path, columns: Iterable[str] | None = None) -> 
     head = next(csv.reader([lines[0]]), [])
     sealed = head[-1:] == [ROW]
     names = head[:-1] if sealed else head
-    if columns is not None and names != list(columns):
+    if columns is not None and names not in (list(columns), list(columns)[: len(columns) - len(later)]):
         raise damaged(path, "its columns are not those of such a file")
     if not sealed:
         if any(_SUM.search(line) for line in lines[1:]):

@@ -9,9 +9,10 @@
     L_B = CE_B + β_B KL_B - w_S S + w_rep rep
     L   = λ₁ g_A L_A + λ₂ g_B L_B + λ₃ |H_A - H_B|
 
-H is a histogram under no gradient: the last term moves the reported loss and no parameter. Because
-cross-injection stops the gradient, L_A moves pathway A alone and L_B pathway B alone; the factors
-λ g are applied to a pathway's whole gradient at the end. Shapes are those of `model`.
+H is a histogram under no gradient: the last term moves the reported loss and no parameter, unless H is
+that of `soft_entropy`. Because cross-injection stops the gradient, L_A moves pathway A alone and L_B
+pathway B alone; the factors λ g are applied to a pathway's whole gradient at the end. Shapes are those
+of `model`; `prior` has terms that v5.5 lacks.
 
 The gradients are written beside their terms, not left to autograd, whose bookkeeping costs several
 times the arithmetic at this size; the tests differentiate every value and compare.
@@ -24,6 +25,8 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+
+from ternary_lab.metrics.entropy import BINS, LIMIT
 
 FreeBits = Literal["sample", "dimension_mean"]
 
@@ -166,3 +169,28 @@ def repulsion(z: Tensor, sigma: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]
     row = kernel.sum(-1, keepdim=True)
     towards = torch.baddbmm(row * scaled, kernel, scaled, alpha=-1)
     return row.sum((1, 2)).div_(pairs), towards.mul_((weight / sigma).mul_(-4 / pairs)[:, None, None])
+
+
+def soft_entropy(z: Tensor) -> tuple[Tensor, Tensor]:
+    """H (...) of latents z (..., B, L) with a gradient, and that gradient in z.
+
+    As `metrics.entropy.batch_entropy`, but a value counts for the two bins whose centres it lies between, in
+    proportion to its nearness (linear binning, Jones & Lotwick 1984), so that H is continuous in it. Beyond
+    the outer centres it counts for the outer bin alone, beyond ±3 for none, and has no gradient.
+    """
+    width = 2 * LIMIT / BINS
+    place = (z + LIMIT).div_(width).sub_(0.5)
+    inside = (z.abs() <= LIMIT).to(z)
+    between = (place > 0) & (place < BINS - 1)
+    place = place.nan_to_num(0.0).clamp_(0, BINS - 1)
+    lower = place.floor().clamp_(max=BINS - 2)
+    share = (place - lower).mul_(inside)
+    bins = lower.long()
+    counts = z.new_zeros(*z.shape[:-2], BINS, z.shape[-1])
+    counts.scatter_add_(-2, bins, inside - share).scatter_add_(-2, bins + 1, share)
+    total = inside.sum(-2, keepdim=True).clamp_(min=1)
+    p = counts.div_(total)
+    log_p = p.clamp_min(torch.finfo(p.dtype).tiny).log_()
+    value = (p * log_p).sum(-2).neg_().mean(-1)
+    slope = log_p.gather(-2, bins).sub_(log_p.gather(-2, bins + 1)).div_(total * (width * z.shape[-1]))
+    return value, slope.mul_(between)

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ternary_lab import checkpoint, record
+from ternary_lab import checkpoint, recipes, record
 from ternary_lab.alternatives import write_table
 from ternary_lab.answers import answers
 from ternary_lab.checkpoint import write_atomically
@@ -24,9 +24,12 @@ DENSE: Sequence[int | str] = (*range(0, 101, 10), *range(45, 50), *range(51, 56)
 SPARSE: Sequence[int | str] = (60, 70, 80, 100)
 WEIGHTS: Mapping[str, Mapping[int, Sequence[int | str]]] = {
     "v5_5": {42: DENSE, 43: SPARSE, 44: SPARSE, 45: SPARSE}, record.FULL: {42: (120, 200, 300, "latest")},
+    recipes.BEYOND: {42: (0, 10, 20, 40, 70, recipes.END, "latest")},
 }
 """Experiment -> seed -> the checkpoints whose weights are published."""
-PARTS = ("v5_5", record.COUNTERFACTUALS, record.FULL, GENERALISATION)
+PARTS = ("v5_5", record.COUNTERFACTUALS, record.FULL, GENERALISATION, recipes.BEYOND, "ablations", "variants")
+ONLY = (recipes.REPAIRED, *recipes.TAUGHT)
+"""Of the ablations and variants, those whose histories are drawn; the table has the end of all of them."""
 
 
 def publish(run: RunRecord, folder: Path, weights: Sequence[int | str] = ()) -> RunRecord:
@@ -55,6 +58,8 @@ def main(runs: str, *parts: str) -> None:
         source, target = Path(runs) / part, PUBLISHED / part
         shutil.rmtree(target, ignore_errors=True)
         groups = [source] if part in WEIGHTS else sorted(path for path in source.iterdir() if path.is_dir())
+        if part in ("ablations", "variants"):
+            groups = [path for path in groups if f"{part}/{path.name}" in ONLY]
         for folder in groups:
             for seed, run in load_runs(folder).items():
                 place = target / folder.relative_to(source) / f"seed={seed}"
@@ -63,6 +68,7 @@ def main(runs: str, *parts: str) -> None:
         # Of the runs whose weights are published: anybody can ask again.
         some = RunSet({seed: run for seed, run in load_runs("v5_5").items() if seed in WEIGHTS["v5_5"]})
         write_table(answers(some, progress=True), PUBLISHED / record.ANSWERS)
+        write_atomically(PUBLISHED / recipes.TABLE, (Path(runs) / recipes.TABLE).read_bytes())
         write_atomically(PUBLISHED / "alternatives.csv", (Path(runs) / "alternatives" / "table.csv").read_bytes())
 
 

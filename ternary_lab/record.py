@@ -18,7 +18,7 @@ import json
 import lzma
 import platform
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -32,7 +32,7 @@ from ternary_lab.checkpoint import Checkpoint
 from ternary_lab.config import Config, from_yaml
 from ternary_lab.errors import RunError
 from ternary_lab.integrity import REMEDY, check_json, check_table, check_text, damaged
-from ternary_lab.training import COLUMNS
+from ternary_lab.training import COLUMNS, LATER
 
 if TYPE_CHECKING:
     from ternary_lab.model import TernaryVAE
@@ -87,7 +87,8 @@ class RunRecord:
         packed = self.path / PACKED_HISTORY
         if not path.exists() and not packed.exists():
             raise RunError(f"{path}: missing: no epoch has been finished yet")
-        return read_table(path if path.exists() else packed, COLUMNS)
+        table = read_table(path if path.exists() else packed, COLUMNS, LATER)
+        return table.assign(**{name: value for name, value in LATER.items() if name not in table})
 
     @property
     def probes(self) -> pd.DataFrame | None:
@@ -260,9 +261,12 @@ def read_text(path: Path) -> str:
         raise damaged(path, "it is not text") from None
 
 
-def read_table(path: Path, columns: Iterable[str] | None = None) -> pd.DataFrame:
-    """A CSV file of a run, without its checksums. Raises RunError for a damaged one, or one of other columns."""
-    text = check_table(read_text(path), path, columns)
+def read_table(path: Path, columns: Sequence[str] | None = None, later: Collection[str] = ()) -> pd.DataFrame:
+    """A CSV file of a run, without its checksums. Raises RunError for a damaged one, or one of other columns.
+
+    `later`, the last of the columns, may be lacking.
+    """
+    text = check_table(read_text(path), path, columns, later)
     try:
         return pd.read_csv(io.StringIO(text))
     except ValueError as error:

@@ -21,6 +21,7 @@ from ternary_lab.errors import NotebookError
 from ternary_lab.experiment import run_experiment, train_counterfactuals
 from ternary_lab.generalisation import GENERALISATION
 from ternary_lab.probes import write_probes
+from ternary_lab.recipes import write_recipes
 from ternary_lab.record import COUNTERFACTUALS, FULL, RunSet
 
 SEEDS = {"v5_5": [42], "quick": [42, 43]}
@@ -30,11 +31,12 @@ BRANCHED = ALL_SEEDS[:4]
 TRAIN, REPORT = "02_train.ipynb", "11_report.ipynb"
 SEVERAL = (
     "03_latent_entropy.ipynb", "04_epoch50_disruption.ipynb", "05_coverage.ipynb", "07_generalisation.ipynb",
-    "08_checkpoints_and_ensembles.ipynb",
+    "08_checkpoints_and_ensembles.ipynb", "09_beyond_v55.ipynb",
 )
 """Notebooks on runs of several seeds."""
 BRANCHES, LONG, PARTIAL = (Path("runs") / name for name in (COUNTERFACTUALS, FULL, GENERALISATION))
 TABLE = Path("runs") / "alternatives" / "table.csv"
+RECIPES = Path("runs") / "recipes.csv"
 EVERY = 10
 """Epochs between two that are measured of the runs on part of the space."""
 
@@ -58,7 +60,8 @@ def reproduce(*, quick: bool, device: str, everything: bool = False) -> Iterator
         judges = {
             "runs": _seen_from(source, run_dir), "branches": _seen_from(source, BRANCHES),
             "full": _seen_from(source, LONG), "experiments": _seen_from(source, PARTIAL),
-            "alternatives": _seen_from(source, TABLE),
+            "alternatives": _seen_from(source, TABLE), "recipes": _seen_from(source, RECIPES),
+            "histories": _seen_from(source, Path("runs")),
         }
 
     for folder in (figures, reports):
@@ -100,6 +103,7 @@ def _several(runs: RunSet, device: str) -> Iterator[str]:
             yield f"{write_probes(run, every=every, progress=True)}: measured"
     table = benchmark(BRANCHED, TABLE.parent, runs=runs, device=device, progress=True)
     write_table(table, TABLE)
+    yield f"{write_recipes((), ALL_SEEDS, Path('runs'), RECIPES, device=device, progress=True)}: recipes compared"
     yield f"{TABLE}: {table['model'].nunique()} models of {len(BRANCHED)} seeds"
 
 

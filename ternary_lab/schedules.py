@@ -3,7 +3,7 @@
     β_A   staged warm-up                     β_B   zero, then a lagged copy of β_A (a jump)
     τ_A   linear decay with a cyclic swing   τ_B   linear decay after a delay
     ρ     permeability of the two pathways   λ₃    cyclic weight of the entropy alignment
-    lr    steps
+    lr    steps, and a cosine if wanted
 
 All of them are those of v5.5; the classes in `config` choose between them and carry their numbers.
 """
@@ -56,6 +56,11 @@ def cycle(e: int, period: int, phase: float = 0.0) -> float:
 def step_value(e: int, steps: Mapping[int, float]) -> float:
     """The value of the last step at or before e; `steps` maps first epoch -> value and contains 0."""
     return steps[max(first for first in steps if first <= e)]
+
+
+def cosine_decay(e: int, horizon: int) -> float:
+    """(1 + cos(π e/horizon))/2: from 1 to 0 at `horizon`, and 0 beyond (Loshchilov & Hutter 2017, without restarts)."""
+    return 0.5 * (1 + math.cos(math.pi * min(e / horizon, 1.0)))
 
 
 def permeability(

@@ -9,14 +9,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from ternary_lab import controllers as control
-from ternary_lab import losses, space, splits
+from ternary_lab import hypergradient, losses, prior, space, splits
 from ternary_lab.config import STRUCTURAL, Config, differences
 from ternary_lab.controllers import Controllers, Correction, Plan
 from ternary_lab.errors import ConfigError, DivergenceError
@@ -39,8 +39,9 @@ class EpochRecord:
 
     Losses, entropies and KL are in nats, coverages and reconstruction in percent. Loss terms, H and λ are
     means over the epoch's batches; λ₁₋₃ therefore mix the value before and after StateNet's correction.
-    `loss_*` are the seven terms as they enter the training loss, with λ, gradient scale and weight: their
+    `loss_*` are the terms as they enter the training loss, with λ, gradient scale and weight: their
     sum is `train_loss`. `grad_norm_*` are of λ g ∇L before clipping.
+    `loss_information_*`, which older histories lack, are 0 where nothing asks for information.
     `val_elbo` is the mean ELBO of both pathways on the validation split (higher is better); `delta_*` are
     StateNet's outputs in (-1, 1).
 
@@ -102,17 +103,22 @@ class EpochRecord:
     reconstruction_B: float
     seconds_train: float
     seconds_eval: float
+    loss_information_A: float = 0.0
+    loss_information_B: float = 0.0
 
 
 BLAME = {
     "ce_A": "the cross-entropy", "ce_B": "the cross-entropy", "kl_A": "the KL term", "kl_B": "the KL term",
     "entropy_B": "the output entropy", "repulsion_B": "the repulsion", "H_A": "the latent entropy",
-    "H_B": "the latent entropy", "train_loss": "the training loss", "val_loss": "the validation loss",
+    "H_B": "the latent entropy", "loss_information_A": "the information",
+    "loss_information_B": "the information", "train_loss": "the training loss", "val_loss": "the validation loss",
     "grad_norm_A": "the gradient", "grad_norm_B": "the gradient",
 }
 BLAMED = tuple(term for term in BLAME if term != "val_loss")
 """Columns that are looked at in every step, in the order in which they are computed."""
 COLUMNS = tuple(f.name for f in fields(EpochRecord))
+LATER = {f.name: f.default for f in fields(EpochRecord) if f.default is not MISSING}
+"""The last columns, which older histories lack, and what they would have held."""
 TIMING_COLUMNS = ("seconds_train", "seconds_eval")
 
 
@@ -140,6 +146,8 @@ class RunState:
     """By the criterion that the run's model is chosen by."""
     stopped: str | None = None
     """Why the run has ended, or None."""
+    output: Tensor | None = None
+    """(2, 1, N): moving average of the output distributions, where the loss asks for information."""
 
     @staticmethod
     def initial(config: Config, seed: int) -> RunState:
@@ -147,6 +155,7 @@ class RunState:
         return RunState(
             0, 0, architecture.initialise(seed), architecture.empty(), architecture.empty(),
             Controllers.initial(config), Best(),
+            output=torch.zeros(2, 1, space.SIZE) if config.information.enabled else None,
         )
 
 
@@ -169,6 +178,19 @@ class StepSettings:
     lr: Sequence[float]
     balance: bool
     raw_norms: bool
+    clip_apart: bool
+    prior: prior.PriorWeights | None
+    """None where no run's loss has the terms of `prior` in this epoch."""
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """|H_A - H_B| of a batch by an H that has a gradient."""
+
+    entropy: Tensor
+    """(2, R): H_A and H_B."""
+    z: Tensor
+    """(2, R, B, L): gradient of |H_A - H_B| in the latents, before λ₃."""
 
 
 @dataclass(frozen=True)
@@ -183,6 +205,11 @@ class Pass:
     """(2, R, B, L): z - μ."""
     activations: tuple[list[Tensor], list[Tensor], list[Tensor]]
     """Of the encoders, decoder A and decoder B."""
+    alignment: Alignment | None
+    """None where the alignment has no gradient."""
+    prior: prior.PriorTerms | None
+    decoded: Tensor
+    """(2, R, B + M, 27): gradients in the decoders' logits, those of M prior latents behind the batch's."""
 
 
 @dataclass(frozen=True)
@@ -193,6 +220,8 @@ class StepRecord:
     """g, the gradient balance."""
     norm: Tensor
     """Pathways' gradient norms before clipping."""
+    clip: Tensor
+    """Factor of the clipping, at most 1."""
 
 
 class Cohort:
@@ -223,6 +252,7 @@ class Cohort:
         split = splits.split(self.config.data)
         self.x_train = space.operations(split.train).to(device)
         self.x_validation = space.operations(split.validation).to(device)
+        self._aligns = self.config.entropy_alignment.gradient == "differentiable"
         self._place = device if self.config.runtime.streams == "device" else torch.device("cpu")
         self._source = Source(self.config.evaluation, self.x_validation, self._place)
         self._measures = measures
@@ -254,6 +284,8 @@ class Cohort:
         self.controllers = [state.controllers for state in states]
         self.best = [state.best for state in states]
         self.selected = [state.selected for state in states]
+        outputs = [torch.zeros(2, 1, space.SIZE) if s.output is None else s.output for s in states]
+        self.outputs = torch.cat(outputs, 1).to(self.device)
         self._part_norms = torch.empty(2, 2, self.runs, device=self.device)
         self.norms = self._runs([(c.norm_A, c.norm_B) for c in self.controllers]).t().contiguous()
         self.stopped: list[str | None] = [state.stopped for state in states]
@@ -281,6 +313,7 @@ class Cohort:
         return RunState(
             self.epoch, self.steps, one(self.blocks), one(self.first_moments), one(self.second_moments),
             self.controllers[index], self.best[index], self.selected[index], self.stopped[index],
+            self.outputs[:, index : index + 1].cpu() if self.configs[index].information.enabled else None,
         )
 
     def keep(self, indices: Sequence[int]) -> None:
@@ -447,20 +480,37 @@ class Cohort:
         lambdas: list[Tensor] = []
         passes: list[losses.LossTerms] = []
         updates: list[StepRecord] = []
-        for i, start in enumerate(range(0, n, batch)):
+        informed: list[Tensor] = []
+        aligned: list[Tensor] = []
+        drawn = self.streams("prior", self.epoch) if settings.prior is not None else []
+        starts = range(0, n, batch)
+        lessons = self._lessons(len(starts))
+        for i, start in enumerate(starts):
             part = slice(start, start + batch)
-            forward = self.forward(both[:, part], target[:, part], noise[:, :, part], settings)
+            forward = self.forward(
+                both[:, part], target[:, part], noise[:, :, part], settings, self._prior_latents(drawn)
+            )
+            if forward.prior is not None and settings.prior is not None:
+                informed.append(forward.prior.pathway(settings.prior))
+            if forward.alignment is not None:
+                aligned.append(forward.alignment.entropy)
             lambdas.append(settings.weights.lambdas)
             if i == 0:
-                corrections = self.correct(plans, forward)
+                inputs = self._statenet_inputs(plans, forward)
+                corrections = self.correct(plans, inputs)
                 # lr is corrected at once; λ only from the second batch on.
                 settings = replace(settings, lr=[c.lr for c in corrections])
+            slope = self._alignment_slope(forward) if i in lessons else None
             updates.append(self.update(forward, settings))
+            if i in lessons:
+                taken = self._taken(updates[-1], settings, slope)
+                self._teach(taken, plans, corrections, inputs, settings, lessons.index(i))
             if i == 0:
                 settings = self.settings(plans, corrections)
             passes.append(forward.terms)
             latents[i, :, :, : forward.z.shape[2]] = forward.z
         entropy = torch.cat([batch_entropy(part) for part in torch.split(latents, 64)])
+        compared = torch.stack(aligned) if aligned else entropy
         weights = torch.stack(lambdas)
         norms = torch.stack([update.norm for update in updates])
         terms = {f.name: torch.stack([getattr(t, f.name) for t in passes]) for f in fields(losses.LossTerms)}
@@ -473,8 +523,10 @@ class Cohort:
             "loss_kl_B": scaled[:, 1] * beta[1] * kl[:, 1],
             "loss_entropy_B": -scaled[:, 1] * settings.weights.entropy * terms["entropy_B"],
             "loss_repulsion_B": scaled[:, 1] * settings.weights.repulsion * terms["repulsion_B"],
-            "loss_alignment": weights[:, 2] * (entropy[:, 0] - entropy[:, 1]).abs(),
+            "loss_alignment": weights[:, 2] * (compared[:, 0] - compared[:, 1]).abs(),
         }
+        information = scaled * torch.stack(informed) if informed else torch.zeros_like(scaled)
+        loss |= {"loss_information_A": information[:, 0], "loss_information_B": information[:, 1]}
         per_step = loss | {
             "train_loss": torch.stack(list(loss.values())).sum(0),
             "entropy_B": terms["entropy_B"], "repulsion_B": terms["repulsion_B"],
@@ -511,57 +563,104 @@ class Cohort:
             lr=[k.lr for k in corrections],
             balance=self.config.gradient_balance.enabled,
             raw_norms=self.config.gradient_balance.norm == "raw",
+            clip_apart=self.config.optimiser.clip_per == "pathway",
+            prior=self._prior_weights(plans),
         )
 
-    def forward(self, x: Tensor, target: Tensor, eps: Tensor, s: StepSettings) -> Pass:
-        """Operations x (2R, B, 9), once for each encoder, with noise ε (2, R, B, L), up to the loss terms."""
+    def _prior_weights(self, plans: Sequence[Plan]) -> prior.PriorWeights | None:
+        weights = [c.information.weights(p.epoch) for c, p in zip(self.configs, plans, strict=True)]
+        return prior.PriorWeights(*self._runs(weights).t()) if any(map(any, weights)) else None
+
+    def _prior_latents(self, streams: Sequence[torch.Generator]) -> Tensor | None:
+        """Latents (R, M, L) from the prior for one step, or None without streams to draw them from."""
+        if not streams:
+            return None
+        shape = self.config.information.latents, self.config.model.latent_dim
+        return torch.stack([torch.empty(shape, device=g.device).normal_(generator=g) for g in streams]).to(self.device)
+
+    def forward(
+        self, x: Tensor, target: Tensor, eps: Tensor, s: StepSettings, latents: Tensor | None = None
+    ) -> Pass:
+        """Operations x (2R, B, 9), once for each encoder, with noise ε (2, R, B, L), up to the loss terms.
+
+        Latents (R, M, L) drawn from the prior, the same for both pathways, add the terms of `prior`.
+        """
         runs, batch = target.shape[:2]
         encoded = self._encoders.forward(x)
         mu, log_variance = encoded[-1].view(2, runs, batch, -1).chunk(2, -1)
         noise = (0.5 * log_variance).exp_().mul_(eps).mul_(s.temperature)
         z = mu + noise
         injected = inject(z, s.rho)
+        if latents is not None:
+            injected = torch.cat((injected, latents.expand(2, -1, -1, -1)), 2)
         decoded = self._decoder_A.forward(injected[0]), self._decoder_B.forward(injected[1])
-        logits = torch.stack((decoded[0][-1], decoded[1][-1])).view(2, *target.shape)
-        terms, gradients = losses.loss_terms(target, mu, log_variance, z, logits, s.weights)
-        return Pass(terms, gradients, z, noise, (encoded, *decoded))
+        every = torch.stack((decoded[0][-1], decoded[1][-1]))
+        terms, gradients = losses.loss_terms(
+            target, mu, log_variance, z, every[:, :, :batch].view(2, *target.shape), s.weights
+        )
+        d_logits, informed = gradients.logits.flatten(3), None
+        if latents is not None and s.prior is not None:
+            settings = self.config.information
+            informed, d_informed = prior.prior_terms(
+                every[:, :, batch:], self.outputs, settings.decay, settings.margin, s.prior
+            )
+            d_logits = torch.cat((d_logits, d_informed), 2)
+        return Pass(terms, gradients, z, noise, (encoded, *decoded), self._alignment(z), informed, d_logits)
+
+    def _alignment(self, z: Tensor) -> Alignment | None:
+        if not self._aligns:
+            return None
+        entropy, slope = losses.soft_entropy(z)
+        towards = (entropy[0] - entropy[1]).sign()
+        return Alignment(entropy, slope * torch.stack((towards, -towards))[:, :, None, None])
 
     def update(self, forward: Pass, s: StepSettings) -> StepRecord:
         """One optimiser step from a forward pass: differentiate, balance, clip, AdamW, moving averages."""
-        self._differentiate(forward, s)
         scale = torch.ones_like(self.norms)
         if s.balance:
             ratio = self.norms.flip(0) / (self.norms + control.TINY)
             scale = torch.minimum(torch.maximum(ratio, s.scale_low), s.scale_high)
-        # The gradients so far are those of L_A and L_B; λ g and the clipping are one factor per pathway.
+        # The gradients are those of L_A and L_B; λ g and the clipping are one factor per pathway.
         factor = s.weights.lambdas[:2] * scale
+        self._differentiate(forward, s, factor)
         g, parts = self.gradients, self._part_norms
         torch.linalg.vector_norm(g.encoders, dim=-1, out=parts[0])
         torch.linalg.vector_norm(g.decoder_A, dim=-1, out=parts[1, 0])
         torch.linalg.vector_norm(g.decoder_B, dim=-1, out=parts[1, 1])
         norm = torch.linalg.vector_norm(parts, dim=0).mul_(factor)
-        clip = (s.grad_clip / torch.linalg.vector_norm(norm, dim=0).add_(1e-6)).clamp_(max=1)
+        whole = norm if s.clip_apart else torch.linalg.vector_norm(norm, dim=0, keepdim=True).expand_as(norm)
+        clip = (s.grad_clip / (whole + 1e-6)).clamp_(max=1)
         self.steps += 1
         self._adamw(factor.mul_(clip).reciprocal_(), s.lr)
         self.norms.lerp_(norm if s.raw_norms else norm * clip, s.forgetting)
-        return StepRecord(scale, norm)
+        return StepRecord(scale, norm, clip)
 
-    def _differentiate(self, forward: Pass, s: StepSettings) -> None:
-        """Gradients of L_A with respect to pathway A and of L_B with respect to pathway B, into their blocks."""
-        encoded, decoded_a, decoded_b = forward.activations
-        logits = forward.gradients.logits.flatten(3)
-        d_a = self._decoder_A.backward(decoded_a, logits[0], to_input=True)
-        d_b = self._decoder_B.backward(decoded_b, logits[1], to_input=True)
+    def _differentiate(self, forward: Pass, s: StepSettings, factor: Tensor) -> None:
+        """Gradients of L_A with respect to pathway A and of L_B with respect to pathway B, into their blocks.
+
+        They are multiplied by `factor` (2, R) afterwards, which the alignment's, being of neither, is divided by.
+        """
+        _, decoded_a, decoded_b = forward.activations
+        d_a = self._decoder_A.backward(decoded_a, forward.decoded[0], to_input=True)
+        d_b = self._decoder_B.backward(decoded_b, forward.decoded[1], to_input=True)
         assert d_a is not None
         assert d_b is not None
-        d_z = torch.stack((d_a, d_b)).mul_(s.kept)
+        batch = forward.z.shape[2]  # what follows it are prior latents, which come from no encoder
+        d_z = torch.stack((d_a[:, :batch], d_b[:, :batch])).mul_(s.kept)
         d_z[1].add_(forward.gradients.z_B)
+        if forward.alignment is not None:
+            share = s.weights.lambdas[2] / factor.clamp_min(control.TINY)
+            d_z.addcmul_(forward.alignment.z, share[:, :, None, None])
+        self._differentiate_encoders(forward, d_z, forward.gradients.mu, forward.gradients.log_variance)
+
+    def _differentiate_encoders(self, forward: Pass, d_z: Tensor, mu: Tensor, log_variance: Tensor) -> None:
+        """Gradients of the encoders from those in z, and from those in μ and s that do not come through z."""
         # z = μ + τ σ ε, and so ∂z/∂s = (z - μ)/2.
         d_head = d_z.new_empty(*d_z.shape[:-1], 2 * d_z.shape[-1])
         d_mu, d_log_variance = d_head.chunk(2, -1)
-        torch.add(d_z, forward.gradients.mu, out=d_mu)
-        torch.addcmul(forward.gradients.log_variance, d_z, forward.noise, value=0.5, out=d_log_variance)
-        self._encoders.backward(encoded, d_head.flatten(0, 1), to_input=False)
+        torch.add(d_z, mu, out=d_mu)
+        torch.addcmul(log_variance, d_z, forward.noise, value=0.5, out=d_log_variance)
+        self._encoders.backward(forward.activations[0], d_head.flatten(0, 1), to_input=False)
 
     def _adamw(self, divisor: Tensor, lr: Sequence[float]) -> None:
         """AdamW (Loshchilov & Hutter 2019); each run has its learning rate, each pathway its gradients' divisor."""
@@ -576,17 +675,98 @@ class Cohort:
                     grad_scale=divisor[pathway, i],
                 )
 
-    def correct(self, plans: Sequence[Plan], forward: Pass) -> list[Correction]:
-        """StateNet's corrections of every run, from the epoch's first forward pass."""
+    def _statenet_inputs(self, plans: Sequence[Plan], forward: Pass) -> Tensor:
+        """(R, 9), from the epoch's first forward pass."""
+        scheduled = self._runs([(p.grad_ratio, p.rho, p.lambda1, p.lambda2, p.lambda3) for p in plans])
+        return torch.cat((batch_entropy(forward.z).t(), forward.terms.kl.t(), scheduled), 1)
+
+    def correct(self, plans: Sequence[Plan], inputs: Tensor) -> list[Correction]:
+        """StateNet's corrections of every run."""
         if not self.config.model.use_statenet:
             return [Correction.none(plan) for plan in plans]
-        scheduled = self._runs([(p.grad_ratio, p.rho, p.lambda1, p.lambda2, p.lambda3) for p in plans])
-        inputs = torch.cat((batch_entropy(forward.z).t(), forward.terms.kl.t(), scheduled), 1)
         outputs = statenet(self.blocks, inputs).tolist()
         return [
             control.correct(config, plan, tuple(output))
             for config, plan, output in zip(self.configs, plans, outputs, strict=True)
         ]
+
+    def _lessons(self, steps: int) -> list[int]:
+        """The steps of an epoch from which StateNet learns. The first is none: its λ are not corrected yet."""
+        net = self.config.statenet
+        if net.training == "none":
+            return []
+        return sorted({1 + k * (steps - 1) // net.lessons for k in range(min(net.lessons, steps - 1))})
+
+    def _alignment_slope(self, forward: Pass) -> Tensor | None:
+        """(2, R, ·): gradient of |H_A - H_B| in the encoders; those of the loss are overwritten."""
+        if forward.alignment is None:
+            return None
+        nothing = torch.zeros_like(forward.z)
+        self._differentiate_encoders(forward, forward.alignment.z, nothing, nothing)
+        return self.gradients.encoders.clone()
+
+    def _taken(self, update: StepRecord, s: StepSettings, slope: Tensor | None) -> hypergradient.Step:
+        """The step just taken. AdamW has left the gradients as it had them, and they are copied."""
+        gradients = Blocks(*(block.clone() for block in vars(self.gradients).values()))
+        return hypergradient.Step(
+            self.blocks, gradients, self.first_moments, self.second_moments, s.weights.lambdas, update.clip,
+            s.clip_apart, slope,
+        )
+
+    def _teach(
+        self, taken: hypergradient.Step, plans: Sequence[Plan], corrections: Sequence[Correction], inputs: Tensor,
+        s: StepSettings, lesson: int,
+    ) -> None:
+        """One step of StateNet's AdamW along the hypergradient of the validation objective."""
+        self._differentiate_objective(s, lesson)
+        o = [c.optimiser for c in self.configs]
+        settings = [(lr, k.beta1, k.beta2, k.eps, k.weight_decay) for lr, k in zip(s.lr, o, strict=True)]
+        optimiser = hypergradient.AdamW(self.steps, *self._runs(settings).t()[:, :, None])
+        slopes = hypergradient.control_gradients(taken, self.gradients, optimiser)
+        slopes = slopes * self._runs([
+            control.correction_slopes(*of) for of in zip(self.configs, plans, corrections, strict=True)
+        ])
+        weights = self.blocks.statenet.detach().requires_grad_()
+        with torch.enable_grad():
+            outputs = statenet(replace(self.blocks, statenet=weights), inputs)
+            gradient, = torch.autograd.grad(outputs, weights, slopes)
+        step = torch.tensor(float(self.epoch * self.config.statenet.lessons + lesson + 1), device=self.device)
+        for i, config in enumerate(self.configs):
+            rows = (b.statenet[i] for b in (self.blocks, self.first_moments, self.second_moments))
+            weight, first, second = rows
+            torch._fused_adamw_(
+                [weight], [gradient[i].contiguous()], [first], [second], [], [step],
+                lr=config.statenet.learning_rate, beta1=0.9, beta2=0.999, weight_decay=0.0, eps=1e-8, amsgrad=False,
+                maximize=False,
+            )
+
+    def _differentiate_objective(self, s: StepSettings, lesson: int) -> None:
+        """Gradients of the validation objective into the gradient blocks: -ELBO, less w I(X;Z) where it is asked."""
+        net, runs = self.config.statenet, self.runs
+        streams = self.streams("lesson", self.epoch * net.lessons + lesson)
+        n, latent = min(net.lesson_operations, len(self.x_validation)), self.config.model.latent_dim
+        chosen = torch.stack([
+            torch.randperm(len(self.x_validation), generator=g, device=g.device)[:n].to(self.device) for g in streams
+        ])
+        noise = torch.stack([
+            torch.empty(2, n, latent, device=g.device).normal_(generator=g).to(self.device) for g in streams
+        ])
+        x = self.x_validation[chosen]
+        one, none = torch.ones(2, runs, device=self.device), torch.zeros(runs, device=self.device)
+        weight = self._runs([c.statenet.information_weight for c in self.configs])
+        lambdas = torch.cat((one, none[None]))
+        judged = replace(
+            s, weights=losses.Weights(one, lambdas, none, none, none, s.weights.repulsion_sigma),
+            temperature=one[:, :, None, None], rho=none[:, None, None], kept=one[0, :, None, None],
+            prior=prior.PriorWeights(weight, weight, none) if bool(weight.any()) else None,
+        )
+        average = self.outputs.clone()
+        forward = self.forward(
+            x.repeat(2, 1, 1), losses.one_hot(x), noise.transpose(0, 1), judged,
+            self._prior_latents(streams) if judged.prior is not None else None,
+        )
+        self.outputs.copy_(average)  # these latents are not of the training
+        self._differentiate(forward, judged, one)
 
     @torch.no_grad()
     def validate(self, plans: Sequence[Plan], corrections: Sequence[Correction]) -> list[float]:
@@ -601,7 +781,7 @@ class Cohort:
             logits = self.model.decode(inject(mu, s.rho))
             target = losses.one_hot(x.expand(self.runs, -1, -1))
             terms, _ = losses.loss_terms(target, mu, log_variance, mu, logits, s.weights)
-            entropy = batch_entropy(mu)
+            entropy = losses.soft_entropy(mu)[0] if self._aligns else batch_entropy(mu)
             lambdas = s.weights.lambdas
             pathway = terms.pathway(s.weights)
             totals.append((lambdas[:2] * pathway).sum(0) + lambdas[2] * (entropy[0] - entropy[1]).abs())

@@ -231,9 +231,14 @@ TINY = load_config("v5_5", {
     "loss_weights": {"lambda3_period": 4, "ratio_low": 0.0, "ratio_high": 1e6},
     "optimiser.lr_steps": {0: 0.001, 3: 0.0005},
     "checkpoints.windows": [[2, 3]],
+    "information": {
+        "noise_weight": 0.5, "entropy_weight": 0.5, "certainty_weight": 0.5, "margin": 0.2, "start_epoch": 1,
+        "ramp_epochs": 2, "latents": 16, "decay": 0.9,
+    },
 })
 UNBALANCED = {"loss_weights.ratio_low": 1e5}
 COVERAGE_RULE = {"loss_weights.coverage_ratio_high": 1e-6, "loss_weights.coverage_ratio_low": 0.0}
+LEARNS = {"statenet.training": "hypergradient"}
 # Key -> another value, where half the value (or one more) would not do, and what must hold for the key to act.
 SPECIAL: dict[str, tuple[Any, dict[str, Any]]] = {
     "data.left_out": ("pattern:++*******", {}),
@@ -254,10 +259,18 @@ SPECIAL: dict[str, tuple[Any, dict[str, Any]]] = {
     "gradient_balance.low": (1.5, {}),
     "gradient_balance.norm": ("raw", {}),
     "gradient_balance.momentum_unbalanced": (0.25, UNBALANCED),
+    "entropy_alignment.gradient": ("differentiable", {}),
+    "statenet.training": ("hypergradient", {}),
+    "statenet.learning_rate": (0.1, LEARNS),
+    "statenet.lessons": (1, LEARNS),
+    "statenet.lesson_operations": (20, LEARNS),
+    "statenet.information_weight": (1.0, LEARNS),
     "statenet.lr_low": (0.005, {}),
     "statenet.lr_high": (1e-4, {}),
     "optimiser.eps": (1e-3, {}),
+    "optimiser.clip_per": ("pathway", {}),
     "optimiser.lr_steps": ({0: 0.001}, {}),
+    "optimiser.lr_decay": ("cosine", {}),
     "early_stopping.patience": (1, {}),
     "evaluation.coverage_decoding": ("argmax", {}),
     "beta.A.mode": ("off", {}),

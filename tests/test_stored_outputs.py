@@ -39,7 +39,8 @@ def _nbval(path: Path) -> subprocess.CompletedProcess[str]:
 def test_there_are_notebooks() -> None:
     assert [path.stem for path in PATHS] == [
         "00_start_here", "01_ternary_space", "02_train", "03_latent_entropy", "04_epoch50_disruption", "05_coverage",
-        "06_latent_explorer", "07_generalisation", "08_checkpoints_and_ensembles", "11_report",
+        "06_latent_explorer", "07_generalisation", "08_checkpoints_and_ensembles", "09_beyond_v55",
+        "11_report",
     ]
 
 

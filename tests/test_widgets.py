@@ -24,7 +24,7 @@ from ternary_lab import load_config, load_model, run_experiment, space
 from ternary_lab.errors import InputError, RunError
 from ternary_lab.figures.save import render
 from ternary_lab.model import PATHWAYS
-from ternary_lab.record import PUBLISHED, load_runs
+from ternary_lab.record import PUBLISHED, load_run, load_runs
 from ternary_lab.widgets import (
     Dashboard,
     DecoderDesk,
@@ -32,6 +32,7 @@ from ternary_lab.widgets import (
     Holes,
     Inspector,
     Map,
+    Pair,
     PathFinder,
     ScheduleDesigner,
     Timeline,
@@ -178,6 +179,27 @@ def test_the_epoch_moves_map_slider_cursor_and_inspector(explorer: Explorer) -> 
     torch.testing.assert_close(FRAME * sent, plane.points[:, 0], atol=1e-3, rtol=1e-3)
     explorer.view.epoch = 43  # no weights: the nearest there are
     assert explorer.timeline.slider.value == 45
+
+
+def test_two_runs_side_by_side_show_the_same_operations_and_pathway_each_at_its_own_epoch() -> None:
+    pair = Pair(RUN, View(load_run(RUN)))
+    left, right = pair.views
+    left.selection = (7, 42)
+    assert right.selection == (7, 42)
+    assert sorted(pair.maps[1].scatter.widget.selection) == [7, 42]
+    pair.maps[1].pathway.value = "A"
+    assert left.pathway == right.pathway == pair.maps[0].pathway.value == "A"
+    left.epoch = 0
+    assert right.epoch != 0
+    figure, alt = pair.picture()
+    assert "epoch 0" in alt
+    assert len([axis for axis in figure.axes if axis.get_title(loc="left")]) == 2
+
+
+def test_runs_that_keep_weights_can_be_chosen() -> None:
+    options = Explorer(RUN).source.options
+    assert RUN in options
+    assert all(load_run(name).epochs for name in options)
 
 
 def test_the_pathway_turns_the_map(explorer: Explorer) -> None:

@@ -1,4 +1,4 @@
-"""The figures of 07_generalisation and 08_checkpoints_and_ensembles as files, from the published runs."""
+"""The figures of the notebooks 07 to 09 as files, from the published runs."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ternary_lab import disruption, generalisation, model_choice
+from ternary_lab import disruption, generalisation, model_choice, recipes
 from ternary_lab.figures import generalisation as of_generalisation
 from ternary_lab.figures import model_choice as of_choice
+from ternary_lab.figures import recipes as of_recipes
 from ternary_lab.figures.save import Drawing, save_figure
+from ternary_lab.metrics.per_entry import ideal_front
 from ternary_lab.record import FULL, RunSet, load_runs
 
 RUNS = "v5_5"
@@ -30,7 +32,10 @@ def studies() -> Mapping[str, Callable[[], Drawing]]:
     some, dense = RunSet({seed: runs[seed] for seed in SEEDS}), runs[SEEDS[0]]
     probes, scores, epoch = disruption.probes(runs), model_choice.scored(full), EPOCHS[-1]
     choices = model_choice.chosen(scores, LAST, fixed=[60, 65, 70, 100])
-    g, m = generalisation, model_choice
+    g, m, r = generalisation, model_choice, of_recipes
+    table, taught = recipes.load_recipes(), recipes.load_histories(recipes.TAUGHT[0])
+    drawn = {name: recipes.load_histories(name) for name in recipes.THREE}
+    drawn = {recipes.RECIPES[name].title: rows[rows["epoch"] <= recipes.END] for name, rows in drawn.items()}
     return {
         "reconstruction": lambda: of_generalisation.parts(g.parts(probes)),
         "leak": lambda: of_generalisation.mixing(g.mixing(dense, LEAK, SHARES)),
@@ -47,6 +52,11 @@ def studies() -> Mapping[str, Callable[[], Drawing]]:
         "rate_distortion": lambda: of_choice.rate_distortion(probes),
         "calibration": lambda: of_choice.calibration(m.reliabilities(some, EPOCHS)),
         "operation_bounds": lambda: of_choice.operations(m.operation_bounds(dense, epoch)),
+        "defects": lambda: r.compared(table, recipes.names(table, "v5.5", "defect", "repaired"), r.OF_DEFECTS),
+        "front": lambda: r.front(table, ideal_front(r.WEIGHTS), recipes.names(table, *r.OF_FRONT)),
+        "recipes_through_epochs": lambda: r.epochs(drawn, table[table["recipe"] == recipes.SHARPENED]),
+        "statenet_worth": lambda: r.compared(table, recipes.names(table, *r.OF_STATENET), r.OF_WORTH),
+        "statenet_decisions": lambda: r.decisions(drawn["v5.5"], taught),
         "alternatives": lambda: of_choice.alternatives(m.load_alternatives()),
     }
 

@@ -140,6 +140,37 @@ def information(model: DualVAE, pathway: Pathway, latents: Iterable[Tensor]) -> 
     return reduce(operator.add, (sums(model, pathway, z) for z in latents)).information()
 
 
+@dataclass(frozen=True)
+class InformationTerms:
+    """Entropies (R,) in nats of the output of given latents, differentiable; nothing is corrected for bias."""
+
+    output_entropy: Tensor
+    """H(X) of the mean output distribution of these latents."""
+    decoder_noise: Tensor
+    """H(X|Z), the mean over the latents."""
+
+    @property
+    def information(self) -> Tensor:
+        """I(X;Z) = H(X) - H(X|Z)."""
+        return self.output_entropy - self.decoder_noise
+
+
+def information_terms(decode: Decoder, z: Tensor) -> InformationTerms:
+    """H(X) and H(X|Z) over latents z (R, L, M), exactly as far as these latents go, and with a gradient.
+
+    `decode` gives logits (R, 9, 3, M) and must be differentiable for the terms to be. Memory grows as
+    R · 324 · M numbers. A loss that has H(X) of fewer latents than there are operations wants a moving
+    average of the output distribution as well: see `ternary_lab.prior`.
+    """
+    log_q = torch.log_softmax(decode(z), 2)
+    q = log_q.exp()
+    entries = q.unbind(1)
+    u, v = outer_probabilities(entries[:LOW]), outer_probabilities(entries[LOW:])
+    p = torch.bmm(v, u.transpose(1, 2)) / z.shape[-1]
+    noise = -(q * log_q).sum((1, 2)).mean(-1)
+    return InformationTerms(-torch.xlogy(p, p).sum((1, 2)), noise)
+
+
 def outer_probabilities(entries: Sequence[Tensor]) -> Tensor:
     """Products of n entries' probabilities, each (R, 3, M), over all 3^n joint values: (R, 3^n, M), entry 0 lowest."""
     product, *others = entries

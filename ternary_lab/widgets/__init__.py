@@ -2,6 +2,7 @@
 
     Explorer           all of them on one page
     Map, Inspector     every operation as a point; what is known of the chosen ones
+    Pair               the maps of two runs side by side
     Timeline           the epochs of a run
     DecoderDesk        a latent by sliders, decoded live
     PathFinder         from one operation's code to another's
@@ -18,6 +19,7 @@ from ternary_lab.widgets.inspector import Inspector as Inspector
 from ternary_lab.widgets.live import Dashboard as Dashboard
 from ternary_lab.widgets.live import watch as watch
 from ternary_lab.widgets.map import Map as Map
+from ternary_lab.widgets.pair import Pair as Pair
 from ternary_lab.widgets.path import PathFinder as PathFinder
 from ternary_lab.widgets.timeline import Timeline as Timeline
 from ternary_lab.widgets.view import View as View

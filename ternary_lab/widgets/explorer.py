@@ -9,7 +9,7 @@ import ipywidgets as widgets
 from matplotlib.figure import Figure
 
 from ternary_lab.errors import TernaryLabError
-from ternary_lab.record import RunRecord, published
+from ternary_lab.record import RunRecord, load_run, published
 from ternary_lab.widgets.designer import ScheduleDesigner
 from ternary_lab.widgets.desk import DecoderDesk
 from ternary_lab.widgets.holes import Holes
@@ -44,7 +44,7 @@ class Explorer(Part):
         self.folder = Path(folder)
         self.source = widgets.Combobox(
             value=str(run.path if isinstance(run, RunRecord) else run), description="run", continuous_update=False,
-            options=[name for name in published() if name.startswith("v5_5/")],
+            options=[name for name in published() if load_run(name).epochs],
             placeholder="a run's directory, or a published run", layout=widgets.Layout(width="36em"),
         )
         self.page = widgets.VBox()

@@ -1,0 +1,79 @@
+"""The front between coverage and -ELBO for codes that give each entry one latent dimension, by an ideal decoder.
+
+An entry takes three equally frequent values. Its code is N(0, σ₀²) for the middle value and N(±m, σ₁²) for the other
+two, in a dimension of its own with prior N(0, 1). Between neighbouring values the decoder's log-odds rise from -a to b
+around a threshold ±t, as steeply as it likes:
+
+    odds(d) = b tanh(s d / b) for d > 0, a tanh(s d / a) below          d the distance beyond the threshold
+
+For a weight w, the parameters are those that minimise -ELBO - w I(X;Z): one point of the front. Nine such dimensions,
+the rest at the prior, are what trained models are seen to use. No bound: a code of another kind may do better; but a
+model above the front has its decoder to thank for it, not this kind of code. Integrals are sums over a grid.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from ternary_lab.space import ENTRIES, SIZE
+
+GRID = 4001
+LIMIT = 5.0
+START = (1.15, 0.17, 0.3, 0.43, 30.0, 5.0, 8.0)
+"""m, σ₀, σ₁, t, s, a, b to begin with."""
+STEPS = 200
+
+
+def ideal_front(weights: Sequence[float]) -> pd.DataFrame:
+    """A row per weight of the information: weight, informative_coverage (%), neg_elbo, decoder_noise (nats)."""
+    log_parameters = torch.tensor(START, dtype=torch.float64).log().requires_grad_()
+    rows = []
+    for weight in weights:
+        optimiser = torch.optim.LBFGS([log_parameters], max_iter=STEPS, line_search_fn="strong_wolfe")
+
+        def loss(weight: float = weight, optimiser: torch.optim.Optimizer = optimiser) -> Tensor:
+            optimiser.zero_grad()
+            bound, output, noise = _entry(log_parameters)
+            value = bound - weight * (output - noise)
+            value.backward()  # type: ignore[no-untyped-call]
+            return value
+
+        optimiser.step(loss)  # type: ignore[no-untyped-call]
+        with torch.no_grad():
+            bound, output, noise = _entry(log_parameters)
+        rows.append({
+            "weight": weight, "informative_coverage": 100 * math.exp(ENTRIES * float(output - noise)) / SIZE,
+            "neg_elbo": ENTRIES * float(bound), "decoder_noise": ENTRIES * float(noise),
+        })
+    return pd.DataFrame(rows)
+
+
+def _entry(log_parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """-ELBO, H(X) and H(X|Z) of one entry, in nats."""
+    mean, inner, outer, threshold, slope, below, above = log_parameters.exp()
+    z = torch.linspace(-LIMIT, LIMIT, GRID, dtype=torch.float64)
+    logits = torch.stack([_odds(-z - threshold, slope, below, above), torch.zeros_like(z),
+                          _odds(z - threshold, slope, below, above)])
+    log_p = torch.log_softmax(logits, 0)
+    middle = torch.softmax(-0.5 * (z / inner).square(), 0)
+    side = torch.softmax(-0.5 * ((z - mean) / outer).square(), 0)
+    distortion = -((middle * log_p[1]).sum() + 2 * (side * log_p[2]).sum()) / 3
+    rate = _kl(torch.zeros_like(mean), inner) / 3 + 2 * _kl(mean, outer) / 3
+    prior = torch.softmax(-0.5 * z.square(), 0)
+    p = log_p.exp()
+    output = (prior * p).sum(1)
+    return distortion + rate, -(output * output.log()).sum(), -(prior * p * log_p).sum()
+
+
+def _odds(distance: Tensor, slope: Tensor, below: Tensor, above: Tensor) -> Tensor:
+    rise = slope * distance
+    return torch.where(distance > 0, above * torch.tanh(rise / above), below * torch.tanh(rise / below))
+
+
+def _kl(mean: Tensor, std: Tensor) -> Tensor:
+    return 0.5 * (mean.square() + std.square() - 1) - std.log()

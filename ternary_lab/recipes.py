@@ -1,0 +1,212 @@
+"""Recipes compared: v5.5, each of its defects mended, all of them at once, and what goes beyond it.
+
+A recipe is a shipped configuration, trained for 104 epochs with seeds that nothing was chosen by. The table has a row
+per recipe, seed and pathway. What a defect does is the difference from v5.5, seed by seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from ternary_lab import splits
+from ternary_lab.alternatives import row, write_table
+from ternary_lab.checkpoint import Checkpoint
+from ternary_lab.config import load_config
+from ternary_lab.errors import ConfigError, RunError
+from ternary_lab.evaluation import evaluate
+from ternary_lab.experiment import run_experiment
+from ternary_lab.intervals import interval
+from ternary_lab.model import PATHWAYS, Blocks, Pathway, TernaryVAE
+from ternary_lab.record import PUBLISHED, RunRecord, RunSet, load_runs
+
+Group = Literal["v5.5", "defect", "repaired", "statenet", "beyond", "part", "front", "short"]
+
+END = 103
+"""The last epoch of every recipe but the short ones."""
+CALM = 20
+"""Epochs at the end that `wobble` is taken over."""
+SETTLED = 10
+"""First epoch whose rise counts as a spike: before it the loss is still falling steeply."""
+LATENTS = 2**20
+FACTORS = (1, 2, 4, 8, 16, 32)
+"""What the logits of v5.5 are multiplied by, for the generator that it becomes without any training."""
+TABLE = "recipes.csv"
+V5_5, REPAIRED, BEYOND, SHARPENED = "v5_5", "ablations/all_repaired", "beyond", "v5_5_sharpened"
+
+THREE = (V5_5, REPAIRED, BEYOND)
+TAUGHT = ("ablations/statenet_learns", "variants/statenet_learns")
+"""Recipes in which StateNet learns: under v5.5's objective, and under that of beyond."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A configuration by its shipped name, which is also the folder of its runs."""
+
+    name: str
+    title: str
+    group: Group
+
+
+RECIPES: Mapping[str, Recipe] = {recipe.name: recipe for recipe in (
+    Recipe(V5_5, "v5.5", "v5.5"),
+    Recipe("ablations/beta_b_warms_up", "β_B warms up", "defect"),
+    Recipe("ablations/free_bits_of_means", "free bits of means", "defect"),
+    Recipe("ablations/alignment_with_gradient", "alignment with gradient", "defect"),
+    Recipe("ablations/raw_gradient_norms", "raw gradient norms", "defect"),
+    Recipe(TAUGHT[0], "StateNet learns", "defect"),
+    Recipe(REPAIRED, "all repaired", "repaired"),
+    Recipe("ablations/statenet_off", "StateNet off", "statenet"),
+    Recipe(BEYOND, "beyond", "beyond"),
+    Recipe("variants/statenet_as_drawn", "with StateNet as drawn", "statenet"),
+    Recipe("variants/statenet_learns", "with StateNet that learns", "statenet"),
+    Recipe("variants/injected", "with cross-injection", "part"),
+    Recipe("variants/aligned", "with alignment", "part"),
+    Recipe("variants/one_wide_pathway", "one wide pathway", "part"),
+    Recipe("variants/information_5", "information × 5", "front"),
+    Recipe("variants/information_10", "information × 10", "front"),
+    Recipe("variants/information_40", "information × 40", "front"),
+    Recipe("variants/in_52_epochs", "in 52 epochs", "short"),
+    Recipe("variants/in_26_epochs", "in 26 epochs", "short"),
+)}
+
+MEASURES: Mapping[str, str] = {
+    "informative_coverage": "informative coverage, %",
+    "effective_coverage": "effective coverage, %",
+    "neg_elbo": "-ELBO, test, nats",
+    "neg_iwae": "-IWAE, test, nats",
+    "reconstruction_test": "reconstruction, test, %",
+    "missing_mass": "KL(U‖p), nats",
+    "n99": "n₉₉, draws",
+    "spike": "largest rise of the loss",
+    "wobble": "wobble of -ELBO, nats",
+}
+"""Columns of the table that recipes are compared by."""
+
+
+def write_recipes(
+    names: Sequence[str], seeds: Sequence[int], folder: Path, table: Path, latents: int = LATENTS, *,
+    device: str | torch.device = "auto", progress: bool = False,
+) -> Path:
+    """Train recipes (default: all) into `folder`/NAME and write their rows into a table; other rows of it are kept.
+
+    Recipes that are there already are not trained again. Raises TernaryLabError, for a name that is none too.
+    """
+    unknown = [name for name in names if name not in RECIPES]
+    if unknown:
+        raise ConfigError(f"{unknown[0]}: no such recipe: choose of {', '.join(RECIPES)}")
+    for name in names or RECIPES:
+        runs = run_experiment(load_config(name), seeds, folder / name, device=device, progress=progress)
+        rows = list(measured(name, runs, latents, progress=progress))
+        if name == V5_5:
+            rows += sharpened(runs, latents=latents, progress=progress)
+        found = pd.DataFrame(rows)
+        if table.is_file():
+            before = pd.read_csv(table)
+            found = pd.concat([before[~before["recipe"].isin(found["recipe"])], found], ignore_index=True)
+        write_table(found, table)
+    return table
+
+
+def measured(
+    recipe: str, runs: RunSet, latents: int = LATENTS, *, progress: bool = False
+) -> Iterator[dict[str, Any]]:
+    """Rows of the table: both pathways of every run at `END`, or at the last epoch before it whose weights are kept."""
+    for seed, run in tqdm(runs.items(), desc=recipe, unit="run", disable=not progress):
+        point, history = end(run), run.history
+        steady = {p: steadiness(history[history["epoch"] <= END], p) for p in PATHWAYS}
+        for values in _evaluated(point, point.model(), seed, latents):
+            yield {"recipe": recipe, "factor": 1.0, **values, **steady[values["pathway"]]}
+
+
+def sharpened(
+    runs: RunSet, factors: Sequence[float] = FACTORS, latents: int = LATENTS, *, progress: bool = False
+) -> Iterator[dict[str, Any]]:
+    """Rows of v5.5 with its logits multiplied by each factor: what its generator becomes without any training."""
+    for seed, run in tqdm(runs.items(), desc="sharpened", unit="run", disable=not progress):
+        point = end(run)
+        for factor in factors:
+            for values in _evaluated(point, sharper(point.model(), factor), seed, latents):
+                yield {"recipe": SHARPENED, "factor": factor, **values}
+
+
+def end(run: RunRecord) -> Checkpoint:
+    """The weights after `END` or the run's own last epoch, or the last kept before it. Raises RunError for none."""
+    last = min(END, int(run.history["epoch"].max()))
+    try:
+        return run.checkpoint(last)
+    except RunError:
+        kept = [epoch for epoch in run.epochs if epoch < last]
+        if not kept:
+            raise
+        return run.checkpoint(kept[-1])
+
+
+def sharper(model: TernaryVAE, factor: float) -> TernaryVAE:
+    """The model with both decoders' logits multiplied by a factor: their last layers are."""
+    core = model.core
+    blocks = Blocks(**{name: block.clone() for name, block in vars(core.blocks).items()})
+    for network, block in (
+        (core.architecture.decoder_A, blocks.decoder_A), (core.architecture.decoder_B, blocks.decoder_B)
+    ):
+        weight, bias = network.views(block)[-1]
+        weight.mul_(factor)
+        bias.mul_(factor)
+    return TernaryVAE(model.settings, blocks)
+
+
+def steadiness(history: pd.DataFrame, pathway: Pathway) -> dict[str, float]:
+    """How smoothly a run went: `spike`, the largest rise of the training loss from one epoch to the next, after the
+    first `SETTLED`; `wobble`, the mean change of the validation -ELBO between the last `CALM` epochs, in nats."""
+    loss = history.loc[history["epoch"] >= SETTLED - 1, "train_loss"]
+    late = history.loc[history["epoch"] > history["epoch"].max() - CALM, f"neg_elbo_{pathway}"]
+    return {"spike": float(loss.diff().max()), "wobble": float(late.diff().abs().mean())}
+
+
+def _evaluated(point: Checkpoint, model: TernaryVAE, seed: int, latents: int) -> Iterator[dict[str, Any]]:
+    found = evaluate(model, latents=latents, seed=seed, split=splits.split(point.config.data))
+    for p in PATHWAYS:
+        yield {"seed": seed, "pathway": p, "epoch": point.epoch, **row(found, p)}
+
+
+def load_recipes(path: str | Path = TABLE) -> pd.DataFrame:
+    """The published table, or a file of one, with a column `title`. Raises RunError when there is none."""
+    file = Path(path) if Path(path).is_file() else PUBLISHED / path
+    if not file.is_file():
+        raise RunError(f"{path}: no table of recipes: make one with `ternary-lab recipes`")
+    table = pd.read_csv(file)
+    return table.assign(title=[
+        RECIPES[name].title if name in RECIPES else f"v5.5, logits × {factor:g}"
+        for name, factor in zip(table["recipe"], table["factor"], strict=True)
+    ])
+
+
+def load_histories(name: str, folder: str = "") -> pd.DataFrame:
+    """The histories of a recipe's runs: published, or in a folder of `ternary-lab recipes`. Raises RunError."""
+    return load_runs(f"{folder}/{name}" if folder else name).history
+
+
+def names(table: pd.DataFrame, *wanted: str) -> list[str]:
+    """The recipes that a table has of those wanted, by group or by name, in the order of `RECIPES`."""
+    known = set(table["recipe"])
+    return [name for name, recipe in RECIPES.items() if name in known and {name, recipe.group} & set(wanted)]
+
+
+def effects(table: pd.DataFrame, names: Sequence[str], base: str, measures: Sequence[str]) -> pd.DataFrame:
+    """recipe, title, pathway, measure, n, mean, low, high: difference from the base, seed by seed, 95 % interval."""
+    values = table.set_index(["recipe", "seed", "pathway"])
+    rows = []
+    for name in names:
+        for p in PATHWAYS:
+            for measure in measures:
+                column = values[measure]
+                of, without = (column.xs((r, p), level=("recipe", "pathway")) for r in (name, base))
+                rows.append({"recipe": name, "title": RECIPES[name].title, "pathway": p, "measure": measure,
+                             **vars(interval((of - without).dropna()))})
+    return pd.DataFrame(rows)
