@@ -354,6 +354,9 @@ class Evaluation(Section):
 
     coverage_samples: int = Field(195_000, ge=1, le=10_000_000, description="prior draws per pathway and epoch")
     coverage_decoding: Literal["categorical", "argmax"] = Field("categorical", description="how a draw is decoded")
+    coverage_at: Literal["every_epoch", "when_read"] = Field(
+        "every_epoch", description="when_read: draws are made only after epochs whose counts the controllers read"
+    )
     latents: int = Field(65_536, ge=64, le=2**22, description="Sobol latents for the output distribution")
     elbo_samples: int = Field(1, ge=1, le=1024, description="posterior samples per validation operation for -ELBO")
 
@@ -408,6 +411,12 @@ class Config(Section):
     def _a_net_to_train(self) -> Config:
         if self.statenet.training != "none" and not self.model.use_statenet:
             raise ValueError("statenet.training: hypergradient needs model.use_statenet: true")
+        return self
+
+    @model_validator(mode="after")
+    def _a_coverage_to_judge_by(self) -> Config:
+        if self.evaluation.coverage_at != "every_epoch" and "coverage" in (self.early_stopping.metric, self.criterion):
+            raise ValueError("early_stopping.metric and select_by: coverage needs evaluation.coverage_at: every_epoch")
         return self
 
     @property

@@ -170,6 +170,6 @@ def after_epoch(
     )
 
 
-def after_counting(controllers: Controllers, unique_a: int, unique_b: int) -> Controllers:
-    """The controllers with the distinct operations that the pathways drew after the epoch."""
-    return replace(controllers, coverage_ratio=unique_b / unique_a if unique_a else None)
+def after_counting(controllers: Controllers, unique: tuple[int, int] | None) -> Controllers:
+    """The controllers with the distinct operations that pathways A and B drew after the epoch, if they drew any."""
+    return replace(controllers, coverage_ratio=unique[1] / unique[0] if unique and unique[0] else None)

@@ -7,13 +7,15 @@ the order of the tasks: the figures do not depend on which thread did what.
 
 from __future__ import annotations
 
+import math
 import operator
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property, partial, reduce
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -27,8 +29,17 @@ from ternary_lab.model import PATHWAYS, DualVAE, Pathway
 from ternary_lab.runtime import Purpose, Tasks, stream
 
 T = TypeVar("T")
-Group = tuple[DualVAE, tuple[int, ...]]
-"""Weights of some runs, and the runs' seeds."""
+
+@dataclass(frozen=True)
+class Group:
+    """Weights of some runs, and the runs' seeds."""
+
+    model: DualVAE
+    seeds: tuple[int, ...]
+    counted: bool = True
+    """Whether operations are drawn from them and counted."""
+
+
 Key = tuple[int, Pathway, int]
 """Group, pathway and part of a task."""
 
@@ -78,8 +89,10 @@ class Measurement:
         draws: dict[Key, Callable[[], Tensor]] = {}
         latents: dict[Key, Callable[[], Sums]] = {}
         held_out: dict[int, Callable[[], tuple[Tensor, Tensor]]] = {}
-        for group, (model, seeds) in enumerate(groups):
-            for pathway in PATHWAYS:
+        self._groups = groups
+        for group, of in enumerate(groups):
+            model, seeds = of.model, of.seeds
+            for pathway in PATHWAYS if of.counted else ():
                 for part, n in enumerate(parts(source.settings.coverage_samples)):
                     draws[group, pathway, part] = partial(_draw, source, model, seeds, pathway, epoch, part, n)
             if coverage_only:
@@ -95,30 +108,33 @@ class Measurement:
         self._held_out = Tasks(held_out, helpers)
 
     @cached_property
-    def unique_operations(self) -> list[tuple[int, int]]:
-        """Number of distinct operations among the prior draws of pathways A and B, for every run."""
+    def unique_operations(self) -> list[tuple[int, int] | None]:
+        """Number of distinct operations among the prior draws of pathways A and B, for every run; None: not drawn."""
         with self._waiting():
             seen = _joined(self._draws.results(), operator.or_)
-            return list(zip(*(torch.cat(seen[pathway]).sum(1).tolist() for pathway in PATHWAYS), strict=True))
+        counts = iter(zip(*(torch.cat(seen[p]).sum(1).tolist() for p in PATHWAYS if seen[p]), strict=True))
+        return [next(counts) if group.counted else None for group in self._groups for _ in group.seeds]
 
     @cached_property
-    def metrics(self) -> dict[str, list[float]]:
+    def metrics(self) -> dict[str, list[Any]]:
         """Column of `history.csv` -> one value per run, for every column that is measured after training."""
         values: dict[str, Tensor] = {}
-        unique = torch.tensor(self.unique_operations)
+        counts = self.unique_operations
+        unique = {p: [None if count is None else count[i] for count in counts] for i, p in enumerate(PATHWAYS)}
         with self._waiting():
             information = _joined(self._latents.results(), operator.add)
             elbo, reconstruction = (torch.cat(part, 1) for part in zip(*self._held_out.results().values(), strict=True))
             for i, pathway in enumerate(PATHWAYS):
                 found = [part.information() for part in information[pathway]]
-                values[f"unique_ops_{pathway}"] = unique[:, i]
-                values[f"coverage_{pathway}"] = 100 * unique[:, i].double() / space.SIZE
+                share = [math.nan if n is None else 100 * n / space.SIZE for n in unique[pathway]]
+                values[f"coverage_{pathway}"] = torch.tensor(share, dtype=torch.float64)
                 values[f"info_coverage_{pathway}"] = torch.cat([part.informative_coverage for part in found])
                 values[f"effective_coverage_{pathway}"] = torch.cat([part.effective_coverage for part in found])
                 values[f"neg_elbo_{pathway}"] = elbo[i]
                 values[f"reconstruction_{pathway}"] = reconstruction[i]
             values["val_elbo"] = -elbo.mean(0)
-            return {name: value.tolist() for name, value in values.items()}
+            measured = {name: value.tolist() for name, value in values.items()}
+        return {f"unique_ops_{pathway}": unique[pathway] for pathway in PATHWAYS} | measured
 
     def wait(self) -> None:
         """Until everything is measured."""

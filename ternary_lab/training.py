@@ -39,6 +39,7 @@ class EpochRecord:
 
     Losses, entropies and KL are in nats, coverages and reconstruction in percent. Loss terms, H and λ are
     means over the epoch's batches; λ₁₋₃ therefore mix the value before and after StateNet's correction.
+    Sampled coverage is missing, its counts None, where `evaluation.coverage_at` has left it out.
     `loss_*` are the terms as they enter the training loss, with λ, gradient scale and weight: their
     sum is `train_loss`. `grad_norm_*` are of λ g ∇L before clipping.
     `loss_information_*`, which older histories lack, are 0 where nothing asks for information.
@@ -89,8 +90,8 @@ class EpochRecord:
     grad_momentum: float
     grad_norm_A: float
     grad_norm_B: float
-    unique_ops_A: int
-    unique_ops_B: int
+    unique_ops_A: int | None
+    unique_ops_B: int | None
     coverage_A: float
     coverage_B: float
     info_coverage_A: float
@@ -425,11 +426,13 @@ class Cohort:
 
     def measurement(self) -> Measurement:
         """Begin to measure the weights as they are now."""
+        always = self.config.evaluation.coverage_at == "every_epoch" or self._measures == "coverage"
+        read = [always or control.reads_coverage(*of) for of in zip(self.configs, self.controllers, strict=True)]
         groups: list[Group]
         if self.device.type == "cpu":  # run by run, so that the activations stay in a core's cache
-            groups = [(self.model.run(i), (seed,)) for i, seed in enumerate(self.seeds)]
+            groups = [Group(self.model.run(i), (seed,), read[i]) for i, seed in enumerate(self.seeds)]
         else:
-            groups = [(self.model.copy(), tuple(self.seeds))]
+            groups = [Group(self.model.copy(), tuple(self.seeds), any(read))]
         return Measurement(self._source, groups, self.epoch, self._helpers, coverage_only=self._measures == "coverage")
 
     def _settle(self) -> None:
@@ -438,7 +441,7 @@ class Cohort:
             measurement, places = self._unsettled
             counts = measurement.unique_operations
             self.controllers = [
-                control.after_counting(c, *counts[place]) for c, place in zip(self.controllers, places, strict=True)
+                control.after_counting(c, counts[place]) for c, place in zip(self.controllers, places, strict=True)
             ]
             self._unsettled = None
 
@@ -828,7 +831,7 @@ class Epoch:
         for i, (row, state) in enumerate(zip(self.rows, self.states, strict=True)):
             values = {**row, **{name: values[i] for name, values in metrics.items()}}
             record = EpochRecord(**values, seconds_eval=self.measurement.waited)
-            controllers = control.after_counting(state.controllers, *self.measurement.unique_operations[i])
+            controllers = control.after_counting(state.controllers, self.measurement.unique_operations[i])
             finished.append((record, replace(state, controllers=controllers)))
         return finished
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ from ternary_lab import checkpoint, record, space, splits
 from ternary_lab.errors import RunError, TernaryLabError
 from ternary_lab.integrity import check_events
 from ternary_lab.locks import LOCK, OWNER
-from ternary_lab.measurement import Measurement, Source
+from ternary_lab.measurement import Group, Measurement, Source
 from ternary_lab.record import RunRecord
 from ternary_lab.runtime import resolve_device
 
@@ -89,7 +90,8 @@ def verify(run: RunRecord) -> Verification:
     if epoch is None:
         return found
     row = history.loc[epoch].to_dict()
-    metrics = {name: (float(row[name]), value) for name, value in measured(run, epoch).items()}
+    # What was not counted then (`evaluation.coverage_at`) cannot be compared.
+    metrics = {n: (float(row[n]), value) for n, value in measured(run, epoch).items() if not math.isnan(row[n])}
     return Verification(run.path, files, epoch, metrics)
 
 
@@ -104,7 +106,7 @@ def measured(run: RunRecord, epoch: int) -> dict[str, float]:
     split = splits.split(config.data)
     model = run.model(epoch).to(device)
     source = Source(config.evaluation, space.operations(split.validation).to(device), device)
-    values = Measurement(source, [(model.core, (run.seed,))], epoch, None).metrics
+    values = Measurement(source, [Group(model.core, (run.seed,))], epoch, None).metrics
     return {name: float(value[0]) for name, value in values.items()}
 
 

@@ -273,6 +273,7 @@ SPECIAL: dict[str, tuple[Any, dict[str, Any]]] = {
     "optimiser.lr_decay": ("cosine", {}),
     "early_stopping.patience": (1, {}),
     "evaluation.coverage_decoding": ("argmax", {}),
+    "evaluation.coverage_at": ("when_read", UNBALANCED),
     "beta.A.mode": ("off", {}),
     "beta.B.mode": ("off", {}),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,7 @@ import torch
 
 from ternary_lab import load_config, space
 from ternary_lab.config import Config
-from ternary_lab.measurement import Measurement, Source
+from ternary_lab.measurement import Group, Measurement, Source
 from ternary_lab.metrics.latents import PART, parts
 from ternary_lab.model import Architecture, Blocks, DualVAE
 from ternary_lab.runtime import Tasks, helping_threads, in_order, stream
@@ -32,7 +33,7 @@ def _config(**changes: object) -> Config:
     return load_config("v5_5", small | changes)
 
 
-def _measurement(groups: list[tuple[DualVAE, tuple[int, ...]]], helpers: int) -> Measurement:
+def _measurement(groups: list[Group], helpers: int) -> Measurement:
     split = space.split(42)
     source = Source(_config().evaluation, space.operations(split.validation), CPU)
     return Measurement(source, groups, 7, helping_threads(helpers))
@@ -44,7 +45,7 @@ def _models() -> list[DualVAE]:
 
 
 def test_helpers_change_no_bit() -> None:
-    groups = [(model, (seed,)) for model, seed in zip(_models(), SEEDS, strict=True)]
+    groups = [Group(model, (seed,)) for model, seed in zip(_models(), SEEDS, strict=True)]
     alone, helped = (_measurement(groups, helpers).metrics for helpers in (0, 3))
     assert helped == alone
 
@@ -53,8 +54,8 @@ def test_runs_together_measure_what_each_measures_alone() -> None:
     """As on a GPU, where all runs are one group."""
     models = _models()
     both = DualVAE(models[0].architecture, Blocks.join([model.blocks for model in models]))
-    together = _measurement([(both, SEEDS)], 0).metrics
-    apart = _measurement([(model, (seed,)) for model, seed in zip(models, SEEDS, strict=True)], 0).metrics
+    together = _measurement([Group(both, SEEDS)], 0).metrics
+    apart = _measurement([Group(model, (seed,)) for model, seed in zip(models, SEEDS, strict=True)], 0).metrics
     assert together.keys() == apart.keys()
     for name, values in together.items():
         # Float rounding may move a draw across the edge of a class.
@@ -100,6 +101,27 @@ def test_measuring_beside_training_changes_no_bit(metric: str) -> None:
     beside = _finished(config, lambda cohort: list(cohort.epochs()))
     assert beside == _finished(config, one_by_one)
     assert len({row["lambda1"] for row in beside}) > 2
+
+
+def test_counts_that_nobody_reads_can_be_left_out() -> None:
+    """Of runs that are balanced now and then, the others of their cohort or not: training is the same to the bit."""
+    balance = {"loss_weights.ratio_low": 0.5, "loss_weights.ratio_high": 1.1, "loss_weights.coverage_ratio_high": 1.01}
+    config = _config(**balance, **{"training.total_epochs": 6, "data.batch_size": 2048})
+    sparing = _config(**balance, **{
+        "training.total_epochs": 6, "data.batch_size": 2048, "evaluation.coverage_at": "when_read",
+    })
+    every, some = (_finished(c, lambda cohort: list(cohort.epochs())) for c in (config, sparing))
+    counted = ("unique_ops_A", "unique_ops_B", "coverage_A", "coverage_B")
+    read = [0.5 <= later["grad_ratio"] <= 1.1 for later in every[len(SEEDS):]]
+    assert any(read)
+    assert not all(read)
+    for all_of, row, needed in zip(every, some, read, strict=False):  # of the last epoch nobody knows
+        for name, value in all_of.items():
+            if name not in counted or needed:
+                assert row[name] == value, name
+        assert (row["unique_ops_A"] is not None) == needed
+        assert math.isnan(row["coverage_B"]) != needed
+    assert len({row["lambda1"] for row in every}) > 2
 
 
 def test_a_finished_epochs_state_continues_as_the_cohort_does() -> None:

@@ -144,7 +144,8 @@ def test_what_no_latent_reaches_leaves_the_gradient_finite() -> None:
 
 
 def test_the_weights_rise_from_the_first_epoch_named() -> None:
-    settings = Config().information.model_copy(update={"noise_weight": 2.0, "entropy_weight": 1.0, "certainty_weight": 4.0})
+    changed = {"noise_weight": 2.0, "entropy_weight": 1.0, "certainty_weight": 4.0}
+    settings = Config().information.model_copy(update=changed)
     assert [settings.weights(e) for e in (0, 19, 20, 30, 40, 99)] == [
         (0, 0, 0), (0, 0, 0), (0, 0, 0), (1.0, 0.5, 2.0), (2.0, 1.0, 4.0), (2.0, 1.0, 4.0)
     ]

@@ -37,7 +37,7 @@ def test_every_recipe_is_shipped_and_what_is_shipped_is_a_recipe() -> None:
 
 
 ABOUT = {"name", "training.total_epochs", "early_stopping.patience", "checkpoints.every", "checkpoints.windows",
-         "evaluation.latents", "evaluation.coverage_samples"}
+         "evaluation.latents", "evaluation.coverage_samples", "evaluation.coverage_at"}
 """Settings that say how long and how closely a run is watched, not how it is trained."""
 
 
