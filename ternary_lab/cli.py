@@ -239,10 +239,12 @@ def alternatives(seeds: list[int], runs: str, run_dir: Path, epochs: int, latent
               help="Where the runs go, in a folder per recipe; those that are there are not trained again.")
 @click.option("--table", type=click.Path(path_type=Path), default=Path("runs/recipes.csv"), show_default=True,
               help="Where the table goes. Rows of other recipes that it has are kept.")
-@click.option("--latents", type=click.IntRange(64), default=2**20, show_default=True, help="Sobol latents.")
+@click.option("--latents", type=click.IntRange(64), help="Sobol latents (default: 2^20, and 2^22 where a goal is set).")
 @DEVICE
 @_command
-def recipes(names: tuple[str, ...], seeds: list[int], runs: Path, table: Path, latents: int, device: str) -> None:
+def recipes(
+    names: tuple[str, ...], seeds: list[int], runs: Path, table: Path, latents: int | None, device: str
+) -> None:
     """Train v5.5, each of its defects mended, and what goes beyond it, and measure them: all recipes, or those named.
 
     

@@ -6,6 +6,7 @@ per recipe, seed and pathway. What a defect does is the difference from v5.5, se
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +16,12 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from ternary_lab import splits
+from ternary_lab import space, splits
 from ternary_lab.alternatives import row, write_table
 from ternary_lab.checkpoint import Checkpoint
 from ternary_lab.config import load_config
 from ternary_lab.errors import ConfigError, RunError
-from ternary_lab.evaluation import evaluate
+from ternary_lab.evaluation import Evaluation, evaluate
 from ternary_lab.experiment import run_experiment
 from ternary_lab.intervals import interval
 from ternary_lab.model import PATHWAYS, Blocks, Pathway, TernaryVAE
@@ -34,15 +35,18 @@ CALM = 20
 """Epochs at the end that `wobble` is taken over."""
 SETTLED = 10
 """First epoch whose rise counts as a spike: before it the loss is still falling steeply."""
-LATENTS = 2**20
+LATENTS, CLOSE = 2**20, 2**22
+"""Sobol latents that recipes are measured with, and those of `THREE`, for which a goal is set."""
 FACTORS = (1, 2, 4, 8, 16, 32)
 """What the logits of v5.5 are multiplied by, for the generator that it becomes without any training."""
 TABLE = "recipes.csv"
 V5_5, REPAIRED, BEYOND, SHARPENED = "v5_5", "ablations/all_repaired", "beyond", "v5_5_sharpened"
 
 THREE = (V5_5, REPAIRED, BEYOND)
+"""The recipes that the report compares."""
 TAUGHT = ("ablations/statenet_learns", "variants/statenet_learns")
 """Recipes in which StateNet learns: under v5.5's objective, and under that of beyond."""
+OFF, WIDE = "ablations/statenet_off", "variants/one_wide_pathway"
 
 
 @dataclass(frozen=True)
@@ -62,13 +66,13 @@ RECIPES: Mapping[str, Recipe] = {recipe.name: recipe for recipe in (
     Recipe("ablations/raw_gradient_norms", "raw gradient norms", "defect"),
     Recipe(TAUGHT[0], "StateNet learns", "defect"),
     Recipe(REPAIRED, "all repaired", "repaired"),
-    Recipe("ablations/statenet_off", "StateNet off", "statenet"),
+    Recipe(OFF, "StateNet off", "statenet"),
     Recipe(BEYOND, "beyond", "beyond"),
     Recipe("variants/statenet_as_drawn", "with StateNet as drawn", "statenet"),
-    Recipe("variants/statenet_learns", "with StateNet that learns", "statenet"),
+    Recipe(TAUGHT[1], "with StateNet that learns", "statenet"),
     Recipe("variants/injected", "with cross-injection", "part"),
     Recipe("variants/aligned", "with alignment", "part"),
-    Recipe("variants/one_wide_pathway", "one wide pathway", "part"),
+    Recipe(WIDE, "one wide pathway", "part"),
     Recipe("variants/information_5", "information × 5", "front"),
     Recipe("variants/information_10", "information × 10", "front"),
     Recipe("variants/information_40", "information × 40", "front"),
@@ -88,13 +92,24 @@ MEASURES: Mapping[str, str] = {
     "wobble": "wobble of -ELBO, nats",
 }
 """Columns of the table that recipes are compared by."""
+BETTER: Mapping[str, int] = {
+    "informative_coverage": 1, "effective_coverage": 1, "neg_elbo": -1, "neg_iwae": -1, "reconstruction_test": 1,
+    "missing_mass": -1, "n99": -1, "spike": -1, "wobble": -1,
+}
+"""Whether more of a measure is better, 1, or less, -1."""
+SEEDS = tuple(range(42, 50))
+"""Seeds that recipes are reported on. None of them was looked at while a recipe was chosen."""
+FEWER = ("part", "front")
+"""Groups of which half the seeds are trained: what they are compared for is far larger than its interval."""
 
 
 def write_recipes(
-    names: Sequence[str], seeds: Sequence[int], folder: Path, table: Path, latents: int = LATENTS, *,
+    names: Sequence[str], seeds: Sequence[int], folder: Path, table: Path, latents: int | None = None, *,
     device: str | torch.device = "auto", progress: bool = False,
 ) -> Path:
     """Train recipes (default: all) into `folder`/NAME and write their rows into a table; other rows of it are kept.
+
+    They are measured with so many latents, by default `LATENTS` or `CLOSE`.
 
     Recipes that are there already are not trained again. Raises TernaryLabError, for a name that is none too.
     """
@@ -103,15 +118,26 @@ def write_recipes(
         raise ConfigError(f"{unknown[0]}: no such recipe: choose of {', '.join(RECIPES)}")
     for name in names or RECIPES:
         runs = run_experiment(load_config(name), seeds, folder / name, device=device, progress=progress)
-        rows = list(measured(name, runs, latents, progress=progress))
+        rows = list(measured(name, runs, latents or (CLOSE if name in THREE else LATENTS), progress=progress))
         if name == V5_5:
-            rows += sharpened(runs, latents=latents, progress=progress)
+            rows += sharpened(runs, latents=latents or LATENTS, progress=progress)
         found = pd.DataFrame(rows)
         if table.is_file():
             before = pd.read_csv(table)
             found = pd.concat([before[~before["recipe"].isin(found["recipe"])], found], ignore_index=True)
         write_table(found, table)
     return table
+
+
+def write_all(
+    folder: str | Path, table: str | Path, *, device: str | torch.device = "auto", progress: bool = False
+) -> Path:
+    """Train and measure every recipe with the seeds of the published table; see `write_recipes`."""
+    fewer = [name for name, recipe in RECIPES.items() if recipe.group in FEWER]
+    rest = [name for name in RECIPES if name not in fewer]
+    for wanted, seeds in ((rest, SEEDS), (fewer, SEEDS[: len(SEEDS) // 2])):
+        write_recipes(wanted, seeds, Path(folder), Path(table), device=device, progress=progress)
+    return Path(table)
 
 
 def measured(
@@ -172,7 +198,15 @@ def steadiness(history: pd.DataFrame, pathway: Pathway) -> dict[str, float]:
 def _evaluated(point: Checkpoint, model: TernaryVAE, seed: int, latents: int) -> Iterator[dict[str, Any]]:
     found = evaluate(model, latents=latents, seed=seed, split=splits.split(point.config.data))
     for p in PATHWAYS:
-        yield {"seed": seed, "pathway": p, "epoch": point.epoch, **row(found, p)}
+        yield {"seed": seed, "pathway": p, "epoch": point.epoch, "latents": latents, **row(found, p),
+               "informative_coverage_both": of_both(found)}
+
+
+def of_both(found: Evaluation) -> float:
+    """Informative coverage, %, of the generator that asks A or B with equal chance, and whose latent says which."""
+    p = (found.output["A"] + found.output["B"]).double() / 2
+    information = -float(torch.xlogy(p, p).sum()) - (found.A.decoder_noise + found.B.decoder_noise) / 2
+    return float(100 * math.exp(information) / space.SIZE)
 
 
 def load_recipes(path: str | Path = TABLE) -> pd.DataFrame:
@@ -210,3 +244,54 @@ def effects(table: pd.DataFrame, names: Sequence[str], base: str, measures: Sequ
                 rows.append({"recipe": name, "title": RECIPES[name].title, "pathway": p, "measure": measure,
                              **vars(interval((of - without).dropna()))})
     return pd.DataFrame(rows)
+
+
+def listed(differences: pd.DataFrame) -> str:
+    """What `effects` found as text: a table per measure, a line per recipe, `mean [low, high]` of both pathways."""
+    blocks = []
+    for measure, rows in differences.groupby("measure", sort=False):
+        cells = rows.assign(cell=[f"{x.mean:+.3g} [{x.low:+.3g}, {x.high:+.3g}]" for x in rows.itertuples()])
+        wide = cells.pivot(index="title", columns="pathway", values="cell").loc[rows["title"].unique()]
+        blocks.append(f"{MEASURES[str(measure)]}\n{wide.rename_axis(None).rename_axis(None, axis=1).to_string()}")
+    return "\n\n".join(blocks)
+
+
+def sure(differences: pd.DataFrame, bullet: str = "- ") -> str:
+    """Markdown: of each measure, the recipes whose difference leaves 0 out of its interval, and to which side."""
+    lines = []
+    for measure, rows in differences.groupby("measure", sort=False):
+        signed = BETTER[str(measure)] * rows[["low", "high"]]
+        sides = {"better": signed.min(axis=1) > 0, "worse": signed.max(axis=1) < 0}
+        said = {
+            side: ", ".join(f"{x.title} ({x.pathway})" for x in rows[where].itertuples()) or "none"
+            for side, where in sides.items()
+        }
+        lines.append(f"{bullet}**{MEASURES[str(measure)]}**: better: {said['better']}; worse: {said['worse']}.")
+    return "\n".join(lines)
+
+
+def standing(
+    medians: pd.DataFrame, goals: Mapping[str, tuple[float, str]], names: Sequence[str]
+) -> pd.DataFrame:
+    """A row per goal: its value, and of each recipe `A / B`, with a ✓ where both pathways reach it.
+
+    Args:
+        medians: a column per measure, index recipe and pathway.
+        goals: measure -> (value, "≥" or "≤").
+    """
+    rows = {}
+    for measure, (goal, side) in goals.items():
+        cells = {"goal": f"{side} {goal:.4g}"}
+        for name in names:
+            values = [float(medians[measure][name, p]) for p in PATHWAYS]
+            met = all(value >= goal if side == "≥" else value <= goal for value in values)
+            cells[RECIPES[name].title] = f"{values[0]:.4g} / {values[1]:.4g}{' ✓' if met else ''}"
+        rows[MEASURES[measure]] = cells
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def pick(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """The rows of some recipes, in the order of the names."""
+    place = {name: i for i, name in enumerate(names)}
+    rows = table[table["recipe"].isin(place)]
+    return rows.sort_values("recipe", key=lambda column: column.map(place), kind="stable")

@@ -21,7 +21,7 @@ from ternary_lab.errors import NotebookError
 from ternary_lab.experiment import run_experiment, train_counterfactuals
 from ternary_lab.generalisation import GENERALISATION
 from ternary_lab.probes import write_probes
-from ternary_lab.recipes import write_recipes
+from ternary_lab.recipes import write_all
 from ternary_lab.record import COUNTERFACTUALS, FULL, RunSet
 
 SEEDS = {"v5_5": [42], "quick": [42, 43]}
@@ -103,8 +103,8 @@ def _several(runs: RunSet, device: str) -> Iterator[str]:
             yield f"{write_probes(run, every=every, progress=True)}: measured"
     table = benchmark(BRANCHED, TABLE.parent, runs=runs, device=device, progress=True)
     write_table(table, TABLE)
-    yield f"{write_recipes((), ALL_SEEDS, Path('runs'), RECIPES, device=device, progress=True)}: recipes compared"
     yield f"{TABLE}: {table['model'].nunique()} models of {len(BRANCHED)} seeds"
+    yield f"{write_all('runs', RECIPES, device=device, progress=True)}: recipes compared"
 
 
 def _known(notebook: Path, given: dict[str, str]) -> dict[str, str]:

@@ -10,12 +10,13 @@ import pytest
 import torch
 from small import SMALL
 
-from ternary_lab import ConfigError, RunError, load_config, load_runs, recipes
+from ternary_lab import ConfigError, RunError, evaluate, load_config, load_runs, recipes, space
 from ternary_lab.config import differences, shipped_configs
 from ternary_lab.experiment import run_experiment
 from ternary_lab.figures import recipes as figures
 from ternary_lab.intervals import interval
 from ternary_lab.metrics import per_entry
+from ternary_lab.metrics.latents import sobol_normal
 from ternary_lab.metrics.per_entry import ideal_front
 from ternary_lab.model import PATHWAYS, Architecture
 from ternary_lab.recipes import BEYOND, MEASURES, RECIPES, REPAIRED, SHARPENED, V5_5
@@ -111,6 +112,21 @@ def test_sharpening_multiplies_the_logits_and_nothing_else() -> None:
     assert model.decode(z, "B").allclose(load_runs("v5_5")[42].model(100).decode(z, "B"))  # its own are as they were
 
 
+def test_both_pathways_at_random_are_one_generator() -> None:
+    """Against the whole table p(x|z) of every latent of both."""
+    model = load_runs("v5_5")[42].model(100)
+    found = evaluate(model, samples=1, latents=64, iwae_samples=1, seed=3)
+    z = torch.cat(list(sobol_normal(16, 64, stream(3, "latents").initial_seed(), torch.device("cpu"))), -1).t()
+    classes = (space.operations(torch.arange(space.SIZE)) + 1).long()
+    tables = []
+    for p in PATHWAYS:
+        log_p = torch.log_softmax(model.decode(z, p).double(), -1)
+        tables.append(sum(log_p[:, k, classes[:, k]] for k in range(9)).exp())
+    joint = torch.cat(tables)
+    information = torch.special.entr(joint.mean(0)).sum() - torch.special.entr(joint).sum(1).mean()
+    assert recipes.of_both(found) == pytest.approx(100 * math.exp(float(information)) / space.SIZE, rel=1e-3)
+
+
 def test_steadiness() -> None:
     history = pd.DataFrame({"epoch": range(40), "train_loss": [100.0, 1.0, 50.0] + [5.0] * 37, "neg_elbo_A": 14.0})
     history.loc[25, "train_loss"] = 8.0
@@ -130,6 +146,44 @@ def test_effects_are_paired_by_seed() -> None:
     expected = interval([1.0, 1.0, 2.0])
     for _, row in found.iterrows():
         assert (row["n"], row["mean"], row["low"]) == (3, pytest.approx(expected.mean), pytest.approx(expected.low))
+
+
+def _differences() -> pd.DataFrame:
+    rows = [
+        ("a", "A", "neg_elbo", -1.0, -2.0, -0.5), ("a", "B", "neg_elbo", 1.0, 0.5, 2.0),
+        ("b", "A", "neg_elbo", 0.1, -1.0, 1.0), ("b", "B", "neg_elbo", 0.1, -1.0, 1.0),
+        ("a", "A", "informative_coverage", 3.0, 1.0, 5.0),
+    ]
+    return pd.DataFrame(rows, columns=["title", "pathway", "measure", "mean", "low", "high"])
+
+
+def test_what_is_sure_is_said_with_its_side() -> None:
+    bound, coverage = recipes.sure(_differences()).splitlines()
+    assert bound == "- **-ELBO, test, nats**: better: a (A); worse: a (B)."
+    assert coverage == "- **informative coverage, %**: better: a (A); worse: none."
+    assert set(recipes.BETTER) == set(MEASURES)
+
+
+def test_differences_are_listed_by_measure_and_in_their_order() -> None:
+    text = recipes.listed(_differences()[:4])
+    assert text.startswith("-ELBO, test, nats\n")
+    first, second = text.splitlines()[-2:]
+    assert first.split() == ["a", "-1", "[-2,", "-0.5]", "+1", "[+0.5,", "+2]"]
+    assert second.startswith("b")
+
+
+def test_a_goal_is_reached_by_both_pathways_or_not() -> None:
+    index = pd.MultiIndex.from_product([[V5_5, BEYOND], PATHWAYS])
+    values = {"neg_elbo": [14.0, 13.0, 13.5, 13.0], "effective_coverage": [98.0, 99.0, 97.0, 99.0]}
+    medians = pd.DataFrame(values, index)
+    found = recipes.standing(medians, {"neg_elbo": (13.5, "≤"), "effective_coverage": (98, "≥")}, [V5_5, BEYOND])
+    assert found["beyond"].tolist() == ["13.5 / 13 ✓", "97 / 99"]
+    assert found["v5.5"].tolist() == ["14 / 13", "98 / 99 ✓"]
+
+
+def test_rows_are_picked_in_the_order_asked_for() -> None:
+    table = pd.DataFrame({"recipe": ["a", "b", "a", "c"], "seed": [1, 1, 2, 1]})
+    assert recipes.pick(table, ["b", "a"])[["recipe", "seed"]].to_numpy().tolist() == [["b", 1], ["a", 1], ["a", 2]]
 
 
 def test_the_published_table_has_what_the_issue_of_each_recipe_needs() -> None:
