@@ -251,7 +251,7 @@ class Information(Section):
 
     noise_weight: Weight = Field(0.0, description="weight of the decoder noise H(X|Z), which is made small")
     entropy_weight: Weight = Field(0.0, description="weight of the output entropy H(X), which is made large")
-    certainty_weight: Weight = Field(0.0, description="weight of log-odds beyond the margin, which are made small")
+    certainty_weight: Weight = Field(0.0, description="weight of squared log-odds beyond the margin, made small")
     margin: Positive = Field(9.0, description="log-odds that are certain enough")
     start_epoch: Epoch = Field(20, description="epoch from which on the weights rise from 0")
     ramp_epochs: Epoch = Field(20, description="epochs over which the weights are reached; 0 is at once")

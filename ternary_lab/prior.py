@@ -2,15 +2,16 @@
 
     N = H(X|Z)    mean entropy of the output of a latent drawn from the prior: decoder noise, to be small
     E = H(X)      entropy of the output distribution's moving average over steps: to be large
-    C             what the log-odds of an entry's values against its likeliest exceed a margin by, summed over values
-                  and entries: certainty that tells nobody anything more, to be small
+    C             Σ e²/2m over values and entries, e what the log-odds against the likeliest value exceed a margin m
+                  by: certainty that tells nobody anything more, to be small
 
     L_A and L_B each gain + w_N N - w_E E + w_C C of their own decoder
 
 With equal weights w_N and w_E that is -w I(X;Z): of what the decoder puts out, the part that the latent decides. N is
 made small most easily by large logits everywhere, and a posterior sample that falls on the wrong side of a threshold
-then costs hundreds of nats; C leaves steep thresholds and takes away the height. Only the decoders are moved. Shapes
-are those of `model`; the gradients are written out as in `losses`.
+then costs hundreds of nats; C leaves steep thresholds and takes away the height. It is squared because a weight alone
+cannot do that: a penalty linear in e only makes a decoder that is linear in z less steep, one that grows with e makes
+it bend. Only the decoders are moved. Shapes are those of `model`; the gradients are written out as in `losses`.
 """
 
 from __future__ import annotations
@@ -102,11 +103,11 @@ def prior_terms(
 
 def _certainty(shifted: Tensor, margin: float) -> tuple[Tensor, Tensor]:
     """C (G,) of logits less the largest of their entry (G, 9, 3, M), and its gradient, summed over latents."""
-    beyond = shifted < -margin
-    value = (shifted + margin).mul_(beyond).sum((1, 2)).neg_().mean(1)
-    slope = beyond.to(shifted).neg_()
+    beyond = (shifted + margin).clamp_(max=0)
+    value = beyond.square().sum((1, 2)).mean(1).div_(2 * margin)
+    slope = beyond.div_(margin)
     # One of the largest is lowered for all that lie too far below it.
-    slope.scatter_(2, shifted.argmax(2, keepdim=True), beyond.sum(2, keepdim=True).to(shifted))
+    slope.scatter_(2, shifted.argmax(2, keepdim=True), -slope.sum(2, keepdim=True))
     return value, slope
 
 

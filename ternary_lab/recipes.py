@@ -75,7 +75,7 @@ RECIPES: Mapping[str, Recipe] = {recipe.name: recipe for recipe in (
     Recipe(WIDE, "one wide pathway", "part"),
     Recipe("variants/information_5", "information × 5", "front"),
     Recipe("variants/information_10", "information × 10", "front"),
-    Recipe("variants/information_40", "information × 40", "front"),
+    Recipe("variants/unbounded_certainty", "certainty unbounded", "front"),
     Recipe("variants/in_52_epochs", "in 52 epochs", "short"),
     Recipe("variants/in_26_epochs", "in 26 epochs", "short"),
 )}

@@ -50,9 +50,10 @@ MARGIN = 2.5
 
 
 def slow_certainty(logits: Tensor) -> Tensor:
-    """What log-odds against an entry's likeliest value exceed the margin by, of logits (..., M, 9, 3)."""
+    """Half the square, in margins, of what log-odds exceed the margin by, of logits (..., M, 9, 3)."""
     log_p = torch.log_softmax(logits, -1)
-    return (log_p.amax(-1, keepdim=True) - log_p - MARGIN).clamp(min=0).sum((-1, -2)).mean(-1)
+    excess = (log_p.amax(-1, keepdim=True) - log_p - MARGIN).clamp(min=0)
+    return (excess.square() / (2 * MARGIN)).sum((-1, -2)).mean(-1)
 
 
 @pytest.fixture
