@@ -63,8 +63,13 @@ def gradient_ratio(controllers: Controllers) -> float:
 
 
 def reads_coverage(config: Config, controllers: Controllers) -> bool:
-    """Whether the next epoch's plan depends on the coverage of the epoch before: only between balanced pathways."""
-    return config.loss_weights.ratio_low <= gradient_ratio(controllers) <= config.loss_weights.ratio_high
+    """Whether the next epoch's plan depends on the coverage of the epoch before.
+
+    Only between balanced pathways, and only where the rule that reads it can move λ₁ or λ₂.
+    """
+    w = config.loss_weights
+    moves = w.low < w.high and {w.coverage_factor, w.coverage_factor_down} != {1.0}
+    return moves and w.ratio_low <= gradient_ratio(controllers) <= w.ratio_high
 
 
 def plan_epoch(config: Config, epoch: int, controllers: Controllers) -> Plan:
