@@ -39,7 +39,7 @@ LATENTS, CLOSE = 2**20, 2**22
 """Sobol latents that recipes are measured with, and those of `THREE`, for which a goal is set."""
 FACTORS = (1, 2, 4, 8, 16, 32)
 """What the logits of v5.5 are multiplied by, for the generator that it becomes without any training."""
-TABLE = "recipes.csv"
+TABLE, SEARCH = "recipes.csv", "search.csv"
 V5_5, REPAIRED, BEYOND, SHARPENED = "v5_5", "ablations/all_repaired", "beyond", "v5_5_sharpened"
 
 THREE = (V5_5, REPAIRED, BEYOND)
@@ -224,6 +224,15 @@ def load_recipes(path: str | Path = TABLE) -> pd.DataFrame:
 def load_histories(name: str, folder: str = "") -> pd.DataFrame:
     """The histories of a recipe's runs: published, or in a folder of `ternary-lab recipes`. Raises RunError."""
     return load_runs(f"{folder}/{name}" if folder else name).history
+
+
+def load_search() -> pd.DataFrame:
+    """What was tried before beyond was chosen, a row per trial and pathway, with seeds of which none is reported on.
+
+    Measured with 2^16 latents and 32 importance samples. `output_deficit` is ln N - H(X), in nats. Linear costs of
+    certainty, as against squared ones, are no longer to be had (`ternary_lab.prior`).
+    """
+    return pd.read_csv(PUBLISHED / SEARCH, keep_default_na=False, na_values=[""])
 
 
 def names(table: pd.DataFrame, *wanted: str) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 from matplotlib.ticker import LogFormatter, MaxNLocator, NullFormatter
 
 from ternary_lab.figures.generalisation import band
@@ -24,8 +25,8 @@ OF_WORTH = ("informative_coverage", "effective_coverage", "neg_elbo")
 """Measures that defects, and parts of a recipe, are compared by."""
 OF_FRONT, OF_STATENET = ("v5.5", "repaired", "beyond", "front"), ("v5.5", TAUGHT[0], "statenet", "beyond")
 """Recipes on the front, and those that tell what StateNet is worth, by group or name (`recipes.names`)."""
-WEIGHTS = (0.25, 0.5, 1, 2, 3, 4, 6, 8, 12)
-"""Weights of the information that the ideal front is drawn at: what is sharper the integration grid does not see."""
+WEIGHTS = (0.25, 0.5, 1, 2, 2.5, 3, 4, 6, 8, 12, 20, 40)
+"""Weights of the information that the ideal front is drawn at."""
 SHADES = ("#56B4E9", "#E69F00", GREEN, PURPLE)
 EPOCHS = {
     "info_coverage": "informative coverage, %", "effective_coverage": "effective coverage, %",
@@ -126,6 +127,41 @@ def _marked(axis: Axes, own: pd.DataFrame, measure: str, marked: Mapping[str, st
             line.append((rows["neg_elbo"].mean(), rows[measure].mean()))
     if line:
         axis.plot(*zip(*sorted(line), strict=True), color="#E69F00", linewidth=0.9, zorder=1)
+
+
+def searched(tried: pd.DataFrame, ideal: pd.DataFrame) -> Drawing:
+    """What was tried before a recipe was chosen: informative coverage against -ELBO, a panel per pathway.
+
+    Colours tell how certainty beyond the margin is charged, marks how many epochs were trained.
+    """
+    colours = {"none": GREY, "linear": "#56B4E9", "squared": "#D55E00"}
+    marks = dict(zip(sorted(tried["epochs"].unique()), "v^o", strict=False))
+    with style():
+        axes = panels(1, 2, 3.2, sharey=True)
+        for axis, p in zip(axes, PATHWAY, strict=True):
+            axis.plot(ideal["neg_elbo"], ideal["informative_coverage"], color=INK, linewidth=0.9, linestyle=":",
+                      label="ideal decoder")
+            for cost, colour in colours.items():
+                for epochs, mark in marks.items():
+                    rows = tried[(tried["pathway"] == p) & (tried["certainty_cost"] == cost)
+                                 & (tried["epochs"] == epochs)]
+                    axis.scatter(rows["neg_elbo"], rows["informative_coverage"], s=18, color=colour, marker=mark,
+                                 linewidth=0, alpha=0.8, clip_on=False)
+            axis.set_title(f"pathway {p}")
+            axis.set_xlabel("-ELBO, test, nats")
+            axis.set_xlim(11, 21)
+            axis.set_ylim(0, 103)
+        axes[0].set_ylabel("informative coverage, %")
+        handles = [axes[0].lines[0]]
+        handles += [Line2D([], [], color=colour, marker="o", linestyle="", label=f"certainty: {cost}")
+                    for cost, colour in colours.items()]
+        handles += [Line2D([], [], color=INK, marker=mark, linestyle="", label=f"{epochs} epochs")
+                    for epochs, mark in marks.items()]
+        figure_of(axes[0]).legend(handles=handles, loc="outside lower center", ncols=4)
+    best = tried.groupby("certainty_cost")["informative_coverage"].max()
+    said = "; ".join(f"{cost} {best[cost]:.3g} %" for cost in colours if cost in best)
+    alt = f"{len(tried)} trials: coverage against -ELBO. Highest informative coverage by cost of certainty: {said}."
+    return Drawing(figure_of(axes[0]), alt, tried)
 
 
 def epochs(histories: Mapping[str, pd.DataFrame], sharpened: pd.DataFrame) -> Drawing:

@@ -26,31 +26,44 @@ GRID = 4001
 LIMIT = 5.0
 START = (1.15, 0.17, 0.3, 0.43, 30.0, 5.0, 8.0)
 """m, σ₀, σ₁, t, s, a, b to begin with."""
+STEEP = 5000.0
+"""Another s to begin with, on this grid a step: there is a minimum near each, and no way down from one to the other."""
 STEPS = 200
 
 
 def ideal_front(weights: Sequence[float]) -> pd.DataFrame:
     """A row per weight of the information: weight, informative_coverage (%), neg_elbo, decoder_noise (nats)."""
-    log_parameters = torch.tensor(START, dtype=torch.float64).log().requires_grad_()
-    rows = []
+    starts = [torch.tensor((*START[:4], s, *START[5:]), dtype=torch.float64).log() for s in (START[4], STEEP)]
+    rows, before = [], starts[0]
     for weight in weights:
-        optimiser = torch.optim.LBFGS([log_parameters], max_iter=STEPS, line_search_fn="strong_wolfe")
-
-        def loss(weight: float = weight, optimiser: torch.optim.Optimizer = optimiser) -> Tensor:
-            optimiser.zero_grad()
-            bound, output, noise = _entry(log_parameters)
-            value = bound - weight * (output - noise)
-            value.backward()  # type: ignore[no-untyped-call]
-            return value
-
-        optimiser.step(loss)  # type: ignore[no-untyped-call]
-        with torch.no_grad():
-            bound, output, noise = _entry(log_parameters)
+        ends = [_best(start, weight) for start in (before, *starts)]
+        before = min(ends, key=lambda end: float(_loss(_entry(end), weight)))
+        bound, output, noise = _entry(before)
         rows.append({
             "weight": weight, "informative_coverage": 100 * math.exp(ENTRIES * float(output - noise)) / SIZE,
             "neg_elbo": ENTRIES * float(bound), "decoder_noise": ENTRIES * float(noise),
         })
     return pd.DataFrame(rows)
+
+
+def _best(start: Tensor, weight: float) -> Tensor:
+    """The logarithms of the parameters at the minimum that a start leads to."""
+    log_parameters = start.clone().requires_grad_()
+    optimiser = torch.optim.LBFGS([log_parameters], max_iter=STEPS, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimiser.zero_grad()
+        value = _loss(_entry(log_parameters), weight)
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    optimiser.step(loss)  # type: ignore[no-untyped-call]
+    return log_parameters.detach()
+
+
+def _loss(entry: tuple[Tensor, Tensor, Tensor], weight: float) -> Tensor:
+    bound, output, noise = entry
+    return bound - weight * (output - noise)
 
 
 def _entry(log_parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
