@@ -29,6 +29,7 @@ reproduce: install ## Train v5.5 and write the report (QUICK=1: in small; ALL=1:
 test: install ## Lint, type-check, tests and notebooks
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/ternary-lab check-notebooks
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not alone" $(PYTEST_ARGS)
 	$(BIN)/python -m pytest -m alone $(PYTEST_ARGS)
 	$(BIN)/python -m pytest --nbval --nbval-current-env notebooks/01_ternary_space.ipynb
