@@ -10,7 +10,7 @@ DEVICE ?= cpu
 SIDE_BY_SIDE := --numprocesses 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help install reproduce test test-slow fuzz lint lab explore screenshot figures bench clean notebooks
+.PHONY: help install reproduce test test-slow fuzz lint lab explore screenshot figures bench clean notebooks wheel
 
 help: ## Show what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -60,6 +60,9 @@ bench: install ## Measure speed on this machine: benchmarks/*.json and their fig
 
 notebooks: install ## Execute every notebook in place at its committed defaults
 	for notebook in notebooks/*.ipynb; do $(BIN)/ternary-lab run $$notebook -o $$notebook || exit 1; done
+
+wheel: install ## Build the package, with configurations, notebooks and published runs inside, into dist/
+	$(BIN)/python -m build --no-isolation
 
 clean: ## Remove what was installed and built, not what was trained
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
