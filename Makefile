@@ -10,7 +10,7 @@ DEVICE ?= cpu
 SIDE_BY_SIDE := --numprocesses 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help install reproduce test test-slow fuzz lint lab explore screenshot figures bench clean notebooks
+.PHONY: help install reproduce test test-slow fuzz lint lab explore screenshot figures bench clean notebooks docs wheel
 
 help: ## Show what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -29,6 +29,7 @@ reproduce: install ## Train v5.5 and write the report (QUICK=1: in small; ALL=1:
 test: install ## Lint, type-check, tests and notebooks
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/ternary-lab check-notebooks
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not alone" $(PYTEST_ARGS)
 	$(BIN)/python -m pytest -m alone $(PYTEST_ARGS)
 	$(BIN)/python -m pytest --nbval --nbval-current-env notebooks/01_ternary_space.ipynb
@@ -60,5 +61,12 @@ bench: install ## Measure speed on this machine: benchmarks/*.json and their fig
 notebooks: install ## Execute every notebook in place at its committed defaults
 	for notebook in notebooks/*.ipynb; do $(BIN)/ternary-lab run $$notebook -o $$notebook || exit 1; done
 
+docs: install ## Build the documentation into site/: README, notebooks as executed, recipes, reference
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --prefer-binary --constraint requirements.lock --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+wheel: install ## Build the package, with configurations, notebooks and published runs inside, into dist/
+	$(BIN)/python -m build --no-isolation
+
 clean: ## Remove what was installed and built, not what was trained
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache

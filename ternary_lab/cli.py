@@ -322,6 +322,38 @@ def run_command(notebook: Path, parameters: tuple[tuple[str, str], ...], output:
         click.echo(str(notebooks.export_html(target, target.with_suffix(".html"))))
 
 
+@main.command("check-notebooks")
+@click.argument("paths", nargs=-1, metavar="[FOLDER|FILE]...", type=click.Path(path_type=Path))
+@AS_JSON
+@_command
+def check_notebooks(paths: tuple[Path, ...], as_json: bool) -> None:
+    """Check that notebooks are fit to be committed: all of a folder (default: notebooks), or those named.
+
+    Their parameters can be read and are all used; they were executed from top to bottom without an error; nothing
+    names a machine or an absolute path; figures have alternative texts; the outputs keep to a size. A line for each
+    finding names notebook, cell and remedy. Exit status 1 when there is one.
+
+    \b
+    Examples:
+      ternary-lab check-notebooks
+      ternary-lab check-notebooks notebooks/02_train.ipynb --json
+    """
+    from ternary_lab import notebooks
+
+    found: dict[str, list[str]] = {}
+    for path in notebooks.find_notebooks(paths or [Path("notebooks")]):
+        found[str(path)] = notebooks.check_notebook(path)
+        if not as_json:  # one by one: large notebooks take a moment
+            click.echo("".join(f"{path}: {problem}\n" for problem in found[str(path)]), nl=False)
+    if as_json:
+        click.echo(json.dumps([{"notebook": path, "findings": problems} for path, problems in found.items()]))
+    else:
+        count = sum(map(len, found.values()))
+        click.echo(f"{len(found)} notebook{'s' * (len(found) != 1)} checked, {count} finding{'s' * (count != 1)}")
+    if any(found.values()):
+        sys.exit(1)
+
+
 @main.command()
 @click.argument("source", metavar="RUN|CHECKPOINT", type=click.Path(path_type=Path))
 @click.option("--epoch", type=EPOCH, help="Epoch of a run, or `best`: what its select_by chose (default: its last).")

@@ -33,6 +33,7 @@ import tempfile
 import time
 import tokenize
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -51,6 +52,8 @@ Value: TypeAlias = Scalar | list[Scalar]
 
 KERNEL = "python3"
 MAX_DEFINITION_LINES = 8
+MAX_OUTPUT_BYTES = 1_500_000
+"""Bytes of JSON that the outputs of a committed notebook take at most."""
 SCALARS: dict[str, type[Scalar]] = {"int": int, "float": float, "bool": bool, "str": str}
 TYPES = (*SCALARS, *(f"list[{name}]" for name in SCALARS))
 
@@ -61,6 +64,7 @@ _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _SPELLING = {"int": "an int such as 3", "float": "a float such as 1e-3", "bool": "true or false"}
 _WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
 _WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+_ROOTS = "root|work|workspace|mnt|media|opt|srv|var|usr|private|Volumes|data|scratch|content"
 _ALERT = 'role="alert"'
 """What marks an error that a widget shows in words."""
 
@@ -332,7 +336,7 @@ def _parse_cell(number: int, source: str) -> ast.Module:
             error = failure
     if source.lstrip().startswith("%%"):  # another language
         return ast.Module([], type_ignores=[])
-    raise NotebookError(f"code cell {number} is not Python: {error}")
+    raise NotebookError(f"code cell {number} is not Python: {error}: mend it")
 
 
 def _compile(statement: ast.stmt) -> CodeType:
@@ -482,15 +486,24 @@ def _execute(path: Path, output: Path, values: Mapping[str, Value], bar: bool, c
 @contextmanager
 def _kernel_environment() -> Iterator[None]:
     """Without MPLBACKEND, which takes all figures away, and without papermill's log: failures are raised."""
+    backend = os.environ.pop("MPLBACKEND", None)
+    try:
+        with _quiet_papermill():
+            yield
+    finally:
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
+
+
+@contextmanager
+def _quiet_papermill() -> Iterator[None]:
     log = logging.getLogger("papermill")
-    level, backend = log.level, os.environ.pop("MPLBACKEND", None)
+    level = log.level
     log.setLevel(logging.CRITICAL + 1)
     try:
         yield
     finally:
         log.setLevel(level)
-        if backend is not None:
-            os.environ["MPLBACKEND"] = backend
 
 
 def _stopped_at(executed: NotebookNode) -> int:
@@ -584,19 +597,42 @@ def _title(notebook: NotebookNode) -> str | None:
 # Checking
 
 
-def check_notebook(path: str | Path, *, max_output_bytes: int = 1_500_000) -> list[str]:
-    """What keeps a notebook from being committed, one line each; empty when it is fine."""
+def find_notebooks(paths: Iterable[str | Path]) -> list[Path]:
+    """The notebooks among files and directly in folders, each once, those of a folder by name.
+
+    Raises:
+        NotebookError: a path that does not exist, or a folder without a notebook.
+    """
+    found: list[Path] = []
+    for path in map(Path, paths):
+        inside = sorted(path.glob("*.ipynb")) if path.is_dir() else [path]
+        if not inside:
+            raise NotebookError(f"{path} holds no notebook: name a folder of .ipynb files, as notebooks")
+        if not path.exists():
+            raise NotebookError(f"{path} does not exist: name a notebook, or a folder of notebooks")
+        found += inside
+    return list(dict.fromkeys(found))
+
+
+def check_notebook(path: str | Path, *, max_output_bytes: int = MAX_OUTPUT_BYTES) -> list[str]:
+    """What keeps a notebook from being committed: a line each, with the cell and the remedy; empty when it is fine."""
     try:
         notebook = _read(Path(path))
     except NotebookError as error:
-        return [str(error)]
-    return [
+        return [_without(path, error)]
+    problems = [
         *_structure_problems(notebook),
         *_parameter_problems(notebook, path),
         *_execution_problems(notebook, max_output_bytes),
         *_picture_problems(notebook),
         *_machine_problems(notebook),
     ]
+    return list(dict.fromkeys(problems))
+
+
+def _without(path: str | Path, error: NotebookError) -> str:
+    """The message without the notebook's name, by which its findings are listed."""
+    return str(error).removeprefix(str(path)).lstrip(": ")
 
 
 def _structure_problems(notebook: NotebookNode) -> Iterator[str]:
@@ -623,34 +659,69 @@ def _structure_problems(notebook: NotebookNode) -> Iterator[str]:
 
 def _parameter_problems(notebook: NotebookNode, path: str | Path) -> Iterator[str]:
     try:
-        if not _parameters(notebook, path):
+        known = _parameters(notebook, path)
+        if not known:
             yield "no parameters: tag one cell of literals `parameters`"
+        for name in _hidden_from_papermill(notebook, known):
+            yield (
+                f"parameters cell: papermill does not read `{name}` as it is written: put it on a line of its own, "
+                "with one `=` and one `#`"
+            )
         for name in unread_parameters(path):
-            yield f"no later cell reads the parameter `{name}`: use it there or delete it"
+            yield f"parameters cell: no later cell reads the parameter `{name}`: use it there or delete it"
     except NotebookError as error:
-        yield str(error)
+        yield _without(path, error)
+
+
+def _hidden_from_papermill(notebook: NotebookNode, known: Mapping[str, Parameter]) -> Iterator[str]:
+    """Parameters that papermill, which reads lines by regular expressions, does not see or sees with another value.
+
+    One with an `=` in its value is missing from papermill's help and no more: it is set like the others.
+    """
+    from papermill.translators import PythonTranslator
+
+    cells = [cell for cell in notebook.cells if "parameters" in _tags(cell)]
+    with _quiet_papermill():  # it warns of each line that it cannot read
+        seen = {found.name: found.default for cell in cells for found in PythonTranslator.inspect(cell)}
+    for name, parameter in known.items():
+        try:
+            same = bool(parameter.check(ast.literal_eval(seen[name])) == parameter.default)
+        except (KeyError, ValueError, SyntaxError, NotebookError):
+            same = False
+        if not same and "=" not in repr(parameter.default):
+            yield name
 
 
 def _execution_problems(notebook: NotebookNode, max_output_bytes: int) -> Iterator[str]:
-    counts = [cell.execution_count for _, cell in _code_cells(notebook)]
-    if counts != list(range(1, len(counts) + 1)):
-        yield "the cells were not executed once each from top to bottom: restart the kernel and run all"
-    yield from _errors(notebook)
-    size = sum(len(json.dumps(output)) for _, output in _outputs(notebook))
-    if size > max_output_bytes:
-        yield f"the outputs take {size} bytes, more than {max_output_bytes}: show fewer or smaller figures"
+    counts = ((number, cell.execution_count) for number, cell in _code_cells(notebook))
+    if wrong := next(((number, count) for number, count in counts if count != number), None):
+        number, count = wrong
+        done = "not executed" if count is None else f"executed as [{count}]"
+        yield f"code cell {number}: {done}, not once each from top to bottom: restart the kernel and run all cells"
+    for error in _errors(notebook):
+        yield f"{error}: an error: mend the cell and run all cells again"
+    sizes: Counter[str] = Counter()
+    for place, output in _outputs(notebook):
+        sizes[place] += len(json.dumps(output))
+    if sizes.total() > max_output_bytes:
+        largest, its = sizes.most_common(1)[0]
+        yield (
+            f"{largest}: {its} of the {sizes.total()} bytes that the outputs take, more than {max_output_bytes}: "
+            "show fewer or smaller figures"
+        )
 
 
 class _Images(HTMLParser):
-    """The alt text of every `<img>` fed to it."""
+    """The alternative text of every `<img>` and `<svg>` fed to it."""
 
     def __init__(self) -> None:
         super().__init__()
         self.alts: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag == "img":
-            self.alts.append((dict(attrs).get("alt") or "").strip())
+        name = {"img": "alt", "svg": "aria-label"}.get(tag)
+        if name is not None:
+            self.alts.append((dict(attrs).get(name) or "").strip())
 
 
 def _alts(html: str) -> list[str]:
@@ -665,9 +736,12 @@ def _picture_problems(notebook: NotebookNode) -> Iterator[str]:
         data = output.get("data", {})
         alts = _alts(data.get("text/html", ""))
         if "" in alts:
-            yield f"{place}: an image has an empty alt text: say what it shows"
+            yield f"{place}: an image has no alt text (an <svg>: no aria-label): say what it shows"
         if not alts and any(kind.startswith("image/") for kind in data):
             yield f"{place}: an image without alt text: {remedy}"
+    for state in _widget_states(notebook):
+        if "" in _alts(str(state.get("value", ""))):
+            yield "a widget's value: an image has no alt text (an <svg>: no aria-label): say what it shows"
     for number, cell in enumerate(notebook.cells, start=1):
         markdown = cell.source if cell.cell_type == "markdown" else ""
         if "" in _alts(markdown) or re.search(r"!\[\s*\]\(", markdown):
@@ -675,16 +749,21 @@ def _picture_problems(notebook: NotebookNode) -> Iterator[str]:
 
 
 def _machine_problems(notebook: NotebookNode) -> Iterator[str]:
-    """Absolute paths anywhere; this machine's name in outputs and metadata, unless it is a plain word."""
+    """Absolute paths and shell prompts anywhere; this machine's name in outputs and metadata, unless a plain word."""
     folders = {str(Path.cwd()), str(Path.home()), tempfile.gettempdir(), "/tmp", "/home", "/Users"} - {"/"}
     # a folder inside another path or word, such as runs/tmp or /tmpfs, is no absolute path
-    absolute = re.compile(rf"(?<![\w.])(?:{'|'.join(map(re.escape, folders))})(?![\w.-])|\b[A-Z]:\\Users")
+    absolute = re.compile(
+        rf"(?<![\w.])(?:{'|'.join(map(re.escape, folders))})(?![\w.-])|(?<![\w.])/(?:{_ROOTS})/[\w.]|\b[A-Z]:\\Users"
+    )
+    prompt = re.compile(r"(?<=\w)@[\w-]+:[~/]")
     host = socket.gethostname()
     named = re.compile(rf"(?<![\w-]){re.escape(host)}(?![\w-])")
     for place, text in _texts(notebook):
         text = re.sub(r"base64,[A-Za-z0-9+/=\s]+", "", text)
         if found := absolute.search(text):
             yield f"{place}: an absolute path, {_excerpt(text, found)!r}: make it relative"
+        if found := prompt.search(text):
+            yield f"{place}: a machine's name, {_excerpt(text, found)!r}: do not print it"
         if host and not host.isalpha() and "source" not in place and (found := named.search(text)):
             yield f"{place}: this machine's name, {_excerpt(text, found)!r}: do not print it"
 

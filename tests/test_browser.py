@@ -203,6 +203,10 @@ def drive(page: Any) -> None:
     page.get_by_role("button", name="stop", exact=True).click()
     expect(page.get_by_text(re.compile("(stopped|finished) after .* kept in designed"))).to_be_visible()
     expect(page.locator('.tl-part [role="alert"]')).to_have_count(0)
+    # What a screen reader is told of every picture that came up on the way.
+    expect(page.locator(".tl-part img[alt]").first).to_be_attached()
+    for silent in ("img:not([alt])", "img[alt='']", "svg[role=img]:not([aria-label])", "table.tl-op:not([aria-label])"):
+        expect(page.locator(f".tl-part {silent}")).to_have_count(0)
 
 
 def portrait(page: Any, target: str) -> None:

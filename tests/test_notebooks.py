@@ -13,17 +13,20 @@ from typing import Any
 
 import nbformat
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from ternary_lab import notebooks
+from ternary_lab.cli import main
 from ternary_lab.errors import NotebookError
 from ternary_lab.notebooks import (
     Parameter,
     check_notebook,
     check_parameters,
     export_html,
+    find_notebooks,
     parameters,
     parse_parameters,
     parse_value,
@@ -452,6 +455,11 @@ def printed(text: str) -> Any:
     return lambda nb: output_of(nb).append({"output_type": "stream", "name": "stdout", "text": text})
 
 
+def widget(state: dict[str, Any]) -> Any:
+    saved = {notebooks._WIDGET_STATE: {"state": {"a": {"state": state}}}}
+    return lambda nb: nb["metadata"].update(widgets=saved)
+
+
 ERROR = {"output_type": "error", "ename": "ValueError", "evalue": "no", "traceback": []}
 LONG = "def f():\n" + "    pass\n" * 8
 DAMAGE = {
@@ -464,18 +472,17 @@ DAMAGE = {
     "no parameters": (lambda nb: nb["cells"][1]["metadata"].clear(), "no parameters"),
     "computed": (lambda nb: nb["cells"][1].update(source="n = 1 + f(1)"), "not a plain literal"),
     "unread": (lambda nb: nb["cells"][2].update(source="show(m)"), "no later cell reads the parameter `n`"),
-    "not executed": (lambda nb: nb["cells"][2].update(execution_count=None), "not executed once each"),
-    "out of order": (lambda nb: nb["cells"][2].update(execution_count=7), "not executed once each"),
-    "error": (lambda nb: output_of(nb).append(ERROR), "code cell 2: ValueError: no"),
-    "widget error": (
-        lambda nb: nb["metadata"].update(
-            widgets={notebooks._WIDGET_STATE: {"state": {"a": {"state": {"outputs": [ERROR]}}}}}
-        ),
-        "a widget's output: ValueError: no",
-    ),
-    "size": (printed("x" * 1_500_001), "more than 1500000"),
-    "no alt": (lambda nb: output_of(nb)[0]["data"].update({"text/html": "<img src=''>"}), "empty alt text"),
-    "blank alt": (lambda nb: output_of(nb)[0]["data"].update({"text/html": "<img alt=' '/>"}), "empty alt"),
+    "two signs": (lambda nb: nb["cells"][1].update(source="n = 1  # n = 1, 2"), "papermill does not read `n`"),
+    "cut short": (lambda nb: nb["cells"][1].update(source="n = 'a # b'"), "papermill does not read `n`"),
+    "not executed": (lambda nb: nb["cells"][2].update(execution_count=None), "code cell 2: not executed, not once"),
+    "out of order": (lambda nb: nb["cells"][2].update(execution_count=7), "code cell 2: executed as [7], not once"),
+    "error": (lambda nb: output_of(nb).append(ERROR), "code cell 2: ValueError: no: an error: mend the cell"),
+    "widget error": (widget({"outputs": [ERROR]}), "a widget's output: ValueError: no"),
+    "size": (printed("x" * 1_500_001), "that the outputs take, more than 1500000"),
+    "no alt": (lambda nb: output_of(nb)[0]["data"].update({"text/html": "<img src=''>"}), "an image has no alt text"),
+    "blank alt": (lambda nb: output_of(nb)[0]["data"].update({"text/html": "<img alt=' '/>"}), "code cell 2: an image"),
+    "drawing": (lambda nb: output_of(nb)[0]["data"].update({"text/html": "<svg></svg>"}), "no aria-label"),
+    "widget's picture": (widget({"value": "<b>a</b><img src=''>"}), "a widget's value: an image has no alt text"),
     "bare image": (
         lambda nb: output_of(nb)[0].update(data={"image/png": PIXEL}),
         "an image without alt text",
@@ -484,6 +491,9 @@ DAMAGE = {
     "home": (printed("saved to /home/alice/runs"), "'/home/alice/runs'"),
     "temporary": (printed("/tmp/ipykernel_7/1.py:3: UserWarning"), "'/tmp/ipykernel_7"),
     "working": (printed(f"file://{Path.cwd()}/runs"), f"{Path.cwd()}/runs"),
+    "root": (printed("reads /root/data.csv"), "cell 3: an absolute path, '/root/data.csv'"),
+    "installed": (printed("in file:///usr/lib/python3"), "'/usr/lib/python3'"),
+    "prompt": (printed("me@box:/work# ls"), "cell 3: a machine's name, '@box:/work# ls'"),
     "source": (lambda nb: nb["cells"][3].update(source="see /Users/bob/x"), "source of cell 4: an absolute"),
     "metadata": (lambda nb: nb["metadata"].update(path="/home/bob"), "the notebook's metadata: an absolute"),
     "host": (printed("trained on box-17."), "this machine's name"),
@@ -496,11 +506,18 @@ def test_each_damage_is_one_problem(committed: Path, name: str, monkeypatch: pyt
     change, message = DAMAGE[name]
     problems = check_notebook(edit(committed, change))
     assert any(message in problem for problem in problems), problems
-    assert len(problems) == (2 if name == "not Python" else 1)
-    assert not any("\n" in problem for problem in problems)
+    assert len(problems) == 1
+    assert "\n" not in problems[0]
+    assert str(committed) not in problems[0]
 
 
-@pytest.mark.parametrize("text", ["runs/tmp/a", "see ./home/x", "https://a.org/home/x", "box-17b", "and/or"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "runs/tmp/a", "see ./home/x", "https://a.org/home/x", "box-17b", "and/or", "the folder /data", "</var>",
+        "a@b.org: no",
+    ],
+)
 def test_harmless_text_is_no_problem(committed: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("socket.gethostname", lambda: "box-17")
     assert check_notebook(edit(committed, printed(text))) == []
@@ -512,7 +529,46 @@ def test_the_size_budget_is_a_parameter(committed: Path) -> None:
 
 def test_a_file_that_is_no_notebook_is_its_only_problem(tmp_path: Path) -> None:
     (problem,) = check_notebook(tmp_path / "gone.ipynb")
-    assert "does not exist" in problem
+    assert problem.startswith("does not exist")
+
+
+def test_an_image_in_words_is_fine(committed: Path) -> None:
+    drawing = '<svg aria-label="a pixel"></svg>'
+    edit(committed, lambda nb: output_of(nb)[0]["data"].update({"text/html": drawing}))
+    assert check_notebook(committed) == []
+
+
+def test_notebooks_are_found_in_folders_and_by_name(committed: Path) -> None:
+    folder = committed.parent
+    other = save(folder / "another.ipynb")
+    (folder / "notes.txt").touch()
+    assert find_notebooks([folder, committed]) == [other, committed]
+    assert find_notebooks([committed, folder]) == [committed, other]
+    (folder / "empty").mkdir()
+    for path, message in ((folder / "empty", "holds no notebook"), (folder / "gone.ipynb", "does not exist")):
+        with pytest.raises(NotebookError, match=message):
+            find_notebooks([committed, path])
+
+
+def test_the_command_prints_a_line_for_each_finding(committed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(committed.parent.parent)
+    folder, call = committed.parent.name, CliRunner().invoke
+    fine = call(main, ["check-notebooks", folder])
+    assert (fine.exit_code, fine.stdout) == (0, "1 notebook checked, 0 findings\n")
+    save(committed.with_name("bad.ipynb"), "print(n)")
+    bad = call(main, ["check-notebooks", folder])
+    finding = "code cell 1: not executed, not once each from top to bottom: restart the kernel and run all cells"
+    assert bad.exit_code == 1
+    assert bad.stdout == f"{folder}/bad.ipynb: {finding}\n2 notebooks checked, 1 finding\n"
+    told = call(main, ["check-notebooks", folder, "--json"])
+    assert told.exit_code == 1
+    assert json.loads(told.stdout) == [
+        {"notebook": f"{folder}/bad.ipynb", "findings": [finding]},
+        {"notebook": f"{folder}/fine.ipynb", "findings": []},
+    ]
+    gone = call(main, ["check-notebooks"])
+    assert (gone.exit_code, gone.stdout) == (2, "")
+    assert gone.stderr == "error: notebooks does not exist: name a notebook, or a folder of notebooks\n"
 
 
 def test_importing_the_module_loads_no_notebook_machinery() -> None:

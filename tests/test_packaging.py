@@ -1,9 +1,11 @@
-"""pyproject.toml, requirements.lock and environment.yml name the same things."""
+"""pyproject.toml, requirements.lock and environment.yml name the same things; the repository's own settings hold."""
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,8 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-REQUIREMENTS = [Requirement(line) for line in (*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["test"])]
+EXTRAS = PROJECT["optional-dependencies"]
+REQUIREMENTS = [Requirement(line) for line in (*PROJECT["dependencies"], *chain.from_iterable(EXTRAS.values()))]
 
 
 def _lock() -> dict[str, str]:
@@ -46,6 +49,21 @@ def test_conda_installs_the_same_thing() -> None:
 def test_the_makefile_installs_the_same_thing() -> None:
     makefile = (ROOT / "Makefile").read_text()
     assert "--constraint requirements.lock --editable '.[test]'" in makefile
+
+
+def test_a_forks_own_ci_runs_the_same_script() -> None:
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+    assert workflow["jobs"]["test"]["steps"][-1] == {"run": "bash .ci/run"}
+    assert (ROOT / ".ci" / "run").is_file()
+
+
+def test_notebooks_are_compared_by_nbdime_without_what_each_execution_changes() -> None:
+    assert (ROOT / ".gitattributes").read_text() == "*.ipynb diff=jupyternotebook merge=jupyternotebook\n"
+    ignored = json.loads((ROOT / "nbdime_config.json").read_text())["Diff"]["Ignore"]
+    notebook = json.loads((ROOT / "notebooks" / "01_ternary_space.ipynb").read_text())
+    code = next(cell for cell in notebook["cells"] if cell["cell_type"] == "code")
+    assert set(ignored["/metadata"]) <= notebook["metadata"].keys()
+    assert set(ignored["/cells/*/metadata"]) <= code["metadata"].keys()
 
 
 def test_torch_is_pinned_to_one_version() -> None:

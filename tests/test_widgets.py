@@ -5,6 +5,7 @@ What a browser makes of them is in `test_browser.py`.
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 import threading
@@ -151,6 +152,19 @@ def test_every_control_says_what_it_is(explorer: Explorer) -> None:
     ]
     assert len(controls) > 40
     assert [type(control).__name__ for control in controls if not control.description] == []
+
+
+def test_every_picture_says_what_it_shows(explorer: Explorer) -> None:
+    explorer.map.pick.value = "product"
+    for part in parts(explorer):
+        part.settle()
+    shown = "".join(
+        widget.value for part in parts(explorer) for widget in descendants(part) if isinstance(widget, ipywidgets.HTML)
+    )
+    for tag, words in (("img", "alt"), ("svg", "aria-label"), ('table class="tl-op', "aria-label")):
+        found = re.findall(rf"<{tag}[^>]*>", shown)
+        assert found, tag
+        assert [one[:80] for one in found if not re.search(rf'\b{words}="[^"]+"', one)] == []
 
 
 def test_what_is_chosen_in_one_part_is_shown_in_all(explorer: Explorer) -> None:

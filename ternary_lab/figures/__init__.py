@@ -38,7 +38,8 @@ def draw_all(
     """Draw every figure of `FIGURES` from one run, or from several of one configuration, into a folder.
 
     Args:
-        notebook, parameters: what the manifest names as the figures' origin; by default the configuration's name.
+        notebook: what the manifest names as the figures' origin.
+        parameters: likewise; by default the configuration's name.
 
     Returns the files written. Raises RunError for runs of different configurations or a folder that cannot be written.
     """

@@ -21,6 +21,8 @@ WIDTH = 6.3
 """Inches: the text of an A4 page with margins of 25 mm."""
 PATHWAY = {"A": "#0072B2", "B": "#D55E00"}
 """The two pathways, the same in every figure; all colours are those of Okabe and Ito (2008) or grey."""
+PATHWAY_TEXT = {"A": PATHWAY["A"], "B": "#BC5200"}
+"""Of words in a pathway's colour. B's is darker than its lines: these have too little contrast with white to read."""
 INK, GREEN, PURPLE, GREY = "#222222", "#009E73", "#CC79A7", "#767676"
 ENTRY = {-1: "#56B4E9", 0: "#F2F2F2", 1: "#E69F00"}
 """The values of a truth table's entry."""
