@@ -13,7 +13,8 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-REQUIREMENTS = [Requirement(line) for line in (*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["test"])]
+EXTRAS = PROJECT["optional-dependencies"]
+REQUIREMENTS = [Requirement(line) for line in (*PROJECT["dependencies"], *EXTRAS["test"])]
 
 
 def _lock() -> dict[str, str]:
@@ -32,6 +33,10 @@ def test_every_dependency_is_pinned_within_its_range(requirement: Requirement) -
 def test_every_line_of_the_lock_is_an_exact_pin() -> None:
     lines = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if line and line[0] != "#"]
     assert len(_lock()) == len(lines)
+
+
+def test_whoever_tests_has_what_the_cluster_needs() -> None:
+    assert set(EXTRAS["cluster"]) <= set(EXTRAS["test"])
 
 
 def test_conda_installs_the_same_thing() -> None:

@@ -1,0 +1,143 @@
+"""Sweeps on a Ray cluster of several processes: workers and drivers killed, nodes that join, and the same table.
+
+What is compared is results.csv, byte for byte, with that of the same cohorts trained in this process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small import SMALL
+
+from ternary_lab.design import Sweep, load_sweep
+from ternary_lab.locks import OWNER
+from ternary_lab.sweep import Progress, run_sweep, status
+
+ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'ternary-lab[cluster]'")
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+PATIENCE = 300
+"""Seconds for what takes some on an idle machine: Ray starts processes that each import torch."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _environment() -> Iterator[None]:
+    """What the processes of a cluster inherit: one thread, as in this process, and no word to Ray's makers."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        yield
+
+
+@pytest.fixture(scope="module")
+def cluster(_environment: None) -> Iterator[Any]:
+    """A head node with one core; nodes that tests add are theirs to remove."""
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    yield made
+    made.shutdown()
+
+
+@pytest.fixture
+def it(tmp_path: Path) -> Sweep:
+    """Two cohorts of two runs, of some seconds each."""
+    settings = {"training.total_epochs": 60, "checkpoints.every": 0}
+    (tmp_path / "small.yaml").write_text(SMALL.as_yaml())
+    (tmp_path / "it.yaml").write_text(json.dumps({
+        "base": "small.yaml", "set": settings, "seeds": [1, 2], "cohort": 2, "budget": {"runs": 4},
+        "design": {"kind": "grid", "keys": {"rho.isolated": {"values": [0.0, 0.5]}}},
+    }))
+    return load_sweep(tmp_path / "it.yaml")
+
+
+@pytest.fixture
+def expected(it: Sweep, tmp_path: Path) -> bytes:
+    """The table of a sweep in this process."""
+    run_sweep(it, tmp_path / "local", device="cpu")
+    return (tmp_path / "local" / "results.csv").read_bytes()
+
+
+def _driver(folder: Path, address: str) -> subprocess.Popen[bytes]:
+    words = [sys.executable, "-m", "ternary_lab", "sweep", "it.yaml", "--engine", "ray", "--address", address]
+    with (folder / "log.txt").open("ab") as log:
+        return subprocess.Popen([*words, "--device", "cpu", "--run-dir", "ray"], cwd=folder, stdout=log, stderr=log)
+
+
+def _wait(it: Sweep, folder: Path, driver: subprocess.Popen[bytes], until: Callable[[Progress], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not until(status(it, folder / "ray")):
+        log = (folder / "log.txt").read_text()
+        assert driver.poll() is None, log
+        assert time.monotonic() < deadline, log
+        time.sleep(0.02)
+
+
+def _ended(folder: Path, driver: subprocess.Popen[bytes]) -> bytes:
+    assert driver.wait(PATIENCE) == 0, (folder / "log.txt").read_text()
+    return (folder / "ray" / "results.csv").read_bytes()
+
+
+def _resumed(folder: Path) -> int:
+    """How often any run was gone on with in the middle."""
+    logs = (folder / "ray").rglob("log.jsonl")
+    events = [json.loads(line) for log in logs for line in log.read_text().splitlines()]
+    return sum(event["event"] == "resumed" and event["next_epoch"] > 0 for event in events)
+
+
+def _half_way(found: Progress) -> bool:
+    return found.running > 0 and found.done == 0 and found.epochs_done > 20
+
+
+def test_a_worker_that_is_killed_is_replaced_and_the_table_is_the_same(
+    cluster: Any, it: Sweep, tmp_path: Path, expected: bytes
+) -> None:
+    driver = _driver(tmp_path, cluster.address)
+    _wait(it, tmp_path, driver, _half_way)
+    owner = next((tmp_path / "ray").rglob(OWNER))
+    os.kill(json.loads(owner.read_text())["pid"], signal.SIGKILL)
+    assert _ended(tmp_path, driver) == expected
+    assert _resumed(tmp_path) == 2
+    assert "4 of 4 runs done, 0 running, 0 failed, 0 left" in (tmp_path / "log.txt").read_text()
+
+
+def test_a_driver_that_is_killed_is_started_again_and_the_table_is_the_same(
+    cluster: Any, it: Sweep, tmp_path: Path, expected: bytes
+) -> None:
+    driver = _driver(tmp_path, cluster.address)
+    _wait(it, tmp_path, driver, _half_way)
+    driver.kill()
+    driver.wait()
+    assert status(it, tmp_path / "ray").done == 0
+    assert _ended(tmp_path, _driver(tmp_path, cluster.address)) == expected
+    assert _resumed(tmp_path) >= 2
+
+
+def test_a_node_that_joins_is_used(cluster: Any, it: Sweep, tmp_path: Path, expected: bytes) -> None:
+    driver = _driver(tmp_path, cluster.address)
+    _wait(it, tmp_path, driver, lambda found: found.running == 2 and found.epochs_done > 4)
+    assert status(it, tmp_path / "ray").running == 2  # one cohort, on the only core
+    node = cluster.add_node(num_cpus=1)
+    _wait(it, tmp_path, driver, lambda found: found.running == 4 or found.done > 0)
+    assert status(it, tmp_path / "ray").done == 0  # both, before the first has ended
+    assert _ended(tmp_path, driver) == expected
+    cluster.remove_node(node)
+
+
+def test_what_no_cluster_can_give_is_one_line(cluster: Any, it: Sweep, tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "ternary_lab", "sweep", "it.yaml", "--engine", "ray", "--address", cluster.address]
+    done = subprocess.run([*words, "--device", "cuda"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "error: device 'cuda' was asked for, and no node of the Ray cluster has a GPU: use --device cpu\n"
+    )
