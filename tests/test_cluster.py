@@ -22,13 +22,13 @@ from ternary_lab.design import Sweep, load_sweep
 from ternary_lab.locks import OWNER
 from ternary_lab.sweep import Progress, run_sweep, status
 
+PATIENCE = 600
+"""Seconds for what takes some on an idle machine: Ray starts processes that each import torch."""
+# Ray reads these when it is loaded: half a minute, its own patience, is too short where others are busy.
+os.environ |= {f"RAY_{name}": str(PATIENCE) for name in ("raylet_start_wait_time_s", "worker_register_timeout_seconds")}
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'ternary-lab[cluster]'")
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-PATIENCE = 300
-"""Seconds for what takes some on an idle machine: Ray starts processes that each import torch."""
-
 
 @pytest.fixture(scope="module", autouse=True)
 def _environment() -> Iterator[None]:
@@ -44,9 +44,12 @@ def cluster(_environment: None) -> Iterator[Any]:
     """A head node with one core; nodes that tests add are theirs to remove."""
     from ray.cluster_utils import Cluster
 
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    yield made
-    made.shutdown()
+    made = Cluster()
+    try:
+        made.add_node(num_cpus=1, include_dashboard=False)
+        yield made
+    finally:
+        made.shutdown()
 
 
 @pytest.fixture
