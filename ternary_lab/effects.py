@@ -86,7 +86,8 @@ def interactions(table: pd.DataFrame, metrics: Sequence[str], keys: Sequence[str
     for a, b in combinations(data.keys, 2):
         for metric in metrics:
             pairs = data.means([a, b], metric)
-            for (level_a, level_b), values in zip(pairs.columns, _residuals(pairs).T, strict=True):
+            levels_a, levels_b = (pairs.columns.get_level_values(side) for side in (0, 1))
+            for level_a, level_b, values in zip(levels_a, levels_b, _residuals(pairs).T, strict=True):
                 rows.append({"key_a": a, "level_a": level_a, "key_b": b, "level_b": level_b, "metric": metric,
                              **vars(interval(values))})
     return pd.DataFrame(rows, columns=["key_a", "level_a", "key_b", "level_b", "metric", "n", "mean", "low", "high"])

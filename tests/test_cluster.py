@@ -8,10 +8,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +26,16 @@ from ternary_lab.sweep import Progress, run_sweep, status
 
 PATIENCE = 600
 """Seconds for what takes some on an idle machine: Ray starts processes that each import torch."""
-# Ray reads these when it is loaded: half a minute, its own patience, is too short where others are busy.
-os.environ |= {f"RAY_{name}": str(PATIENCE) for name in ("raylet_start_wait_time_s", "worker_register_timeout_seconds")}
+# Ray reads these when it is loaded. Its own patience is half a minute, too short where others are busy, the more so as
+# it would let its workers have only what others leave.
+os.environ |= {
+    "RAY_raylet_start_wait_time_s": str(PATIENCE), "RAY_worker_register_timeout_seconds": str(PATIENCE),
+    "RAY_worker_niceness": "0",
+}
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'ternary-lab[cluster]'")
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 @pytest.fixture(scope="module", autouse=True)
 def _environment() -> Iterator[None]:
@@ -46,10 +53,18 @@ def cluster(_environment: None) -> Iterator[Any]:
 
     made = Cluster()
     try:
-        made.add_node(num_cpus=1, include_dashboard=False)
+        made.add_node(**_core(), include_dashboard=False)
         yield made
     finally:
         made.shutdown()
+
+
+def _core() -> dict[str, int]:
+    """A node of one core. Its agents' ports are given: Ray dies if an agent takes 15 s to start and name its own."""
+    names = ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port", "runtime_env_agent_port")
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in names]
+        return {"num_cpus": 1, **{name: s.getsockname()[1] for name, s in zip(names, sockets, strict=True)}}
 
 
 @pytest.fixture
@@ -83,7 +98,7 @@ def _wait(it: Sweep, folder: Path, driver: subprocess.Popen[bytes], until: Calla
         log = (folder / "log.txt").read_text()
         assert driver.poll() is None, log
         assert time.monotonic() < deadline, log
-        time.sleep(0.02)
+        time.sleep(0.05)
 
 
 def _ended(folder: Path, driver: subprocess.Popen[bytes]) -> bytes:
@@ -130,7 +145,7 @@ def test_a_node_that_joins_is_used(cluster: Any, it: Sweep, tmp_path: Path, expe
     driver = _driver(tmp_path, cluster.address)
     _wait(it, tmp_path, driver, lambda found: found.running == 2 and found.epochs_done > 4)
     assert status(it, tmp_path / "ray").running == 2  # one cohort, on the only core
-    node = cluster.add_node(num_cpus=1)
+    node = cluster.add_node(**_core())
     _wait(it, tmp_path, driver, lambda found: found.running == 4 or found.done > 0)
     assert status(it, tmp_path / "ray").done == 0  # both, before the first has ended
     assert _ended(tmp_path, driver) == expected

@@ -52,7 +52,8 @@ def main_effects(effects: pd.DataFrame) -> Drawing:
         )
     said = []
     for (key, metric), rows in effects.groupby(["key", "metric"], sort=False):
-        best, worst = rows.loc[rows["mean"].idxmax()], rows.loc[rows["mean"].idxmin()]
+        means = rows["mean"].to_numpy()
+        best, worst = rows.iloc[means.argmax()], rows.iloc[means.argmin()]
         said.append(f"{metric} from {worst['overall'] + worst['mean']:.3g} at {key} {_text(worst['level'])} "
                     f"to {best['overall'] + best['mean']:.3g} at {_text(best['level'])}")
     alt = f"Main effects of {len(keys)} keys over {effects['n'].min()} seeds: {'; '.join(said)}."
@@ -85,7 +86,7 @@ def interactions(found: pd.DataFrame) -> Drawing:
         bar.set_label(f"interaction, {metric}")
         figure.supxlabel(f"dot: the 95 % interval over {found['n'].max()} seeds excludes 0", fontsize=7)
     sure = found[(found["low"] > 0) | (found["high"] < 0)]
-    first = found.loc[found["mean"].abs().idxmax()]
+    first = found.iloc[found["mean"].abs().to_numpy().argmax()]
     alt = (
         f"Interactions of {len(pairs)} pairs of keys in {metric}; {len(sure)} of {len(found)} exclude 0. The largest: "
         f"{first['mean']:+.3g} at {first['key_a']} {_text(first['level_a'])} with {first['key_b']} "
@@ -162,7 +163,8 @@ def _heights(values: pd.Series[Any], discrete: bool = False) -> np.ndarray:
     if _logarithmic(values):
         numbers = np.log(numbers)
     low, span = np.nanmin(numbers, initial=np.inf), np.ptp(numbers[np.isfinite(numbers)]) if len(numbers) else 0.0
-    return (numbers - low) / (span or 1.0)
+    heights: np.ndarray = (numbers - low) / (span or 1.0)
+    return heights
 
 
 def _ticks(values: pd.Series[Any], discrete: bool) -> list[tuple[float, str]]:
