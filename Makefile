@@ -60,7 +60,7 @@ bench: install ## Measure speed on this machine: benchmarks/*.json and their fig
 	$(BIN)/ternary-lab bench --output benchmarks/$(DEVICE).json --device $(DEVICE)
 	$(BIN)/python -m ternary_lab.figures.scaling benchmarks
 
-sweep: install ## Many settings, many seeds, one table: runs/sweeps/ (SWEEP=FILE; about a minute)
+sweep: install ## Many settings, many seeds, one table: runs/sweeps/ (SWEEP=FILE)
 	$(BIN)/ternary-lab sweep $(SWEEP) $(SWEEP_ARGS)
 
 notebooks: install ## Execute every notebook in place at its committed defaults

@@ -31,6 +31,7 @@ def run_each(
         each: `NAME=1..8` or `NAME=a,b,c`; of a parameter that is a list, each value is a list of one.
         folder: default `reports/<the notebook's name>`.
         html: also write an HTML page beside each.
+        engine, address: see `engines`. For Ray notebook and folder must lie on a file system that all nodes share.
 
     All sets are checked before the first kernel starts. Raises NotebookError for a set that breaks the notebook's
     contract, and at the end for notebooks that failed, after the others; EngineError.
@@ -43,6 +44,7 @@ def run_each(
             partial(_execute, notebook.absolute(), (folder / file).absolute(), values, html)
             for file, values in sets.items()
         ]
+        print(f"{notebook.name}: {len(tasks)} sets of parameters", file=sys.stderr, flush=True)
         failed = {}
         targets = [folder / file for file in sets]
         for done, (index, failure) in enumerate(hands.run(tasks, lambda: None), 1):

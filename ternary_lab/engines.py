@@ -88,22 +88,26 @@ class Ray:
             raise DeviceError(f"device {device!r}: Ray chooses the GPU: use auto, cpu or cuda")
         self._ray, self._address, self._wanted = ray, address, device
         self.device = "cpu"
+        self._ours = not ray.is_initialized()
 
     def __enter__(self) -> Ray:
         try:
-            self._ray.init(self._address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
+            self._ray.init(self._address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False,
+                           ignore_reinit_error=True)
         except Exception as error:  # Ray raises a dozen types for an address that leads nowhere
+            where = f"at {self._address}" if self._address else "here, and none can be started"
             raise EngineError(
-                f"no Ray cluster at {self._address}: {_first_line(error)}: start one with `ray start --head`"
+                f"no Ray cluster {where}: {_first_line(error)}: start one with `ray start --head`"
             ) from None
         if self._wanted == "cuda" and not self._resource("GPU"):
-            self._ray.shutdown()
+            self.__exit__()
             raise EngineError("device 'cuda' was asked for, and no node of the Ray cluster has a GPU: use --device cpu")
         self.device = "cuda" if self._wanted != "cpu" and self._resource("GPU") else "cpu"
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._ray.shutdown()
+        if self._ours:  # whoever was connected before stays so
+            self._ray.shutdown()
 
     def _resource(self, name: str) -> int:
         return int(self._ray.cluster_resources().get(name, 0))  # type: ignore[no-untyped-call]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -67,23 +68,30 @@ def _core() -> dict[str, int]:
         return {"num_cpus": 1, **{name: s.getsockname()[1] for name, s in zip(names, sockets, strict=True)}}
 
 
-@pytest.fixture
-def it(tmp_path: Path) -> Sweep:
-    """Two cohorts of two runs, of some seconds each."""
-    settings = {"training.total_epochs": 60, "checkpoints.every": 0}
-    (tmp_path / "small.yaml").write_text(SMALL.as_yaml())
-    (tmp_path / "it.yaml").write_text(json.dumps({
-        "base": "small.yaml", "set": settings, "seeds": [1, 2], "cohort": 2, "budget": {"runs": 4},
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes]:
+    """The file of a sweep of two cohorts of two runs, of seconds each, and its table when trained in this process."""
+    folder = tmp_path_factory.mktemp("whole")
+    (folder / "small.yaml").write_text(SMALL.as_yaml())
+    (folder / "it.yaml").write_text(json.dumps({
+        "base": str(folder / "small.yaml"), "set": {"training.total_epochs": 40, "checkpoints.every": 0},
         "design": {"kind": "grid", "keys": {"rho.isolated": {"values": [0.0, 0.5]}}},
+        "seeds": [1, 2], "cohort": 2, "budget": {"runs": 4},
     }))
+    run_sweep(load_sweep(folder / "it.yaml"), folder / "local", device="cpu")
+    return folder / "it.yaml", (folder / "local" / "results.csv").read_bytes()
+
+
+@pytest.fixture
+def it(whole: tuple[Path, bytes], tmp_path: Path) -> Sweep:
+    """The sweep, its file in the test's own directory."""
+    shutil.copy(whole[0], tmp_path)
     return load_sweep(tmp_path / "it.yaml")
 
 
 @pytest.fixture
-def expected(it: Sweep, tmp_path: Path) -> bytes:
-    """The table of a sweep in this process."""
-    run_sweep(it, tmp_path / "local", device="cpu")
-    return (tmp_path / "local" / "results.csv").read_bytes()
+def expected(whole: tuple[Path, bytes]) -> bytes:
+    return whole[1]
 
 
 def _driver(folder: Path, address: str) -> subprocess.Popen[bytes]:
@@ -114,7 +122,7 @@ def _resumed(folder: Path) -> int:
 
 
 def _half_way(found: Progress) -> bool:
-    return found.running > 0 and found.done == 0 and found.epochs_done > 20
+    return found.running > 0 and found.done == 0 and found.epochs_done > 10
 
 
 def test_a_worker_that_is_killed_is_replaced_and_the_table_is_the_same(
