@@ -6,11 +6,14 @@ BIN := $(VENV)/bin
 TORCH_INDEX ?=
 # What `make bench` measures: cpu or cuda.
 DEVICE ?= cpu
+# What `make sweep` trains, and with which options: SWEEP_ARGS='--engine ray --run-dir /shared/mine'.
+SWEEP ?= warmup_rho
+SWEEP_ARGS ?=
 # A file of tests to a process: most tests compute on one thread.
 SIDE_BY_SIDE := --numprocesses 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help install reproduce test test-slow fuzz lint lab explore screenshot figures bench clean notebooks docs wheel
+.PHONY: help install reproduce test test-slow fuzz lint lab explore screenshot figures bench sweep clean notebooks docs wheel
 
 help: ## Show what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -57,6 +60,9 @@ figures: install ## Rebuild figures/ from the published runs
 bench: install ## Measure speed on this machine: benchmarks/*.json and their figure (some minutes)
 	$(BIN)/ternary-lab bench --output benchmarks/$(DEVICE).json --device $(DEVICE)
 	$(BIN)/python -m ternary_lab.figures.scaling benchmarks
+
+sweep: install ## Many settings, many seeds, one table: runs/sweeps/ (SWEEP=FILE)
+	$(BIN)/ternary-lab sweep $(SWEEP) $(SWEEP_ARGS)
 
 notebooks: install ## Execute every notebook in place at its committed defaults
 	for notebook in notebooks/*.ipynb; do $(BIN)/ternary-lab run $$notebook -o $$notebook || exit 1; done

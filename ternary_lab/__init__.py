@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from ternary_lab.config import Counterfactual as Counterfactual
     from ternary_lab.config import load_config as load_config
     from ternary_lab.config import load_counterfactual as load_counterfactual
+    from ternary_lab.design import load_sweep as load_sweep
     from ternary_lab.errors import CheckpointError as CheckpointError
     from ternary_lab.errors import ConfigError as ConfigError
     from ternary_lab.errors import DeviceError as DeviceError
     from ternary_lab.errors import DivergenceError as DivergenceError
+    from ternary_lab.errors import EngineError as EngineError
     from ternary_lab.errors import InputError as InputError
     from ternary_lab.errors import NotebookError as NotebookError
     from ternary_lab.errors import RunError as RunError
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from ternary_lab.record import RunSet as RunSet
     from ternary_lab.record import load_run as load_run
     from ternary_lab.record import load_runs as load_runs
+    from ternary_lab.sweep import run_sweep as run_sweep
     from ternary_lab.training import EpochRecord as EpochRecord
     from ternary_lab.training import train as train
     from ternary_lab.widgets import watch as watch
@@ -47,14 +50,16 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 _HOMES = {
     "checkpoint": ("load_model",),
     "config": ("Config", "Counterfactual", "load_config", "load_counterfactual"),
+    "design": ("load_sweep",),
     "errors": (
-        "CheckpointError", "ConfigError", "DeviceError", "DivergenceError", "InputError", "NotebookError", "RunError",
-        "TernaryLabError",
+        "CheckpointError", "ConfigError", "DeviceError", "DivergenceError", "EngineError", "InputError",
+        "NotebookError", "RunError", "TernaryLabError",
     ),
     "evaluation": ("Evaluation", "evaluate"),
     "experiment": ("Comparison", "branch", "compare", "run_experiment", "train_counterfactuals"),
     "model": ("GaussianPosterior", "TernaryVAE"),
     "record": ("RunRecord", "RunSet", "load_run", "load_runs"),
+    "sweep": ("run_sweep",),
     "training": ("EpochRecord", "train"),
     "widgets": ("watch",),
 }

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from ternary_lab.engines import ENGINES
 from ternary_lab.errors import DivergenceError, TernaryLabError
 
 DEVICE = click.option(
@@ -31,6 +32,14 @@ class _Epoch(click.ParamType[int | str]):
 
 
 EPOCH = _Epoch()
+ENGINE = click.option(
+    "--engine", type=click.Choice(ENGINES), default="local", show_default=True,
+    help="local: in this process. ray: on the cores or GPUs of a Ray cluster.",
+)
+ADDRESS = click.option(
+    "--address", metavar="HOST:PORT",
+    help="Ray cluster, or auto.  [default: the one that runs here, else a new one on this machine]",
+)
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for a programme to read.")
 
 
@@ -78,6 +87,7 @@ def main() -> None:
       ternary-lab train v5_5 --seeds 42 43          train v5.5 for two seeds, side by side
       ternary-lab evaluate runs/v5_5/seed=42        every metric of the trained model
       ternary-lab run notebooks/11_report.ipynb     execute a notebook with checked parameters
+      ternary-lab sweep warmup_rho                  many settings, many seeds, one table
     """
 
 
@@ -295,24 +305,91 @@ def branch(runs: Path, files: tuple[Path, ...], seeds: list[int], run_dir: Path,
         )
 
 
+@main.command()
+@click.argument("file", metavar="FILE")
+@ENGINE
+@ADDRESS
+@DEVICE
+@click.option("--run-dir", type=click.Path(path_type=Path), help="Where the runs go (default: runs/sweeps/NAME).")
+@click.option("--status", "only_status", is_flag=True, help="Say how far it is, and train nothing.")
+@AS_JSON
+@_command
+def sweep(
+    file: str, engine: str, address: str | None, device: str, run_dir: Path | None, only_status: bool, as_json: bool
+) -> None:
+    """Train a sweep: many settings, many seeds, one table. FILE is a YAML file, or warmup_rho.
+
+    FILE names a base configuration, a design over any settings (grid, random or sobol), seeds and a budget. Runs that
+    differ in values only train side by side. Killed at any moment and started again with the same command, it goes
+    on where it stood; points or seeds that were added train, finished runs do not. results.csv in its directory has a
+    row per run, and is there from the start. Exit status 1 when a run failed.
+
+    With Ray the cohorts go to the cores or GPUs of a cluster, and the runs to a directory that all its nodes share:
+    docs/slurm.md.
+
+    \b
+    Examples:
+      ternary-lab sweep warmup_rho
+      ternary-lab sweep warmup_rho --status
+      ternary-lab sweep mine.yaml --engine ray --address auto --run-dir /shared/mine
+    """
+    from ternary_lab.design import load_sweep, points
+
+    described = load_sweep(file)
+    points(described)  # a wrong point should not take the seconds to be told that torch takes to be imported
+    from ternary_lab import sweep as sweeps
+
+    if not only_status:
+        sweeps.run_sweep(described, run_dir, engine=engine, address=address, device=device, progress=True)
+    found = sweeps.status(described, run_dir)
+    table = sweeps.directory(described, run_dir) / sweeps.RESULTS
+    if as_json:
+        click.echo(json.dumps({**vars(found), "results": str(table)}))
+    else:
+        click.echo(f"{table if table.exists() else found.run_dir}: {found}")
+        for run, reason in found.failures.items():
+            click.echo(f"    {run}: {reason}")
+    if found.failed and not only_status:
+        sys.exit(1)
+
+
 @main.command("run")
 @click.argument("notebook", type=click.Path(path_type=Path))
 @click.option("-p", "parameters", nargs=2, multiple=True, metavar="NAME VALUE", help="Set a parameter; repeatable.")
-@click.option("-o", "output", type=click.Path(path_type=Path), help="Executed notebook (default: reports/NAME.ipynb).")
+@click.option("--each", multiple=True, metavar="NAME=VALUES",
+              help="Once for each value, 1..8 or a,b,c; repeatable, then once for every combination.")
+@click.option("-o", "output", type=click.Path(path_type=Path),
+              help="Executed notebook (default: reports/NAME.ipynb); with --each their folder (reports/NAME).")
 @click.option("--html", is_flag=True, help="Also write a self-contained HTML page beside the executed notebook.")
+@ENGINE
+@ADDRESS
 @_command
-def run_command(notebook: Path, parameters: tuple[tuple[str, str], ...], output: Path | None, html: bool) -> None:
+def run_command(
+    notebook: Path, parameters: tuple[tuple[str, str], ...], each: tuple[str, ...], output: Path | None, html: bool,
+    engine: str, address: str | None,
+) -> None:
     """Execute a notebook headlessly with checked parameters.
 
-    A parameter that does not exist, has the wrong type or is out of range stops before the kernel starts.
+    A parameter that does not exist, has the wrong type or is out of range stops before the kernel starts. With --each
+    one that fails does not stop the others.
 
     \b
     Examples:
       ternary-lab run notebooks/02_train.ipynb -p config quick -p seeds 42,43
       ternary-lab run notebooks/11_report.ipynb -p run runs/v5_5/seed=42 --html
+      ternary-lab run notebooks/00_start_here.ipynb --each seed=1..8 --each config=quick,repaired --engine ray
     """
     from ternary_lab import notebooks
 
+    if each:
+        from ternary_lab import batch
+
+        for target in batch.run_each(notebook, dict(parameters), each, output, html=html, engine=engine,
+                                     address=address):
+            click.echo(str(target))
+        return
+    if engine != "local":
+        raise click.UsageError("--engine goes with --each: a single notebook is executed here")
     values = notebooks.parse_parameters(notebook, dict(parameters))
     target = output if output is not None else Path("reports") / notebook.name
     target.parent.mkdir(parents=True, exist_ok=True)

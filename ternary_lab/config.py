@@ -16,7 +16,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -502,6 +502,27 @@ STRUCTURAL = (
 """Settings that runs trained side by side must share: they decide shapes or which operations are computed."""
 
 
+def is_structural(key: str) -> bool:
+    """Whether a dotted key is one of `STRUCTURAL`, or lies in one."""
+    return any(key == name or key.startswith(f"{name}.") for name in STRUCTURAL)
+
+
+@functools.cache
+def settings() -> Mapping[str, FieldInfo]:
+    """Every dotted key that an override can set, groups included; under beta those of every mode."""
+    found: dict[str, FieldInfo] = {}
+
+    def visit(section: type[BaseModel], prefix: str) -> None:
+        for name, field in section.model_fields.items():
+            found[f"{prefix}{name}"] = field
+            for inner in (field.annotation, *get_args(field.annotation)):
+                if isinstance(inner, type) and issubclass(inner, Section):
+                    visit(inner, f"{prefix}{name}.")
+
+    visit(Config, "")
+    return found
+
+
 def load_config(source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> Config:
     """A configuration from a YAML file (or the name of a shipped one) or a mapping, with dotted overrides.
 
@@ -523,9 +544,9 @@ def load_config(source: str | Path | Mapping[str, Any], overrides: Mapping[str, 
 def from_dict(data: Mapping[str, Any], origin: str = "configuration") -> Config:
     """The configuration that nested plain data describes. Raises ConfigError."""
     try:
-        return Config.model_validate(_tuples(data))
+        return Config.model_validate(tuples(data))
     except ValidationError as error:
-        raise ConfigError(f"{origin}: {_explain(error)}") from None
+        raise ConfigError(f"{origin}: {explain(error)}") from None
     except RecursionError:
         raise ConfigError(f"{origin}: nested too deeply") from None
 
@@ -550,7 +571,7 @@ def find_config(name: str | Path) -> Path:
         return shipped[str(name)]
     if os.path.isdir(path):
         raise ConfigError(f"{name}: is a directory, not a configuration file")
-    raise ConfigError(f"{name}: no such file, nor a shipped configuration{_nearest(str(name), list(shipped))}")
+    raise ConfigError(f"{name}: no such file, nor a shipped configuration{nearest(str(name), list(shipped))}")
 
 
 class Counterfactual(Section):
@@ -661,12 +682,7 @@ def _config_folders() -> list[Path]:
 def _read_with_base(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if path.resolve() in seen:
         raise ConfigError(f"{path}: its chain of `base` files comes back to itself")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise ConfigError(f"{path}: cannot be read: {reason}") from None
-    data = _mapping(text, str(path))
+    data = read_mapping(path)
     base = data.pop("base", None)
     if base is None:
         return data
@@ -676,6 +692,16 @@ def _read_with_base(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if not base_path.is_file():
         raise ConfigError(f"{path}: its base {base!r} does not exist beside it")
     return _merge(_read_with_base(base_path, (*seen, path.resolve())), data)
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """What a YAML file holds, read strictly: see `_StrictLoader`. Raises ConfigError unless it is a mapping."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise ConfigError(f"{path}: cannot be read: {reason}") from None
+    return _mapping(text, str(path))
 
 
 def _mapping(text: str, origin: str) -> dict[str, Any]:
@@ -735,11 +761,11 @@ def _default_at(key: str) -> Any:
     return value
 
 
-def _tuples(value: Any) -> Any:
+def tuples(value: Any) -> Any:
     """Lists as tuples: strict validation takes no list where the immutable settings hold a tuple."""
     if isinstance(value, Mapping):
-        return {key: _tuples(inner) for key, inner in value.items()}
-    return tuple(_tuples(inner) for inner in value) if isinstance(value, list | tuple) else value
+        return {key: tuples(inner) for key, inner in value.items()}
+    return tuple(tuples(inner) for inner in value) if isinstance(value, list | tuple) else value
 
 
 def _shown(key: str) -> str:
@@ -747,7 +773,8 @@ def _shown(key: str) -> str:
     return key if key.isprintable() else repr(key)
 
 
-def _explain(error: ValidationError) -> str:
+def explain(error: ValidationError, model: type[BaseModel] = Config) -> str:
+    """The first problem of a model's data in one line: its key, what is allowed, the nearest name."""
     problems = error.errors()
     first = problems[0]
     # The third part of a place under beta is the mode, not a key.
@@ -758,8 +785,8 @@ def _explain(error: ValidationError) -> str:
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     given = _short(first.get("input"))
     if first["type"] == "extra_forbidden":
-        known = list(_fields_at(first["loc"][:-1]))
-        return f"unknown key {_shown(key)}{_nearest(str(first['loc'][-1]), known, key.rpartition('.')[0])}{more}"
+        known = list(_fields_at(first["loc"][:-1], model))
+        return f"unknown key {_shown(key)}{nearest(str(first['loc'][-1]), known, key.rpartition('.')[0])}{more}"
     if first["type"] == "value_error":
         return f"{key}: {first['ctx']['error']}{more}" if place else f"{first['ctx']['error']}{more}"
     if first["type"].startswith("union_tag"):
@@ -773,19 +800,22 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _fields_at(location: tuple[int | str, ...]) -> Mapping[str, FieldInfo]:
-    section: type[BaseModel] = Config
+def _fields_at(location: tuple[int | str, ...], model: type[BaseModel]) -> Mapping[str, FieldInfo]:
+    section = model
     for part in location:
         if part in _MODES:
             section = _MODES[str(part)]
             continue
         annotation = section.model_fields[str(part)].annotation if str(part) in section.model_fields else None
+        if get_origin(annotation) is dict:  # names of the user's own, each with such a section
+            annotation = get_args(annotation)[1]
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             section = annotation
     return section.model_fields
 
 
-def _nearest(name: str, known: list[str], prefix: str = "") -> str:
+def nearest(name: str, known: list[str], prefix: str = "") -> str:
+    """The end of a message on an unknown name: the nearest that there is, or all of them."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     if close:
         return f": did you mean {prefix + '.' if prefix else ''}{close[0]}?"

@@ -35,5 +35,9 @@ class RunError(TernaryLabError):
     """A run directory that cannot be read, written or continued as asked."""
 
 
+class EngineError(TernaryLabError, RuntimeError):
+    """An engine that is not installed, cannot be reached, or lacks what it is asked for."""
+
+
 class NotebookError(TernaryLabError):
     """A notebook, or a parameter for one, that breaks the contract between caller and notebook."""

@@ -168,8 +168,12 @@ def train_runs(
     progress: bool = False,
     fresh: bool = False,
     stop: Callable[[], bool] | None = None,
+    patience: float = 0.0,
 ) -> None:
-    """Train runs to their end in as few cohorts as they allow, resuming each from what it holds."""
+    """Train runs to their end in as few cohorts as they allow, resuming each from what it holds.
+
+    Where another process holds one of their directories, it is given `patience` seconds to end.
+    """
     place = resolve_device(device)
     check_cohort([run.config for run in planned])
     if len({run.name for run in planned}) < len(planned):
@@ -178,7 +182,7 @@ def train_runs(
         _check_place(run.path)
     with ExitStack() as locks, _Interrupt() as interrupt:
         for run in sorted(planned, key=lambda run: run.path):
-            locks.enter_context(held(run.path))
+            locks.enter_context(held(run.path, patience))
         _train_held(planned, place, progress, fresh, lambda: interrupt.check() or (stop is not None and stop()))
 
 

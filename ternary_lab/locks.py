@@ -21,14 +21,17 @@ LOCK, OWNER = ".lock", ".owner.json"
 
 
 @contextmanager
-def held(path: Path) -> Iterator[None]:
-    """Hold a run directory, which is made if need be. Raises RunError naming the process that has it already."""
+def held(path: Path, patience: float = 0.0) -> Iterator[None]:
+    """Hold a run directory, which is made if need be.
+
+    Raises RunError naming the process that has it already, and still has it after `patience` seconds.
+    """
     from filelock import FileLock, Timeout
 
     try:
         path.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path / LOCK)
-        lock.acquire(blocking=False)
+        lock.acquire(timeout=patience)
     except Timeout:
         raise RunError(f"{path}: is being trained by {owner(path)}: wait for it, watch it, or stop it") from None
     except (OSError, NotImplementedError) as error:
@@ -45,6 +48,22 @@ def held(path: Path) -> Iterator[None]:
         with contextlib.suppress(OSError):
             (path / OWNER).unlink()
         lock.release()
+
+
+def is_held(path: Path) -> bool:
+    """Whether a process holds a run directory now."""
+    from filelock import FileLock, Timeout
+
+    # To ask is to take it for a moment, so what nobody says to hold is not asked about.
+    if not (path / OWNER).exists():
+        return False
+    try:
+        with FileLock(path / LOCK, timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:  # not ours to lock
+        return False
 
 
 def owner(path: Path) -> str:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ternary_lab import controllers as control
 from ternary_lab import hypergradient, losses, prior, space, splits
-from ternary_lab.config import STRUCTURAL, Config, differences
+from ternary_lab.config import Config, differences, is_structural
 from ternary_lab.controllers import Controllers, Correction, Plan
 from ternary_lab.errors import ConfigError, DivergenceError
 from ternary_lab.measurement import Group, Measurement, Source
@@ -868,7 +868,7 @@ def check_cohort(configs: Sequence[Config]) -> None:
     """Raises ConfigError unless the configurations can be trained side by side."""
     for other in configs[1:]:
         for key in differences(configs[0], other):
-            if any(key == name or key.startswith(f"{name}.") for name in STRUCTURAL):
+            if is_structural(key):
                 raise ConfigError(f"{key} differs between runs of one cohort: train these runs apart")
 
 

@@ -14,10 +14,10 @@ ROOT = Path(ternary_lab.__file__).parent
 # From the innermost to the outermost; modules on one line do not know each other.
 ORDER = [
     ["errors"],
-    ["space", "runtime", "schedules", "integrity", "locks", "selection"],
-    ["symmetry"],
+    ["space", "runtime", "schedules", "integrity", "locks", "selection", "intervals"],
+    ["symmetry", "engines"],
     ["config"],
-    ["model", "controllers", "splits"],
+    ["model", "controllers", "splits", "design"],
     ["metrics.entropy", "hypergradient"],
     ["losses"],
     [
@@ -32,7 +32,7 @@ ORDER = [
     ["checkpoint"],
     ["record"],
     ["experiment", "evaluation", "projection"],
-    ["atlas", "alternatives"],
+    ["atlas", "alternatives", "sweep", "effects"],
 ]
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
 
@@ -77,6 +77,7 @@ def test_help_and_a_misspelt_setting_import_no_torch() -> None:
     assert not _loads_torch(run.format(["--help"]))
     assert not _loads_torch(run.format(["train", "--help"]))
     assert not _loads_torch(run.format(["train", "quick", "--set", "nothing=3"]))
+    assert not _loads_torch(run.format(["sweep", "nothing"]))
 
 
 def test_every_public_name_is_there() -> None:

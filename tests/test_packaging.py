@@ -37,6 +37,10 @@ def test_every_line_of_the_lock_is_an_exact_pin() -> None:
     assert len(_lock()) == len(lines)
 
 
+def test_whoever_tests_has_what_the_cluster_needs() -> None:
+    assert set(EXTRAS["cluster"]) <= set(EXTRAS["test"])
+
+
 def test_conda_installs_the_same_thing() -> None:
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     assert environment["name"] == PROJECT["name"]

@@ -43,6 +43,7 @@ def test_the_wheel_holds_the_library_its_published_runs_configurations_and_noteb
     expected = {
         **_content("ternary_lab", "*", "ternary_lab"),
         **_content("configs", "*.yaml", "ternary_lab/configs"),
+        **_content("sweeps", "*.yaml", "ternary_lab/sweeps"),
         **_content("notebooks", "*.ipynb", "ternary_lab/notebook_files"),
     }
     assert set(expected) == {name for name in wheel.namelist() if ".dist-info/" not in name}

@@ -1,0 +1,93 @@
+"""One notebook under many sets of parameters: which there are, where they go, and what becomes of one that fails."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nbformat
+import pytest
+from click.testing import CliRunner, Result
+
+from ternary_lab import NotebookError
+from ternary_lab.batch import parameter_sets, run_each
+from ternary_lab.cli import main
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty working directory that holds book.ipynb."""
+    monkeypatch.chdir(tmp_path)
+    cells = [
+        nbformat.v4.new_markdown_cell("# A book"),
+        nbformat.v4.new_code_cell(
+            "seed = 1         # of the run [0, 9]\nconfig = \"quick\" # to train\nsizes = [1, 2]   # of something",
+            metadata={"tags": ["parameters"]},
+        ),
+        nbformat.v4.new_code_cell("assert seed != 3\nprint(seed, config, sizes)"),
+    ]
+    metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), "book.ipynb")
+
+
+def _sets(*each: str, **fixed: str) -> dict[str, dict[str, object]]:
+    return dict(parameter_sets(Path("book.ipynb"), fixed, each))
+
+
+def test_sets_are_every_value_with_every_other() -> None:
+    assert _sets("seed=1..3") == {f"seed={seed}.ipynb": {"seed": seed} for seed in (1, 2, 3)}
+    found = _sets("seed=1,2", "config=quick,runs/my own.yaml", sizes="3,4")
+    assert list(found) == [
+        "seed=1,config=quick.ipynb", "seed=1,config=runs_my_own.yaml.ipynb",
+        "seed=2,config=quick.ipynb", "seed=2,config=runs_my_own.yaml.ipynb",
+    ]
+    assert found["seed=2,config=runs_my_own.yaml.ipynb"] == {
+        "seed": 2, "config": "runs/my own.yaml", "sizes": [3, 4],
+    }
+    assert _sets("sizes=1..2") == {"sizes=1.ipynb": {"sizes": [1]}, "sizes=2.ipynb": {"sizes": [2]}}
+
+
+@pytest.mark.parametrize(("each", "part"), [
+    (["seed"], "write NAME=1..8 or NAME=a,b,c"),
+    (["seed="], "write NAME=1..8"),
+    (["seed=8..1"], "must rise"),
+    (["seed=1,2", "seed=3"], "seed is given twice"),
+    (["sizes=1"], "sizes is given twice"),
+    (["sed=1..3"], "did you mean `seed`?"),
+    (["seed=1..12"], "`seed` takes a value in [0, 9], not 10"),
+    (["seed=one"], "an int such as 3"),
+    (["config=a b,a_b"], "config=a_b.ipynb"),
+], ids=str)
+def test_a_set_that_breaks_the_contract_stops_before_any_kernel_starts(each: list[str], part: str) -> None:
+    with pytest.raises(NotebookError) as caught:
+        run_each("book.ipynb", {"sizes": "1"}, each)
+    assert part in str(caught.value)
+    assert not Path("reports").exists()
+
+
+def _call(*words: str) -> Result:
+    return CliRunner().invoke(main, ["run", "book.ipynb", *words])
+
+
+def test_each_set_is_executed_and_one_that_fails_stops_no_other() -> None:
+    done = _call("--each", "seed=2..4", "-p", "config", "mine", "--html")
+    assert done.exit_code == 2
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("error: 1 of 3 notebooks failed, seed=3 in: ")
+    assert "AssertionError" in last
+    for seed in (2, 4):
+        executed = nbformat.read(f"reports/book/seed={seed}.ipynb", as_version=4)
+        assert executed.cells[-1].outputs[0].text == f"{seed} mine [1, 2]\n"
+        assert Path(f"reports/book/seed={seed}.html").is_file()
+    assert "book.ipynb: 3 of 3, seed=4: done" in done.stderr
+
+
+def test_where_they_went_is_printed() -> None:
+    done = _call("--each", "seed=1", "-o", "there")
+    assert done.exit_code == 0, done.output
+    assert done.stdout == "there/seed=1.ipynb\n"
+
+
+def test_an_engine_goes_with_many_sets() -> None:
+    done = _call("--engine", "ray")
+    assert done.exit_code == 2
+    assert "--engine goes with --each" in done.stderr

@@ -1,0 +1,169 @@
+"""Sweeps on a Ray cluster of several processes: workers and drivers killed, nodes that join, and the same table.
+
+What is compared is results.csv, byte for byte, with that of the same cohorts trained in this process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small import SMALL
+
+from ternary_lab.design import Sweep, load_sweep
+from ternary_lab.locks import OWNER
+from ternary_lab.sweep import Progress, run_sweep, status
+
+PATIENCE = 600
+"""Seconds for what takes some on an idle machine: Ray starts processes that each import torch."""
+# Ray reads these when it is loaded. Its own patience is half a minute, too short where others are busy, the more so as
+# it would let its workers have only what others leave.
+os.environ |= {
+    "RAY_raylet_start_wait_time_s": str(PATIENCE), "RAY_worker_register_timeout_seconds": str(PATIENCE),
+    "RAY_worker_niceness": "0",
+}
+ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'ternary-lab[cluster]'")
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _environment() -> Iterator[None]:
+    """What the processes of a cluster inherit: one thread, as in this process, and no word to Ray's makers."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        yield
+
+
+@pytest.fixture(scope="module")
+def cluster(_environment: None) -> Iterator[Any]:
+    """A head node with one core; nodes that tests add are theirs to remove."""
+    from ray.cluster_utils import Cluster
+
+    made = Cluster()
+    try:
+        made.add_node(**_core(), include_dashboard=False)
+        yield made
+    finally:
+        made.shutdown()
+
+
+def _core() -> dict[str, int]:
+    """A node of one core. Its agents' ports are given: Ray dies if an agent takes 15 s to start and name its own."""
+    names = ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port", "runtime_env_agent_port")
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in names]
+        return {"num_cpus": 1, **{name: s.getsockname()[1] for name, s in zip(names, sockets, strict=True)}}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes]:
+    """The file of a sweep of two cohorts of two runs, of seconds each, and its table when trained in this process."""
+    folder = tmp_path_factory.mktemp("whole")
+    (folder / "small.yaml").write_text(SMALL.as_yaml())
+    (folder / "it.yaml").write_text(json.dumps({
+        "base": str(folder / "small.yaml"), "set": {"training.total_epochs": 40, "checkpoints.every": 0},
+        "design": {"kind": "grid", "keys": {"rho.isolated": {"values": [0.0, 0.5]}}},
+        "seeds": [1, 2], "cohort": 2, "budget": {"runs": 4},
+    }))
+    run_sweep(load_sweep(folder / "it.yaml"), folder / "local", device="cpu")
+    return folder / "it.yaml", (folder / "local" / "results.csv").read_bytes()
+
+
+@pytest.fixture
+def it(whole: tuple[Path, bytes], tmp_path: Path) -> Sweep:
+    """The sweep, its file in the test's own directory."""
+    shutil.copy(whole[0], tmp_path)
+    return load_sweep(tmp_path / "it.yaml")
+
+
+@pytest.fixture
+def expected(whole: tuple[Path, bytes]) -> bytes:
+    return whole[1]
+
+
+def _driver(folder: Path, address: str) -> subprocess.Popen[bytes]:
+    words = [sys.executable, "-m", "ternary_lab", "sweep", "it.yaml", "--engine", "ray", "--address", address]
+    with (folder / "log.txt").open("ab") as log:
+        return subprocess.Popen([*words, "--device", "cpu", "--run-dir", "ray"], cwd=folder, stdout=log, stderr=log)
+
+
+def _wait(it: Sweep, folder: Path, driver: subprocess.Popen[bytes], until: Callable[[Progress], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not until(status(it, folder / "ray")):
+        log = (folder / "log.txt").read_text()
+        assert driver.poll() is None, log
+        assert time.monotonic() < deadline, log
+        time.sleep(0.05)
+
+
+def _ended(folder: Path, driver: subprocess.Popen[bytes]) -> bytes:
+    assert driver.wait(PATIENCE) == 0, (folder / "log.txt").read_text()
+    return (folder / "ray" / "results.csv").read_bytes()
+
+
+def _resumed(folder: Path) -> int:
+    """How often any run was gone on with in the middle."""
+    logs = (folder / "ray").rglob("log.jsonl")
+    events = [json.loads(line) for log in logs for line in log.read_text().splitlines()]
+    return sum(event["event"] == "resumed" and event["next_epoch"] > 0 for event in events)
+
+
+def _half_way(found: Progress) -> bool:
+    return found.running > 0 and found.done == 0 and found.epochs_done > 10
+
+
+def test_a_worker_that_is_killed_is_replaced_and_the_table_is_the_same(
+    cluster: Any, it: Sweep, tmp_path: Path, expected: bytes
+) -> None:
+    driver = _driver(tmp_path, cluster.address)
+    _wait(it, tmp_path, driver, _half_way)
+    owner = next((tmp_path / "ray").glob(f"*/seed=*/{OWNER}"))  # that of the sweep itself is the driver's
+    os.kill(json.loads(owner.read_text())["pid"], signal.SIGKILL)
+    assert _ended(tmp_path, driver) == expected
+    assert _resumed(tmp_path) == 2
+    assert "4 of 4 runs done, 0 running, 0 failed, 0 left" in (tmp_path / "log.txt").read_text()
+
+
+def test_a_driver_that_is_killed_is_started_again_and_the_table_is_the_same(
+    cluster: Any, it: Sweep, tmp_path: Path, expected: bytes
+) -> None:
+    driver = _driver(tmp_path, cluster.address)
+    _wait(it, tmp_path, driver, _half_way)
+    driver.kill()
+    driver.wait()
+    assert status(it, tmp_path / "ray").done == 0
+    assert _ended(tmp_path, _driver(tmp_path, cluster.address)) == expected
+    assert _resumed(tmp_path) >= 2
+
+
+def test_a_node_that_joins_is_used(cluster: Any, it: Sweep, tmp_path: Path, expected: bytes) -> None:
+    driver = _driver(tmp_path, cluster.address)
+    _wait(it, tmp_path, driver, lambda found: found.running == 2 and found.epochs_done > 4)
+    assert status(it, tmp_path / "ray").running == 2  # one cohort, on the only core
+    node = cluster.add_node(**_core())
+    _wait(it, tmp_path, driver, lambda found: found.running == 4 or found.done > 0)
+    assert status(it, tmp_path / "ray").done == 0  # both, before the first has ended
+    assert _ended(tmp_path, driver) == expected
+    cluster.remove_node(node)
+
+
+def test_what_no_cluster_can_give_is_one_line(cluster: Any, it: Sweep, tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "ternary_lab", "sweep", "it.yaml", "--engine", "ray", "--address", cluster.address]
+    done = subprocess.run([*words, "--device", "cuda"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "error: device 'cuda' was asked for, and no node of the Ray cluster has a GPU: use --device cpu\n"
+    )
