@@ -257,9 +257,9 @@ def recipes(
 ) -> None:
     """Train v5.5, each of its defects mended, and what goes beyond it, and measure them: all recipes, or those named.
 
-    
+    \b
     Example:
-      ternary-lab recipes repaired beyond --seeds 42 43
+      ternary-lab recipes ablations/all_repaired beyond --seeds 42 43
     """
     from ternary_lab.recipes import write_recipes
 
