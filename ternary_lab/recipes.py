@@ -222,8 +222,15 @@ def load_recipes(path: str | Path = TABLE) -> pd.DataFrame:
 
 
 def load_histories(name: str, folder: str = "") -> pd.DataFrame:
-    """The histories of a recipe's runs: published, or in a folder of `ternary-lab recipes`. Raises RunError."""
-    return load_runs(f"{folder}/{name}" if folder else name).history
+    """The histories of a recipe's runs: published, or in a folder of `ternary-lab recipes`. Raises RunError.
+
+    Effective coverage is missing where fewer latents than there are operations were decoded: it cannot be told so.
+    """
+    runs = load_runs(f"{folder}/{name}" if folder else name)
+    history = runs.history
+    if any(run.config.evaluation.latents < space.SIZE for run in runs.values()):
+        history[[f"effective_coverage_{p}" for p in PATHWAYS]] = math.nan
+    return history
 
 
 def load_search() -> pd.DataFrame:

@@ -127,6 +127,13 @@ def test_both_pathways_at_random_are_one_generator() -> None:
     assert recipes.of_both(found) == pytest.approx(100 * math.exp(float(information)) / space.SIZE, rel=1e-3)
 
 
+def test_an_effective_coverage_by_too_few_latents_is_not_shown() -> None:
+    columns = [f"{kind}_coverage_{p}" for kind in ("effective", "info") for p in PATHWAYS]
+    few, enough = (recipes.load_histories(name)[columns].notna().all() for name in (REPAIRED, BEYOND))
+    assert few.to_list() == [False, False, True, True]
+    assert enough.all()
+
+
 def test_steadiness() -> None:
     history = pd.DataFrame({"epoch": range(40), "train_loss": [100.0, 1.0, 50.0] + [5.0] * 37, "neg_elbo_A": 14.0})
     history.loc[25, "train_loss"] = 8.0

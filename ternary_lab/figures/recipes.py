@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import Locator, LogFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from ternary_lab.figures.generalisation import band
 from ternary_lab.figures.save import Drawing, figure_of
@@ -28,6 +29,8 @@ OF_FRONT, OF_STATENET = ("v5.5", "repaired", "beyond", "front"), ("v5.5", TAUGHT
 WEIGHTS = (0.25, 0.5, 1, 2, 2.5, 3, 4, 6, 8, 12, 20, 40)
 """Weights of the information that the ideal front is drawn at."""
 SHADES = ("#56B4E9", "#E69F00", GREEN, PURPLE)
+OFF_LINE = ("#56B4E9", GREEN, PURPLE)
+"""Of recipes that are not on the front."""
 EPOCHS = {
     "info_coverage": "informative coverage, %", "effective_coverage": "effective coverage, %",
     "neg_elbo": "-ELBO, validation, nats", "reconstruction": "reconstruction, validation, %",
@@ -54,7 +57,8 @@ def compared(table: pd.DataFrame, names: Sequence[str], measures: Sequence[str],
             axis.set_title(MEASURES[measure].replace(", test", "").replace(" coverage", ""))
             if measure in ("n99", "spike") or measure.startswith("neg_"):
                 axis.set_xscale("log")
-                _plain_x(axis)
+                low, high = axis.get_xlim()
+                _plain_x(axis, LogLocator(subs=(1, 3)) if high > 10 * low else MaxNLocator(3))
         for axis in axes[len(measures):]:
             axis.remove()
         axes[0].set_yticks(range(len(names)), [RECIPES[name].title for name in names[::-1]])
@@ -120,7 +124,7 @@ def _marked(axis: Axes, own: pd.DataFrame, measure: str, marked: Mapping[str, st
     for i, (name, label) in enumerate(marked.items()):
         rows = own[own["recipe"] == name]
         on_line = RECIPES[name].group in ("front", "beyond")
-        colour = "#D55E00" if RECIPES[name].group == "beyond" else "#E69F00" if on_line else SHADES[i % len(SHADES)]
+        colour = "#D55E00" if RECIPES[name].group == "beyond" else "#E69F00" if on_line else OFF_LINE[i % len(OFF_LINE)]
         x = rows["neg_elbo"].clip(upper=FARTHEST)
         axis.scatter(x, rows[measure], s=12, color=colour, alpha=0.6, linewidth=0, label=label, clip_on=False)
         if on_line and len(rows):
@@ -239,7 +243,7 @@ def decisions(drawn: pd.DataFrame, taught: pd.DataFrame) -> Drawing:
     )
 
 
-def _plain_x(axis: Axes) -> None:
-    axis.xaxis.set_major_locator(MaxNLocator(3))
-    axis.xaxis.set_major_formatter(LogFormatter())
+def _plain_x(axis: Axes, locator: Locator) -> None:
+    axis.xaxis.set_major_locator(locator)
+    axis.xaxis.set_major_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(math.inf, math.inf)))
     axis.xaxis.set_minor_formatter(NullFormatter())
