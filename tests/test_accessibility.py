@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import ternary_lab
-from ternary_lab.figures.style import ENTRY, GREEN, GREY, INK, PATHWAY, PATHWAY_TEXT, PURPLE
+from ternary_lab.figures.style import ENTRY, GREEN, GREY, INK, PATHWAY, PATHWAY_TEXT, PURPLE, readable_on
 from ternary_lab.widgets.part import CSS
 
 ROOT = Path(ternary_lab.__file__).parent
@@ -152,7 +152,15 @@ def _coloured_text(path: Path) -> Iterator[str]:
 def test_words_in_figures_are_of_the_colours_that_can_be_read() -> None:
     found = [colour for path in DRAWN for colour in _coloured_text(path)]
     assert len(found) >= 4
-    assert set(found) <= {"INK", "GREY"}
+    assert {colour for colour in found if not colour.startswith("readable_on(")} <= {"INK", "GREY"}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_words_on_any_colour_can_be_read(seed: int) -> None:
+    for colour in np.random.default_rng(seed).random((200, 3)).round(2):
+        digits = "#" + "".join(f"{round(255 * c):02X}" for c in colour)
+        words = {"black": "#000000", "white": WHITE}[readable_on(tuple(colour))]
+        assert contrast(digits, words) >= TEXT, digits
 
 
 def test_words_in_widgets_can_be_read() -> None:

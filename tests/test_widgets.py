@@ -155,7 +155,7 @@ def test_every_control_says_what_it_is(explorer: Explorer) -> None:
 
 
 def test_every_picture_says_what_it_shows(explorer: Explorer) -> None:
-    explorer.map.pick.value = "product"
+    explorer.view.selection = (operation_index("product"),)
     for part in parts(explorer):
         part.settle()
     shown = "".join(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.ticker import Locator, LogFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, Locator, LogLocator, MaxNLocator, NullFormatter
 
 from ternary_lab.figures.generalisation import band
 from ternary_lab.figures.save import Drawing, figure_of
@@ -245,5 +244,5 @@ def decisions(drawn: pd.DataFrame, taught: pd.DataFrame) -> Drawing:
 
 def _plain_x(axis: Axes, locator: Locator) -> None:
     axis.xaxis.set_major_locator(locator)
-    axis.xaxis.set_major_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(math.inf, math.inf)))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.xaxis.set_minor_formatter(NullFormatter())

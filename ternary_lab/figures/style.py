@@ -66,6 +66,13 @@ def panels(
     return given
 
 
+def readable_on(colour: tuple[float, ...]) -> str:
+    """Black or white, whichever has more contrast (WCAG 2.2) with a colour (R, G, B, ...), each 0..1: at least 4.5."""
+    c = np.array(colour[:3])
+    luminance = np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722]
+    return "black" if (luminance + 0.05) ** 2 > 1.05 * 0.05 else "white"
+
+
 def fixed(figure: Figure, **margins: float) -> None:
     """Margins (`Figure.subplots_adjust`) instead of a layout fitted to the labels, which takes longer than the drawing.
 

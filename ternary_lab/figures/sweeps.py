@@ -15,7 +15,7 @@ from matplotlib.colors import Normalize, TwoSlopeNorm
 
 from ternary_lab.effects import LEVELS, complete, varied
 from ternary_lab.figures.save import Drawing, figure_of
-from ternary_lab.figures.style import GREY, INK, PATHWAY, panels, style
+from ternary_lab.figures.style import GREY, INK, PATHWAY, panels, readable_on, style
 
 SPREAD = 0.05
 """Height that lines through the same level are fanned out over, of an axis' height."""
@@ -99,13 +99,12 @@ def _heat_map(axis: Axes, rows: pd.DataFrame, norm: Normalize) -> None:
     grid = rows.assign(sure=(rows["low"] > 0) | (rows["high"] < 0)).pivot(index="level_b", columns="level_a")
     a, b = grid["mean"].columns, grid.index
     cells, sure = grid["mean"].to_numpy(float), grid["sure"].to_numpy()
-    axis.imshow(cells, cmap="PuOr_r", norm=norm, aspect="auto", origin="lower")
+    shades = axis.imshow(cells, cmap="PuOr_r", norm=norm, aspect="auto", origin="lower")
     for y, x in np.ndindex(cells.shape):
         if np.isnan(cells[y, x]):
             continue
-        dark = abs(cells[y, x]) > 0.6 * norm.vmax if norm.vmax else False
         axis.text(x, y, f"{cells[y, x]:+.2g}{' •' if sure[y, x] else ''}", ha="center", va="center", fontsize=6.5,
-                  color="white" if dark else INK)
+                  color=readable_on(tuple(shades.to_rgba(cells[y, x]))))
     axis.set_xticks(range(len(a)), [_text(level) for level in a])
     axis.set_yticks(range(len(b)), [_text(level) for level in b])
     axis.grid(visible=False)
