@@ -15,6 +15,8 @@ from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
+import ternary_lab
+
 ROOT = Path(__file__).parents[1]
 SHOWN = (
     "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "CITATION.cff", "notebooks/*.ipynb", "figures/*.png",
@@ -52,8 +54,15 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         name = path.relative_to(ROOT).as_posix()
         files.append(File(name, str(ROOT), config.site_dir, config.use_directory_urls))
     for name in modules():
-        files.append(File.generated(config, f"reference/{name}.md", content=f"# `{name}`\n\n::: {name}\n"))
+        more = offered() if name == ternary_lab.__name__ else ""
+        files.append(File.generated(config, f"reference/{name}.md", content=f"# `{name}`\n\n::: {name}\n{more}"))
     return files
+
+
+def offered() -> str:
+    """What `from ternary_lab import …` offers, each name with a link to where it is described."""
+    homes = {name: getattr(ternary_lab, name).__module__ for name in ternary_lab.__all__}
+    return "\n" + "".join(f"- [`{name}`]({home}.md#{home}.{name})\n" for name, home in homes.items())
 
 
 def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:

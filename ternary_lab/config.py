@@ -33,6 +33,8 @@ Weight = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Momentum = Annotated[float, Field(ge=0, lt=1)]
+COUNTERFACTUALS = "counterfactuals"
+"""The folder of changes to configurations, and of the runs that came of them."""
 LOGICS = ("kleene", "lukasiewicz", "goedel")
 """Logics whose operations can be left out of training (`splits.CONNECTIVES`)."""
 
@@ -565,7 +567,7 @@ def find_config(name: str | Path) -> Path:
     shipped = {
         file.relative_to(folder).with_suffix("").as_posix(): file
         for folder in _config_folders() for file in sorted(folder.rglob("*.yaml"))
-        if file.parent.name != "counterfactuals"  # which are changes, not configurations
+        if file.parent.name != COUNTERFACTUALS  # which are changes, not configurations
     }
     if str(name) in shipped:
         return shipped[str(name)]
@@ -601,8 +603,8 @@ def shipped_configs(folder: str) -> list[Path]:
 
 
 def shipped_counterfactuals() -> list[Counterfactual]:
-    """Those of `configs/counterfactuals`, by name."""
-    return [load_counterfactual(file) for file in shipped_configs("counterfactuals")]
+    """Those that ship with the library, by name."""
+    return [load_counterfactual(file) for file in shipped_configs(COUNTERFACTUALS)]
 
 
 def parse_override(text: str) -> tuple[str, Any]:

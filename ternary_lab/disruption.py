@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from ternary_lab.config import Counterfactual, shipped_counterfactuals
+from ternary_lab.config import COUNTERFACTUALS, Counterfactual, shipped_counterfactuals
 from ternary_lab.errors import RunError
 from ternary_lab.intervals import interval
-from ternary_lab.record import COUNTERFACTUALS, PUBLISHED, RunRecord, RunSet, load_runs
+from ternary_lab.record import PUBLISHED, RunRecord, RunSet, load_runs
 
 CONTROL = "as_scheduled"
 ORDER = (

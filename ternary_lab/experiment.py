@@ -570,7 +570,10 @@ class Comparison:
 
 
 def compare(run_a: RunRecord, run_b: RunRecord) -> Comparison:
-    """Differing settings, final metrics and the histories of two runs."""
+    """Differing settings, final metrics and the histories of two runs. Raises RunError for one without an epoch."""
+    for run in (run_a, run_b):
+        if run.history.empty:
+            raise RunError(f"{run.path}: has no epoch yet: wait for its first, or train it on")
     changed = config.differences(run_a.config, run_b.config)
     settings = pd.DataFrame(
         {"a": [a for a, _ in changed.values()], "b": [b for _, b in changed.values()]},

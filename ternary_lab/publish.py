@@ -12,10 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ternary_lab import checkpoint, recipes, record
+from ternary_lab import checkpoint, recipes, record, sweep
 from ternary_lab.alternatives import write_table
 from ternary_lab.answers import answers
 from ternary_lab.checkpoint import write_atomically
+from ternary_lab.config import COUNTERFACTUALS
 from ternary_lab.errors import RunError
 from ternary_lab.generalisation import GENERALISATION
 from ternary_lab.record import CHECKPOINTS, PUBLISHED, RunRecord, RunSet, load_runs
@@ -27,7 +28,7 @@ WEIGHTS: Mapping[str, Mapping[int, Sequence[int | str]]] = {
     recipes.BEYOND: {42: (0, 10, 20, 40, 70, recipes.END, "latest")},
 }
 """Experiment -> seed -> the checkpoints whose weights are published."""
-PARTS = ("v5_5", record.COUNTERFACTUALS, record.FULL, GENERALISATION, recipes.BEYOND, "ablations", "variants")
+PARTS = ("v5_5", COUNTERFACTUALS, record.FULL, GENERALISATION, recipes.BEYOND, "ablations", "variants")
 ONLY = (recipes.REPAIRED, *recipes.TAUGHT)
 """Of the ablations and variants, those whose histories are drawn; the table has the end of all of them."""
 
@@ -68,8 +69,10 @@ def main(runs: str, *parts: str) -> None:
         # Of the runs whose weights are published: anybody can ask again.
         some = RunSet({seed: run for seed, run in load_runs("v5_5").items() if seed in WEIGHTS["v5_5"]})
         write_table(answers(some, progress=True), PUBLISHED / record.ANSWERS)
-        write_atomically(PUBLISHED / recipes.TABLE, (Path(runs) / recipes.TABLE).read_bytes())
-        write_atomically(PUBLISHED / "alternatives.csv", (Path(runs) / "alternatives" / "table.csv").read_bytes())
+        swept = Path("sweeps") / sweep.LARGER / sweep.RESULTS
+        compared = Path("alternatives") / "table.csv"
+        for table, name in ((recipes.TABLE, recipes.TABLE), (swept, sweep.TABLE), (compared, "alternatives.csv")):
+            write_atomically(PUBLISHED / name, (Path(runs) / table).read_bytes())
 
 
 if __name__ == "__main__":

@@ -46,7 +46,9 @@ THREE = (V5_5, REPAIRED, BEYOND)
 """The recipes that the report compares."""
 TAUGHT = ("ablations/statenet_learns", "variants/statenet_learns")
 """Recipes in which StateNet learns: under v5.5's objective, and under that of beyond."""
-OFF, WIDE = "ablations/statenet_off", "variants/one_wide_pathway"
+OFF, DRAWN = "ablations/statenet_off", "variants/statenet_as_drawn"
+"""v5.5 without StateNet, where v5.5 has one as drawn; beyond with one as drawn, where beyond has none."""
+WIDE = "variants/one_wide_pathway"
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ RECIPES: Mapping[str, Recipe] = {recipe.name: recipe for recipe in (
     Recipe(REPAIRED, "all repaired", "repaired"),
     Recipe(OFF, "StateNet off", "statenet"),
     Recipe(BEYOND, "beyond", "beyond"),
-    Recipe("variants/statenet_as_drawn", "with StateNet as drawn", "statenet"),
+    Recipe(DRAWN, "with StateNet as drawn", "statenet"),
     Recipe(TAUGHT[1], "with StateNet that learns", "statenet"),
     Recipe("variants/injected", "with cross-injection", "part"),
     Recipe("variants/aligned", "with alignment", "part"),

@@ -41,7 +41,6 @@ CONFIG, PROVENANCE, HISTORY, PROBES, LOG, CHECKPOINTS = (
     "config.yaml", "provenance.json", "history.csv", "probes.csv", "log.jsonl", "checkpoints",
 )
 PACKED_HISTORY = "history.csv.xz"
-COUNTERFACTUALS = "counterfactuals"
 FULL = "v5_5_full"
 """The runs of all 400 epochs, which kept every epoch up to 120."""
 ANSWERS = "answers.csv"

@@ -16,13 +16,15 @@ from pathlib import Path
 
 from ternary_lab import notebooks
 from ternary_lab.alternatives import benchmark, write_table
-from ternary_lab.config import load_config, shipped_configs, shipped_counterfactuals
+from ternary_lab.config import COUNTERFACTUALS, load_config, shipped_configs, shipped_counterfactuals
+from ternary_lab.design import load_sweep
 from ternary_lab.errors import NotebookError
 from ternary_lab.experiment import run_experiment, train_counterfactuals
 from ternary_lab.generalisation import GENERALISATION
 from ternary_lab.probes import write_probes
 from ternary_lab.recipes import write_all
-from ternary_lab.record import COUNTERFACTUALS, FULL, RunSet
+from ternary_lab.record import FULL, RunSet
+from ternary_lab.sweep import LARGER, RESULTS, run_sweep
 
 SEEDS = {"v5_5": [42], "quick": [42, 43]}
 ALL_SEEDS = list(range(42, 50))
@@ -31,12 +33,13 @@ BRANCHED = ALL_SEEDS[:4]
 TRAIN, REPORT = "02_train.ipynb", "11_report.ipynb"
 SEVERAL = (
     "03_latent_entropy.ipynb", "04_epoch50_disruption.ipynb", "05_coverage.ipynb", "07_generalisation.ipynb",
-    "08_checkpoints_and_ensembles.ipynb", "09_beyond_v55.ipynb",
+    "08_checkpoints_and_ensembles.ipynb", "09_beyond_v55.ipynb", "10_sweep.ipynb",
 )
 """Notebooks on runs of several seeds."""
 BRANCHES, LONG, PARTIAL = (Path("runs") / name for name in (COUNTERFACTUALS, FULL, GENERALISATION))
 TABLE = Path("runs") / "alternatives" / "table.csv"
 RECIPES = Path("runs") / "recipes.csv"
+SWEPT = Path("runs") / "sweeps" / LARGER / RESULTS
 EVERY = 10
 """Epochs between two that are measured of the runs on part of the space."""
 
@@ -61,7 +64,7 @@ def reproduce(*, quick: bool, device: str, everything: bool = False) -> Iterator
             "runs": _seen_from(source, run_dir), "branches": _seen_from(source, BRANCHES),
             "full": _seen_from(source, LONG), "experiments": _seen_from(source, PARTIAL),
             "alternatives": _seen_from(source, TABLE), "recipes": _seen_from(source, RECIPES),
-            "histories": _seen_from(source, Path("runs")),
+            "histories": _seen_from(source, Path("runs")), "table": _seen_from(source, SWEPT),
         }
 
     for folder in (figures, reports):
@@ -105,6 +108,8 @@ def _several(runs: RunSet, device: str) -> Iterator[str]:
     write_table(table, TABLE)
     yield f"{TABLE}: {table['model'].nunique()} models of {len(BRANCHED)} seeds"
     yield f"{write_all('runs', RECIPES, device=device, progress=True)}: recipes compared"
+    swept = run_sweep(load_sweep(LARGER), SWEPT.parent, device=device, progress=True)
+    yield f"{SWEPT}: {len(swept)} runs of a sweep"
 
 
 def _known(notebook: Path, given: dict[str, str]) -> dict[str, str]:

@@ -41,7 +41,7 @@ from ternary_lab.integrity import check_table
 from ternary_lab.locks import held, is_held
 from ternary_lab.metrics.latents import PART, chunk_size
 from ternary_lab.model import Architecture
-from ternary_lab.record import CONFIG, HISTORY, RunRecord, read_text
+from ternary_lab.record import CONFIG, HISTORY, PUBLISHED, RunRecord, read_text
 from ternary_lab.runtime import resolve_device
 from ternary_lab.space import ENTRIES, SIZE, VALUES
 from ternary_lab.training import COLUMNS, LATER, TIMING_COLUMNS
@@ -49,6 +49,8 @@ from ternary_lab.training import COLUMNS, LATER, TIMING_COLUMNS
 Status = Literal["done", "running", "failed", "left"]
 
 RESULTS, COHORTS = "results.csv", "cohorts"
+LARGER, TABLE = "warmup_rho_wide", "sweep.csv"
+"""The sweep whose table is published, and that table's name."""
 METRICS = tuple(name for name in COLUMNS if name not in ("run", "seed", "epoch", *TIMING_COLUMNS))
 """Columns of the history that the table has, as they are in a run's last epoch; times are not results."""
 DIGITS = 10
@@ -450,6 +452,14 @@ def results(sweep: Sweep, run_dir: str | Path | None = None) -> pd.DataFrame:
 def read_results(source: str | Path | io.StringIO) -> pd.DataFrame:
     """A results.csv; numbers come back as they were."""
     return pd.read_csv(source, keep_default_na=False, na_values=["", "nan"])
+
+
+def load_results(path: str | Path = TABLE) -> pd.DataFrame:
+    """The published table, or a file of one. Raises RunError when there is none."""
+    file = Path(path) if Path(path).is_file() else PUBLISHED / path
+    if not file.is_file():
+        raise RunError(f"{path}: no table of a sweep: make one with `ternary-lab sweep`")
+    return read_results(file)
 
 
 def write_results(plan: Plan) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -325,6 +326,13 @@ def test_compare_shows_settings_and_final_metrics(two_runs: tuple[str, str]) -> 
     assert "kl\\_A & " in latex
     assert "no setting differs" in _call("compare", two_runs[0], two_runs[0]).stdout
     assert "no such run directory" in _refused("compare", two_runs[0], "nowhere")
+
+
+def test_a_run_in_its_first_epoch_cannot_be_compared(two_runs: tuple[str, str]) -> None:
+    shutil.copytree(two_runs[0], "young")
+    history = Path("young/history.csv")
+    history.write_text(history.read_text().splitlines(keepends=True)[0])
+    assert "young: has no epoch yet" in _refused("compare", two_runs[1], "young")
 
 
 # --- notebooks

@@ -35,7 +35,7 @@ os.environ |= {
 }
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'ternary-lab[cluster]'")
 
-pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.slow]
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -114,6 +114,12 @@ def _ended(folder: Path, driver: subprocess.Popen[bytes]) -> bytes:
     return (folder / "ray" / "results.csv").read_bytes()
 
 
+def _owner(folder: Path) -> int:
+    """The process that trains a run; the file of the sweep's own directory names the driver."""
+    file = next((folder / "ray").glob(f"*/seed=*/{OWNER}"))
+    return int(json.loads(file.read_text())["pid"])
+
+
 def _resumed(folder: Path) -> int:
     """How often any run was gone on with in the middle."""
     logs = (folder / "ray").rglob("log.jsonl")
@@ -130,8 +136,7 @@ def test_a_worker_that_is_killed_is_replaced_and_the_table_is_the_same(
 ) -> None:
     driver = _driver(tmp_path, cluster.address)
     _wait(it, tmp_path, driver, _half_way)
-    owner = next((tmp_path / "ray").glob(f"*/seed=*/{OWNER}"))  # that of the sweep itself is the driver's
-    os.kill(json.loads(owner.read_text())["pid"], signal.SIGKILL)
+    os.kill(_owner(tmp_path), signal.SIGKILL)
     assert _ended(tmp_path, driver) == expected
     assert _resumed(tmp_path) == 2
     assert "4 of 4 runs done, 0 running, 0 failed, 0 left" in (tmp_path / "log.txt").read_text()
@@ -152,10 +157,13 @@ def test_a_driver_that_is_killed_is_started_again_and_the_table_is_the_same(
 def test_a_node_that_joins_is_used(cluster: Any, it: Sweep, tmp_path: Path, expected: bytes) -> None:
     driver = _driver(tmp_path, cluster.address)
     _wait(it, tmp_path, driver, lambda found: found.running == 2 and found.epochs_done > 4)
-    assert status(it, tmp_path / "ray").running == 2  # one cohort, on the only core
-    node = cluster.add_node(**_core())
-    _wait(it, tmp_path, driver, lambda found: found.running == 4 or found.done > 0)
-    assert status(it, tmp_path / "ray").done == 0  # both, before the first has ended
+    worker = _owner(tmp_path)
+    os.kill(worker, signal.SIGSTOP)  # so that the only core is not free again, however slowly the node comes
+    try:
+        node = cluster.add_node(**_core())
+        _wait(it, tmp_path, driver, lambda found: found.running == 4)
+    finally:
+        os.kill(worker, signal.SIGCONT)
     assert _ended(tmp_path, driver) == expected
     cluster.remove_node(node)
 

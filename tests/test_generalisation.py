@@ -83,9 +83,14 @@ def test_goedels_clone_by_closing_a_python_set() -> None:
     assert torch.equal(splits.members("logic:goedel"), expected.sort().values)
 
 
+@pytest.fixture(scope="module")
+def named() -> torch.Tensor:
+    """The orbit of every operation."""
+    return symmetry.orbits(symmetry.GROUPS["isotopy and swap"])
+
+
 @given(st.integers(0, space.SIZE - 1))
-def test_an_orbit_is_what_orbits_says(index: int) -> None:
-    named = symmetry.orbits(symmetry.GROUPS["isotopy and swap"])
+def test_an_orbit_is_what_orbits_says(named: torch.Tensor, index: int) -> None:
     assert torch.equal(splits.members(f"orbit:{index}"), torch.nonzero(named == named[index]).flatten())
 
 

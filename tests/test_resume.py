@@ -107,7 +107,7 @@ def _interrupted(
             train_runs(_runs(root, [NEVER, EARLY, NEVER]), device="cpu")
 
 
-@pytest.mark.parametrize("step", [13, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("step", [29, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_cohort_killed_twice_at_any_file_operation_ends_the_same(
     step: int, undisturbed: tuple[dict[str, Any], int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

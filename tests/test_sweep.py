@@ -19,10 +19,22 @@ from ternary_lab import ConfigError, EngineError, RunError, load_config, load_ru
 from ternary_lab.checkpoint import write_atomically
 from ternary_lab.cli import main
 from ternary_lab.config import Config, differences, is_structural
-from ternary_lab.design import Sweep, load_sweep
+from ternary_lab.design import Sweep, load_sweep, points
 from ternary_lab.engines import Local
 from ternary_lab.errors import TernaryLabError
-from ternary_lab.sweep import METRICS, Cohort, Plan, assigned, digest, results, run_bytes, run_sweep, status
+from ternary_lab.sweep import (
+    LARGER,
+    METRICS,
+    Cohort,
+    Plan,
+    assigned,
+    digest,
+    load_results,
+    results,
+    run_bytes,
+    run_sweep,
+    status,
+)
 from ternary_lab.training import COLUMNS, TIMING_COLUMNS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -399,3 +411,21 @@ def test_a_users_error_is_one_line_without_torch() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: it.yaml: design.keys.rho.coupled: give values, or low and high")
+
+
+# --- what is published
+
+
+def test_the_published_table_is_whole_and_that_of_the_shipped_sweep() -> None:
+    shipped, table = load_sweep(LARGER), load_results()
+    assert (table["status"] == "done").all()
+    keys = list(shipped.design.keys)
+    assert list(table.columns) == ["point", "seed", *keys, "status", "reason", "epochs", *METRICS]
+    assert sorted(table[[*keys, "seed"]].itertuples(index=False, name=None)) == sorted(
+        (*point.values.values(), seed) for point in points(shipped) for seed in shipped.seeds
+    )
+
+
+def test_a_table_that_is_not_there_is_named() -> None:
+    with pytest.raises(RunError, match=r"none\.csv: no table of a sweep"):
+        load_results("none.csv")

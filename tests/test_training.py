@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from ternary_lab import ConfigError, DeviceError, load_config, train
+from ternary_lab import ConfigError, DeviceError, load_config, load_runs, train
 from ternary_lab.config import Config
 from ternary_lab.training import TIMING_COLUMNS, Cohort, EpochRecord, RunState
 
@@ -138,6 +138,12 @@ def _check_behaviour(history: pd.DataFrame) -> None:
     assert h["val_loss"].loc[:51].idxmin() < 10
 
 
+def test_the_published_runs_go_through_the_disruption() -> None:
+    for run in load_runs("v5_5").values():
+        _check_behaviour(run.history)
+
+
+@pytest.mark.slow
 def test_one_seed_goes_through_the_disruption() -> None:
     config = load_config("v5_5", {"training.total_epochs": 52})
     records = list(train(config, [42], device="cpu"))

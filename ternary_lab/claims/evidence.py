@@ -12,13 +12,13 @@ import pandas as pd
 import torch
 
 from ternary_lab import space, splits
-from ternary_lab.config import Config, shipped_counterfactuals
+from ternary_lab.config import COUNTERFACTUALS, Config, shipped_counterfactuals
 from ternary_lab.errors import RunError
 from ternary_lab.evaluation import SAMPLES
 from ternary_lab.metrics.coverage import drawn_operations, uniform_coverage
 from ternary_lab.model import PATHWAYS, Architecture, DualVAE
 from ternary_lab.probes import probe_run
-from ternary_lab.record import ANSWERS, COUNTERFACTUALS, FULL, PUBLISHED, RunRecord, load_runs
+from ternary_lab.record import ANSWERS, FULL, PUBLISHED, RunRecord, load_runs
 from ternary_lab.runtime import stream
 
 UNTRAINED = 5

@@ -24,14 +24,14 @@ from ternary_lab.figures.style import GREY, INK, PATHWAY, panels, style
 from ternary_lab.figures.training import (
     V5_5,
     Panels,
-    _curve,
-    _ends,
-    _finish,
-    _label_epochs,
-    _level,
-    _runs,
-    _span,
-    _styled,
+    curve,
+    finish,
+    from_to,
+    label_epochs,
+    level_line,
+    run_count,
+    span_of,
+    styled,
 )
 from ternary_lab.metrics.entropy import (
     ACTIVE,
@@ -124,25 +124,25 @@ def _thinned(z: torch.Tensor, q: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
 # What is drawn
 
 
-@_styled
+@styled
 def batch_entropy(history: pd.DataFrame, config: Config = V5_5, ax: Panels = None) -> list[Artist]:
     """H of both pathways, what N(0, 1) gives at this batch size with its spread, and two maxima. One axes."""
     (axis,) = panels(1, 1, 2.9, ax)
     batch, latent = config.data.batch_size, config.model.latent_dim
-    expected, spread = _expected(config)
+    (expected, spread), bits = _expected(config), math.log2(latent)
     artists: list[Artist] = [
         axis.axhspan(expected - 2 * spread, expected + 2 * spread, color=GREY, alpha=0.25, linewidth=0,
                      label=f"95 % of single batches of N(0, 1), ±{2 * spread:.2f}"),
-        _level(axis, expected, f"N(0, 1) in batches of {batch}: {expected:.2f}"),
-        _level(axis, normal_entropy(), f"N(0, 1), endless data: {normal_entropy():.2f}", line="-."),
-        _level(axis, CEILING, f"ceiling, ln {BINS} = {CEILING:.3f}", line="-"),
-        _level(axis, math.log2(latent), f"the report's maximum, log$_2$ {latent} = {math.log2(latent):.1f}", line=":"),
+        level_line(axis, expected, f"N(0, 1) in batches of {batch}: {expected:.2f}"),
+        level_line(axis, normal_entropy(), f"N(0, 1), endless data: {normal_entropy():.2f}", line="-."),
+        level_line(axis, CEILING, f"ceiling, ln {BINS} = {CEILING:.3f}", line="-"),
+        level_line(axis, bits, f"the report's maximum, log$_2$ {latent} = {bits:.1f}", line=":"),
     ]
     for pathway, color in PATHWAY.items():
-        artists += _curve(axis, history, f"H_{pathway}", color, f"pathway {pathway}")
-    artists += _finish(axis, history, f"latent entropy H of a batch ({BINS} bins over [-3, 3]), nats", legend=False)
-    _label_epochs([axis])
-    _legend_below([axis], ax, title=_runs(history), ncols=2)
+        artists += curve(axis, history, f"H_{pathway}", color, f"pathway {pathway}")
+    artists += finish(axis, history, f"latent entropy H of a batch ({BINS} bins over [-3, 3]), nats", legend=False)
+    label_epochs([axis])
+    _legend_below([axis], ax, title=run_count(history), ncols=2)
     return artists
 
 
@@ -170,7 +170,7 @@ def batch_entropy_alt(history: pd.DataFrame, config: Config = V5_5) -> str:
     """The figure in words."""
     mean, spread = _expected(config)
     return (
-        f"Latent entropy H {_span(history)}: A {_ends(history, 'H_A')}, B {_ends(history, 'H_B')} nats. "
+        f"Latent entropy H {span_of(history)}: A {from_to(history, 'H_A')}, B {from_to(history, 'H_B')} nats. "
         f"A standard normal latent gives {mean:.2f}, single batches within {2 * spread:.2f} of that; the ceiling is "
         f"{CEILING:.3f}, the report's maximum {math.log2(config.model.latent_dim):.1f}."
     )
@@ -255,7 +255,7 @@ def active_units(code: pd.DataFrame, ax: Panels = None) -> list[Artist]:
             artists += count.plot(active.index, active, color=color, label=f"pathway {pathway}", **shape)
             table = rows.pivot(index="epoch", columns="dimension", values="variance")
             artists += axis.plot(table.index, table, color=color, linewidth=0.7, alpha=0.7)
-            artists.append(_level(axis, ACTIVE, f"active above {ACTIVE:g}"))
+            artists.append(level_line(axis, ACTIVE, f"active above {ACTIVE:g}"))
             axis.set_yscale("log")
             axis.yaxis.set_major_formatter("{x:g}")
             axis.set_title(f"{pathway}: Var$_x$(μ$_k$), {latent} dimensions")
@@ -268,7 +268,7 @@ def active_units(code: pd.DataFrame, ax: Panels = None) -> list[Artist]:
         count.legend(loc="lower right")
         for axis in (count, *variances):
             axis.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True, steps=[1, 2, 5, 10]))
-        _label_epochs([count, *variances])
+        label_epochs([count, *variances])
     return artists
 
 

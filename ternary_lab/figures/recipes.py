@@ -13,7 +13,7 @@ from ternary_lab.figures.generalisation import band
 from ternary_lab.figures.save import Drawing, figure_of
 from ternary_lab.figures.style import GREEN, GREY, INK, PATHWAY, PURPLE, panels, plain, style
 from ternary_lab.intervals import interval
-from ternary_lab.recipes import MEASURES, RECIPES, SHARPENED, TAUGHT
+from ternary_lab.recipes import BEYOND, DRAWN, MEASURES, OFF, RECIPES, SHARPENED, TAUGHT, V5_5
 
 FARTHEST = 25.0
 """Nats of -ELBO beyond which a model is drawn at the edge."""
@@ -23,8 +23,10 @@ INPUTS = {"H_A": "H_A, nats", "kl_A": "KL_A, nats", "kl_B": "KL_B, nats", "grad_
 OF_DEFECTS = ("informative_coverage", "effective_coverage", "neg_elbo", "reconstruction_test", "spike", "wobble")
 OF_WORTH = ("informative_coverage", "effective_coverage", "neg_elbo")
 """Measures that defects, and parts of a recipe, are compared by."""
-OF_FRONT, OF_STATENET = ("v5.5", "repaired", "beyond", "front"), ("v5.5", TAUGHT[0], "statenet", "beyond")
-"""Recipes on the front, and those that tell what StateNet is worth, by group or name (`recipes.names`)."""
+OF_FRONT, OF_PARTS = ("v5.5", "repaired", "beyond", "front"), ("beyond", "part")
+"""Recipes on the front, and those that couple the pathways of beyond or make one of them, by group."""
+OF_STATENET = {V5_5: (V5_5, OFF, TAUGHT[0]), BEYOND: (BEYOND, DRAWN, TAUGHT[1])}
+"""Recipes without StateNet, with it as drawn and with one that learns, by what they vary."""
 WEIGHTS = (0.25, 0.5, 1, 2, 2.5, 3, 4, 6, 8, 12, 20, 40)
 """Weights of the information that the ideal front is drawn at."""
 SHADES = ("#56B4E9", "#E69F00", GREEN, PURPLE)
@@ -204,12 +206,13 @@ def epochs(histories: Mapping[str, pd.DataFrame], sharpened: pd.DataFrame) -> Dr
     return Drawing(figure_of(axes[0]), alt, pd.concat(kept, ignore_index=True))
 
 
-def decisions(drawn: pd.DataFrame, taught: pd.DataFrame) -> Drawing:
-    """StateNet's four outputs through the epochs, as drawn and taught, and the taught ones against its inputs."""
+def decisions(taught: pd.DataFrame, drawn: pd.DataFrame | None = None) -> Drawing:
+    """StateNet's four outputs through the epochs, taught and as drawn, and the taught ones against its inputs."""
     with style():
         axes = panels(2, 4, 4.2)
         for axis, column, name in zip(axes, OUTPUTS, CONTROLS, strict=False):
-            band(axis, drawn, "epoch", column, color=GREY, label="as drawn (v5.5)")
+            if drawn is not None:
+                band(axis, drawn, "epoch", column, color=GREY, label="as drawn")
             band(axis, taught, "epoch", column, color="#D55E00", label="taught")
             axis.set_title(f"Δ of {name}")
             axis.set_ylim(-1.05, 1.05)
@@ -230,16 +233,15 @@ def decisions(drawn: pd.DataFrame, taught: pd.DataFrame) -> Drawing:
             [*handles, *more], [*labels, *(f"Δ of {name}" for name in names)], loc="outside lower center", ncols=6,
             title=f"median and range, n = {taught['seed'].nunique()}; below: a dot per run and epoch",
         )
-        for handle in legend.legend_handles[2:]:
+        for handle in legend.legend_handles[len(handles):]:
             if handle is not None:
                 handle.set(alpha=1, sizes=[16])
     late = taught[taught["epoch"] > taught["epoch"].max() - 20]
     said = ", ".join(f"{name} {late[column].mean():+.2f}" for column, name in zip(OUTPUTS, CONTROLS, strict=True))
-    alt = f"StateNet's decisions, drawn and taught. Taught, mean of the last 20 epochs: {said}."
-    columns = ["seed", "epoch", *OUTPUTS, *INPUTS]
-    return Drawing(
-        figure_of(axes[0]), alt, pd.concat([drawn[columns].assign(net="drawn"), taught[columns].assign(net="taught")])
-    )
+    alt = f"StateNet's decisions. Taught, mean of the last 20 epochs: {said}."
+    nets = {"drawn": drawn, "taught": taught}
+    rows = [net[["seed", "epoch", *OUTPUTS, *INPUTS]].assign(net=name) for name, net in nets.items() if net is not None]
+    return Drawing(figure_of(axes[0]), alt, pd.concat(rows))
 
 
 def _plain_x(axis: Axes, locator: Locator) -> None:

@@ -1,4 +1,4 @@
-"""The figures of the notebooks 07 to 09 as files, from the published runs."""
+"""The figures of the notebooks 07 to 10 as files, from the published runs."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ternary_lab import disruption, generalisation, model_choice, recipes
+from ternary_lab import disruption, effects, generalisation, model_choice, recipes
 from ternary_lab.figures import generalisation as of_generalisation
 from ternary_lab.figures import model_choice as of_choice
 from ternary_lab.figures import recipes as of_recipes
+from ternary_lab.figures import sweeps as of_sweeps
 from ternary_lab.figures.save import Drawing, save_figure
 from ternary_lab.metrics.per_entry import ideal_front
 from ternary_lab.record import FULL, RunSet, load_runs
+from ternary_lab.sweep import load_results
 
 RUNS = "v5_5"
 SEEDS = (42, 43, 44, 45)
@@ -32,8 +34,9 @@ def studies() -> Mapping[str, Callable[[], Drawing]]:
     some, dense = RunSet({seed: runs[seed] for seed in SEEDS}), runs[SEEDS[0]]
     probes, scores, epoch = disruption.probes(runs), model_choice.scored(full), EPOCHS[-1]
     choices = model_choice.chosen(scores, LAST, fixed=[60, 65, 70, 100])
-    g, m, r = generalisation, model_choice, of_recipes
-    table, taught = recipes.load_recipes(), recipes.load_histories(recipes.TAUGHT[0])
+    g, m, r, s = generalisation, model_choice, of_recipes, of_sweeps
+    swept = load_results()
+    table, taught = recipes.load_recipes(), [recipes.load_histories(name) for name in recipes.TAUGHT]
     drawn = {name: recipes.load_histories(name) for name in recipes.THREE}
     drawn = {recipes.RECIPES[name].title: rows[rows["epoch"] <= recipes.END] for name, rows in drawn.items()}
     return {
@@ -56,8 +59,14 @@ def studies() -> Mapping[str, Callable[[], Drawing]]:
         "search": lambda: r.searched(recipes.load_search(), ideal_front(r.WEIGHTS)),
         "front": lambda: r.front(table, ideal_front(r.WEIGHTS), recipes.names(table, *r.OF_FRONT)),
         "recipes_through_epochs": lambda: r.epochs(drawn, table[table["recipe"] == recipes.SHARPENED]),
-        "statenet_worth": lambda: r.compared(table, recipes.names(table, *r.OF_STATENET), r.OF_WORTH),
-        "statenet_decisions": lambda: r.decisions(drawn["v5.5"], taught),
+        "statenet_worth": lambda: r.compared(table, r.OF_STATENET[recipes.V5_5], r.OF_WORTH),
+        "statenet_worth_beyond": lambda: r.compared(table, r.OF_STATENET[recipes.BEYOND], r.OF_WORTH),
+        "statenet_decisions": lambda: r.decisions(taught[0], drawn["v5.5"]),
+        "statenet_decisions_beyond": lambda: r.decisions(taught[1]),
+        "pathways": lambda: r.compared(table, recipes.names(table, *r.OF_PARTS), r.OF_WORTH),
+        "sweep_effects": lambda: s.main_effects(effects.main_effects(swept, s.METRICS)),
+        "sweep_interactions": lambda: s.interactions(effects.interactions(swept, s.METRICS[:1])),
+        "sweep_points": lambda: s.parallel(swept, s.METRICS[0]),
         "alternatives": lambda: of_choice.alternatives(m.load_alternatives()),
     }
 

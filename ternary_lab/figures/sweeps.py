@@ -17,6 +17,8 @@ from ternary_lab.effects import LEVELS, complete, varied
 from ternary_lab.figures.save import Drawing, figure_of
 from ternary_lab.figures.style import GREY, INK, PATHWAY, panels, readable_on, style
 
+METRICS = ("info_coverage_B", "info_coverage_A", "neg_elbo_A")
+"""What the published sweep is looked at for, what matters most first."""
 SPREAD = 0.05
 """Height that lines through the same level are fanned out over, of an axis' height."""
 LOW = 0.1

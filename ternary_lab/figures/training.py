@@ -53,7 +53,7 @@ def _epoch_entropy(operations: int, batch: int) -> float:
     return expected_epoch_entropy(operations, batch, 1, repeats=2000)[0]
 
 
-def _styled(plot: Plot) -> Plot:
+def styled(plot: Plot) -> Plot:
     @wraps(plot)
     def wrapped(history: pd.DataFrame, config: Config = V5_5, ax: Panels = None) -> list[Artist]:
         if history.empty:
@@ -72,7 +72,7 @@ def _shared(history: pd.DataFrame) -> pd.DataFrame:
     return history if shared.empty else shared
 
 
-def _curve(
+def curve(
     ax: Axes, history: pd.DataFrame, column: str, color: str, label: str | None = None, *,
     line: str = "-", marker: str | None = None,
 ) -> list[Artist]:
@@ -92,11 +92,11 @@ def _mark(ax: Axes, history: pd.DataFrame) -> list[Artist]:
     return [] if jump is None else [ax.axvline(jump, color=GREY, linestyle=":", linewidth=0.9, zorder=1)]
 
 
-def _level(ax: Axes, value: float, label: str | None = None, line: str = "--") -> Artist:
+def level_line(ax: Axes, value: float, label: str | None = None, line: str = "--") -> Artist:
     return ax.axhline(value, color=GREY, linestyle=line, linewidth=0.9, label=label, zorder=1)
 
 
-def _finish(ax: Axes, history: pd.DataFrame, title: str, *, log: bool = False, legend: bool = True) -> list[Artist]:
+def finish(ax: Axes, history: pd.DataFrame, title: str, *, log: bool = False, legend: bool = True) -> list[Artist]:
     artists = _mark(ax, history)
     ax.set_title(title)
     if log:
@@ -109,19 +109,19 @@ def _finish(ax: Axes, history: pd.DataFrame, title: str, *, log: bool = False, l
     return artists
 
 
-def _runs(history: pd.DataFrame) -> str | None:
+def run_count(history: pd.DataFrame) -> str | None:
     """What band and line are, for a legend."""
     n = int(history.groupby("epoch").size().max())
     return f"median and range, n = {n}" if n > 1 else None
 
 
-def _label_epochs(axes: Sequence[Axes]) -> None:
+def label_epochs(axes: Sequence[Axes]) -> None:
     """Name the x axis below the lowest row."""
     for ax in axes:
         ax.set_xlabel("epoch")
 
 
-@_styled
+@styled
 def loss(history: pd.DataFrame, config: Config = V5_5, ax: Panels = None) -> list[Artist]:
     """Training and validation loss (log), and the epochs around the disruption. Two axes."""
     whole, zoom = panels(1, 2, 2.5, ax, width_ratios=(3, 2))
@@ -130,20 +130,20 @@ def loss(history: pd.DataFrame, config: Config = V5_5, ax: Panels = None) -> lis
     near = history[history["epoch"].between(centre - ZOOM, centre + ZOOM)]
     artists = []
     for axis, rows, marker in ((whole, history, None), (zoom, near, "o")):
-        artists += _curve(axis, rows, "train_loss", INK, "training", marker=marker)
-        artists += _curve(axis, rows, "val_loss", GREEN, "validation", marker=marker)
-    artists += _finish(whole, history, "loss of an epoch, nats", log=True, legend=False)
+        artists += curve(axis, rows, "train_loss", INK, "training", marker=marker)
+        artists += curve(axis, rows, "val_loss", GREEN, "validation", marker=marker)
+    artists += finish(whole, history, "loss of an epoch, nats", log=True, legend=False)
     if float(history[["train_loss", "val_loss"]].to_numpy().min()) <= 0:  # the entropy term can take it below 0
         whole.set_yscale("symlog", linthresh=0.1)
-    whole.legend(title=_runs(history))
+    whole.legend(title=run_count(history))
     around = "the last epochs" if jump is None else f"around epoch {jump}: β$_B$ leaves 0"
-    artists += _finish(zoom, history, around, legend=False)
+    artists += finish(zoom, history, around, legend=False)
     zoom.set_ylim(bottom=min(0, zoom.get_ylim()[0]))
-    _label_epochs([whole, zoom])
+    label_epochs([whole, zoom])
     return artists
 
 
-@_styled
+@styled
 def coverage(history: pd.DataFrame, config: Config = V5_5, ax: Panels = None) -> list[Artist]:
     """Sampled coverage beside its uniform baseline, informative and effective coverage. Three axes."""
     axes = panels(1, 3, 2.5, ax)
@@ -156,98 +156,99 @@ def coverage(history: pd.DataFrame, config: Config = V5_5, ax: Panels = None) ->
     artists: list[Artist] = []
     for axis, (kind, title) in zip(axes, kinds, strict=True):
         for pathway, color in PATHWAY.items():
-            artists += _curve(axis, history, f"{kind}_{pathway}", color, f"pathway {pathway}")
+            artists += curve(axis, history, f"{kind}_{pathway}", color, f"pathway {pathway}")
         if kind == "coverage":
             uniform = uniform_coverage(samples)
-            artists.append(_level(axis, uniform, f"uniform noise, {uniform:.3f} %"))
+            artists.append(level_line(axis, uniform, f"uniform noise, {uniform:.3f} %"))
         else:
             axis.set_ylim(bottom=0)
-        artists += _finish(axis, history, title, legend=False)
+        artists += finish(axis, history, title, legend=False)
     figure = axes[0].get_figure(root=True)
     assert figure is not None
     if ax is None:
-        figure.legend(*axes[0].get_legend_handles_labels(), title=_runs(history), loc="outside lower center", ncols=3)
+        handles = axes[0].get_legend_handles_labels()
+        figure.legend(*handles, title=run_count(history), loc="outside lower center", ncols=3)
     else:
-        axes[0].legend(title=_runs(history))
-    _label_epochs(axes)
+        axes[0].legend(title=run_count(history))
+    label_epochs(axes)
     return artists
 
 
-@_styled
+@styled
 def entropy(history: pd.DataFrame, config: Config = V5_5, ax: Panels = None) -> list[Artist]:
     """Latent entropy H of both pathways, with what N(0, 1) gives at the same batch sizes. One axes."""
     (axis,) = panels(1, 1, 2.6, ax)
     artists: list[Artist] = []
     for pathway, color in PATHWAY.items():
-        artists += _curve(axis, history, f"H_{pathway}", color, f"pathway {pathway}")
+        artists += curve(axis, history, f"H_{pathway}", color, f"pathway {pathway}")
     expected = epoch_entropy(config)
-    artists.append(_level(axis, expected, f"N(0, 1) in batches of {config.data.batch_size}: {expected:.3f}"))
-    artists.append(_level(axis, float(np.log(50)), "ceiling, ln 50 = 3.912", line=":"))
-    artists += _finish(axis, history, "latent entropy H of a batch (50 bins over [-3, 3]), nats", legend=False)
-    axis.legend(title=_runs(history), ncols=2, loc="lower right")
-    _label_epochs([axis])
+    artists.append(level_line(axis, expected, f"N(0, 1) in batches of {config.data.batch_size}: {expected:.3f}"))
+    artists.append(level_line(axis, float(np.log(50)), "ceiling, ln 50 = 3.912", line=":"))
+    artists += finish(axis, history, "latent entropy H of a batch (50 bins over [-3, 3]), nats", legend=False)
+    axis.legend(title=run_count(history), ncols=2, loc="lower right")
+    label_epochs([axis])
     return artists
 
 
-@_styled
+@styled
 def kl(history: pd.DataFrame, config: Config = V5_5, ax: Panels = None) -> list[Artist]:
     """KL of both pathways (log), with the floor that free bits set. One axes."""
     (axis,) = panels(1, 1, 2.6, ax)
     artists: list[Artist] = []
     for pathway, color in PATHWAY.items():
-        artists += _curve(axis, history, f"kl_{pathway}", color, f"pathway {pathway}")
+        artists += curve(axis, history, f"kl_{pathway}", color, f"pathway {pathway}")
     floor = config.kl.free_bits * config.model.latent_dim
     if floor > 0:
-        artists.append(_level(axis, floor, f"floor of free bits, {floor:g}"))
-    artists += _finish(axis, history, "KL from the prior, free bits included, nats", log=True, legend=False)
-    axis.legend(title=_runs(history))
-    _label_epochs([axis])
+        artists.append(level_line(axis, floor, f"floor of free bits, {floor:g}"))
+    artists += finish(axis, history, "KL from the prior, free bits included, nats", log=True, legend=False)
+    axis.legend(title=run_count(history))
+    label_epochs([axis])
     return artists
 
 
-@_styled
+@styled
 def schedules(history: pd.DataFrame, config: Config = V5_5, ax: Panels = None) -> list[Artist]:
     """β, τ, ρ and the learning rate. Four axes."""
     beta, temperature, rho, rate = axes = panels(2, 2, 3.9, ax, sharex=True)
     artists: list[Artist] = []
     for pathway, color in PATHWAY.items():
-        artists += _curve(beta, history, f"beta_{pathway}", color, f"pathway {pathway}")
-        artists += _curve(temperature, history, f"temperature_{pathway}", color)
-    artists += _curve(rho, history, "rho", INK)
-    artists += _curve(rate, history, "lr_scheduled", INK, "scheduled")
-    artists += _curve(rate, history, "lr", PURPLE, "corrected by StateNet", line="--")
-    artists += _finish(beta, history, "β, weight of the KL", legend=False)
-    beta.legend(title=_runs(history))
-    artists += _finish(temperature, history, "τ, scale of the posterior noise", legend=False)
-    artists += _finish(rho, history, "ρ, permeability", legend=False)
-    artists += _finish(rate, history, "learning rate", log=True)
+        artists += curve(beta, history, f"beta_{pathway}", color, f"pathway {pathway}")
+        artists += curve(temperature, history, f"temperature_{pathway}", color)
+    artists += curve(rho, history, "rho", INK)
+    artists += curve(rate, history, "lr_scheduled", INK, "scheduled")
+    artists += curve(rate, history, "lr", PURPLE, "corrected by StateNet", line="--")
+    artists += finish(beta, history, "β, weight of the KL", legend=False)
+    beta.legend(title=run_count(history))
+    artists += finish(temperature, history, "τ, scale of the posterior noise", legend=False)
+    artists += finish(rho, history, "ρ, permeability", legend=False)
+    artists += finish(rate, history, "learning rate", log=True)
     steps = sorted(history["lr_scheduled"].unique())
     rate.set_yticks(steps, [f"{step:g}" for step in steps])
     rate.minorticks_off()
-    _label_epochs(axes[2:])
+    label_epochs(axes[2:])
     return artists
 
 
 CORRECTIONS = {"lr": "Δ lr", "lambda1": "Δλ$_1$", "lambda2": "Δλ$_2$", "lambda3": "Δλ$_3$"}
 
 
-@_styled
+@styled
 def statenet(history: pd.DataFrame, config: Config = V5_5, ax: Panels = None) -> list[Artist]:
     """StateNet's four outputs, each in (-1, 1). Four axes."""
     axes = panels(2, 2, 3.6, ax, sharex=True, sharey=True)
     colors = (PURPLE, PATHWAY["A"], PATHWAY["B"], INK)
     artists: list[Artist] = []
     for axis, (name, title), color in zip(axes, CORRECTIONS.items(), colors, strict=True):
-        artists.append(_level(axis, 0, line="-"))
-        artists += _curve(axis, history, f"delta_{name}", color)
-        artists += _finish(axis, history, title, legend=False)
-    if runs := _runs(history):
+        artists.append(level_line(axis, 0, line="-"))
+        artists += curve(axis, history, f"delta_{name}", color)
+        artists += finish(axis, history, title, legend=False)
+    if runs := run_count(history):
         axes[0].set_title(f"{axes[0].get_title(loc='left')} ({runs})")
-    _label_epochs(axes[2:])
+    label_epochs(axes[2:])
     return artists
 
 
-@_styled
+@styled
 def balance(history: pd.DataFrame, config: Config = V5_5, ax: Panels = None) -> list[Artist]:
     """Gradient ratio with its bounds, momentum, and λ. Four axes."""
     ratio, momentum, pathways, alignment = axes = panels(2, 2, 3.9, ax, sharex=True)
@@ -256,23 +257,23 @@ def balance(history: pd.DataFrame, config: Config = V5_5, ax: Panels = None) -> 
         ratio.axhspan(w.ratio_low, w.ratio_high, color=GREEN, alpha=0.15, linewidth=0,
                       label=f"balanced, {w.ratio_low:g} to {w.ratio_high:g}"),
     ]
-    artists += _curve(ratio, history, "grad_ratio", INK)
-    artists += _curve(momentum, history, "grad_momentum", INK)
+    artists += curve(ratio, history, "grad_ratio", INK)
+    artists += curve(momentum, history, "grad_momentum", INK)
     for name, pathway in (("lambda1", "A"), ("lambda2", "B")):
-        artists += _curve(pathways, history, name, PATHWAY[pathway], f"λ$_{name[-1]}$, pathway {pathway}")
+        artists += curve(pathways, history, name, PATHWAY[pathway], f"λ$_{name[-1]}$, pathway {pathway}")
     for bound in (w.low, w.high):
-        artists.append(_level(pathways, bound))
-    artists += _curve(alignment, history, "lambda3", INK)
-    artists += _finish(ratio, history, "gradient norms, B over A", log=True, legend=False)
-    ratio.legend(title=_runs(history))
+        artists.append(level_line(pathways, bound))
+    artists += curve(alignment, history, "lambda3", INK)
+    artists += finish(ratio, history, "gradient norms, B over A", log=True, legend=False)
+    ratio.legend(title=run_count(history))
     if history["grad_ratio"].min() < LOWEST_RATIO:
         ratio.set_ylim(bottom=LOWEST_RATIO)
         ratio.set_title(f"gradient norms, B over A (shown from {LOWEST_RATIO:g})")
-    artists += _finish(momentum, history, "momentum of the norms' averages", legend=False)
-    artists += _finish(pathways, history, "λ$_1$, λ$_2$ and their bounds")
-    artists += _finish(alignment, history, "λ$_3$, entropy alignment", legend=False)
+    artists += finish(momentum, history, "momentum of the norms' averages", legend=False)
+    artists += finish(pathways, history, "λ$_1$, λ$_2$ and their bounds")
+    artists += finish(alignment, history, "λ$_3$, entropy alignment", legend=False)
     momentum.set_ylim(0, 1)
-    _label_epochs(axes[2:])
+    label_epochs(axes[2:])
     return artists
 
 
@@ -284,20 +285,20 @@ def _at(history: pd.DataFrame, column: str, epoch: int) -> float:
     return float(history.loc[history["epoch"] == epoch, column].median())
 
 
-def _ends(history: pd.DataFrame, column: str, digits: str = ".3g") -> str:
+def from_to(history: pd.DataFrame, column: str, digits: str = ".3g") -> str:
     first, last = int(history["epoch"].min()), int(history["epoch"].max())
     start, end = (_at(history, column, epoch) for epoch in (first, last))
     return f"{start:{digits}} at epoch {first} and {end:{digits}} at {last}"
 
 
-def _span(history: pd.DataFrame) -> str:
+def span_of(history: pd.DataFrame) -> str:
     n = int(history.groupby("epoch").size().max())
     runs = "one run" if n == 1 else f"{n} runs (median and range)"
     return f"of {runs}, epochs {int(history['epoch'].min())} to {int(history['epoch'].max())}"
 
 
 def _loss_alt(history: pd.DataFrame, config: Config) -> str:
-    text = f"Training and validation loss {_span(history)}; training loss is {_ends(history, 'train_loss')}."
+    text = f"Training and validation loss {span_of(history)}; training loss is {from_to(history, 'train_loss')}."
     if (jump := disruption(history)) is not None:
         before, at = _at(history, "train_loss", jump - 1), _at(history, "train_loss", jump)
         text += f" It jumps from {before:.3g} at epoch {jump - 1} to {at:.3g} at {jump}, where beta B leaves 0."
@@ -307,46 +308,47 @@ def _loss_alt(history: pd.DataFrame, config: Config) -> str:
 def _coverage_alt(history: pd.DataFrame, config: Config) -> str:
     samples = config.evaluation.coverage_samples
     parts = [
-        f"{label} of B is {_ends(history, f'{kind}_B', '.2f')}"
+        f"{label} of B is {from_to(history, f'{kind}_B', '.2f')}"
         for kind, label in (
             ("coverage", "Sampled coverage"), ("info_coverage", "informative coverage"),
             ("effective_coverage", "effective coverage"),
         )
     ]
     return (
-        f"Coverage of both pathways in percent, {_span(history)}. {'; '.join(parts)}. "
+        f"Coverage of both pathways in percent, {span_of(history)}. {'; '.join(parts)}. "
         f"Uniform noise samples {uniform_coverage(samples):.3f} % in {samples:,} draws."
     )
 
 
 def _entropy_alt(history: pd.DataFrame, config: Config) -> str:
     return (
-        f"Latent entropy H {_span(history)}: A {_ends(history, 'H_A')}, B {_ends(history, 'H_B')} nats; "
+        f"Latent entropy H {span_of(history)}: A {from_to(history, 'H_A')}, B {from_to(history, 'H_B')} nats; "
         f"a standard normal latent gives {epoch_entropy(config):.3f}."
     )
 
 
 def _kl_alt(history: pd.DataFrame, config: Config) -> str:
-    ends = f"A {_ends(history, 'kl_A')}, B {_ends(history, 'kl_B')} nats"
-    return f"KL from the prior on a log scale, {_span(history)}: {ends}."
+    ends = f"A {from_to(history, 'kl_A')}, B {from_to(history, 'kl_B')} nats"
+    return f"KL from the prior on a log scale, {span_of(history)}: {ends}."
 
 
 def _schedules_alt(history: pd.DataFrame, config: Config) -> str:
     return (
-        f"Schedules {_span(history)}: beta A {_ends(history, 'beta_A')}, beta B {_ends(history, 'beta_B')}, "
-        f"rho {_ends(history, 'rho')}, learning rate {_ends(history, 'lr')}."
+        f"Schedules {span_of(history)}: beta A {from_to(history, 'beta_A')}, beta B {from_to(history, 'beta_B')}, "
+        f"rho {from_to(history, 'rho')}, learning rate {from_to(history, 'lr')}."
     )
 
 
 def _statenet_alt(history: pd.DataFrame, config: Config) -> str:
-    parts = [f"{name} {_ends(history, f'delta_{name}', '+.3f')}" for name in CORRECTIONS]
-    return f"StateNet's four corrections {_span(history)}: {'; '.join(parts)}."
+    parts = [f"{name} {from_to(history, f'delta_{name}', '+.3f')}" for name in CORRECTIONS]
+    return f"StateNet's four corrections {span_of(history)}: {'; '.join(parts)}."
 
 
 def _balance_alt(history: pd.DataFrame, config: Config) -> str:
     return (
-        f"Gradient ratio, momentum and loss weights {_span(history)}: ratio B over A {_ends(history, 'grad_ratio')}, "
-        f"lambda 1 {_ends(history, 'lambda1')}, lambda 2 {_ends(history, 'lambda2')}."
+        f"Gradient ratio, momentum and loss weights {span_of(history)}: "
+        f"ratio B over A {from_to(history, 'grad_ratio')}, "
+        f"lambda 1 {from_to(history, 'lambda1')}, lambda 2 {from_to(history, 'lambda2')}."
     )
 
 
