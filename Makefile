@@ -13,7 +13,7 @@ SWEEP_ARGS ?=
 SIDE_BY_SIDE := --numprocesses 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help install reproduce test test-slow fuzz lint lab explore screenshot figures bench sweep clean notebooks docs wheel
+.PHONY: help install reproduce test test-slow coverage fuzz lint lab explore screenshot figures bench sweep clean notebooks docs wheel
 
 help: ## Show what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -40,6 +40,9 @@ test: install ## Lint, type-check, tests and notebooks
 
 test-slow: install ## The tests that take minutes as well
 	$(BIN)/python -m pytest --slow $(PYTEST_ARGS)
+
+coverage: install ## How much of the library the tests reach: less than 90 % fails
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not alone" --cov --cov-report term:skip-covered $(PYTEST_ARGS)
 
 fuzz: install ## Over 20,000 generated inputs: configurations, parameters, tensors, files, command lines
 	TERNARY_LAB_FUZZ=1 $(BIN)/python -m pytest -q tests/test_fuzz.py
