@@ -44,7 +44,7 @@ test-slow: install ## The tests that take minutes as well
 coverage: install ## How much of the library the tests reach: less than 90 % fails
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not alone" --cov --cov-report term:skip-covered $(PYTEST_ARGS)
 
-fuzz: install ## Over 20,000 generated inputs: configurations, parameters, tensors, files, command lines
+fuzz: install ## Over 30,000 generated inputs: configurations, parameters, tensors, files, command lines
 	TERNARY_LAB_FUZZ=1 $(BIN)/python -m pytest -q tests/test_fuzz.py
 
 lab: install ## Open JupyterLab on the start notebook

@@ -42,6 +42,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
         {"Ternary Lab": "README.md"},
         {"Notebooks": notebooks},
         {"How do I…": recipes},
+        {"Larger": ["slurm.md", "three_inputs.md"]},
         {"Reference": reference},
         {"Contributing": ["CONTRIBUTING.md", "CHANGELOG.md"]},
     ]

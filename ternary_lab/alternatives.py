@@ -35,12 +35,13 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 from tqdm import tqdm
 
-from ternary_lab import config, space
+from ternary_lab import config, space, splits
 from ternary_lab.checkpoint import write_atomically
 from ternary_lab.errors import CheckpointError, ConfigError, DivergenceError
 from ternary_lab.evaluation import SAMPLES, Evaluation, evaluate
 from ternary_lab.losses import gaussian_kl, one_hot
 from ternary_lab.metrics import coverage, games
+from ternary_lab.metrics.entropy import ACTIVE
 from ternary_lab.metrics.information import Information, decoder_sums
 from ternary_lab.model import LOGITS, PATHWAYS, Architecture, Blocks, Bound, Layer, Network, Pathway, TernaryVAE
 from ternary_lab.record import RunSet
@@ -155,7 +156,7 @@ class CategoricalVAE(Family):
         info = decoder_sums(decode, codes.t().unsqueeze(0)).information(exact=True)
         log_q = _entries(encoder(blocks[0][:1], tables.unsqueeze(0))).log_softmax(-1)[0]
         log_p = torch.log_softmax(decode(codes.t().unsqueeze(0))[0], 1).permute(2, 0, 1)
-        test = space.split(42).test.to(device)
+        test = _parts().test.to(device)
         likelihood = codes[test] @ log_p.flatten(1).t()  # ln p(x|z): (test, codes)
         posterior = (log_q[test].flatten(1) @ codes.t()).exp()  # q(z|x): (test, codes)
         distortion = -(posterior * likelihood).sum(1)
@@ -169,7 +170,7 @@ class CategoricalVAE(Family):
         return _figures(info, int(seen.sum())) | _reconstruction((decoded == tables).all(1)) | {
             "neg_elbo": float((distortion + rate).mean()),
             "neg_iwae": _neg_log_p(info.p[0]),
-            "active_units": float((log_q.exp().var(0).sum(-1) > 0.01).sum()),
+            "active_units": float((log_q.exp().var(0).sum(-1) > ACTIVE).sum()),
         }
 
 
@@ -408,8 +409,13 @@ def _figures(info: Information, unique: int) -> dict[str, float | None]:
     }
 
 
+def _parts() -> space.Split:
+    """The split that all families are trained and tested on."""
+    return splits.split(config.Data())
+
+
 def _reconstruction(right: Tensor) -> dict[str, float | None]:
-    parts = space.split(42)
+    parts = _parts()
     return {
         f"reconstruction_{name}": 100 * right[getattr(parts, name)].float().mean().item()
         for name in ("train", "validation", "test")
@@ -417,7 +423,7 @@ def _reconstruction(right: Tensor) -> dict[str, float | None]:
 
 
 def _neg_log_p(p: Tensor) -> float:
-    return float(-p[space.split(42).test].log().mean())
+    return float(-p[_parts().test].log().mean())
 
 
 def _missing(p: Tensor) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -113,7 +114,7 @@ def _seed_list(_: click.Context, __: click.Parameter, value: str) -> list[int]:
     try:
         return [int(word) for word in words]
     except ValueError:
-        wrong = next(word for word in words if not word.lstrip("-").isdigit())
+        wrong = next(word for word in words if not re.fullmatch(r"-?[0-9]+", word))
         raise click.BadParameter(f"{wrong!r} is not a whole number") from None
 
 
@@ -131,7 +132,7 @@ def train(
     config: str, seeds: list[int], overrides: tuple[str, ...], run_dir: Path | None, device: str, fresh: bool,
     as_json: bool,
 ) -> None:
-    """Train a configuration: a YAML file, or v5_5, quick or v5_5_full.
+    """Train a configuration: a YAML file, or one that is shipped: v5_5, quick, beyond, …
 
     Killed at any moment and started again with the same command, it goes on where it stood and ends with
     the same bytes. Every epoch adds a row to history.csv.
@@ -153,7 +154,9 @@ def train(
         raise DivergenceError("; ".join(lost))
     rows = [run.history.iloc[-1].to_dict() for run in runs.values()]
     if as_json:
-        click.echo(json.dumps([{"path": str(run.path), **row} for run, row in zip(runs.values(), rows, strict=True)]))
+        known = [{key: None if value != value else value for key, value in row.items()} for row in rows]
+        found = [{"path": str(run.path), **row} for run, row in zip(runs.values(), known, strict=True)]
+        click.echo(json.dumps(found, allow_nan=False))
         return
     for run, row in zip(runs.values(), rows, strict=True):
         click.echo(
@@ -317,7 +320,8 @@ def branch(runs: Path, files: tuple[Path, ...], seeds: list[int], run_dir: Path,
 def sweep(
     file: str, engine: str, address: str | None, device: str, run_dir: Path | None, only_status: bool, as_json: bool
 ) -> None:
-    """Train a sweep: many settings, many seeds, one table. FILE is a YAML file, or warmup_rho.
+    """Train a sweep: many settings, many seeds, one table. FILE is a YAML file, or
+    warmup_rho or warmup_rho_wide.
 
     FILE names a base configuration, a design over any settings (grid, random or sobol), seeds and a budget. Runs that
     differ in values only train side by side. Killed at any moment and started again with the same command, it goes
@@ -376,7 +380,7 @@ def run_command(
     \b
     Examples:
       ternary-lab run notebooks/02_train.ipynb -p config quick -p seeds 42,43
-      ternary-lab run notebooks/11_report.ipynb -p run runs/v5_5/seed=42 --html
+      ternary-lab run notebooks/11_report.ipynb -p run ../runs/v5_5/seed=42 --html
       ternary-lab run notebooks/00_start_here.ipynb --each seed=1..8 --each config=quick,repaired --engine ray
     """
     from ternary_lab import notebooks

@@ -501,7 +501,7 @@ STRUCTURAL = (
     "gradient_balance.norm", "gradient_balance.enabled", "statenet.training", "statenet.lessons",
     "statenet.lesson_operations", "optimiser.clip_per", "training", "evaluation", "runtime",
 )
-"""Settings that runs trained side by side must share: they decide shapes or which operations are computed."""
+"""Settings that runs trained side by side must share: they decide shapes, which operations are computed, how long."""
 
 
 def is_structural(key: str) -> bool:

@@ -31,7 +31,7 @@ class Controllers:
     norm_B: float = 1.0
     phase: int = 1
     coverage_ratio: float | None = None
-    """Unique operations of B over those of A after the previous epoch; None before the first."""
+    """Unique operations of B over those of A after the previous epoch; None before the first, or undrawn."""
 
     @staticmethod
     def initial(config: Config) -> Controllers:

@@ -11,7 +11,7 @@ import pandas as pd
 from ternary_lab.config import COUNTERFACTUALS, Counterfactual, shipped_counterfactuals
 from ternary_lab.errors import RunError
 from ternary_lab.intervals import interval
-from ternary_lab.record import PUBLISHED, RunRecord, RunSet, load_runs
+from ternary_lab.record import RunRecord, RunSet, load_runs, located
 
 CONTROL = "as_scheduled"
 ORDER = (
@@ -55,7 +55,7 @@ def load_branches(folder: str | Path = COUNTERFACTUALS) -> dict[str, Branch]:
 
     Raises RunError when the folder holds none.
     """
-    path = Path(folder) if Path(folder).is_dir() else PUBLISHED / folder
+    path = located(folder)
     known = {c.name: c for c in shipped_counterfactuals()}
     names = [name for name in (*ORDER, *sorted(set(known) - set(ORDER))) if name in known]
     found = {name: Branch(known[name], load_runs(path / name)) for name in names if (path / name).is_dir()}

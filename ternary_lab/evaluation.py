@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ternary_lab import space
+from ternary_lab import config, space, splits
 from ternary_lab.errors import InputError
 from ternary_lab.metrics import coverage, likelihood
 from ternary_lab.metrics.information import sums
@@ -127,7 +127,7 @@ def evaluate(
     if decoding not in get_args(coverage.Decoding):
         raise InputError(f"decoding must be one of {', '.join(get_args(coverage.Decoding))}, got {decoding!r}")
     core, device = model.core, model.device
-    split = space.split(42) if split is None else split
+    split = splits.split(config.Data()) if split is None else split
     parts = {"train": split.train, "validation": split.validation, "test": split.test, "all": torch.arange(space.SIZE)}
     tables = {name: space.operations(indices).to(device).unsqueeze(0) for name, indices in parts.items()}
 

@@ -35,7 +35,7 @@ from ternary_lab.integrity import ROW, check_table, sealed_event, sealed_json, s
 from ternary_lab.locks import LOCK, OWNER, held
 from ternary_lab.record import CHECKPOINTS, HISTORY, LOG, PROVENANCE, RunRecord, RunSet
 from ternary_lab.runtime import resolve_device
-from ternary_lab.training import COLUMNS, LATER, Cohort, EpochRecord, RunState, check_cohort, check_seeds
+from ternary_lab.training import COLUMNS, LATER, Best, Cohort, EpochRecord, RunState, check_cohort, check_seeds
 
 REPORT = logging.getLogger(__name__)
 
@@ -158,6 +158,11 @@ def _branch(run: RunRecord, epoch: int, overrides: Mapping[str, Any]) -> Planned
     if point.epoch + 1 >= changed.training.total_epochs:
         raise ConfigError(f"training.total_epochs: must exceed {point.epoch + 1} for a branch from epoch {point.epoch}")
     point.state.stopped = None
+    # The best by one criterion is nothing to hold another against.
+    if changed.early_stopping.metric != run.config.early_stopping.metric:
+        point.state.best = Best()
+    if changed.criterion != run.config.criterion:
+        point.state.selected = Best()
     return Planned(run.path, changed, run.seed, point.state)
 
 
@@ -170,9 +175,10 @@ def train_runs(
     stop: Callable[[], bool] | None = None,
     patience: float = 0.0,
 ) -> None:
-    """Train runs to their end in as few cohorts as they allow, resuming each from what it holds.
+    """Train runs to their end side by side, resuming each from what it holds: a cohort for each epoch they stand at.
 
-    Where another process holds one of their directories, it is given `patience` seconds to end.
+    Where another process holds one of their directories, it is given `patience` seconds to end. Raises ConfigError
+    for runs that differ in something structural, RunError, DeviceError and DivergenceError.
     """
     place = resolve_device(device)
     check_cohort([run.config for run in planned])

@@ -19,7 +19,7 @@ from ternary_lab.config import Config
 from ternary_lab.errors import RunError
 from ternary_lab.metrics import arithmetic, games, likelihood, neighbourhood, paths, robustness
 from ternary_lab.model import PATHWAYS, Pathway, TernaryVAE
-from ternary_lab.record import PUBLISHED, RunRecord, RunSet, load_runs
+from ternary_lab.record import RunRecord, RunSet, load_runs, located
 from ternary_lab.runtime import stream
 
 GENERALISATION = "generalisation"
@@ -35,7 +35,7 @@ STRUCTURES = {
 
 def load_experiments(folder: str | Path = GENERALISATION) -> dict[str, RunSet]:
     """The runs on part of the space by name: the published, or those of a folder. Raises RunError if there is none."""
-    path = Path(folder) if Path(folder).is_dir() else PUBLISHED / folder
+    path = located(folder)
     found = {child.name: load_runs(child) for child in sorted(path.glob("*")) if child.is_dir()}
     if not found:
         raise RunError(f"{folder}: holds no experiments: train those of configs/generalisation")

@@ -22,7 +22,7 @@ from ternary_lab.metrics import calibration, ensembles, likelihood
 from ternary_lab.metrics.information import Information, Sums, sums
 from ternary_lab.metrics.latents import sobol_normal
 from ternary_lab.model import PATHWAYS, Pathway, TernaryVAE
-from ternary_lab.record import PUBLISHED, RunRecord, RunSet
+from ternary_lab.record import RunRecord, RunSet, located
 from ternary_lab.runtime import stream
 
 RECOMMENDED = (60, 70, 80, 100)
@@ -230,7 +230,7 @@ def load_alternatives(path: str | Path = "alternatives.csv") -> pd.DataFrame:
 
     Raises RunError when there is none.
     """
-    file = Path(path) if Path(path).is_file() else PUBLISHED / path
+    file = located(path)
     if not file.is_file():
         raise RunError(f"{path}: no table of alternatives: make one with `ternary-lab alternatives`")
     table = pd.read_csv(file)

@@ -102,7 +102,8 @@ def prior_terms(
 
 
 def _certainty(shifted: Tensor, margin: float) -> tuple[Tensor, Tensor]:
-    """C (G,) of logits less the largest of their entry (G, 9, 3, M), and its gradient, summed over latents."""
+    """C (G,) of logits less the largest of their entry (G, 9, 3, M); the gradient (G, 9, 3, M) of its sum over latents.
+    """
     beyond = (shifted + margin).clamp_(max=0)
     value = beyond.square().sum((1, 2)).mean(1).div_(2 * margin)
     slope = beyond.div_(margin)

@@ -57,12 +57,13 @@ def main(runs: str, *parts: str) -> None:
     """Replace what is published by what a folder holds: all of it, or the named parts."""
     for part in parts or PARTS:
         source, target = Path(runs) / part, PUBLISHED / part
-        shutil.rmtree(target, ignore_errors=True)
         groups = [source] if part in WEIGHTS else sorted(path for path in source.iterdir() if path.is_dir())
         if part in ("ablations", "variants"):
             groups = [path for path in groups if f"{part}/{path.name}" in ONLY]
-        for folder in groups:
-            for seed, run in load_runs(folder).items():
+        found = {folder: load_runs(folder) for folder in groups}
+        shutil.rmtree(target, ignore_errors=True)
+        for folder, runs_there in found.items():
+            for seed, run in runs_there.items():
                 place = target / folder.relative_to(source) / f"seed={seed}"
                 print(publish(run, place, WEIGHTS.get(part, {}).get(seed, ())).path)
     if not parts:

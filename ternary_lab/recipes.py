@@ -24,8 +24,9 @@ from ternary_lab.errors import ConfigError, RunError
 from ternary_lab.evaluation import Evaluation, evaluate
 from ternary_lab.experiment import run_experiment
 from ternary_lab.intervals import interval
-from ternary_lab.model import PATHWAYS, Blocks, Pathway, TernaryVAE
-from ternary_lab.record import PUBLISHED, RunRecord, RunSet, load_runs
+from ternary_lab.metrics.games import scaled
+from ternary_lab.model import PATHWAYS, Pathway, TernaryVAE
+from ternary_lab.record import PUBLISHED, RunRecord, RunSet, load_runs, located
 
 Group = Literal["v5.5", "defect", "repaired", "statenet", "beyond", "part", "front", "short"]
 
@@ -135,11 +136,14 @@ def write_all(
     folder: str | Path, table: str | Path, *, device: str | torch.device = "auto", progress: bool = False
 ) -> Path:
     """Train and measure every recipe with the seeds of the published table; see `write_recipes`."""
-    fewer = [name for name, recipe in RECIPES.items() if recipe.group in FEWER]
-    rest = [name for name in RECIPES if name not in fewer]
-    for wanted, seeds in ((rest, SEEDS), (fewer, SEEDS[: len(SEEDS) // 2])):
-        write_recipes(wanted, seeds, Path(folder), Path(table), device=device, progress=progress)
+    for recipe in RECIPES.values():
+        write_recipes([recipe.name], seeds_of(recipe), Path(folder), Path(table), device=device, progress=progress)
     return Path(table)
+
+
+def seeds_of(recipe: Recipe) -> tuple[int, ...]:
+    """The seeds that a recipe has in the published table."""
+    return SEEDS[: len(SEEDS) // 2] if recipe.group in FEWER else SEEDS
 
 
 def measured(
@@ -160,7 +164,7 @@ def sharpened(
     for seed, run in tqdm(runs.items(), desc="sharpened", unit="run", disable=not progress):
         point = end(run)
         for factor in factors:
-            for values in _evaluated(point, sharper(point.model(), factor), seed, latents):
+            for values in _evaluated(point, scaled(point.model(), factor), seed, latents):
                 yield {"recipe": SHARPENED, "factor": factor, **values}
 
 
@@ -174,19 +178,6 @@ def end(run: RunRecord) -> Checkpoint:
         if not kept:
             raise
         return run.checkpoint(kept[-1])
-
-
-def sharper(model: TernaryVAE, factor: float) -> TernaryVAE:
-    """The model with both decoders' logits multiplied by a factor: their last layers are."""
-    core = model.core
-    blocks = Blocks(**{name: block.clone() for name, block in vars(core.blocks).items()})
-    for network, block in (
-        (core.architecture.decoder_A, blocks.decoder_A), (core.architecture.decoder_B, blocks.decoder_B)
-    ):
-        weight, bias = network.views(block)[-1]
-        weight.mul_(factor)
-        bias.mul_(factor)
-    return TernaryVAE(model.settings, blocks)
 
 
 def steadiness(history: pd.DataFrame, pathway: Pathway) -> dict[str, float]:
@@ -205,7 +196,10 @@ def _evaluated(point: Checkpoint, model: TernaryVAE, seed: int, latents: int) ->
 
 
 def of_both(found: Evaluation) -> float:
-    """Informative coverage, %, of the generator that asks A or B with equal chance, and whose latent says which."""
+    """Informative coverage, %, of the generator that asks A or B with equal chance, and whose latent says which.
+
+    H(X) is that of the latents decoded, without the correction for their number that each pathway's has.
+    """
     p = (found.output["A"] + found.output["B"]).double() / 2
     information = -float(torch.xlogy(p, p).sum()) - (found.A.decoder_noise + found.B.decoder_noise) / 2
     return float(100 * math.exp(information) / space.SIZE)
@@ -213,7 +207,7 @@ def of_both(found: Evaluation) -> float:
 
 def load_recipes(path: str | Path = TABLE) -> pd.DataFrame:
     """The published table, or a file of one, with a column `title`. Raises RunError when there is none."""
-    file = Path(path) if Path(path).is_file() else PUBLISHED / path
+    file = located(path)
     if not file.is_file():
         raise RunError(f"{path}: no table of recipes: make one with `ternary-lab recipes`")
     table = pd.read_csv(file)

@@ -185,6 +185,11 @@ def load_runs(source: str | Path) -> RunSet:
     return RunSet({run.seed: run for run in sorted(runs, key=lambda run: run.seed)})
 
 
+def located(path: str | Path) -> Path:
+    """A file or folder that is there, or else the place of what is published under that name."""
+    return Path(path) if Path(path).exists() else PUBLISHED / path
+
+
 def published() -> list[str]:
     """Names of the runs that ship with the library, for `load_run`."""
     return sorted(file.parent.relative_to(PUBLISHED).as_posix() for file in PUBLISHED.rglob(CONFIG))

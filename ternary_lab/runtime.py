@@ -20,7 +20,7 @@ from ternary_lab.errors import DeviceError
 
 K = TypeVar("K")
 T = TypeVar("T")
-Purpose = Literal["order", "noise", "validation", "coverage", "latents", "evaluation", "sample", "prior", "lesson"]
+Purpose = Literal["order", "noise", "coverage", "latents", "evaluation", "sample", "prior", "lesson"]
 
 
 def resolve_device(device: str | torch.device = "auto") -> torch.device:

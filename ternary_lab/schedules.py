@@ -5,7 +5,8 @@
     ρ     permeability of the two pathways   λ₃    cyclic weight of the entropy alignment
     lr    steps, and a cosine if wanted
 
-All of them are those of v5.5; the classes in `config` choose between them and carry their numbers.
+All but the cosine and a plain warm-up are those of v5.5; the classes in `config` choose between them and carry their
+numbers.
 """
 
 from __future__ import annotations

@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from ternary_lab.errors import InputError
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -33,6 +35,12 @@ def cost(values: Mapping[str, Any] | pd.DataFrame, criterion: Criterion) -> Any:
 
 
 def best_epoch(history: pd.DataFrame, criterion: Criterion, last: int | None = None) -> int:
-    """The epoch of one run that a criterion chooses, among those up to `last`."""
+    """The epoch of one run that a criterion chooses, among those up to `last` that it was measured after.
+
+    Raises InputError when there is none.
+    """
     rows = history if last is None else history[history["epoch"] <= last]
-    return int(rows["epoch"].iloc[cost(rows, criterion).to_numpy().argmin()])
+    costs = cost(rows, criterion).dropna()
+    if costs.empty:
+        raise InputError(f"{criterion}: was not measured after any epoch")
+    return int(rows.loc[costs.idxmin(), "epoch"])

@@ -41,6 +41,11 @@ def split(data: config.Data) -> space.Split:
     return found
 
 
+def per_epoch(data: config.Data) -> int:
+    """Operations of an epoch of training."""
+    return data.epoch_operations or len(split(data).train)
+
+
 def members(structure: str) -> Tensor:
     """Indices (int64, ascending) of the operations of a structure. Raises InputError for another name."""
     kind, _, name = structure.partition(":")

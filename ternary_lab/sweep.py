@@ -41,7 +41,7 @@ from ternary_lab.integrity import check_table
 from ternary_lab.locks import held, is_held
 from ternary_lab.metrics.latents import PART, chunk_size
 from ternary_lab.model import Architecture
-from ternary_lab.record import CONFIG, HISTORY, PUBLISHED, RunRecord, read_text
+from ternary_lab.record import CONFIG, HISTORY, RunRecord, located, read_text
 from ternary_lab.runtime import resolve_device
 from ternary_lab.space import ENTRIES, SIZE, VALUES
 from ternary_lab.training import COLUMNS, LATER, TIMING_COLUMNS
@@ -456,17 +456,15 @@ def read_results(source: str | Path | io.StringIO) -> pd.DataFrame:
 
 def load_results(path: str | Path = TABLE) -> pd.DataFrame:
     """The published table, or a file of one. Raises RunError when there is none."""
-    file = Path(path) if Path(path).is_file() else PUBLISHED / path
+    file = located(path)
     if not file.is_file():
         raise RunError(f"{path}: no table of a sweep: make one with `ternary-lab sweep`")
     return read_results(file)
 
 
-def write_results(plan: Plan) -> Path:
+def write_results(plan: Plan) -> None:
     """Write results.csv, replacing it in one step. Raises RunError."""
-    path = plan.root / RESULTS
-    write_atomically(path, _table(plan).encode())
-    return path
+    write_atomically(plan.root / RESULTS, _table(plan).encode())
 
 
 def _table(plan: Plan) -> str:

@@ -698,7 +698,8 @@ class Cohort:
         net = self.config.statenet
         if net.training == "none":
             return []
-        return sorted({1 + k * (steps - 1) // net.lessons for k in range(min(net.lessons, steps - 1))})
+        lessons = min(net.lessons, steps - 1)
+        return [1 + k * (steps - 1) // lessons for k in range(lessons)]
 
     def _alignment_slope(self, forward: Pass) -> Tensor | None:
         """(2, R, ·): gradient of |H_A - H_B| in the encoders; those of the loss are overwritten."""

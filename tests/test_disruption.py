@@ -152,10 +152,11 @@ def test_a_seed_without_its_control_does_not_count() -> None:
 
 def test_the_published_control_repeats_its_run() -> None:
     control = load_branches()[CONTROL].runs
-    for seed, run in load_runs("v5_5").items():
-        if seed in control:
-            rows = run.history[run.history["epoch"].between(50, 103)]
-            pd.testing.assert_frame_equal(_comparable(control[seed].history), _comparable(rows), rtol=1e-4, atol=1e-4)
+    runs = load_runs("v5_5")
+    assert len(control) == 4
+    for seed, repeated in control.items():
+        rows = runs[seed].history[runs[seed].history["epoch"].between(50, 103)]
+        pd.testing.assert_frame_equal(_comparable(repeated.history), _comparable(rows), rtol=1e-4, atol=1e-4)
 
 
 def test_the_published_counterfactuals_are_whole() -> None:

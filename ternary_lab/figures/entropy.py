@@ -49,6 +49,7 @@ from ternary_lab.model import PATHWAYS
 from ternary_lab.record import RunRecord
 from ternary_lab.runtime import stream
 from ternary_lab.space import SIZE
+from ternary_lab.splits import per_epoch
 
 FEW = 500
 """Values inside the histogram below which its entropy is marked as uncertain: ten a bin."""
@@ -162,7 +163,7 @@ def _legend_below(axes: Sequence[Axes], ax: Panels, **options: Any) -> None:
 def _expected(config: Config) -> tuple[float, float]:
     """H of an epoch of N(0, 1) latents, and the standard deviation of one full batch's."""
     batch, latent = config.data.batch_size, config.model.latent_dim
-    mean, _ = expected_epoch_entropy(int(SIZE * config.data.train_fraction), batch, latent)
+    mean, _ = expected_epoch_entropy(per_epoch(config.data), batch, latent)
     return mean, expected_entropy(batch)[1] / math.sqrt(latent)
 
 

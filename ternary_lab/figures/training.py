@@ -25,7 +25,7 @@ from ternary_lab.errors import RunError
 from ternary_lab.figures.style import GREEN, GREY, INK, PATHWAY, PURPLE, panels, style
 from ternary_lab.metrics.coverage import uniform_coverage
 from ternary_lab.metrics.entropy import expected_epoch_entropy
-from ternary_lab.space import SIZE
+from ternary_lab.splits import per_epoch
 
 Panels: TypeAlias = Axes | Sequence[Axes] | np.ndarray | None
 Plot: TypeAlias = Callable[..., list[Artist]]
@@ -45,7 +45,7 @@ def disruption(history: pd.DataFrame) -> int | None:
 
 def epoch_entropy(config: Config) -> float:
     """An epoch's mean of H in nats when every latent is N(0, 1): over its full batches and the smaller last one."""
-    return _epoch_entropy(int(SIZE * config.data.train_fraction), config.data.batch_size)
+    return _epoch_entropy(per_epoch(config.data), config.data.batch_size)
 
 
 @cache

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ternary_lab.losses import gaussian_kl, one_hot
+from ternary_lab.metrics.entropy import ACTIVE
 from ternary_lab.model import DualVAE, inject
 
 
@@ -89,7 +90,7 @@ def log_likelihood_bound(model: DualVAE, x: Tensor, noise: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def active_units(model: DualVAE, x: Tensor, threshold: float = 0.01) -> Tensor:
+def active_units(model: DualVAE, x: Tensor) -> Tensor:
     """Number (2, R) of latent dimensions whose posterior mean varies over x: Var(μ) > 0.01 (Burda et al. 2016)."""
     mu, _ = model.encode(x)
-    return (mu.var(2) > threshold).sum(-1)
+    return (mu.var(2) > ACTIVE).sum(-1)

@@ -106,14 +106,6 @@ def noise_tolerance(
     return [_right(model, pathway, mu + radius * direction, operations) for radius in radii]
 
 
-@torch.no_grad()
-def sampled_reconstruction(
-    model: TernaryVAE, pathway: Pathway, operations: Tensor, generator: torch.Generator
-) -> float:
-    """Percent of operations (n, 9) decoded, by argmax, from one sample of their own posterior."""
-    return _right(model, pathway, model.encode(operations, pathway).sample(generator=generator), operations)
-
-
 def half_radius(radii: Sequence[float], shares: Sequence[float]) -> float:
     """Where a falling curve of percentages crosses 50, linearly between its points; nan if it does not."""
     for (r0, s0), (r1, s1) in itertools.pairwise(zip(radii, shares, strict=True)):

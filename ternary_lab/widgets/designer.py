@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import threading
 from pathlib import Path
 
@@ -42,12 +43,14 @@ class ScheduleDesigner(Part):
         self._stop = threading.Event()
         self._training: threading.Thread | None = None
         self.dashboard: Dashboard | None = None
-        c = self.base
-        self.mode = widgets.Dropdown(options=MODES, description="β_B",
-            style={"description_width": "10em"}, layout=widgets.Layout(width="auto"))
-        self.warmup = self._whole("β_B warm-up (epochs)", 50, 1, 200)
-        self.ramp = self._whole("β_B ramp (epochs)", 0, 0, 100)
-        self.end = self._number("β_B end", 0.5, 0, 2, 0.05)
+        c, b = self.base, self.base.beta.B
+        self.mode = widgets.Dropdown(
+            options=MODES, value=b.mode if b.mode in MODES.values() else next(iter(MODES.values())), description="β_B",
+            style={"description_width": "10em"}, layout=widgets.Layout(width="auto"),
+        )
+        self.warmup = self._whole("β_B warm-up (epochs)", getattr(b, "warmup_epochs", 50), 1, 200)
+        self.ramp = self._whole("β_B ramp (epochs)", getattr(b, "ramp_epochs", 0), 0, 100)
+        self.end = self._number("β_B end", getattr(b, "end", 0.5), 0, 2, 0.05)
         self.rho = [
             self._number(f"ρ {name}", getattr(c.rho, name), 0, 1, 0.05)
             for name in ("isolated", "consolidated", "coupled")
@@ -59,10 +62,10 @@ class ScheduleDesigner(Part):
                 ("τ_A start", t.A.start), ("τ_A end", t.A.end), ("τ_B start", t.B.start), ("τ_B end", t.B.end)
             )
         ]
-        steps = sorted(c.optimiser.lr_steps)
-        self.lr_first = self._number("log10 lr, first", -3.0, -5, -2, 0.05)
-        self.lr_second = self._number("log10 lr, then", -3.3, -5, -2, 0.05)
-        self.lr_at = self._whole("lr step at epoch", steps[1] if len(steps) > 1 else 50, 1, 200)
+        (_, first), (at, second), *_ = [*sorted(c.optimiser.lr_steps.items()), (50, c.optimiser.lr_steps[0])]
+        self.lr_first = self._number("log10 lr, first", math.log10(first), -5, -2, 0.05)
+        self.lr_second = self._number("log10 lr, then", math.log10(second), -5, -2, 0.05)
+        self.lr_at = self._whole("lr step at epoch", at, 1, 200)
         self.epochs = self._whole("epochs to train", 20, 1, 400)
         self.seeds = self._whole("seeds", 1, 1, 8)
         self.epochs.layout.width = self.seeds.layout.width = "26em"

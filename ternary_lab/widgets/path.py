@@ -31,7 +31,7 @@ class PathFinder(Part):
         self.view = View.of(source)
         self.start, self.end = OperationPicker("from", start), OperationPicker("to", end)
         self.swap = button("swap", "exchange both ends")
-        self.chosen = button("the two chosen", "between the first and the last operation chosen on the map")
+        self.chosen = button("the two chosen", "between the lowest and the highest index chosen on the map")
         self.text, self.curve = widgets.HTML(), widgets.HTML()
         self.fill(row(self.start, self.end, self.swap, self.chosen), self.text, self.curve)
         for picker in (self.start, self.end):
