@@ -335,6 +335,18 @@ def test_a_run_in_its_first_epoch_cannot_be_compared(two_runs: tuple[str, str]) 
     assert "young: has no epoch yet" in _refused("compare", two_runs[1], "young")
 
 
+def test_what_was_not_measured_is_null_in_json() -> None:
+    words = ("train", "small.yaml", "--device", "cpu", "--json", "--set", "evaluation.coverage_at=when_read")
+    (row,) = json.loads(_call(*words, "--set", "loss_weights={initial: 1, low: 1, high: 1}").stdout, parse_constant=pytest.fail)
+    assert row["coverage_A"] is None
+    assert row["info_coverage_A"] > 0
+
+
+def test_a_seed_that_is_no_number_is_named() -> None:
+    for wrong in ("--5", "²", "x"):
+        assert f"{wrong!r} is not a whole number" in _call("train", "small.yaml", f"--seeds={wrong}").stderr
+
+
 # --- notebooks
 
 

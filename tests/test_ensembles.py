@@ -184,6 +184,14 @@ def test_each_criterion_takes_its_first_best_epoch(
     assert costs == selection.cost(history, criterion).tolist()
 
 
+def test_an_epoch_that_was_not_measured_is_not_chosen() -> None:
+    history = _history()
+    history.loc[[0, 3], "coverage_A"] = math.nan
+    assert selection.best_epoch(history, "coverage") == 1
+    with pytest.raises(InputError, match="coverage: was not measured after any epoch"):
+        selection.best_epoch(history.assign(coverage_B=math.nan), "coverage")
+
+
 @pytest.mark.parametrize("criterion", selection.CRITERIA)
 def test_training_keeps_what_the_criterion_chooses(criterion: selection.Criterion, tmp_path: object) -> None:
     config = load_config("quick", {

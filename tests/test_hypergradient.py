@@ -146,6 +146,12 @@ def test_it_learns_to_raise_a_learning_rate_that_is_too_low_and_to_lower_one_tha
     assert all(sign * r.delta_lr > 0.5 for r in records), [r.delta_lr for r in records]
 
 
+@pytest.mark.parametrize(("lessons", "taken"), [(4, [1, 3, 6, 8]), (1000, list(range(1, 11))), (1, [1])])
+def test_lessons_lie_evenly_in_the_epoch(lessons: int, taken: list[int]) -> None:
+    settings = {"statenet.training": "hypergradient", "statenet.lessons": lessons}
+    assert Cohort([load_config(SMALL.as_dict(), settings)], [1], torch.device("cpu"))._lessons(11) == taken
+
+
 def test_lessons_change_neither_the_moving_average_nor_what_the_epoch_draws() -> None:
     informed = load_config(SMALL.as_dict(), {
         "information.noise_weight": 1.0, "information.entropy_weight": 1.0, "information.start_epoch": 0,

@@ -310,6 +310,15 @@ def test_a_branch_differs_by_its_setting_and_resumes(tmp_path: Path, monkeypatch
     _same(_left(tmp_path / "again" / "changed"), _left(tmp_path / "changed"))
 
 
+def test_a_branch_by_another_criterion_forgets_the_best_by_the_first(tmp_path: Path) -> None:
+    run = run_experiment(SMALL, [1], tmp_path, device="cpu")[1]
+    settings = {"early_stopping.metric": "info_coverage", "select_by": "coverage"}
+    state = branch(run, 0, settings, run_dir=tmp_path / "other", device="cpu").checkpoint().state
+    assert state is not None
+    assert (state.best.value < 0, state.selected.value < 0) == (True, True)
+    assert min(state.best.epoch, state.selected.epoch) > 0
+
+
 def test_a_branch_that_cannot_be_is_refused(tmp_path: Path) -> None:
     run = run_experiment(SMALL, [1], tmp_path, device="cpu")[1]
     for epoch, overrides, error, part in (
