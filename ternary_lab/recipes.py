@@ -76,7 +76,6 @@ RECIPES: Mapping[str, Recipe] = {recipe.name: recipe for recipe in (
     Recipe("variants/injected", "with cross-injection", "part"),
     Recipe("variants/aligned", "with alignment", "part"),
     Recipe(WIDE, "one wide pathway", "part"),
-    Recipe("variants/information_5", "information × 5", "front"),
     Recipe("variants/information_10", "information × 10", "front"),
     Recipe("variants/unbounded_certainty", "certainty unbounded", "front"),
     Recipe("variants/in_52_epochs", "in 52 epochs", "short"),
