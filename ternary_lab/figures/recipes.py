@@ -30,6 +30,7 @@ OF_STATENET = {V5_5: (V5_5, OFF, TAUGHT[0]), BEYOND: (BEYOND, DRAWN, TAUGHT[1])}
 WEIGHTS = (0.25, 0.5, 1, 2, 2.5, 3, 4, 6, 8, 12, 20, 40)
 """Weights of the information that the ideal front is drawn at."""
 SHADES = ("#56B4E9", "#E69F00", GREEN, PURPLE)
+MARKS = "osD^v"
 OFF_LINE = ("#56B4E9", GREEN, PURPLE)
 """Of recipes that are not on the front."""
 EPOCHS = {
@@ -127,7 +128,8 @@ def _marked(axis: Axes, own: pd.DataFrame, measure: str, marked: Mapping[str, st
         on_line = RECIPES[name].group in ("front", "beyond")
         colour = "#D55E00" if RECIPES[name].group == "beyond" else "#E69F00" if on_line else OFF_LINE[i % len(OFF_LINE)]
         x = rows["neg_elbo"].clip(upper=FARTHEST)
-        axis.scatter(x, rows[measure], s=12, color=colour, alpha=0.6, linewidth=0, label=label, clip_on=False)
+        axis.scatter(x, rows[measure], s=14, color=colour, marker=MARKS[i % len(MARKS)], alpha=0.6, linewidth=0,
+                     label=label, clip_on=False)
         if on_line and len(rows):
             line.append((rows["neg_elbo"].mean(), rows[measure].mean()))
     if line:
