@@ -337,7 +337,8 @@ def test_a_run_in_its_first_epoch_cannot_be_compared(two_runs: tuple[str, str]) 
 
 def test_what_was_not_measured_is_null_in_json() -> None:
     words = ("train", "small.yaml", "--device", "cpu", "--json", "--set", "evaluation.coverage_at=when_read")
-    (row,) = json.loads(_call(*words, "--set", "loss_weights={initial: 1, low: 1, high: 1}").stdout, parse_constant=pytest.fail)
+    found = _call(*words, "--set", "loss_weights={initial: 1, low: 1, high: 1}").stdout
+    (row,) = json.loads(found, parse_constant=pytest.fail)
     assert row["coverage_A"] is None
     assert row["info_coverage_A"] > 0
 
