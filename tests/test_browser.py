@@ -27,7 +27,6 @@ from ternary_lab import load_run
 from ternary_lab.atlas import Atlas
 from ternary_lab.widgets.map import FRAME
 
-pytestmark = pytest.mark.alone
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "06_latent_explorer.ipynb"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 REQUIRED = os.environ.get("TERNARY_LAB_BROWSER") == "required"
@@ -228,6 +227,7 @@ def nothing_wrong(wrong: list[str], log: Path) -> None:
     assert "Traceback" not in said, said[-3000:]
 
 
+@pytest.mark.alone
 def test_voila_opens_within_ten_seconds_and_does_what_it_is_asked(browser: Any, folder: Path) -> None:
     log = folder / "voila.log"
     command = ["voila", NOTEBOOK.name, "--no-browser", "--Voila.ip=127.0.0.1", "--preheat_kernel=True"]
@@ -249,6 +249,7 @@ def test_voila_opens_within_ten_seconds_and_does_what_it_is_asked(browser: Any, 
     nothing_wrong(wrong, log)
 
 
+@pytest.mark.alone
 def test_jupyterlab_does_what_it_is_asked(browser: Any, folder: Path) -> None:
     log = folder / "lab.log"
     command = [

@@ -11,6 +11,7 @@ import torch
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
+from small import SMALL
 from torch import Tensor
 
 from ternary_lab import InputError, load_config, load_run, run_experiment, selection, space
@@ -203,6 +204,11 @@ def test_training_keeps_what_the_criterion_chooses(criterion: selection.Criterio
     assert run.selected == f"best_{criterion}"
     assert run.checkpoint(run.selected).epoch == selection.best_epoch(run.history, criterion)
     assert run.checkpoint("best_val_loss").epoch == selection.best_epoch(run.history, "val_loss")
+
+
+def test_evaluate_takes_the_epoch_that_the_criterion_chose(tmp_path: object) -> None:
+    config = load_config(SMALL.as_dict(), {"select_by": "reconstruction", "checkpoints.every": 1})
+    run = run_experiment(config, [1], f"{tmp_path}/runs", device="cpu")[1]
     small = ["--samples", "100", "--latents", "64", "--json"]
     result = CliRunner().invoke(main, ["evaluate", str(run.path), "--epoch", "best", *small])
     assert json.loads(result.stdout)["epoch"] == run.checkpoint(run.selected).epoch

@@ -411,7 +411,7 @@ def _limited(root: str, limit: int) -> None:
         Path(root + ".said").write_text(str(error)[:limit])
 
 
-@pytest.mark.parametrize("limit", [500, 3000, 9000])
+@pytest.mark.parametrize("limit", [3000, *(pytest.param(limit, marks=pytest.mark.slow) for limit in (500, 9000))])
 def test_a_quota_is_named_and_it_goes_on_when_there_is_room(processes: Any, limit: int, tmp_path: Path) -> None:
     root = tmp_path / "runs"
     process = processes.Process(target=_limited, args=(str(root), limit))

@@ -18,7 +18,7 @@ from ternary_lab.controllers import Correction, plan_epoch
 from ternary_lab.training import Cohort
 
 CPU = torch.device("cpu")
-pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.alone]
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def _fastest(calls: dict[str, Callable[[], object]], rounds: int = 15, repeats: int = 20) -> dict[str, float]:
@@ -33,6 +33,7 @@ def _fastest(calls: dict[str, Callable[[], object]], rounds: int = 15, repeats: 
     return best
 
 
+@pytest.mark.alone
 def test_a_training_step_stays_near_its_products_and_far_from_the_plain_step() -> None:
     """Measured: 1.5 to 1.7 times the products, half the time of the plain step."""
     config = load_config("v5_5")
@@ -58,6 +59,7 @@ def test_a_training_step_stays_near_its_products_and_far_from_the_plain_step() -
     assert best["ours"] < 0.75 * best["plain"]
 
 
+@pytest.mark.alone
 def test_help_does_not_wait_for_torch() -> None:
     assert process_seconds(["-m", "ternary_lab", "--help"]) < 0.5 * process_seconds(["-c", "import torch"], repeats=2)
 

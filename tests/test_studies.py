@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,8 @@ from scipy import stats
 
 from ternary_lab import RunError, generalisation, load_runs, model_choice, space, splits
 from ternary_lab.answers import answers
+from ternary_lab.figures.save import Drawing
+from ternary_lab.figures.studies import studies
 from ternary_lab.intervals import interval, summary
 from ternary_lab.metrics import likelihood
 from ternary_lab.record import ANSWERS, FULL, PUBLISHED, RunSet
@@ -171,3 +174,25 @@ def test_parts_are_the_probes_rearranged() -> None:
     assert len(table) == 6 * len(probes)
     row = table[(table["epoch"] == 60) & (table["pathway"] == "B") & (table["part"] == "validation")].iloc[0]
     assert row["exact"] == probes.set_index("epoch").at[60, "own_validation_B"]
+
+
+# --- figures
+
+
+@pytest.fixture(scope="module")
+def drawings() -> Mapping[str, Callable[[], Drawing]]:
+    return studies()
+
+
+@pytest.mark.parametrize("name", [
+    "reconstruction", "training_size", "structures", "checkpoint_scores", "checkpoint_regrets", "full_training",
+    "rate_distortion", "alternatives", "pathways", "statenet_decisions", "statenet_decisions_beyond", "search",
+])
+def test_a_figure_of_published_tables_has_axes_words_and_data(
+    drawings: Mapping[str, Callable[[], Drawing]], name: str
+) -> None:
+    drawing = drawings[name]()
+    assert drawing.figure.axes
+    assert len(drawing.alt) > 40
+    assert "nan" not in drawing.alt
+    assert not drawing.data.empty

@@ -370,9 +370,10 @@ def test_an_unexpected_error_is_on_the_page_and_in_the_log(
 
 
 def test_slow_work_that_is_overtaken_is_not_shown() -> None:
-    part, worker, gate = Part(), Latest(), threading.Event()
+    part, worker, begun, gate = Part(), Latest(), threading.Event(), threading.Event()
     shown: list[str] = []
-    worker.submit(part, "first", lambda: gate.wait(30) and "first", shown.append)
+    worker.submit(part, "first", lambda: begun.set() or (gate.wait(30) and "first"), shown.append)
+    assert begun.wait(30)
     for name in ("second", "third"):
         worker.submit(part, name, lambda name=name: name, shown.append)  # type: ignore[misc]
     gate.set()
