@@ -336,7 +336,10 @@ def test_a_branch_that_cannot_be_is_refused(tmp_path: Path) -> None:
 # --- the real signal
 
 
-@pytest.mark.parametrize(("seeds", "instants"), [([1], [8]), ([1, 2], [1, 8])], ids=["one run", "a cohort of two"])
+@pytest.mark.parametrize(("seeds", "instants"), [
+    pytest.param([1], [8], id="one run"),
+    pytest.param([1, 2], [1, 8], id="a cohort of two", marks=pytest.mark.slow),  # `test_safety` has it at any instant
+])
 def test_sigkill(seeds: list[int], instants: list[int], tmp_path: Path) -> None:
     config = load_config(SMALL.as_dict(), {"training.total_epochs": 20})
     file = tmp_path / "small.yaml"

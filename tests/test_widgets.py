@@ -416,6 +416,7 @@ def test_a_slider_is_decoded_within_100_milliseconds_and_an_epoch_within_300(exp
     assert again + first < 0.3
 
 
+@pytest.mark.slow
 def test_memory_stays_flat_over_500_interactions_and_no_figure_is_left(explorer: Explorer) -> None:
     desk, epochs = explorer.part("Decoder desk"), explorer.view.atlas.epochs
     assert isinstance(desk, DecoderDesk)
