@@ -31,7 +31,8 @@ def run_each(
         each: `NAME=1..8` or `NAME=a,b,c`; of a parameter that is a list, each value is a list of one.
         folder: default `reports/<the notebook's name>`.
         html: also write an HTML page beside each.
-        engine, address: see `engines`. For Ray notebook and folder must lie on a file system that all nodes share.
+        engine: local or ray, see `engines`. For Ray notebook and folder must lie on a file system that all nodes share.
+        address: of the Ray cluster.
 
     All sets are checked before the first kernel starts. Raises NotebookError for a set that breaks the notebook's
     contract, and at the end for notebooks that failed, after the others; EngineError.

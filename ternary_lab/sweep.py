@@ -156,7 +156,9 @@ def run_sweep(
 
     Args:
         run_dir: default `runs/sweeps/<sweep.name>`. With Ray it must lie on a file system that all nodes share.
-        engine, address, device: see `engines`.
+        engine: local or ray, see `engines`.
+        address: of the Ray cluster.
+        device: auto, cpu or cuda.
         progress: lines, and on a terminal a bar, on stderr.
 
     A run that fails does not end the others; the table says why, and the next call tries again what did not end by
