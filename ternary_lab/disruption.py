@@ -107,10 +107,4 @@ def effects(final: pd.DataFrame, control: str = CONTROL, metrics: Sequence[str] 
 
 def probes(runs: Mapping[int, RunRecord]) -> pd.DataFrame:
     """The probes of several runs, one below the other. Raises RunError when a run has none."""
-    tables = []
-    for run in runs.values():
-        table = run.probes
-        if table is None:
-            raise RunError(f"{run.path}: has no probes: make them with `ternary-lab probe`")
-        tables.append(table)
-    return pd.concat(tables, ignore_index=True)
+    return pd.concat([run.probed() for run in runs.values()], ignore_index=True)

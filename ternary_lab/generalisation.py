@@ -176,8 +176,8 @@ def neighbourhoods(runs: RunSet, epoch: int, anchors: int = 200) -> pd.DataFrame
 
 def _at(run: RunRecord, epoch: int) -> Iterator[tuple[Pathway, Mapping[str, Any]]]:
     """The probes of one epoch, for each pathway. Raises RunError where there are none."""
-    table = run.probes
-    rows = table[table["epoch"] == epoch] if table is not None else pd.DataFrame()
+    table = run.probed()
+    rows = table[table["epoch"] == epoch]
     if rows.empty:
         raise RunError(f"{run.path}: has no probes of epoch {epoch}: make them with `ternary-lab probe`")
     for p in PATHWAYS:

@@ -31,6 +31,7 @@ from torch.autograd.function import once_differentiable
 
 from ternary_lab import config, space
 from ternary_lab.errors import CheckpointError, InputError
+from ternary_lab.losses import gaussian_kl
 
 Pathway = Literal["A", "B"]
 PATHWAYS: tuple[Pathway, Pathway] = ("A", "B")
@@ -439,7 +440,7 @@ class GaussianPosterior:
 
     def kl(self) -> Tensor:
         """KL(q ‖ N(0, I)) in nats, summed over the latent dimensions: (...) (Kingma & Welling 2014)."""
-        return -0.5 * (1 + self.log_variance - self.mean.square() - self.log_variance.exp()).sum(-1)
+        return gaussian_kl(self.mean, self.log_variance).sum(-1)
 
 
 class TernaryVAE:

@@ -57,9 +57,7 @@ def scored(runs: RunSet) -> pd.DataFrame:
     """
     parts = []
     for run in runs.values():
-        probes = run.probes
-        if probes is None:
-            raise RunError(f"{run.path}: has no probes: make them with `ternary-lab probe`")
+        probes = run.probed()
         measured = pd.DataFrame({"epoch": probes["epoch"]})
         for name, columns in {"test": ("own_test",), "neg_elbo": ("rate", "distortion"), "neg_iwae": ("iwae",)}.items():
             measured[name] = sum(probes[f"{column}_{p}"] for column in columns for p in PATHWAYS) / 2

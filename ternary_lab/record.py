@@ -89,6 +89,13 @@ class RunRecord:
         table = read_table(path if path.exists() else packed, COLUMNS, LATER)
         return table.assign(**{name: value for name, value in LATER.items() if name not in table})
 
+    def probed(self) -> pd.DataFrame:
+        """`probes`. Raises RunError where they were not kept."""
+        table = self.probes
+        if table is None:
+            raise RunError(f"{self.path}: has no probes: make them with `ternary-lab probe`")
+        return table
+
     @property
     def probes(self) -> pd.DataFrame | None:
         """What `probes.probe_run` found, a row per epoch with weights; None where it was not kept."""

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ternary_lab import InputError, RunError, RunRecord, load_config, run_experiment, space
+from ternary_lab import InputError, RunError, RunRecord, latent_entropy, load_config, run_experiment, space
 from ternary_lab.figures import entropy as figures
 from ternary_lab.figures import epoch_entropy
 from ternary_lab.metrics import entropy, likelihood
@@ -261,7 +261,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunRecord:
 
 @pytest.fixture(scope="module")
 def code(run: RunRecord) -> pd.DataFrame:
-    return figures.code_history(run)
+    return latent_entropy.code_history(run)
 
 
 def test_a_code_history_has_a_row_per_checkpoint_pathway_and_dimension(run: RunRecord, code: pd.DataFrame) -> None:
@@ -270,7 +270,7 @@ def test_a_code_history_has_a_row_per_checkpoint_pathway_and_dimension(run: RunR
     assert len(code) == len(run.epochs) * 2 * run.config.model.latent_dim
     assert sorted(code["epoch"].unique()) == run.epochs
     assert not code.isna().any(axis=None)
-    assert code.equals(figures.code_history(run))  # its random numbers are its own
+    assert code.equals(latent_entropy.code_history(run))  # its random numbers are its own
     model, last = run.model(run.epochs[-1]), code[code["epoch"] == run.epochs[-1]]
     active = likelihood.active_units(model.core, space.operations().unsqueeze(0))
     assert last.groupby("pathway")["active"].sum().tolist() == active[:, 0].tolist()
@@ -278,25 +278,25 @@ def test_a_code_history_has_a_row_per_checkpoint_pathway_and_dimension(run: RunR
 
 def test_a_code_history_at_the_epochs_own_temperature(run: RunRecord) -> None:
     epoch = run.epochs[-1]
-    for pathway, rows in figures.code_history(run, [epoch]).groupby("pathway"):
+    for pathway, rows in latent_entropy.code_history(run, [epoch]).groupby("pathway"):
         tau = run.history[f"temperature_{pathway}"].iloc[epoch]
         assert set(rows["tau"]) == {tau}
-        at_tau = figures.code_history(run, [epoch], temperature=tau)
+        at_tau = latent_entropy.code_history(run, [epoch], temperature=tau)
         at_tau = at_tau[at_tau["pathway"] == pathway]
         assert rows["H"].tolist() == at_tau["batch_entropy"].tolist() == at_tau["H"].tolist()
 
 
 def test_a_run_without_the_weights_is_named(run: RunRecord) -> None:
     with pytest.raises(RunError, match="epoch_0003"):
-        figures.code_history(run, [3])
+        latent_entropy.code_history(run, [3])
     with pytest.raises(RunError, match="weights of no epoch"):
-        figures.code_history(run, [])
+        latent_entropy.code_history(run, [])
 
 
 def test_drawn_posteriors_keep_the_mass(run: RunRecord) -> None:
-    densities = figures.posteriors(run, run.epochs[-1:])
+    densities = latent_entropy.posteriors(run, run.epochs[-1:])
     for _, rows in densities.groupby(["epoch", "pathway", "dimension"]):
-        assert len(rows) <= figures.POINTS
+        assert len(rows) <= latent_entropy.POINTS
         assert np.trapezoid(rows["density"], rows["z"]) == pytest.approx(1, abs=0.02)
 
 
@@ -307,7 +307,7 @@ def _figure(artists: list[object]) -> Figure:
 
 
 def test_figures_are_drawn_and_told(run: RunRecord, code: pd.DataFrame) -> None:
-    densities = figures.posteriors(run, run.epochs)
+    densities = latent_entropy.posteriors(run, run.epochs)
     drawn = {
         "batch_entropy": ((run.history, run.config), 1),
         "heat_maps": ((code,), 4),

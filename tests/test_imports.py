@@ -17,9 +17,10 @@ ORDER = [
     ["space", "runtime", "schedules", "integrity", "locks", "selection", "intervals"],
     ["symmetry", "engines"],
     ["config"],
-    ["model", "controllers", "splits", "design"],
-    ["metrics.entropy", "hypergradient"],
+    ["controllers", "splits", "design", "metrics.entropy"],
     ["losses"],
+    ["model"],
+    ["hypergradient"],
     [
         "metrics.latents", "metrics.likelihood", "metrics.calibration", "metrics.robustness", "metrics.arithmetic",
         "metrics.neighbourhood", "metrics.codes", "metrics.per_entry",
@@ -34,7 +35,7 @@ ORDER = [
     ["experiment", "evaluation", "projection"],
     ["atlas", "alternatives", "sweep", "effects"],
     # What was asked of runs.
-    ["bench", "disruption", "generalisation", "model_choice", "probes", "recipes", "verify"],
+    ["bench", "disruption", "generalisation", "latent_entropy", "model_choice", "probes", "recipes", "verify"],
     ["answers"],
     ["claims.evidence", "claims.ledger"],
     ["claims.verdicts"],

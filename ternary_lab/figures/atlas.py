@@ -14,11 +14,11 @@ from matplotlib.figure import Figure
 from ternary_lab import space
 from ternary_lab.atlas import Atlas
 from ternary_lab.errors import InputError
-from ternary_lab.figures.style import GREEN, INK, PATHWAY, PURPLE, panels, style
+from ternary_lab.figures.style import GREEN, INK, ORANGE, PATHWAY, PURPLE, figure_of, panels, style
 from ternary_lab.model import PATHWAYS, Pathway
 from ternary_lab.space import ENTRIES
 
-CATEGORIES = ("#E69F00", PATHWAY["A"], GREEN, PURPLE)
+CATEGORIES = (ORANGE, PATHWAY["A"], GREEN, PURPLE)
 """For up to four kinds of operation."""
 YES_NO = ("#C8C8C8", PATHWAY["A"])
 WRONG_RIGHT = (PATHWAY["B"], "#8FC1E3")
@@ -118,8 +118,7 @@ def draw_map(
             axis.scatter(ringed[:, 0], ringed[:, 1], s=36, facecolors="none", edgecolors=INK, linewidths=1)
         axis.set(xlabel=plane.axes[0], ylabel=plane.axes[1], aspect="equal")
         axis.set_title(f"pathway {pathway}, epoch {epoch}: {paint.label}\n{plane.note}".strip())
-        figure = axis.get_figure(root=True)
-        assert isinstance(figure, Figure)
+        figure = figure_of(axis)
         bar = figure.colorbar(dots, ax=axis, shrink=0.6)
         if paint.kinds:
             step = top / len(paint.kinds)

@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, MaxNLocator, NullFormatter
 from torch import Tensor
 
 from ternary_lab import space
-from ternary_lab.figures.save import Drawing, figure_of
+from ternary_lab.figures.save import Drawing
 from ternary_lab.figures.space import truth_tables
-from ternary_lab.figures.style import GREEN, GREY, INK, PATHWAY, PURPLE, panels, style
+from ternary_lab.figures.style import GREEN, GREY, INK, PATHWAY, PURPLE, figure_of, panels, style
 from ternary_lab.metrics.coverage import expected_coverage, uniform_coverage
 
 LINES = ("-", "--", ":", "-.")
@@ -171,7 +170,6 @@ def rarest(outputs: Mapping[str, Tensor], count: int = 5) -> Drawing:
             tables[title] = space.operations(torch.tensor([index]))[0]
             rows.append({"model": name, "operation": index, "N_p": space.SIZE * float(p[index])})
     artists = truth_tables(tables)
-    figure = artists[0].get_figure(root=True)
-    assert isinstance(figure, Figure)
+    figure = figure_of(artists[0])
     said = "; ".join(f"{r['model']} {r['operation']} (N p = {r['N_p']:.2g})" for r in rows)
     return Drawing(figure, f"Truth tables of the least probable operations: {said}.", pd.DataFrame(rows))

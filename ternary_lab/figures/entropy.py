@@ -1,6 +1,6 @@
 """Figures of the latent code: H against what its sample size allows, and every dimension through the epochs.
 
-`code_history` and `posteriors` measure a run's checkpoints over all operations; the figures draw what they return.
+They draw what `latent_entropy` measures.
 """
 
 from __future__ import annotations
@@ -11,16 +11,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize, TwoSlopeNorm
 from matplotlib.ticker import MaxNLocator
 
-from ternary_lab import space
 from ternary_lab.config import Config
-from ternary_lab.errors import RunError
-from ternary_lab.figures.style import GREY, INK, PATHWAY, panels, style
+from ternary_lab.figures.style import GREY, INK, PATHWAY, figure_of, panels, style
 from ternary_lab.figures.training import (
     V5_5,
     Panels,
@@ -38,16 +35,11 @@ from ternary_lab.metrics.entropy import (
     BINS,
     CEILING,
     LIMIT,
-    aggregate_posterior,
     expected_entropy,
     expected_epoch_entropy,
     normal_entropy,
-    posterior_code,
-    sampled_code,
 )
 from ternary_lab.model import PATHWAYS
-from ternary_lab.record import RunRecord
-from ternary_lab.runtime import stream
 from ternary_lab.space import SIZE
 from ternary_lab.splits import per_epoch
 
@@ -55,74 +47,6 @@ FEW = 500
 """Values inside the histogram below which its entropy is marked as uncertain: ten a bin."""
 NARROW = 4.0
 """|z| that an axis of densities shows at least."""
-POINTS = 400
-"""Most points of a density that are drawn."""
-
-
-# What is measured
-
-
-def code_history(run: RunRecord, epochs: Sequence[int] | None = None, *, temperature: float = 1.0) -> pd.DataFrame:
-    """The code of all 19,683 operations, a row per epoch, pathway and dimension.
-
-    Columns are the fields of `metrics.entropy.SampledCode` at τ = `temperature` and of `PosteriorCode`, whether
-    the dimension is active, and `H`, the batch entropy at the epoch's own τ, which is in `tau`.
-
-    Args:
-        epochs: that have checkpoints; by default all of those.
-
-    Raises RunError when a checkpoint is missing, or there is none.
-    """
-    epochs = run.epochs if epochs is None else epochs
-    if not epochs:
-        raise RunError(f"{run.path}: keeps the weights of no epoch: set checkpoints.every when training")
-    history, batch, frames = run.history.set_index("epoch"), min(run.config.data.batch_size, SIZE), []
-    for epoch in epochs:
-        random = stream(run.seed, "evaluation", epoch)
-        x = space.operations(torch.randperm(SIZE, generator=random))
-        for pathway in PATHWAYS:
-            tau = float(history[f"temperature_{pathway}"].loc[epoch])
-            posterior = run.model(epoch).encode(x, pathway)
-            noise = posterior.std * torch.empty_like(posterior.mean).normal_(generator=random)
-            sampled = sampled_code(posterior.mean + temperature * noise, batch)
-            trained = sampled_code(posterior.mean + tau * noise, batch)
-            code = posterior_code(posterior.mean, posterior.std)
-            columns = {**vars(sampled), **vars(code), "active": code.active, "H": trained.batch_entropy}
-            frames.append(pd.DataFrame({
-                "epoch": epoch, "pathway": pathway, "dimension": range(noise.shape[-1]), "tau": tau,
-                **{name: values.numpy() for name, values in columns.items()},
-            }))
-    return pd.concat(frames, ignore_index=True)
-
-
-def posteriors(run: RunRecord, epochs: Sequence[int]) -> pd.DataFrame:
-    """Aggregate posteriors q(z_k) over all operations: rows of epoch, pathway, dimension, z and density.
-
-    Raises RunError when a checkpoint is missing.
-    """
-    frames = []
-    for epoch in epochs:
-        for pathway in PATHWAYS:
-            posterior = run.model(epoch).encode(space.operations(), pathway)
-            for dimension, (mean, std) in enumerate(zip(posterior.mean.t(), posterior.std.t(), strict=True)):
-                z, q = _thinned(*aggregate_posterior(mean, std))
-                frames.append(pd.DataFrame({
-                    "epoch": epoch, "pathway": pathway, "dimension": dimension, "z": z, "density": q,
-                }))
-    return pd.concat(frames, ignore_index=True)
-
-
-def _thinned(z: torch.Tensor, q: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Grid and density as means over neighbouring points, where there is more than one billionth of the highest."""
-    seen = (q > q.max() * 1e-9).nonzero().flatten()
-    shown = slice(int(seen[0]), int(seen[-1]) + 1)
-    starts = np.arange(0, len(z[shown]), math.ceil(len(z[shown]) / POINTS))
-    counts = np.diff([*starts, len(z[shown])])
-    grid, density = (np.add.reduceat(values[shown].numpy(), starts) / counts for values in (z, q))
-    return grid, density
-
-
-# What is drawn
 
 
 @styled
@@ -149,8 +73,7 @@ def batch_entropy(history: pd.DataFrame, config: Config = V5_5, ax: Panels = Non
 
 def _legend_below(axes: Sequence[Axes], ax: Panels, **options: Any) -> None:
     """One legend of all axes under a figure of ours, and in the first of axes that were given."""
-    figure = axes[0].get_figure(root=True)
-    assert figure is not None
+    figure = figure_of(axes[0])
     labelled = {
         label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
     }
@@ -180,7 +103,7 @@ def batch_entropy_alt(history: pd.DataFrame, config: Config = V5_5) -> str:
 def heat_maps(code: pd.DataFrame, ax: Panels = None) -> list[Artist]:
     """Corrected entropy (above) and KL of q(z_k) from N(0, 1) (below), epoch by dimension, A and B. Four axes.
 
-    `code` comes from `code_history`. A cross marks entropies of fewer than 500 values inside [-3, 3].
+    `code` comes from `latent_entropy.code_history`. A cross marks entropies of fewer than 500 values inside [-3, 3].
     """
     normal, kl = normal_entropy(), code["prior_kl"]
     kinds: tuple[tuple[str, str, str, Normalize], ...] = (
@@ -205,8 +128,7 @@ def heat_maps(code: pd.DataFrame, ax: Panels = None) -> list[Artist]:
                 axis.grid(visible=False)
                 axis.set_yticks(range(0, len(table), 5))
                 _epoch_ticks(axis, [int(epoch) for epoch in rows["epoch"].unique()])
-            figure = axes[0].get_figure(root=True)
-            assert figure is not None
+            figure = figure_of(axes[0])
             bar = figure.colorbar(image, ax=pair, extend="min", pad=0.02)
             if column == "entropy":
                 ticks = [normal - 1, normal - 0.5, normal, CEILING]

@@ -8,11 +8,24 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 
-from ternary_lab.figures.save import Drawing, figure_of
-from ternary_lab.figures.style import GREEN, GREY, INK, PATHWAY, PURPLE, panels, style
+from ternary_lab.figures.save import Drawing
+from ternary_lab.figures.style import (
+    BLUE,
+    GREEN,
+    GREY,
+    INK,
+    ORANGE,
+    PATHWAY,
+    PURPLE,
+    SKY,
+    VERMILION,
+    figure_of,
+    panels,
+    style,
+)
 from ternary_lab.intervals import interval
 
-PARTS = {"train": (INK, "-"), "validation": (GREEN, "--"), "test": ("#D55E00", ":")}
+PARTS = {"train": (INK, "-"), "validation": (GREEN, "--"), "test": (VERMILION, ":")}
 WAYS = {"straight": "-", "spherical": "--"}
 
 
@@ -51,7 +64,7 @@ def parts(table: pd.DataFrame) -> Drawing:
 def mixing(table: pd.DataFrame) -> Drawing:
     """Reconstruction by the share ρ of the other pathway's code: `generalisation.mixing`, a line per epoch."""
     epochs = sorted(table["epoch"].unique())
-    shades = ["#56B4E9", "#0072B2", PURPLE, INK, GREEN, "#E69F00", "#D55E00"]
+    shades = [SKY, BLUE, PURPLE, INK, GREEN, ORANGE, VERMILION]
     with style():
         axes = panels(1, 2, 2.8, sharey=True)
         for axis, p in zip(axes, PATHWAY, strict=True):

@@ -8,10 +8,23 @@ import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
 from ternary_lab.disruption import OUTCOMES, TERMS, Branch, final_outcomes, largest_rise, loss_terms, outcomes
-from ternary_lab.figures.save import Drawing, figure_of
-from ternary_lab.figures.style import GREEN, GREY, INK, PATHWAY, PURPLE, panels, style
+from ternary_lab.figures.save import Drawing
+from ternary_lab.figures.style import (
+    BLUE,
+    GREEN,
+    GREY,
+    INK,
+    ORANGE,
+    PATHWAY,
+    PURPLE,
+    SKY,
+    VERMILION,
+    figure_of,
+    panels,
+    style,
+)
 
-COLOURS = ("#0072B2", "#D55E00", "#56B4E9", "#E69F00", GREEN, PURPLE, GREY)
+COLOURS = (BLUE, VERMILION, SKY, ORANGE, GREEN, PURPLE, GREY)
 """One for each term; those of a pathway are alike."""
 
 

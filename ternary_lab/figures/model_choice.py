@@ -11,12 +11,24 @@ from matplotlib.ticker import LogFormatter, MaxNLocator, NullFormatter
 from ternary_lab import selection, space
 from ternary_lab.config import Config
 from ternary_lab.figures.generalisation import band
-from ternary_lab.figures.save import Drawing, figure_of
-from ternary_lab.figures.style import GREEN, GREY, INK, PATHWAY, PURPLE, panels, style
+from ternary_lab.figures.save import Drawing
+from ternary_lab.figures.style import (
+    BLUE,
+    GREEN,
+    GREY,
+    INK,
+    ORANGE,
+    PATHWAY,
+    PURPLE,
+    VERMILION,
+    figure_of,
+    panels,
+    style,
+)
 from ternary_lab.model_choice import CRITERIA, OUTCOMES
 
-MARKS = {"val_loss": ("o", "#D55E00"), "val_elbo": ("s", "#0072B2"), "coverage": ("^", PURPLE),
-         "info_coverage": ("D", GREEN), "reconstruction": ("v", "#E69F00")}
+MARKS = {"val_loss": ("o", VERMILION), "val_elbo": ("s", BLUE), "coverage": ("^", PURPLE),
+         "info_coverage": ("D", GREEN), "reconstruction": ("v", ORANGE)}
 FEWEST = 50
 """Predictions below which a bin is not drawn."""
 FARTHEST = 30.0

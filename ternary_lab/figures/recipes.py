@@ -10,8 +10,21 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, Locator, LogLocator, MaxNLocator, NullFormatter
 
 from ternary_lab.figures.generalisation import band
-from ternary_lab.figures.save import Drawing, figure_of
-from ternary_lab.figures.style import GREEN, GREY, INK, PATHWAY, PURPLE, panels, plain, style
+from ternary_lab.figures.save import Drawing
+from ternary_lab.figures.style import (
+    GREEN,
+    GREY,
+    INK,
+    ORANGE,
+    PATHWAY,
+    PURPLE,
+    SKY,
+    VERMILION,
+    figure_of,
+    panels,
+    plain,
+    style,
+)
 from ternary_lab.intervals import interval
 from ternary_lab.recipes import BEYOND, DRAWN, MEASURES, OFF, RECIPES, SHARPENED, TAUGHT, V5_5
 
@@ -29,9 +42,9 @@ OF_STATENET = {V5_5: (V5_5, OFF, TAUGHT[0]), BEYOND: (BEYOND, DRAWN, TAUGHT[1])}
 """Recipes without StateNet, with it as drawn and with one that learns, by what they vary."""
 WEIGHTS = (0.25, 0.5, 1, 2, 2.5, 3, 4, 6, 8, 12, 20, 40)
 """Weights of the information that the ideal front is drawn at."""
-SHADES = ("#56B4E9", "#E69F00", GREEN, PURPLE)
+SHADES = (SKY, ORANGE, GREEN, PURPLE)
 MARKS = "osD^v"
-OFF_LINE = ("#56B4E9", GREEN, PURPLE)
+OFF_LINE = (SKY, GREEN, PURPLE)
 """Of recipes that are not on the front."""
 EPOCHS = {
     "info_coverage": "informative coverage, %", "effective_coverage": "effective coverage, %",
@@ -126,14 +139,14 @@ def _marked(axis: Axes, own: pd.DataFrame, measure: str, marked: Mapping[str, st
     for i, (name, label) in enumerate(marked.items()):
         rows = own[own["recipe"] == name]
         on_line = RECIPES[name].group in ("front", "beyond")
-        colour = "#D55E00" if RECIPES[name].group == "beyond" else "#E69F00" if on_line else OFF_LINE[i % len(OFF_LINE)]
+        colour = VERMILION if RECIPES[name].group == "beyond" else ORANGE if on_line else OFF_LINE[i % len(OFF_LINE)]
         x = rows["neg_elbo"].clip(upper=FARTHEST)
         axis.scatter(x, rows[measure], s=14, color=colour, marker=MARKS[i % len(MARKS)], alpha=0.6, linewidth=0,
                      label=label, clip_on=False)
         if on_line and len(rows):
             line.append((rows["neg_elbo"].mean(), rows[measure].mean()))
     if line:
-        axis.plot(*zip(*sorted(line), strict=True), color="#E69F00", linewidth=0.9, zorder=1)
+        axis.plot(*zip(*sorted(line), strict=True), color=ORANGE, linewidth=0.9, zorder=1)
 
 
 def searched(tried: pd.DataFrame, ideal: pd.DataFrame) -> Drawing:
@@ -141,7 +154,7 @@ def searched(tried: pd.DataFrame, ideal: pd.DataFrame) -> Drawing:
 
     Colours tell how certainty beyond the margin is charged, marks how many epochs were trained.
     """
-    colours = {"none": GREY, "linear": "#56B4E9", "squared": "#D55E00"}
+    colours = {"none": GREY, "linear": SKY, "squared": VERMILION}
     marks = dict(zip(sorted(tried["epochs"].unique()), "v^o", strict=False))
     with style():
         axes = panels(1, 2, 3.2, sharey=True)
@@ -176,7 +189,7 @@ def epochs(histories: Mapping[str, pd.DataFrame], sharpened: pd.DataFrame) -> Dr
     at = sharpened.groupby("factor")[["informative_coverage", "effective_coverage", "neg_elbo"]].mean()
     best = float(at["informative_coverage"].idxmax())  # type: ignore[arg-type]
     lines = {"info_coverage": "informative_coverage", "effective_coverage": "effective_coverage"}
-    colours = (GREY, "#56B4E9", "#D55E00", PURPLE)
+    colours = (GREY, SKY, VERMILION, PURPLE)
     kept = []
     with style():
         axes = panels(2, 2, 4.6, sharex=True)
@@ -215,7 +228,7 @@ def decisions(taught: pd.DataFrame, drawn: pd.DataFrame | None = None) -> Drawin
         for axis, column, name in zip(axes, OUTPUTS, CONTROLS, strict=False):
             if drawn is not None:
                 band(axis, drawn, "epoch", column, color=GREY, label="as drawn")
-            band(axis, taught, "epoch", column, color="#D55E00", label="taught")
+            band(axis, taught, "epoch", column, color=VERMILION, label="taught")
             axis.set_title(f"Δ of {name}")
             axis.set_ylim(-1.05, 1.05)
             axis.set_xlabel("epoch")

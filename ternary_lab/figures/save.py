@@ -47,13 +47,6 @@ class Drawing:
         show(self.figure, self.alt)
 
 
-def figure_of(axis: Any) -> Figure:
-    """The figure that an axis stands in."""
-    figure = axis.get_figure(root=True)
-    assert isinstance(figure, Figure)
-    return figure
-
-
 def save_figure(
     fig: Figure,
     folder: str | Path,

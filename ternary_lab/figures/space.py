@@ -9,13 +9,12 @@ import pandas as pd
 import torch
 from matplotlib.artist import Artist
 from matplotlib.colors import ListedColormap
-from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 from torch import Tensor
 
 from ternary_lab import space, symmetry
 from ternary_lab.figures.save import Drawing
-from ternary_lab.figures.style import ENTRY, INK, PATHWAY, WIDTH, panels, style
+from ternary_lab.figures.style import ENTRY, INK, PATHWAY, WIDTH, figure_of, panels, style
 from ternary_lab.figures.training import Panels
 
 COLUMNS = 5
@@ -57,8 +56,7 @@ def named_tables(operations: Mapping[str, int]) -> Drawing:
     """The truth tables of operations given by name and index."""
     tables = space.operations(torch.tensor(list(operations.values())))
     artists = truth_tables(dict(zip(operations, tables, strict=True)))
-    figure = artists[0].get_figure(root=True)
-    assert isinstance(figure, Figure)
+    figure = figure_of(artists[0])
     rows = [
         {"name": name, "operation": index, **{f"entry_{k}": int(v) for k, v in enumerate(table)}}
         for (name, index), table in zip(operations.items(), tables, strict=True)
@@ -87,6 +85,5 @@ def orbit_sizes() -> Drawing:
         for axis in axes[::3]:
             axis.set_ylabel("orbits")
     said = ", ".join(f"{name} {len(symmetry.orbit_sizes(group)):,}" for name, group in symmetry.GROUPS.items())
-    figure = axes[0].get_figure(root=True)
-    assert isinstance(figure, Figure)
+    figure = figure_of(axes[0])
     return Drawing(figure, f"Number of orbits by size, on a log scale, a panel per group of symmetries: {said}.", data)

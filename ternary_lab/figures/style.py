@@ -19,12 +19,14 @@ from ternary_lab.errors import InputError
 
 WIDTH = 6.3
 """Inches: the text of an A4 page with margins of 25 mm."""
-PATHWAY = {"A": "#0072B2", "B": "#D55E00"}
-"""The two pathways, the same in every figure; all colours are those of Okabe and Ito (2008) or grey."""
+BLUE, VERMILION, SKY, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#56B4E9", "#E69F00", "#009E73", "#CC79A7"
+"""The colours of Okabe and Ito (2008); there are no others but greys."""
+INK, GREY = "#222222", "#767676"
+PATHWAY = {"A": BLUE, "B": VERMILION}
+"""The two pathways, the same in every figure."""
 PATHWAY_TEXT = {"A": PATHWAY["A"], "B": "#BC5200"}
 """Of words in a pathway's colour. B's is darker than its lines: these have too little contrast with white to read."""
-INK, GREEN, PURPLE, GREY = "#222222", "#009E73", "#CC79A7", "#767676"
-ENTRY = {-1: "#56B4E9", 0: "#F2F2F2", 1: "#E69F00"}
+ENTRY = {-1: SKY, 0: "#F2F2F2", 1: ORANGE}
 """The values of a truth table's entry."""
 
 RC: dict[str, Any] = {
@@ -86,3 +88,10 @@ def plain(axis: Axes) -> None:
     """Label the powers of ten of a logarithmic y axis as numbers: typesetting exponents takes longer than drawing."""
     axis.yaxis.set_major_formatter(LogFormatter())
     axis.yaxis.set_minor_formatter(NullFormatter())
+
+
+def figure_of(axis: Any) -> Figure:
+    """The figure that an axis stands in."""
+    figure = axis.get_figure(root=True)
+    assert isinstance(figure, Figure)
+    return figure

@@ -14,8 +14,8 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import Normalize, TwoSlopeNorm
 
 from ternary_lab.effects import LEVELS, complete, varied
-from ternary_lab.figures.save import Drawing, figure_of
-from ternary_lab.figures.style import GREY, INK, PATHWAY, panels, readable_on, style
+from ternary_lab.figures.save import Drawing
+from ternary_lab.figures.style import GREY, INK, PATHWAY, figure_of, panels, readable_on, style
 
 METRICS = ("info_coverage_B", "info_coverage_A", "neg_elbo_A")
 """What the published sweep is looked at for, what matters most first."""

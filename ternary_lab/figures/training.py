@@ -22,7 +22,7 @@ from matplotlib.ticker import LogFormatter, MaxNLocator
 
 from ternary_lab.config import Config
 from ternary_lab.errors import RunError
-from ternary_lab.figures.style import GREEN, GREY, INK, PATHWAY, PURPLE, panels, style
+from ternary_lab.figures.style import GREEN, GREY, INK, PATHWAY, PURPLE, figure_of, panels, style
 from ternary_lab.metrics.coverage import uniform_coverage
 from ternary_lab.metrics.entropy import expected_epoch_entropy
 from ternary_lab.splits import per_epoch
@@ -163,8 +163,7 @@ def coverage(history: pd.DataFrame, config: Config = V5_5, ax: Panels = None) ->
         else:
             axis.set_ylim(bottom=0)
         artists += finish(axis, history, title, legend=False)
-    figure = axes[0].get_figure(root=True)
-    assert figure is not None
+    figure = figure_of(axes[0])
     if ax is None:
         handles = axes[0].get_legend_handles_labels()
         figure.legend(*handles, title=run_count(history), loc="outside lower center", ncols=3)
@@ -363,9 +362,7 @@ class Recipe:
 
     def figure(self, history: pd.DataFrame, config: Config = V5_5) -> Figure:
         """The figure, of print width."""
-        figure = self.plot(history, config)[0].get_figure(root=True)
-        assert figure is not None
-        return figure
+        return figure_of(self.plot(history, config)[0])
 
     def alt(self, history: pd.DataFrame, config: Config = V5_5) -> str:
         """Alternative text: what a reader who cannot see the figure should know."""

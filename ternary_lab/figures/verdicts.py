@@ -9,11 +9,11 @@ from matplotlib.patches import Rectangle
 
 from ternary_lab.claims import Judgement, Verdict, table
 from ternary_lab.figures.save import Drawing
-from ternary_lab.figures.style import GREEN, GREY, INK, PURPLE, WIDTH, style
+from ternary_lab.figures.style import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, SKY, VERMILION, WIDTH, style
 
 COLOURS = {
-    Verdict.EXACT: "#0072B2", Verdict.REPRODUCED: GREEN, Verdict.DIRECTION: "#56B4E9",
-    Verdict.ARTEFACT: "#E69F00", Verdict.CONTRADICTS: PURPLE, Verdict.NOT: "#D55E00", Verdict.UNTESTABLE: "#CFCFCF",
+    Verdict.EXACT: BLUE, Verdict.REPRODUCED: GREEN, Verdict.DIRECTION: SKY,
+    Verdict.ARTEFACT: ORANGE, Verdict.CONTRADICTS: PURPLE, Verdict.NOT: VERMILION, Verdict.UNTESTABLE: "#CFCFCF",
 }
 """From what holds to what does not; grey for what cannot be told."""
 ROW = 0.155

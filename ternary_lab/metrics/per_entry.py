@@ -20,6 +20,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from ternary_lab.losses import gaussian_kl
 from ternary_lab.space import ENTRIES, SIZE
 
 GRID = 4001
@@ -76,7 +77,7 @@ def _entry(log_parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     middle = torch.softmax(-0.5 * (z / inner).square(), 0)
     side = torch.softmax(-0.5 * ((z - mean) / outer).square(), 0)
     distortion = -((middle * log_p[1]).sum() + 2 * (side * log_p[2]).sum()) / 3
-    rate = _kl(torch.zeros_like(mean), inner) / 3 + 2 * _kl(mean, outer) / 3
+    rate = (gaussian_kl(torch.zeros_like(mean), 2 * inner.log()) + 2 * gaussian_kl(mean, 2 * outer.log())) / 3
     prior = torch.softmax(-0.5 * z.square(), 0)
     p = log_p.exp()
     output = (prior * p).sum(1)
@@ -86,7 +87,3 @@ def _entry(log_parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _odds(distance: Tensor, slope: Tensor, below: Tensor, above: Tensor) -> Tensor:
     rise = slope * distance
     return torch.where(distance > 0, above * torch.tanh(rise / above), below * torch.tanh(rise / below))
-
-
-def _kl(mean: Tensor, std: Tensor) -> Tensor:
-    return 0.5 * (mean.square() + std.square() - 1) - std.log()

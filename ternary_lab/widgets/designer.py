@@ -15,7 +15,7 @@ from ternary_lab.config import Config, load_config
 from ternary_lab.errors import ConfigError
 from ternary_lab.experiment import run_experiment
 from ternary_lab.figures.save import image
-from ternary_lab.figures.style import INK, PATHWAY, fixed, panels, plain, style
+from ternary_lab.figures.style import GREEN, INK, PATHWAY, figure_of, fixed, panels, plain, style
 from ternary_lab.widgets.live import SHORTEST, Dashboard
 from ternary_lab.widgets.part import Part, button, row
 
@@ -208,8 +208,7 @@ def draw_schedules(config: Config) -> tuple[Figure, str]:
     tau = [config.temperatures(e) for e in epochs]
     with style():
         axes = panels(1, 4, 2.1)
-        figure = axes[0].get_figure(root=True)
-        assert isinstance(figure, Figure)
+        figure = figure_of(axes[0])
         figure.set_size_inches(11, 2.1)
         fixed(figure, left=0.035, right=0.995, top=0.88, bottom=0.2, wspace=0.2)
         for axis, title, values in ((axes[0], "β (weight of KL)", beta), (axes[1], "τ (posterior noise)", tau)):
@@ -223,7 +222,7 @@ def draw_schedules(config: Config) -> tuple[Figure, str]:
         axes[3].set(title="learning rate", yscale="log")
         plain(axes[3])
         for axis in axes:
-            axis.axvspan(0, total, color="#009E73", alpha=0.08, linewidth=0)
+            axis.axvspan(0, total, color=GREEN, alpha=0.08, linewidth=0)
             axis.set_xlabel("epoch")
     last = total - 1
     return figure, (

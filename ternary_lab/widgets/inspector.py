@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ternary_lab import space
 from ternary_lab.figures.space import named_tables
+from ternary_lab.figures.style import BLUE, VERMILION
 from ternary_lab.metrics import confusion
 from ternary_lab.model import PATHWAYS, Pathway
 from ternary_lab.record import RunRecord
@@ -226,8 +227,8 @@ def error_bars(mean: Sequence[float], spread: Sequence[float], label: str) -> st
     for i, (m, s) in enumerate(zip(mean, spread, strict=True)):
         x = 37 + step * i
         ends = f'x1="{x}" x2="{x}" y1="{y(m - s):.1f}" y2="{y(m + s):.1f}"'
-        marks.append(f'<line {ends} stroke="#0072B2" stroke-width="2"/>')
-        marks.append(f'<circle cx="{x}" cy="{y(m):.1f}" r="2.6" fill="#D55E00"/>')
+        marks.append(f'<line {ends} stroke="{BLUE}" stroke-width="2"/>')
+        marks.append(f'<circle cx="{x}" cy="{y(m):.1f}" r="2.6" fill="{VERMILION}"/>')
     return (
         f'<svg role="img" aria-label="{label}" width="{width}" height="{height}" viewBox="0 0 {width} {height}">'
         f"{''.join(marks)}</svg>"

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from ternary_lab.errors import RunError, TernaryLabError
 from ternary_lab.figures.save import image
-from ternary_lab.figures.style import PATHWAY, fixed, panels, style
+from ternary_lab.figures.style import PATHWAY, figure_of, fixed, panels, style
 from ternary_lab.record import RunSet, load_runs
 from ternary_lab.widgets.part import Part, button
 
@@ -120,8 +120,7 @@ def draw_runs(runs: RunSet) -> tuple[Figure, str]:
     """Loss, coverages and latent entropy of runs through the epochs, with what they say in words."""
     with style():
         axes = panels(1, len(PANELS), 2.1)
-        figure = axes[0].get_figure(root=True)
-        assert isinstance(figure, Figure)
+        figure = figure_of(axes[0])
         figure.set_size_inches(11, 2.3)
         fixed(figure, left=0.035, right=0.995, top=0.88, bottom=0.2, wspace=0.2)
         # A history may have its head and no row yet.

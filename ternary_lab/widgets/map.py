@@ -17,6 +17,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from ternary_lab.figures import atlas as drawing
+from ternary_lab.figures.style import VERMILION, figure_of
 from ternary_lab.projection import Projection
 from ternary_lab.record import RunRecord
 from ternary_lab.widgets.pacer import Pacer
@@ -73,7 +74,7 @@ class Map(Part):
         self.scatter = jscatter.Scatter(
             data=frame, x="x", y="y", x_scale=(-FRAME, FRAME), y_scale=(-FRAME, FRAME), height=height,
             axes=False, color_by="colour", color_map=["#888888"], color_norm=(0, 1), size=3, opacity=0.75,
-            lasso_color="#D55E00", color_selected="#000000", background_color="#ffffff",
+            lasso_color=VERMILION, color_selected="#000000", background_color="#ffffff",
         )
         self.scatter.options(
             transition_points_duration=round(1000 * MOVING),
@@ -245,8 +246,7 @@ class Map(Part):
         axis = drawing.draw_map(
             self.view.atlas, epoch, pathway, "pca", colour, self.view.selection
         )
-        figure = axis.get_figure(root=True)
-        assert isinstance(figure, Figure)
+        figure = figure_of(axis)
         said = drawing.map_alt(self.view.atlas, epoch, pathway, colour)
         chosen = ", ".join(operation_name(i) for i in self.view.selection[:5])
         return figure, f"{said} Ringed: {chosen}." if chosen else said

@@ -8,8 +8,7 @@ import traitlets
 from matplotlib.figure import Figure
 
 from ternary_lab.figures import atlas as drawing
-from ternary_lab.figures.save import figure_of
-from ternary_lab.figures.style import panels, style
+from ternary_lab.figures.style import figure_of, panels, style
 from ternary_lab.record import RunRecord
 from ternary_lab.widgets.map import Map
 from ternary_lab.widgets.part import Part, row

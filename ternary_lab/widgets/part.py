@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from ternary_lab import space
 from ternary_lab.errors import InputError, TernaryLabError
 from ternary_lab.figures.save import image
-from ternary_lab.figures.style import ENTRY, PATHWAY_TEXT
+from ternary_lab.figures.style import ENTRY, PATHWAY_TEXT, VERMILION
 
 LOG = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ CSS = f"""<style>
 .tl-part table.tl-list {{ border-collapse: collapse; }}
 .tl-part table.tl-list td, .tl-part table.tl-list th {{ padding: 1px 10px 1px 0; text-align: left; font-size: 12.5px; }}
 .tl-A {{ color: {PATHWAY_TEXT["A"]}; font-weight: 600; }} .tl-B {{ color: {PATHWAY_TEXT["B"]}; font-weight: 600; }}
-.tl-alert {{ border-left: 4px solid #D55E00; background: #fff4ec; padding: 4px 8px; margin: 2px 0; }}
+.tl-alert {{ border-left: 4px solid {VERMILION}; background: #fff4ec; padding: 4px 8px; margin: 2px 0; }}
 .tl-status {{ color: #555; }}
 .tl-chart {{ position: relative; }} .tl-chart > .widget-html {{ width: 100%; margin: 0; }}
 .tl-chart img {{ width: 100%; max-width: 100%; display: block; }}

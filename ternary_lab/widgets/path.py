@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from ternary_lab.errors import InputError
 from ternary_lab.figures.save import image
-from ternary_lab.figures.style import GREEN, PURPLE, fixed, panels, style
+from ternary_lab.figures.style import GREEN, PURPLE, figure_of, fixed, panels, style
 from ternary_lab.metrics.paths import PATHS, Walk, walk
 from ternary_lab.record import RunRecord
 from ternary_lab.widgets import part
@@ -79,8 +79,7 @@ class PathFinder(Part):
                     axis.axvline(t[step], color="#bbbbbb", linewidth=0.5)
                 axis.set(title=f"{kind} path, decoder {self.view.pathway}", xlabel="t", ylim=(-0.03, 1.03))
             axes[0].set_ylabel("p(x | z(t))")
-            figure = axes[0].get_figure(root=True)
-            assert isinstance(figure, Figure)
+            figure = figure_of(axes[0])
             figure.set_size_inches(9, 2)
             fixed(figure, left=0.06, right=0.74, top=0.88, bottom=0.2, wspace=0.08)
             axes[1].legend(loc="upper left", bbox_to_anchor=(1.02, 1))

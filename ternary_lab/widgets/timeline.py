@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from ternary_lab.figures.atlas import draw_course
 from ternary_lab.figures.save import image
+from ternary_lab.figures.style import GREEN
 from ternary_lab.record import RunRecord
 from ternary_lab.widgets.part import Part
 from ternary_lab.widgets.view import View
@@ -54,7 +55,7 @@ class Timeline(Part):
             self.slider.value = self.view.epoch
         left = 100 * self.course.place(self.view.epoch)
         self.cursor.value = (
-            f'<div style="position:absolute;left:{left:.3f}%;top:2%;bottom:20%;border-left:2px solid #009E73"></div>'
+            f'<div style="position:absolute;left:{left:.3f}%;top:2%;bottom:20%;border-left:2px solid {GREEN}"></div>'
         )
 
     def picture(self) -> tuple[Figure, str]:
