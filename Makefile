@@ -9,9 +9,10 @@ DEVICE ?= cpu
 # What `make sweep` trains, and with which options: SWEEP_ARGS='--engine ray --run-dir /shared/mine'.
 SWEEP ?= warmup_rho
 SWEEP_ARGS ?=
-# A file of tests to a process: most tests compute on one thread. In their own order: those of few long tests, which would
-# otherwise come last, leave a core idle.
-SIDE_BY_SIDE := --numprocesses 2 --dist loadfile --no-loadscope-reorder
+# A file of tests, or a notebook, to a process: most compute on one thread. One process more than CI has cores, for some
+# wait for kernels and clusters. In their own order: those of few long tests, which would otherwise come last, leave a core
+# idle.
+SIDE_BY_SIDE := --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help install reproduce test test-slow coverage fuzz lint lab explore screenshot figures bench sweep clean notebooks docs wheel
@@ -24,7 +25,7 @@ install: $(VENV)/.installed ## Create or update .venv from the lock
 $(VENV)/.installed: pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Python 3.11 or newer is needed: make PYTHON=python3.12 ..."; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --prefer-binary $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) --constraint requirements.lock --editable '.[test]'
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --prefer-binary $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) --constraint requirements.lock --editable '.[test]'
 	@touch $@
 
 reproduce: install ## Train v5.5 and write the report (QUICK=1: in small; ALL=1: every seed and counterfactual)
@@ -34,10 +35,10 @@ test: install ## Lint, type-check, tests and notebooks
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/ternary-lab check-notebooks
-	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not alone" $(PYTEST_ARGS)
 	$(BIN)/python -m pytest -m alone $(PYTEST_ARGS)
 	$(BIN)/python -m pytest --nbval --nbval-current-env notebooks/01_ternary_space.ipynb
-	$(BIN)/python -m pytest $(SIDE_BY_SIDE) --nbval-lax --nbval-current-env --ignore notebooks/01_ternary_space.ipynb notebooks
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not alone" --nbval-lax --nbval-current-env \
+		--ignore notebooks/01_ternary_space.ipynb notebooks tests $(PYTEST_ARGS)
 
 test-slow: install ## The tests that take minutes as well
 	$(BIN)/python -m pytest --slow $(PYTEST_ARGS)

@@ -15,13 +15,14 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 import nbformat
 import pytest
+from playwright.sync_api import expect, sync_playwright
 
 from ternary_lab import load_run
 from ternary_lab.atlas import Atlas
@@ -46,8 +47,6 @@ FROM_OUTSIDE = "ERR_NAME_NOT_RESOLVED"
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
     assert CHROMIUM is not None, "TERNARY_LAB_BROWSER=required, and there is no Chromium"
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
@@ -120,14 +119,12 @@ def usable(page: Any) -> None:
     page.get_by_text("number of zeros").last.wait_for()
 
 
-def drive(page: Any) -> None:
-    """What a visitor does, each step seen to change the page."""
-    from playwright.sync_api import expect
+# What a visitor does, each step seen to change the page.
 
-    expect.set_options(timeout=PATIENCE)
+
+def choose_a_point(page: Any) -> None:
+    """By mouse."""
     inspector = page.locator(".tl-part h4").first
-
-    # A point, by mouse.
     expect(inspector).to_have_text("No operation chosen")
     canvas = page.locator(".tl-part canvas").first
     canvas.scroll_into_view_if_needed()
@@ -145,13 +142,18 @@ def drive(page: Any) -> None:
             break
     expect(inspector).to_have_text(re.compile(r"^[\d,]+( \(.*\))?$"))
 
-    # An operation, by keyboard.
+
+def choose_an_operation(page: Any) -> None:
+    """By keyboard."""
+    inspector = page.locator(".tl-part h4").first
     page.get_by_label("choose operation").fill("product")
     page.keyboard.press("Enter")
     expect(inspector).to_have_text(re.compile(r"^[\d,]+ \(product\)$"))
     expect(page.get_by_text("N·p(x) under the prior").first).not_to_contain_text("…")
 
-    # The epoch, dragged; then by keyboard.
+
+def go_through_epochs(page: Any) -> None:
+    """Dragged; then by keyboard."""
     epoch = slider(page, "epoch")
     epoch.hover()  # waits until it stands still
     at = epoch.bounding_box()
@@ -172,7 +174,9 @@ def drive(page: Any) -> None:
     expect(shown).to_contain_text("epoch 50,")
     expect(page.locator("td.tl-wrong")).to_have_count(0)
 
-    # The decoder desk, by keyboard.
+
+def decode(page: Any) -> None:
+    """At the decoder desk, by keyboard."""
     desk = page.locator('table[aria-label="decoder B of this latent"]')
     before = desk.inner_html()
     handle = slider(page, "direction 1")
@@ -182,7 +186,8 @@ def drive(page: Any) -> None:
     page.wait_for_timeout(500)
     assert desk.inner_html() != before
 
-    # A path.
+
+def take_a_path(page: Any) -> None:
     page.get_by_role("tab", name="Path").click()
     page.get_by_label("from", exact=True).fill("Gödel implication")
     page.keyboard.press("Enter")
@@ -190,7 +195,8 @@ def drive(page: Any) -> None:
     curves = page.get_by_role("img", name=re.compile("Probabilities along two paths from .*Gödel implication"))
     expect(curves).to_be_visible()
 
-    # A schedule, and a training under it.
+
+def train_by_a_schedule(page: Any) -> None:
     page.get_by_role("tab", name="Schedule designer").click()
     preview = page.get_by_role("img", name=re.compile("^Schedules by epoch"))
     words = preview.get_attribute("alt")
@@ -202,10 +208,25 @@ def drive(page: Any) -> None:
     page.get_by_role("button", name="stop", exact=True).click()
     expect(page.get_by_text(re.compile("(stopped|finished) after .* kept in designed"))).to_be_visible()
     expect(page.locator('.tl-part [role="alert"]')).to_have_count(0)
-    # What a screen reader is told of every picture that came up on the way.
+
+
+def read_the_pictures(page: Any) -> None:
+    """What a screen reader is told of every picture that came up on the way."""
     expect(page.locator(".tl-part img[alt]").first).to_be_attached()
     for silent in ("img:not([alt])", "img[alt='']", "svg[role=img]:not([aria-label])", "table.tl-op:not([aria-label])"):
         expect(page.locator(f".tl-part {silent}")).to_have_count(0)
+
+
+FEW = (choose_an_operation, train_by_a_schedule, read_the_pictures)
+ALL = (
+    choose_a_point, choose_an_operation, go_through_epochs, decode, take_a_path, train_by_a_schedule, read_the_pictures,
+)
+
+
+def drive(page: Any, steps: Sequence[Callable[[Any], None]]) -> None:
+    expect.set_options(timeout=PATIENCE)
+    for step in steps:
+        step(page)
 
 
 def portrait(page: Any, target: str) -> None:
@@ -227,30 +248,21 @@ def nothing_wrong(wrong: list[str], log: Path) -> None:
     assert "Traceback" not in said, said[-3000:]
 
 
-@pytest.mark.alone
-def test_voila_opens_within_ten_seconds_and_does_what_it_is_asked(browser: Any, folder: Path) -> None:
+@pytest.fixture(scope="module")
+def voila(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Address and log of a server of the explorer's page."""
     log = folder / "voila.log"
     command = ["voila", NOTEBOOK.name, "--no-browser", "--Voila.ip=127.0.0.1", "--preheat_kernel=True"]
     with log.open("wb") as file, serving(command, folder, file) as address:
-        seconds = []
-        for _ in range(3):  # the first may come before the server is warm
-            with opened(browser) as (page, wrong):
-                started = time.perf_counter()
-                page.goto(address)
-                usable(page)
-                seconds.append(time.perf_counter() - started)
-                if seconds[-1] < 10:
-                    drive(page)
-                    if target := os.environ.get("TERNARY_LAB_SCREENSHOT"):
-                        portrait(page, target)
-                    break
-        print(f"usable after {', '.join(f'{s:.1f}' for s in seconds)} s")
-        assert seconds[-1] < 10
-    nothing_wrong(wrong, log)
+        yield address, log
 
 
 @pytest.mark.alone
-def test_jupyterlab_does_what_it_is_asked(browser: Any, folder: Path) -> None:
+@pytest.mark.parametrize("steps", [FEW, pytest.param(ALL, marks=pytest.mark.slow)], ids=["few steps", "all steps"])
+def test_jupyterlab_does_what_it_is_asked(
+    steps: Sequence[Callable[[Any], None]], browser: Any, voila: tuple[str, Path], folder: Path
+) -> None:
+    """In the meantime Voilà makes a kernel ready for its first visitor."""
     log = folder / "lab.log"
     command = [
         "jupyterlab", "--no-browser", "--ServerApp.ip=127.0.0.1", "--IdentityProvider.token=", "--allow-root",
@@ -264,7 +276,27 @@ def test_jupyterlab_does_what_it_is_asked(browser: Any, folder: Path) -> None:
         )
         page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells') }")
         usable(page)
-        drive(page)
+        drive(page, steps)
+    nothing_wrong(wrong, log)
+
+
+@pytest.mark.alone
+def test_voila_opens_within_ten_seconds_and_does_what_it_is_asked(browser: Any, voila: tuple[str, Path]) -> None:
+    address, log = voila
+    seconds = []
+    for _ in range(3):  # the first may come before the server is warm
+        with opened(browser) as (page, wrong):
+            started = time.perf_counter()
+            page.goto(address)
+            usable(page)
+            seconds.append(time.perf_counter() - started)
+            if seconds[-1] < 10:
+                drive(page, ALL)
+                if target := os.environ.get("TERNARY_LAB_SCREENSHOT"):
+                    portrait(page, target)
+                break
+    print(f"usable after {', '.join(f'{s:.1f}' for s in seconds)} s")
+    assert seconds[-1] < 10
     nothing_wrong(wrong, log)
 
 

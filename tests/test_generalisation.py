@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -89,6 +89,7 @@ def named() -> torch.Tensor:
     return symmetry.orbits(symmetry.GROUPS["isotopy and swap"])
 
 
+@settings(max_examples=30)
 @given(st.integers(0, space.SIZE - 1))
 def test_an_orbit_is_what_orbits_says(named: torch.Tensor, index: int) -> None:
     assert torch.equal(splits.members(f"orbit:{index}"), torch.nonzero(named == named[index]).flatten())

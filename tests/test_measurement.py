@@ -106,9 +106,9 @@ def test_measuring_beside_training_changes_no_bit(metric: str) -> None:
 def test_counts_that_nobody_reads_can_be_left_out() -> None:
     """Of runs that are balanced now and then, the others of their cohort or not: training is the same to the bit."""
     balance = {"loss_weights.ratio_low": 0.5, "loss_weights.ratio_high": 1.1, "loss_weights.coverage_ratio_high": 1.01}
-    config = _config(**balance, **{"training.total_epochs": 6, "data.batch_size": 2048})
+    config = _config(**balance, **{"training.total_epochs": 4, "data.batch_size": 2048})
     sparing = _config(**balance, **{
-        "training.total_epochs": 6, "data.batch_size": 2048, "evaluation.coverage_at": "when_read",
+        "training.total_epochs": 4, "data.batch_size": 2048, "evaluation.coverage_at": "when_read",
     })
     every, some = (_finished(c, lambda cohort: list(cohort.epochs())) for c in (config, sparing))
     counted = ("unique_ops_A", "unique_ops_B", "coverage_A", "coverage_B")
