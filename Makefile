@@ -9,13 +9,13 @@ DEVICE ?= cpu
 # What `make sweep` trains, and with which options: SWEEP_ARGS='--engine ray --run-dir /shared/mine'.
 SWEEP ?= warmup_rho
 SWEEP_ARGS ?=
-# A file of tests, or a notebook, to a process: most compute on one thread. One process more than CI has cores, for some
-# wait for kernels and clusters. In their own order: those of few long tests, which would otherwise come last, leave a core
-# idle.
-SIDE_BY_SIDE := --numprocesses 3 --dist loadfile --no-loadscope-reorder
+# A file of tests, or a notebook, to a process, each of which computes on one thread. One process more than CI has cores,
+# for some wait for kernels and clusters. In their own order: those of few long tests, which would otherwise come last, leave
+# a core idle.
+SIDE_BY_SIDE := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help install reproduce test test-slow coverage fuzz lint lab explore screenshot figures bench sweep clean notebooks docs wheel
+.PHONY: help install reproduce test test-slow types together coverage fuzz lab explore screenshot figures bench sweep clean notebooks docs wheel
 
 help: ## Show what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -33,18 +33,23 @@ reproduce: install ## Train v5.5 and write the report (QUICK=1: in small; ALL=1:
 
 test: install ## Lint, type-check, tests and notebooks
 	$(BIN)/ruff check .
-	$(BIN)/mypy
 	$(BIN)/ternary-lab check-notebooks
 	$(BIN)/python -m pytest -m alone $(PYTEST_ARGS)
 	$(BIN)/python -m pytest --nbval --nbval-current-env notebooks/01_ternary_space.ipynb
-	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not alone" --nbval-lax --nbval-current-env \
+	$(MAKE) --no-print-directory --jobs 2 types together
+
+types: install
+	$(BIN)/mypy
+
+together: install
+	$(SIDE_BY_SIDE) -m "not alone" --nbval-lax --nbval-current-env \
 		--ignore notebooks/01_ternary_space.ipynb notebooks tests $(PYTEST_ARGS)
 
 test-slow: install ## The tests that take minutes as well
 	$(BIN)/python -m pytest --slow $(PYTEST_ARGS)
 
 coverage: install ## How much of the library the tests reach: less than 90 % fails
-	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not alone" --cov --cov-report term:skip-covered $(PYTEST_ARGS)
+	$(SIDE_BY_SIDE) -m "not alone" --cov --cov-report term:skip-covered $(PYTEST_ARGS)
 
 fuzz: install ## Over 30,000 generated inputs: configurations, parameters, tensors, files, command lines
 	TERNARY_LAB_FUZZ=1 $(BIN)/python -m pytest -q tests/test_fuzz.py

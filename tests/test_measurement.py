@@ -23,6 +23,7 @@ from ternary_lab.training import TIMING_COLUMNS, Cohort, Epoch
 
 CPU = torch.device("cpu")
 SEEDS = (3, 4)
+pytestmark = pytest.mark.usefixtures("two_threads")
 
 
 def _config(**changes: object) -> Config:

@@ -13,6 +13,7 @@ from ternary_lab import ConfigError, DeviceError, load_config, load_runs, train
 from ternary_lab.config import Config
 from ternary_lab.training import TIMING_COLUMNS, Cohort, EpochRecord, RunState
 
+pytestmark = pytest.mark.usefixtures("two_threads")
 SMALL = {
     "data.batch_size": 512, "training.total_epochs": 3, "evaluation.coverage_samples": 4000, "evaluation.latents": 256,
 }

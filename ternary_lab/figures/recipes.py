@@ -198,6 +198,9 @@ def epochs(histories: Mapping[str, pd.DataFrame], sharpened: pd.DataFrame) -> Dr
                 rows = history.assign(value=(history[f"{metric}_A"] + history[f"{metric}_B"]) / 2)
                 band(axis, rows, "epoch", "value", color=colour, label=title)
                 kept.append(rows[["seed", "epoch", "value"]].assign(recipe=title, metric=metric))
+                if rows["value"].isna().all():
+                    axis.text(0.98, 0.04, f"{title}: not known from so few latents", transform=axis.transAxes,
+                              ha="right", fontsize=7)
             if metric in lines:
                 axis.axhline(float(at[lines[metric]][best]), color=INK, linestyle=":", linewidth=0.9,
                              label=f"v5.5, logits × {best:g} (-ELBO {at['neg_elbo'][best]:.3g})")
