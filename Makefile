@@ -15,7 +15,7 @@ SWEEP_ARGS ?=
 SIDE_BY_SIDE := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help install reproduce test test-slow types together coverage fuzz lab explore screenshot figures bench sweep clean notebooks docs wheel
+.PHONY: help install reproduce test test-slow driven beside coverage fuzz lab explore screenshot figures bench sweep clean notebooks docs wheel
 
 help: ## Show what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -35,21 +35,25 @@ test: install ## Lint, type-check, tests and notebooks
 	$(BIN)/ruff check .
 	$(BIN)/ternary-lab check-notebooks
 	$(BIN)/python -m pytest -m alone $(PYTEST_ARGS)
-	$(BIN)/python -m pytest --nbval --nbval-current-env notebooks/01_ternary_space.ipynb
-	$(MAKE) --no-print-directory --jobs 2 types together
+	$(MAKE) --no-print-directory --jobs 2 driven beside
+	$(SIDE_BY_SIDE) -m "not alone and not driven" --nbval-lax --nbval-current-env \
+		$(addprefix --ignore notebooks/,$(BESIDE)) notebooks tests $(PYTEST_ARGS)
 
-types: install
+driven: install
+	$(BIN)/python -m pytest -m driven $(PYTEST_ARGS)
+
+# On the core that a browser leaves: types, the notebook of which every output is compared, and the one that trains longest.
+BESIDE := 01_ternary_space.ipynb 02_train.ipynb
+beside: install
 	$(BIN)/mypy
-
-together: install
-	$(SIDE_BY_SIDE) -m "not alone" --nbval-lax --nbval-current-env \
-		--ignore notebooks/01_ternary_space.ipynb notebooks tests $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbval --nbval-current-env notebooks/01_ternary_space.ipynb
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbval-lax --nbval-current-env notebooks/02_train.ipynb
 
 test-slow: install ## The tests that take minutes as well
 	$(BIN)/python -m pytest --slow $(PYTEST_ARGS)
 
 coverage: install ## How much of the library the tests reach: less than 90 % fails
-	$(SIDE_BY_SIDE) -m "not alone" --cov --cov-report term:skip-covered $(PYTEST_ARGS)
+	$(SIDE_BY_SIDE) -m "not alone and not driven" --cov --cov-report term:skip-covered $(PYTEST_ARGS)
 
 fuzz: install ## Over 30,000 generated inputs: configurations, parameters, tensors, files, command lines
 	TERNARY_LAB_FUZZ=1 $(BIN)/python -m pytest -q tests/test_fuzz.py
