@@ -46,8 +46,8 @@ driven: install
 BESIDE := 01_ternary_space.ipynb 02_train.ipynb
 beside: install
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbval --nbval-current-env notebooks/01_ternary_space.ipynb
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbval-lax --nbval-current-env notebooks/02_train.ipynb
+	$(BIN)/python -m pytest --nbval --nbval-current-env notebooks/01_ternary_space.ipynb
+	$(BIN)/python -m pytest --nbval-lax --nbval-current-env notebooks/02_train.ipynb
 
 test-slow: install ## The tests that take minutes as well
 	$(BIN)/python -m pytest --slow $(PYTEST_ARGS)

@@ -98,6 +98,7 @@ def front(table: pd.DataFrame, ideal: pd.DataFrame, names: Sequence[str]) -> Dra
     """
     marked = {name: RECIPES[name].title for name in names}
     measures = ("informative_coverage", "effective_coverage")
+    shown = table[table["recipe"].isin([*marked, SHARPENED])]
     with style():
         axes = panels(2, 2, 5.4, sharex=True, sharey="row")
         for row, measure in enumerate(measures):
@@ -110,11 +111,10 @@ def front(table: pd.DataFrame, ideal: pd.DataFrame, names: Sequence[str]) -> Dra
                 _marked(axis, own, measure, marked)
                 axis.set_title(f"pathway {p}: {measure.replace('_', ' ')}, %")
                 axis.set_xlim(11, FARTHEST)
-                axis.set_ylim(0, 103)
+            axes[2 * row].set_ylim(10 * (shown[measure].min() // 10), 102)
         for axis in axes[2:]:
             axis.set_xlabel(f"-ELBO, test, nats (beyond {FARTHEST:g}: at the edge)")
         figure_of(axes[0]).legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
-    shown = table[table["recipe"].isin([*marked, SHARPENED])]
     said = "; ".join(
         f"{label} {rows['informative_coverage'].mean():.3g} % at {rows['neg_elbo'].mean():.3g} nats"
         for name, label in marked.items() if len(rows := shown[shown["recipe"] == name])
