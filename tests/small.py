@@ -1,6 +1,10 @@
-"""A configuration whose epochs take hundredths of a second, for tests of what happens around training."""
+"""A configuration whose epochs take hundredths of a second, a notebook of one cell: for what happens around them."""
 
 from __future__ import annotations
+
+from pathlib import Path
+
+import nbformat
 
 from ternary_lab import load_config
 
@@ -12,3 +16,19 @@ SMALL = load_config("v5_5", {
     "training.total_epochs": 3,
     "checkpoints": {"every": 2, "windows": []},
 })
+
+
+def write_book(folder: Path) -> Path:
+    """book.ipynb, which says what its parameters are."""
+    cells = [
+        nbformat.v4.new_markdown_cell("# A book"),
+        nbformat.v4.new_code_cell(
+            "seed = 1         # of the run [0, 9]\nconfig = \"quick\" # to train\nsizes = [1, 2]   # of something",
+            metadata={"tags": ["parameters"]},
+        ),
+        nbformat.v4.new_code_cell("assert seed != 3\nprint(seed, config, sizes)"),
+    ]
+    metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
+    path = folder / "book.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), path)
+    return path

@@ -7,6 +7,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from click.testing import CliRunner, Result
+from small import write_book
 
 from ternary_lab import NotebookError
 from ternary_lab.batch import parameter_sets, run_each
@@ -17,16 +18,7 @@ from ternary_lab.cli import main
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty working directory that holds book.ipynb."""
     monkeypatch.chdir(tmp_path)
-    cells = [
-        nbformat.v4.new_markdown_cell("# A book"),
-        nbformat.v4.new_code_cell(
-            "seed = 1         # of the run [0, 9]\nconfig = \"quick\" # to train\nsizes = [1, 2]   # of something",
-            metadata={"tags": ["parameters"]},
-        ),
-        nbformat.v4.new_code_cell("assert seed != 3\nprint(seed, config, sizes)"),
-    ]
-    metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), "book.ipynb")
+    write_book(tmp_path)
 
 
 def _sets(*each: str, **fixed: str) -> dict[str, dict[str, object]]:

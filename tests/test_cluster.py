@@ -18,9 +18,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import pytest
-from small import SMALL
+from small import SMALL, write_book
 
+from ternary_lab import NotebookError
+from ternary_lab.batch import run_each
 from ternary_lab.design import Sweep, load_sweep
 from ternary_lab.locks import OWNER
 from ternary_lab.sweep import Progress, run_sweep, status
@@ -166,6 +169,14 @@ def test_a_node_that_joins_is_used(cluster: Any, it: Sweep, tmp_path: Path, expe
         os.kill(worker, signal.SIGCONT)
     assert _ended(tmp_path, driver) == expected
     cluster.remove_node(node)
+
+
+def test_a_notebook_is_executed_under_many_sets(cluster: Any, tmp_path: Path) -> None:
+    book = write_book(tmp_path)
+    with pytest.raises(NotebookError, match=r"1 of 2 notebooks failed, seed=3 in: .*AssertionError"):
+        run_each(book, {"config": "mine"}, ["seed=2,3"], tmp_path / "there", engine="ray", address=cluster.address)
+    executed = nbformat.read(tmp_path / "there" / "seed=2.ipynb", as_version=4)
+    assert executed.cells[-1].outputs[0].text == "2 mine [1, 2]\n"
 
 
 def test_what_no_cluster_can_give_is_one_line(cluster: Any, it: Sweep, tmp_path: Path) -> None:
