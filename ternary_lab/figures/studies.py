@@ -56,7 +56,7 @@ def studies() -> Mapping[str, Callable[[], Drawing]]:
         "calibration": lambda: of_choice.calibration(m.reliabilities(some, EPOCHS)),
         "operation_bounds": lambda: of_choice.operations(m.operation_bounds(dense, epoch)),
         "defects": lambda: r.compared(table, recipes.names(table, "v5.5", "defect", "repaired"), r.OF_DEFECTS),
-        "search": lambda: r.searched(recipes.load_search(), ideal_front(r.WEIGHTS)),
+        "search": lambda: r.searched(recipes.load_search(), ideal_front(r.WEIGHTS), table),
         "front": lambda: r.front(table, ideal_front(r.WEIGHTS), recipes.names(table, *r.OF_FRONT)),
         "recipes_through_epochs": lambda: r.epochs(drawn, table[table["recipe"] == recipes.SHARPENED]),
         "statenet_worth": lambda: r.compared(table, r.OF_STATENET[recipes.V5_5], r.OF_WORTH),
