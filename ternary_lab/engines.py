@@ -110,7 +110,7 @@ class Ray:
             self._ray.shutdown()
 
     def _resource(self, name: str) -> int:
-        return int(self._ray.cluster_resources().get(name, 0))  # type: ignore[no-untyped-call]
+        return int(self._ray.cluster_resources().get(name, 0))
 
     @property
     def slots(self) -> int:

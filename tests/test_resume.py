@@ -11,15 +11,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from small import SMALL
 
-from ternary_lab import ConfigError, RunError, branch, load_config, load_run, load_runs, run_experiment
+from ternary_lab import ConfigError, RunError, branch, checkpoint, load_config, load_run, load_runs, run_experiment
 from ternary_lab.config import Config
 from ternary_lab.experiment import Planned, train_runs
+from ternary_lab.integrity import sealed_json
 from ternary_lab.training import TIMING_COLUMNS
 
 NEVER = load_config(SMALL.as_dict(), {"early_stopping.patience": 0, "training.total_epochs": 4})
@@ -363,3 +366,19 @@ def test_sigkill(seeds: list[int], instants: list[int], tmp_path: Path) -> None:
     _same(_left(tmp_path / "killed"), _left(tmp_path / "whole"))
     events = [json.loads(line)["event"] for line in history.with_name("log.jsonl").read_text().splitlines()]
     assert (events[0], events[-2:], len(events)) == ("started", ["resumed", "stopped"], len(instants) + 2)
+
+def test_a_run_of_weights_only_is_finished_or_cannot_go_on(tmp_path: Path) -> None:
+    run = run_experiment(NEVER, [1], tmp_path, device="cpu")[1]
+    expected, latest = run.history, run.path / "checkpoints" / "latest.safetensors"
+    point = checkpoint.load(latest)
+    checkpoint.save(latest, replace(point, state=None))
+    weights = latest.read_bytes()
+    again = run_experiment(NEVER, [1, 2], tmp_path, device="cpu")
+    pd.testing.assert_frame_equal(again[1].history, expected)
+    assert latest.read_bytes() == weights
+    assert len(again[2].history) == len(expected)
+    told = json.loads((run.path / "provenance.json").read_text())
+    del told["sha256"]
+    (run.path / "provenance.json").write_bytes(sealed_json({**told, "stopped": None}))
+    with pytest.raises(RunError, match=r"latest.safetensors: holds weights only and cannot be continued"):
+        run_experiment(NEVER, [1], tmp_path, device="cpu")

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
 import pytest
+from small import SMALL
 
-from ternary_lab import notebooks
+from ternary_lab import load_runs, notebooks
+from ternary_lab.locks import LOCK
+from ternary_lab.record import PUBLISHED
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
+TRAINING = FOLDER / "02_train.ipynb"
 PATHS = sorted(FOLDER.glob("*.ipynb"))
 MARK = "# NBVAL_CHECK_OUTPUT"
 STRICT = {"01_ternary_space"}
@@ -54,20 +58,39 @@ def test_a_committed_notebook_is_well_formed(path: Path) -> None:
     pytest.param(path, id=path.stem, marks=() if path.stem in STRICT else pytest.mark.slow) for path in PATHS
 ])
 def test_one_changed_digit_turns_the_check_red(path: Path, tmp_path: Path) -> None:
+    """And nothing else does: the cells before it pass."""
     notebook = nbformat.read(path, as_version=4)
     index = _checked_with_number(notebook, path.stem in STRICT)
     # What follows the checked cell takes minutes in some notebooks and decides nothing here.
     notebook.cells = notebook.cells[: index + 1]
-    intact, changed = tmp_path / path.name, tmp_path / "changed" / path.name
-    changed.parent.mkdir()
-    nbformat.write(notebook, intact)
     output = next(o for o in notebook.cells[index].outputs if re.search(r"\d", o.get("text", "")))
     last = list(re.finditer(r"\d", output.text))[-1]
     digit = str((int(last.group()) + 1) % 10)
     output.text = output.text[: last.start()] + digit + output.text[last.end() :]
-    nbformat.write(notebook, changed)
-    with ThreadPoolExecutor(2) as both:
-        green, red = both.map(_nbval, (intact, changed))
-    assert green.returncode == 0, green.stdout
-    assert red.returncode == 1, red.stdout
-    assert "mismatch" in red.stdout
+    nbformat.write(notebook, tmp_path / path.name)
+    checked = _nbval(tmp_path / path.name)
+    before = sum(cell.cell_type == "code" for cell in notebook.cells[:index])
+    assert checked.returncode == 1, checked.stdout
+    assert re.search(rf"\b1 failed, {before} passed", checked.stdout), checked.stdout
+    assert "mismatch" in checked.stdout
+
+
+def test_the_training_notebook_shows_a_run_that_has_ended(tmp_path: Path) -> None:
+    """The published one, laid where the notebook keeps its own, gives the outputs stored: it trains nothing."""
+    source, target = PUBLISHED / "v5_5" / "seed=42", tmp_path / "runs" / "v5_5" / "seed=42"
+    shutil.copytree(source, target)
+    (tmp_path / "notebooks").mkdir()
+    shutil.copy(TRAINING, tmp_path / "notebooks")
+    checked = _nbval(tmp_path / "notebooks" / TRAINING.name)
+    assert checked.returncode == 0, checked.stdout
+    assert {path.name for path in target.iterdir()} == {LOCK, *(path.name for path in source.iterdir())}
+
+
+def test_the_training_notebook_trains(tmp_path: Path) -> None:
+    (tmp_path / "small.yaml").write_text(SMALL.as_yaml())
+    values = {"config": str(tmp_path / "small.yaml"), "seeds": [1, 2], "run_dir": str(tmp_path / "runs")}
+    notebooks.run_notebook(TRAINING, tmp_path / "out.ipynb", {**values, "device": "cpu"}, progress=False)
+    assert [len(run.history) for run in load_runs(tmp_path / "runs").values()] == [3, 3]
+    executed = nbformat.read(tmp_path / "out.ipynb", as_version=4)
+    said = executed.cells[-2].outputs[0].data["text/markdown"]
+    assert said.startswith("Seed 1 ran for 3 epochs (complete: 3 epochs).")

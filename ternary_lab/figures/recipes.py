@@ -96,10 +96,16 @@ def _to_beat(table: pd.DataFrame) -> str:
     rows = table[table["recipe"] == SHARPENED]
     if rows.empty:
         return ""
-    factor = float(rows.groupby("factor")["informative_coverage"].mean().idxmax())  # type: ignore[arg-type]
-    means = rows[rows["factor"] == factor].groupby("pathway")[["informative_coverage", "neg_elbo"]].mean()
+    factor, rows = _covering_most(rows)
+    means = rows.groupby("pathway")[["informative_coverage", "neg_elbo"]].mean()
     coverage, bound = (" / ".join(f"{means[name][p]:.3g}" for p in PATHWAY) for name in means)
     return f"\nto beat: v5.5, logits × {factor:g}, informative {coverage} % at a -ELBO of {bound} nats"
+
+
+def _covering_most(sharpened: pd.DataFrame) -> tuple[float, pd.DataFrame]:
+    """The factor on the logits by which most is covered, and its rows."""
+    factor = float(sharpened.groupby("factor")["informative_coverage"].mean().idxmax())  # type: ignore[arg-type]
+    return factor, sharpened[sharpened["factor"] == factor]
 
 
 def front(table: pd.DataFrame, ideal: pd.DataFrame, names: Sequence[str]) -> Drawing:
@@ -197,8 +203,8 @@ def searched(tried: pd.DataFrame, ideal: pd.DataFrame, table: pd.DataFrame) -> D
 
 def epochs(histories: Mapping[str, pd.DataFrame], sharpened: pd.DataFrame) -> Drawing:
     """What is wanted, epoch by epoch: histories by title, and v5.5 sharpened (rows of the table) as a line."""
-    at = sharpened.groupby("factor")[["informative_coverage", "effective_coverage", "neg_elbo"]].mean()
-    best = float(at["informative_coverage"].idxmax())  # type: ignore[arg-type]
+    factor, best = _covering_most(sharpened)
+    at = best[["informative_coverage", "effective_coverage", "neg_elbo"]].mean()
     lines = {"info_coverage": "informative_coverage", "effective_coverage": "effective_coverage"}
     colours = (GREY, SKY, VERMILION, PURPLE)
     kept = []
@@ -213,8 +219,8 @@ def epochs(histories: Mapping[str, pd.DataFrame], sharpened: pd.DataFrame) -> Dr
                     axis.text(0.98, 0.04, f"{title}: not known from so few latents", transform=axis.transAxes,
                               ha="right", fontsize=7)
             if metric in lines:
-                axis.axhline(float(at[lines[metric]][best]), color=INK, linestyle=":", linewidth=0.9,
-                             label=f"v5.5, logits × {best:g} (-ELBO {at['neg_elbo'][best]:.3g})")
+                axis.axhline(float(at[lines[metric]]), color=INK, linestyle=":", linewidth=0.9,
+                             label=f"v5.5, logits × {factor:g} (-ELBO {at['neg_elbo']:.3g})")
             axis.set_title(label)
         axes[2].set_yscale("log")
         axes[2].set_ylim(10, 100)
