@@ -613,8 +613,8 @@ def parse_override(text: str) -> tuple[str, Any]:
     if not equals or not key.strip():
         raise ConfigError(f"--set {text!r}: write key=value, for example training.total_epochs=60")
     try:
-        return key.strip(), yaml.load(value, Loader=_StrictLoader)
-    except (yaml.YAMLError, ValueError, RecursionError):
+        return key.strip(), read_yaml(value)
+    except (yaml.YAMLError, ValueError):
         raise ConfigError(f"--set {text!r}: the value is not valid YAML") from None
 
 
@@ -641,15 +641,19 @@ LONGEST = 2**20
 """Characters of a configuration file that are read at most."""
 
 
-class _StrictLoader(yaml.SafeLoader):
-    """Safe YAML that reads 1e-3 as a number and refuses a key given twice, and aliases: a page of them can unfold to
-    more than there is memory."""
+DEEPEST = 100
+"""Levels of a configuration file that are read at most."""
 
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-            raise yaml.composer.ComposerError(None, None, "aliases (*name) are not allowed", mark)
-        return super().compose_node(parent, index)
+try:
+    from yaml import CSafeDumper as _Dumper
+    from yaml import CSafeLoader as _Loader
+except ImportError:  # PyYAML was built without libyaml, which is several times as fast
+    from yaml import SafeDumper as _Dumper  # type: ignore[assignment]
+    from yaml import SafeLoader as _Loader  # type: ignore[assignment]
+
+
+class _StrictLoader(_Loader):
+    """Safe YAML that reads 1e-3 as a number and refuses a key given twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -663,12 +667,27 @@ class _StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def read_yaml(text: str) -> Any:
+    """What a YAML text holds, read strictly: see `_StrictLoader`. Raises yaml.YAMLError and ValueError.
+
+    Aliases are refused, for a page of them can unfold to more than there is memory, and what is nested too deeply.
+    """
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if isinstance(event, yaml.AliasEvent):
+            raise yaml.composer.ComposerError(None, None, "aliases (*name) are not allowed", event.start_mark)  # type: ignore[arg-type]
+        if depth > DEEPEST:
+            raise yaml.composer.ComposerError(None, None, f"nested deeper than {DEEPEST} levels", event.start_mark)  # type: ignore[arg-type]
+    return yaml.load(text, Loader=_StrictLoader)
+
+
 @functools.cache
 def _float_pattern() -> Any:
     return re.compile(r"^[-+]?(?:[0-9][0-9_]*)(?:\.[0-9_]*)?[eE][-+]?[0-9]+$")
 
 
-class _StrictDumper(yaml.SafeDumper):
+class _StrictDumper(_Dumper):
     """Quotes what `_StrictLoader` would read as a number."""
 
 
@@ -697,7 +716,7 @@ def _read_with_base(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
-    """What a YAML file holds, read strictly: see `_StrictLoader`. Raises ConfigError unless it is a mapping."""
+    """What a YAML file holds: see `read_yaml`. Raises ConfigError unless it is a mapping."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -710,10 +729,11 @@ def _mapping(text: str, origin: str) -> dict[str, Any]:
     if len(text) > LONGEST:
         raise ConfigError(f"{origin}: {len(text)} characters, more than any configuration has ({LONGEST})")
     try:
-        data = yaml.load(text, Loader=_StrictLoader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        data = read_yaml(text)
+    except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
-        place = f"line {mark.line + 1}: " if mark else ""
+        # At the end of the text libyaml is one line further.
+        place = f"line {min(mark.line, text.count(chr(10))) + 1}: " if mark else ""
         raise ConfigError(f"{origin}: not YAML: {place}{getattr(error, 'problem', None) or error}") from None
     if not isinstance(data, dict):
         found = "nothing" if data is None else f"a {type(data).__name__}"

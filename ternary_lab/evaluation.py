@@ -141,8 +141,8 @@ def evaluate(
     generator = stream(seed, "evaluation", device=device)
     shape = (iwae_samples, 2, 1, len(split.test), model.latent_dim)
     noise = torch.empty(shape, device=device).normal_(generator=generator)
-    elbo = likelihood.negative_elbo(core, tables["test"], noise)
-    iwae = likelihood.negative_iwae(core, tables["test"], noise)
+    coded = likelihood.coding(core, tables["test"], noise)
+    elbo, iwae = (coded.rate + coded.distortion).mean(2), -coded.log_likelihood_bound.mean(2)
     active = likelihood.active_units(core, tables["all"])
 
     evaluations: dict[str, PathwayEvaluation] = {}

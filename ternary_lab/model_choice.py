@@ -196,13 +196,12 @@ def operation_bounds(run: RunRecord, epoch: int) -> pd.DataFrame:
     split, model = splits.split(run.config.data), run.model(epoch)
     x = space.operations(split.test).unsqueeze(0)
     noise = _importance_noise(model, len(split.test), run.seed, "operations")
-    rate, distortion = likelihood.rate_distortion(model.core, x, noise)
-    iwae = likelihood.log_likelihood_bound(model.core, x, noise)
+    coded = likelihood.coding(model.core, x, noise)
     zeros = (x[0] == 0).sum(1)
     return pd.concat([
         pd.DataFrame({
             "operation": split.test, "pathway": p, "zeros": zeros,
-            "neg_elbo": (rate + distortion)[i, 0], "neg_iwae": -iwae[i, 0],
+            "neg_elbo": (coded.rate + coded.distortion)[i, 0], "neg_iwae": -coded.log_likelihood_bound[i, 0],
         }) for i, p in enumerate(PATHWAYS)
     ], ignore_index=True)
 

@@ -30,13 +30,14 @@ def trained() -> dict[str, alternatives.Trained]:
 
 
 @pytest.mark.parametrize("name", families())
-def test_every_beta_and_seed_is_a_run_and_its_company_changes_only_rounding(
-    name: str, trained: dict[str, alternatives.Trained]
-) -> None:
-    family, found = families()[name], trained[name]
-    assert list(zip(found.betas, found.seeds, strict=True)) == [(beta, 1) for beta in family.betas]
-    again = train_family(family, [1], 1)
-    for block, same in zip(found.blocks, again.blocks, strict=True):
+def test_every_beta_and_seed_is_a_run(name: str, trained: dict[str, alternatives.Trained]) -> None:
+    found = trained[name]
+    assert list(zip(found.betas, found.seeds, strict=True)) == [(beta, 1) for beta in families()[name].betas]
+
+
+def test_the_same_seed_gives_the_same_bits(trained: dict[str, alternatives.Trained]) -> None:
+    again = train_family(families()["categorical_vae"], [1], 1)
+    for block, same in zip(trained["categorical_vae"].blocks, again.blocks, strict=True):
         assert torch.equal(block, same)
 
 

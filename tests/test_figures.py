@@ -12,7 +12,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ternary_lab import RunError, load_config, load_runs, run_experiment, train
+from ternary_lab import RunError, figures, load_config, load_run, load_runs, train
 from ternary_lab.figures import FIGURES, REPORT, disruption, draw_all, epoch_entropy
 from ternary_lab.figures.studies import studies
 from ternary_lab.record import source_hash
@@ -58,15 +58,19 @@ def test_the_expected_entropy_of_an_epoch_counts_its_small_last_batch() -> None:
     assert epoch_entropy(load_config("v5_5")) == pytest.approx(3.155, abs=0.004)
 
 
-def test_drawing_twice_gives_the_same_bytes_and_the_manifest_names_them(tmp_path: Path) -> None:
-    runs = run_experiment(load_config("quick", SMALL), [1], tmp_path / "runs", device="cpu")
+@pytest.mark.parametrize("names", [("loss", "statenet"), pytest.param(tuple(FIGURES), marks=pytest.mark.slow)])
+def test_drawing_twice_gives_the_same_bytes_and_the_manifest_names_them(
+    names: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(figures, "FIGURES", {name: FIGURES[name] for name in names})
+    runs = load_run("v5_5/seed=42")
     first, second = ({p.name: p.read_bytes() for p in draw_all(runs, tmp_path / d)} for d in ("a", "b"))
     assert first == second
     assert {Path(name).suffix for name in first} == {".pdf", ".svg", ".png", ".csv"}
     manifest = json.loads((tmp_path / "a" / "manifest.json").read_text())
-    assert set(manifest) == set(FIGURES)
+    assert set(manifest) == set(names)
     for entry in manifest.values():
-        assert entry["seeds"] == [1]
+        assert entry["seeds"] == [42]
         assert entry["source_sha256"] == source_hash()
         for name, digest in entry["files"].items():
             assert hashlib.sha256(first[name]).hexdigest() == digest

@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def _fastest(calls: dict[str, Callable[[], object]], rounds: int = 15, repeats: int = 20) -> dict[str, float]:
+def _fastest(calls: dict[str, Callable[[], object]], rounds: int = 8, repeats: int = 20) -> dict[str, float]:
     """Seconds of one call, the fastest of several rounds that take turns: what disturbs one disturbs all."""
     best = dict.fromkeys(calls, float("inf"))
     for _ in range(rounds):

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeGuard
 
-import yaml
-
+from ternary_lab.config import read_yaml
 from ternary_lab.space import SIZE
 
 LEDGER = Path(__file__).parent / "ledger.yaml"
@@ -121,7 +120,7 @@ class Ledger:
 @functools.cache
 def ledger() -> Ledger:
     """The ledger that ships with the library."""
-    data = yaml.safe_load(LEDGER.read_text(encoding="utf-8"))
+    data = read_yaml(LEDGER.read_text(encoding="utf-8"))
     quantities = data["quantities"]
     fields = ("id", "section", "statement", "kind", "quantity", "pathway", "epoch", "value", "unit", "note")
     claims = {

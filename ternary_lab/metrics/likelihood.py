@@ -7,6 +7,7 @@ and recipes can be compared. In nats; over all N no model is below ln N = 9.8875
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -49,44 +50,60 @@ def negative_elbo(model: DualVAE, x: Tensor, noise: Tensor) -> Tensor:
     return ce / len(noise) + kl
 
 
+class Coding(NamedTuple):
+    """What every operation x (R, B, 9) costs, each (2, R, B), nats."""
+
+    rate: Tensor
+    """KL(q(z|x) ‖ p(z))."""
+    distortion: Tensor
+    """E[-ln p(x|z)] under q(z|x)."""
+    log_likelihood_bound: Tensor
+    """IWAE_K, in expectation a lower bound of ln p(x)."""
+
+
 @torch.no_grad()
+def coding(model: DualVAE, x: Tensor, noise: Tensor) -> Coding:
+    """Both costs of operations x (R, B, 9), and the importance-weighted bound, by one decoding of each sample.
+
+    `noise` (K, 2, R, B, L) as in `negative_elbo`, which is the mean of rate + distortion.
+    """
+    mu, log_variance = model.encode(x)
+    std = (0.5 * log_variance).exp()
+    classes = (x + 1).long().expand(2, *x.shape).unsqueeze(-1)
+    distortion, log_weights = torch.zeros(mu.shape[:3], device=mu.device), []
+    for eps in noise:
+        z = mu + std * eps
+        log_p = torch.log_softmax(model.decode(z), -1).gather(-1, classes).sum((3, 4))
+        distortion -= log_p
+        # The normalising constants of prior and posterior are the same and cancel.
+        log_prior = -0.5 * z.square().sum(-1)
+        log_posterior = -0.5 * (eps.square() + log_variance).sum(-1)
+        log_weights.append(log_p + log_prior - log_posterior)
+    bound = torch.logsumexp(torch.stack(log_weights), 0) - math.log(len(noise))
+    return Coding(gaussian_kl(mu, log_variance).sum(-1), distortion / len(noise), bound)
+
+
 def rate_distortion(model: DualVAE, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
     """KL and CE of every operation x (R, B, 9), each (2, R, B), nats: rate and distortion (Alemi et al. 2018).
 
-    `noise` as in `negative_elbo`, which is the mean of their sum. Over all N operations, equally likely, no model
-    has a mean distortion below ln N minus its mean rate.
+    `noise` as in `coding`. Over all N operations, equally likely, no model has a mean distortion below ln N minus its
+    mean rate.
     """
-    mu, log_variance = model.encode(x)
-    std, target = (0.5 * log_variance).exp(), one_hot(x)
-    ce = torch.zeros(mu.shape[:3], device=mu.device)
-    for eps in noise:
-        ce -= (torch.log_softmax(model.decode(mu + std * eps), -1) * target).sum((3, 4))
-    return gaussian_kl(mu, log_variance).sum(-1), ce / len(noise)
+    found = coding(model, x, noise)
+    return found.rate, found.distortion
 
 
 def negative_iwae(model: DualVAE, x: Tensor, noise: Tensor) -> Tensor:
     """-IWAE_K (2, R) of operations x (R, B, 9), mean over operations (Burda, Grosse, Salakhutdinov 2016).
 
-    `noise` (K, 2, R, B, L) as in `negative_elbo`; K = 1 is a one-sample -ELBO.
+    `noise` (K, 2, R, B, L) as in `coding`; K = 1 is a one-sample -ELBO.
     """
     return -log_likelihood_bound(model, x, noise).mean(2)
 
 
-@torch.no_grad()
 def log_likelihood_bound(model: DualVAE, x: Tensor, noise: Tensor) -> Tensor:
     """IWAE_K, a lower bound of ln p(x) in expectation, of every operation x (R, B, 9): (2, R, B)."""
-    mu, log_variance = model.encode(x)
-    std = (0.5 * log_variance).exp()
-    classes = (x + 1).long().expand(2, *x.shape).unsqueeze(-1)
-    log_weights = []
-    for eps in noise:
-        z = mu + std * eps
-        log_p = torch.log_softmax(model.decode(z), -1).gather(-1, classes).sum((3, 4))
-        # The normalising constants of prior and posterior are the same and cancel.
-        log_prior = -0.5 * z.square().sum(-1)
-        log_posterior = -0.5 * (eps.square() + log_variance).sum(-1)
-        log_weights.append(log_p + log_prior - log_posterior)
-    return torch.logsumexp(torch.stack(log_weights), 0) - math.log(len(noise))
+    return coding(model, x, noise).log_likelihood_bound
 
 
 @torch.no_grad()
