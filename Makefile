@@ -34,23 +34,27 @@ reproduce: install ## Train v5.5 and write the report (QUICK=1: in small; ALL=1:
 test: install ## Lint, type-check, tests and notebooks
 	$(BIN)/ruff check .
 	$(BIN)/ternary-lab check-notebooks
-	$(BIN)/python -m pytest -m alone $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m alone $$(grep -l mark.alone tests/*.py) $(PYTEST_ARGS)
 	$(MAKE) --no-print-directory --jobs 2 driven beside
 	$(SIDE_BY_SIDE) -m "not alone and not driven" --nbval-lax --nbval-current-env \
-		$(addprefix --ignore notebooks/,$(BESIDE)) notebooks tests $(PYTEST_ARGS)
+		$(addprefix --ignore=,$(BESIDE) $(TRAINS)) notebooks tests $(PYTEST_ARGS)
 
 driven: install
-	$(BIN)/python -m pytest -m driven $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m driven $$(grep -l mark.driven tests/*.py) $(PYTEST_ARGS)
 
-# On the core that a browser leaves: types, the notebook of which every output is compared, and the one that trains longest.
-BESIDE := 01_ternary_space.ipynb 02_train.ipynb
+# On the core that a browser leaves: types, the notebook of which every output is compared, and processes that wait for one
+# another.
+BESIDE := notebooks/01_ternary_space.ipynb tests/test_cluster.py
+# At its defaults it trains v5.5: tests/test_stored_outputs.py has it show the published run, and train a small one.
+TRAINS := notebooks/02_train.ipynb
 beside: install
 	$(BIN)/mypy
 	$(BIN)/python -m pytest --nbval --nbval-current-env notebooks/01_ternary_space.ipynb
-	$(BIN)/python -m pytest --nbval-lax --nbval-current-env notebooks/02_train.ipynb
+	$(BIN)/python -m pytest tests/test_cluster.py $(PYTEST_ARGS)
 
 test-slow: install ## The tests that take minutes as well
 	$(BIN)/python -m pytest --slow $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --nbval-lax --nbval-current-env $(TRAINS)
 
 coverage: install ## How much of the library the tests reach: less than 90 % fails
 	$(SIDE_BY_SIDE) -m "not alone and not driven" --cov --cov-report term:skip-covered $(PYTEST_ARGS)

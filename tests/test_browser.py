@@ -217,7 +217,7 @@ def read_the_pictures(page: Any) -> None:
         expect(page.locator(f".tl-part {silent}")).to_have_count(0)
 
 
-FEW = (choose_an_operation, train_by_a_schedule, read_the_pictures)
+FEW = (choose_an_operation, read_the_pictures)
 ALL = (
     choose_a_point, choose_an_operation, go_through_epochs, decode, take_a_path, train_by_a_schedule, read_the_pictures,
 )

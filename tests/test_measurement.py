@@ -28,7 +28,8 @@ pytestmark = pytest.mark.usefixtures("two_threads")
 
 def _config(**changes: object) -> Config:
     small = {
-        "data.batch_size": 512, "training.total_epochs": 4, "evaluation.coverage_samples": PART + 700,
+        "data.batch_size": 128, "data.train_fraction": 0.2, "training.total_epochs": 4,
+        "evaluation.coverage_samples": PART + 700,
         "evaluation.latents": PART + 300,
     }
     return load_config("v5_5", small | changes)
@@ -106,11 +107,12 @@ def test_measuring_beside_training_changes_no_bit(metric: str) -> None:
 
 def test_counts_that_nobody_reads_can_be_left_out() -> None:
     """Of runs that are balanced now and then, the others of their cohort or not: training is the same to the bit."""
-    balance = {"loss_weights.ratio_low": 0.5, "loss_weights.ratio_high": 1.1, "loss_weights.coverage_ratio_high": 1.01}
-    config = _config(**balance, **{"training.total_epochs": 4, "data.batch_size": 2048})
-    sparing = _config(**balance, **{
-        "training.total_epochs": 4, "data.batch_size": 2048, "evaluation.coverage_at": "when_read",
-    })
+    balance = {
+        "loss_weights.ratio_low": 0.5, "loss_weights.ratio_high": 1.1, "loss_weights.coverage_ratio_high": 1.01,
+        "data.train_fraction": 0.8, "data.batch_size": 2048,
+    }
+    config = _config(**balance)
+    sparing = _config(**balance, **{"evaluation.coverage_at": "when_read"})
     every, some = (_finished(c, lambda cohort: list(cohort.epochs())) for c in (config, sparing))
     counted = ("unique_ops_A", "unique_ops_B", "coverage_A", "coverage_B")
     read = [0.5 <= later["grad_ratio"] <= 1.1 for later in every[len(SEEDS):]]
