@@ -14,8 +14,11 @@ SWEEP_ARGS ?=
 # a core idle.
 SIDE_BY_SIDE := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
+# pip is told to compile nothing, so what is imported first must be kept: it would be compiled in every process.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
-.PHONY: help install reproduce test test-slow driven beside coverage fuzz lab explore screenshot figures bench sweep clean notebooks docs wheel
+.PHONY: help install reproduce test test-slow driven beside together coverage fuzz lab explore screenshot figures bench sweep clean notebooks docs wheel
 
 help: ## Show what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -35,12 +38,15 @@ test: install ## Lint, type-check, tests and notebooks
 	$(BIN)/ruff check .
 	$(BIN)/ternary-lab check-notebooks
 	$(BIN)/python -m pytest -m alone $$(grep -l mark.alone tests/*.py) $(PYTEST_ARGS)
-	$(MAKE) --no-print-directory --jobs 2 driven beside
-	$(SIDE_BY_SIDE) -m "not alone and not driven" --nbval-lax --nbval-current-env \
-		$(addprefix --ignore=,$(BESIDE) $(TRAINS)) notebooks tests $(PYTEST_ARGS)
+	$(MAKE) --no-print-directory --jobs 2 together beside
 
+# A browser has one core to itself, more or less; everything else then waits for nobody.
 driven: install
 	$(BIN)/python -m pytest -m driven $$(grep -l mark.driven tests/*.py) $(PYTEST_ARGS)
+
+together: driven
+	$(SIDE_BY_SIDE) -m "not alone and not driven" --nbval-lax --nbval-current-env \
+		$(addprefix --ignore=,$(BESIDE) $(TRAINS)) notebooks tests $(PYTEST_ARGS)
 
 # On the core that a browser leaves: types, the notebook of which every output is compared, and processes that wait for one
 # another.
