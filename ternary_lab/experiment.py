@@ -198,11 +198,10 @@ def _train_held(
     """`train_runs` once the directories are ours."""
     for run in planned:
         _prepare(run, fresh, place)
-    planned = [run for run in planned if not _published(run)]
-    saved = {run.name: _saved(run) for run in planned}
+    saved = {run.name: found for run in planned if not (found := _saved(run)).ended}
     # Runs go on in the company that they were in, so that a kill does not change it.
     groups: dict[tuple[int, tuple[str, ...]], list[tuple[Planned, RunState]]] = {}
-    for run in planned:
+    for run in (run for run in planned if run.name in saved):
         state, company = _newest_in_step(run, saved)
         if state.next_epoch < max(saved[run.name]) or saved[run.name].set_back:
             _set_back(run, state.next_epoch)
@@ -462,32 +461,20 @@ class _Saved(dict[int, tuple[RunState, tuple[str, ...]]]):
     set_back = False
     """Whether newer ones were damaged."""
 
-    def add(self, path: Path) -> None:
-        """Take in a checkpoint that holds a state, or name it when it is damaged."""
+    ended = False
+    """Whether the run has ended and kept only weights, as published ones do: there is nothing to go on with."""
+
+    def add(self, path: Path) -> bool:
+        """Take in a checkpoint, or name it when it is damaged; False for one of weights only."""
         try:
             point = checkpoint.load(path)
         except CheckpointError as error:
             REPORT.warning("%s; an earlier checkpoint is used", error)
             self.set_back = True
-            return
+            return True
         if point.state is not None:
             self[point.epoch + 1] = (point.state, point.cohort)
-
-
-def _published(run: Planned) -> bool:
-    """Whether a run has ended and kept only weights, as published ones do: there is nothing to go on with.
-
-    Raises RunError where it kept only weights and has not ended.
-    """
-    latest = run.path / CHECKPOINTS / "latest.safetensors"
-    try:
-        if not latest.exists() or checkpoint.load(latest).state is not None:
-            return False
-    except CheckpointError:  # damaged: what takes its place is found with the states
-        return False
-    if RunRecord(run.path).stopped is None:
-        raise RunError(f"{latest}: holds weights only and cannot be continued: choose another --run-dir")
-    return True
+        return point.state is not None
 
 
 def _saved(run: Planned, every: bool = False) -> _Saved:
@@ -499,8 +486,10 @@ def _saved(run: Planned, every: bool = False) -> _Saved:
     saved = _Saved({start.next_epoch: (start, ())})
     folder = run.path / CHECKPOINTS
     for path in (folder / f"{name}.safetensors" for name in ("previous", "latest")):
-        if path.exists():
-            saved.add(path)
+        if path.exists() and not saved.add(path):
+            if RunRecord(run.path).stopped is None:
+                raise RunError(f"{path}: holds weights only and cannot be continued: choose another --run-dir")
+            saved.ended = True
     if every or saved.set_back:
         for path in sorted(folder.glob("epoch_*.safetensors")):
             saved.add(path)

@@ -29,8 +29,7 @@ pytestmark = pytest.mark.usefixtures("two_threads")
 def _config(**changes: object) -> Config:
     small = {
         "data.batch_size": 128, "data.train_fraction": 0.2, "training.total_epochs": 4,
-        "evaluation.coverage_samples": PART + 700,
-        "evaluation.latents": PART + 300,
+        "evaluation.coverage_samples": PART + 700, "evaluation.latents": PART + 300,
     }
     return load_config("v5_5", small | changes)
 

@@ -367,6 +367,7 @@ def test_sigkill(seeds: list[int], instants: list[int], tmp_path: Path) -> None:
     events = [json.loads(line)["event"] for line in history.with_name("log.jsonl").read_text().splitlines()]
     assert (events[0], events[-2:], len(events)) == ("started", ["resumed", "stopped"], len(instants) + 2)
 
+
 def test_a_run_of_weights_only_is_finished_or_cannot_go_on(tmp_path: Path) -> None:
     run = run_experiment(NEVER, [1], tmp_path, device="cpu")[1]
     expected, latest = run.history, run.path / "checkpoints" / "latest.safetensors"
