@@ -44,6 +44,7 @@ from ternary_lab.metrics import coverage, games
 from ternary_lab.metrics.entropy import ACTIVE
 from ternary_lab.metrics.information import Information, decoder_sums
 from ternary_lab.model import LOGITS, PATHWAYS, Architecture, Blocks, Bound, Layer, Network, Pathway, TernaryVAE
+from ternary_lab.numerics import fenced
 from ternary_lab.record import RunSet
 from ternary_lab.runtime import resolve_device, stream
 from ternary_lab.training import check_seeds
@@ -246,6 +247,7 @@ class Trained:
         return replace(self, blocks=[block.to(device) for block in self.blocks])
 
 
+@fenced
 def train_family(
     family: Family,
     seeds: Sequence[int],
@@ -312,6 +314,7 @@ def load_trained(path: Path) -> Trained:
         raise CheckpointError(f"{path}: not weights of an alternative: {error}: delete it to train again") from None
 
 
+@fenced
 def benchmark(
     seeds: Sequence[int],
     run_dir: str | Path = "runs/alternatives",
@@ -343,6 +346,7 @@ def benchmark(
     return pd.DataFrame(rows)
 
 
+@fenced
 def measured(
     name: str, trained: Trained, latents: int = LATENTS, *, progress: bool = False
 ) -> Iterator[dict[str, Any]]:
@@ -355,11 +359,13 @@ def measured(
                "seconds": trained.seconds, **values}
 
 
+@fenced
 def write_table(table: pd.DataFrame, path: Path) -> None:
     """Write a table as CSV, to seven digits, atomically."""
     write_atomically(path, table.to_csv(index=False, float_format="%.7g", lineterminator="\n").encode())
 
 
+@fenced
 def rows_of(
     runs: RunSet, epoch: int = EPOCH, latents: int = LATENTS, *, progress: bool = False
 ) -> Iterator[dict[str, Any]]:
@@ -374,6 +380,7 @@ def rows_of(
                    "parameters": Architecture(run.config.model).parameters, "seconds": seconds, **row(found, pathway)}
 
 
+@fenced
 def floors(seeds: Sequence[int], latents: int = LATENTS) -> Iterator[dict[str, Any]]:
     """Rows of the models that learn nothing."""
     for seed in seeds:

@@ -11,11 +11,13 @@ import pandas as pd
 
 from ternary_lab.generalisation import interpolation
 from ternary_lab.model_choice import RECOMMENDED, checkpoint_ensembles
+from ternary_lab.numerics import fenced
 from ternary_lab.record import RunSet
 
 MEASURES = ("info_coverage", "neg_iwae", "noisy")
 
 
+@fenced
 def answers(runs: RunSet, *, progress: bool = False) -> pd.DataFrame:
     """seed, measure, value of runs that kept the weights of `RECOMMENDED` epochs. Raises RunError for others."""
     together = checkpoint_ensembles(runs, progress=progress)

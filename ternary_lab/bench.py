@@ -27,10 +27,12 @@ from ternary_lab import record
 from ternary_lab.config import Config, load_config
 from ternary_lab.evaluation import LATENTS, SAMPLES, evaluate
 from ternary_lab.model import Network, TernaryVAE
+from ternary_lab.numerics import fenced
 from ternary_lab.runtime import at_most_threads, resolve_device
 from ternary_lab.training import Cohort, Measures
 
 
+@fenced
 def bench(*, device: str = "auto", repeats: int = 5) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield (what was measured, everything so far); the last dict has the shape of `bench --json`."""
     place = resolve_device(device)

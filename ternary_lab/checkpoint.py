@@ -30,6 +30,7 @@ from ternary_lab.controllers import Controllers
 from ternary_lab.errors import CheckpointError, RunError
 from ternary_lab.integrity import DOCUMENT, REMEDY, digest
 from ternary_lab.model import Architecture, Blocks, TernaryVAE
+from ternary_lab.numerics import fenced
 from ternary_lab.space import SIZE
 from ternary_lab.training import Best, RunState
 
@@ -61,6 +62,7 @@ class Checkpoint:
         return TernaryVAE(self.config.model, self.blocks)
 
 
+@fenced
 def save(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint atomically. Raises RunError when the disk refuses."""
     architecture = Architecture(checkpoint.config.model)
@@ -94,6 +96,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
     write_atomically(path, data)
 
 
+@fenced
 def load(path: Path) -> Checkpoint:
     """Read a checkpoint written by `save`. Raises CheckpointError for anything else."""
     data = _read(path)
@@ -138,6 +141,7 @@ def load(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path}: damaged checkpoint: {type(error).__name__}: {error}") from None
 
 
+@fenced
 def load_model(source: str | Path, *, device: str | torch.device = "cpu") -> TernaryVAE:
     """The model in a checkpoint: this lab's safetensors, or an original v5.5 `.pt` (weights only, no code run).
 
@@ -146,6 +150,7 @@ def load_model(source: str | Path, *, device: str | torch.device = "cpu") -> Ter
     return open_checkpoint(source).model().to(device)
 
 
+@fenced
 def open_checkpoint(source: str | Path) -> Checkpoint:
     """A checkpoint of either kind, told apart by its suffix."""
     path = Path(source)

@@ -20,6 +20,7 @@ from ternary_lab.metrics import coverage, likelihood
 from ternary_lab.metrics.information import sums
 from ternary_lab.metrics.latents import PART, parts, sobol_normal
 from ternary_lab.model import PATHWAYS, DualVAE, Pathway, TernaryVAE
+from ternary_lab.numerics import fenced
 from ternary_lab.runtime import in_order, stream
 
 SAMPLES = 195_000
@@ -89,6 +90,7 @@ class Evaluation:
         }
 
 
+@fenced
 @torch.no_grad()
 def evaluate(
     model: TernaryVAE,
@@ -129,21 +131,23 @@ def evaluate(
     core, device = model.core, model.device
     split = splits.split(config.Data()) if split is None else split
     parts = {"train": split.train, "validation": split.validation, "test": split.test, "all": torch.arange(space.SIZE)}
-    tables = {name: space.operations(indices).to(device).unsqueeze(0) for name, indices in parts.items()}
-
-    own = {name: likelihood.exact_reconstruction(core, x) for name, x in tables.items()}
-    injected = {name: likelihood.exact_reconstruction(core, x, rho) for name, x in tables.items()}
+    everything, tested = (space.operations(parts[name]).to(device).unsqueeze(0) for name in ("all", "test"))
+    right = {
+        suffix: likelihood.exactly_reconstructed(core, everything, share)[:, 0].cpu()
+        for suffix, share in (("", 0.0), ("_injected", rho))
+    }
     reconstruction = {
-        f"{pathway}{suffix}": Reconstruction(**{name: values[i, 0].item() for name, values in rows.items()})
-        for suffix, rows in (("", own), ("_injected", injected))
-        for i, pathway in enumerate(PATHWAYS)
+        f"{pathway}{suffix}": Reconstruction(**{
+            name: 100 * rows[i, indices].float().mean().item() for name, indices in parts.items()
+        })
+        for suffix, rows in right.items() for i, pathway in enumerate(PATHWAYS)
     }
     generator = stream(seed, "evaluation", device=device)
     shape = (iwae_samples, 2, 1, len(split.test), model.latent_dim)
     noise = torch.empty(shape, device=device).normal_(generator=generator)
-    coded = likelihood.coding(core, tables["test"], noise)
+    coded = likelihood.coding(core, tested, noise)
     elbo, iwae = (coded.rate + coded.distortion).mean(2), -coded.log_likelihood_bound.mean(2)
-    active = likelihood.active_units(core, tables["all"])
+    active = likelihood.active_units(core, everything)
 
     evaluations: dict[str, PathwayEvaluation] = {}
     output: dict[str, Tensor] = {}

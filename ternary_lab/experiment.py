@@ -33,6 +33,7 @@ from ternary_lab.config import Config, Counterfactual
 from ternary_lab.errors import CheckpointError, ConfigError, RunError
 from ternary_lab.integrity import ROW, check_table, sealed_event, sealed_json, sealed_row, sealed_text
 from ternary_lab.locks import LOCK, OWNER, held
+from ternary_lab.numerics import fenced
 from ternary_lab.record import CHECKPOINTS, HISTORY, LOG, PROVENANCE, RunRecord, RunSet
 from ternary_lab.runtime import resolve_device
 from ternary_lab.training import COLUMNS, LATER, Best, Cohort, EpochRecord, RunState, check_cohort, check_seeds
@@ -56,6 +57,7 @@ class Planned:
         return self.label or self.path.name
 
 
+@fenced
 def run_experiment(
     config: Config,
     seeds: Sequence[int] = (42,),
@@ -86,6 +88,7 @@ def run_experiment(
     return RunSet({seed: RunRecord(root / f"seed={seed}") for seed in seeds})
 
 
+@fenced
 def branch(
     run: RunRecord,
     epoch: int,
@@ -112,6 +115,7 @@ def branch(
     return RunRecord(path)
 
 
+@fenced
 def train_counterfactuals(
     runs: Sequence[RunRecord],
     counterfactuals: Sequence[Counterfactual],
@@ -166,6 +170,7 @@ def _branch(run: RunRecord, epoch: int, overrides: Mapping[str, Any]) -> Planned
     return Planned(run.path, changed, run.seed, point.state)
 
 
+@fenced
 def train_runs(
     planned: Sequence[Planned],
     *,

@@ -19,6 +19,7 @@ from ternary_lab.config import Config
 from ternary_lab.errors import RunError
 from ternary_lab.metrics import arithmetic, games, likelihood, neighbourhood, paths, robustness
 from ternary_lab.model import PATHWAYS, Pathway, TernaryVAE
+from ternary_lab.numerics import fenced
 from ternary_lab.record import RunRecord, RunSet, load_runs, located
 from ternary_lab.runtime import stream
 
@@ -88,6 +89,7 @@ def structures(experiments: Mapping[str, RunSet], epoch: int = LAST) -> pd.DataF
     return pd.DataFrame(rows)
 
 
+@fenced
 def mixing(run: RunRecord, epochs: Iterable[int], shares: Sequence[float]) -> pd.DataFrame:
     """epoch, rho, pathway, exact: percent of the test split, from 1-ρ of the own code and ρ of the other pathway's."""
     x = _test(run.config).unsqueeze(0)
@@ -101,6 +103,7 @@ def mixing(run: RunRecord, epochs: Iterable[int], shares: Sequence[float]) -> pd
     return pd.DataFrame(rows)
 
 
+@fenced
 def denoising(runs: RunSet, epoch: int, entries: Sequence[int] = (1, 2), operations: int = 200) -> pd.DataFrame:
     """how (flipped, erased), entries, seed, pathway, original, disturbed, other, best: percent; of test operations."""
     rows = []
@@ -113,6 +116,7 @@ def denoising(runs: RunSet, epoch: int, entries: Sequence[int] = (1, 2), operati
     return pd.DataFrame(rows)
 
 
+@fenced
 def tolerance(runs: RunSet, epochs: Iterable[int], radii: Sequence[float]) -> pd.DataFrame:
     """epoch, seed, pathway, radius, exact: test operations still right when their code is displaced by so much."""
     rows = []
@@ -133,6 +137,7 @@ def half_radii(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+@fenced
 def interpolation(runs: RunSet, epoch: int, pairs: int = 300) -> pd.DataFrame:
     """model, way, seed, pathway, distance and the columns of `paths.PathQuality`: means over pairs of test operations,
     a row for each distance of the ends in entries. `model` is the run, or a network that has learnt nothing."""
@@ -148,6 +153,7 @@ def interpolation(runs: RunSet, epoch: int, pairs: int = 300) -> pd.DataFrame:
     return pd.concat(rows, ignore_index=True)
 
 
+@fenced
 def latent_arithmetic(runs: RunSet, epoch: int, attempts: int = 4000, operations: int = 300) -> pd.DataFrame:
     """model, task (analogy, edit), seed, pathway and the shares of `arithmetic.Arithmetic`.
 
@@ -164,6 +170,7 @@ def latent_arithmetic(runs: RunSet, epoch: int, attempts: int = 4000, operations
     return pd.DataFrame(rows)
 
 
+@fenced
 def neighbourhoods(runs: RunSet, epoch: int, anchors: int = 200) -> pd.DataFrame:
     """model, seed, pathway, trustworthiness, continuity, shared: around so many test operations (`neighbourhood`)."""
     rows = []

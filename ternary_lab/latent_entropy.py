@@ -13,6 +13,7 @@ from ternary_lab import space
 from ternary_lab.errors import RunError
 from ternary_lab.metrics.entropy import aggregate_posterior, posterior_code, sampled_code
 from ternary_lab.model import PATHWAYS
+from ternary_lab.numerics import fenced
 from ternary_lab.record import RunRecord
 from ternary_lab.runtime import stream
 from ternary_lab.space import SIZE
@@ -21,6 +22,7 @@ POINTS = 400
 """Most points of a density that are kept."""
 
 
+@fenced
 def code_history(run: RunRecord, epochs: Sequence[int] | None = None, *, temperature: float = 1.0) -> pd.DataFrame:
     """The code of all 19,683 operations, a row per epoch, pathway and dimension.
 
@@ -54,6 +56,7 @@ def code_history(run: RunRecord, epochs: Sequence[int] | None = None, *, tempera
     return pd.concat(frames, ignore_index=True)
 
 
+@fenced
 def posteriors(run: RunRecord, epochs: Sequence[int]) -> pd.DataFrame:
     """Aggregate posteriors q(z_k) over all operations: rows of epoch, pathway, dimension, z and density.
 

@@ -110,6 +110,7 @@ class Measurement:
     @cached_property
     def unique_operations(self) -> list[tuple[int, int] | None]:
         """Number of distinct operations among the prior draws of pathways A and B, for every run; None: not drawn."""
+        self.begin()
         with self._waiting():
             seen = _joined(self._draws.results(), operator.or_)
         counts = iter(zip(*(torch.cat(seen[p]).sum(1).tolist() for p in PATHWAYS if seen[p]), strict=True))
@@ -136,8 +137,14 @@ class Measurement:
             measured = {name: value.tolist() for name, value in values.items()}
         return {f"unique_ops_{pathway}": unique[pathway] for pathway in PATHWAYS} | measured
 
+    def begin(self) -> None:
+        """Have the helpers begin. They work under the caller's arithmetic, so nobody begins and then leaves `fence`."""
+        for tasks in (self._draws, self._latents, self._held_out):
+            tasks.begin()
+
     def wait(self) -> None:
         """Until everything is measured."""
+        self.begin()
         with self._waiting():
             for tasks in (self._draws, self._latents, self._held_out):
                 tasks.results()

@@ -32,6 +32,7 @@ from torch.autograd.function import once_differentiable
 from ternary_lab import config, space
 from ternary_lab.errors import CheckpointError, InputError
 from ternary_lab.losses import gaussian_kl
+from ternary_lab.numerics import fenced
 
 Pathway = Literal["A", "B"]
 PATHWAYS: tuple[Pathway, Pathway] = ("A", "B")
@@ -469,6 +470,7 @@ class TernaryVAE:
 
         return TernaryVAE(self.settings, self.core.blocks.to(resolve_device(device)))
 
+    @fenced
     @torch.no_grad()
     def encode(self, operations: Tensor, pathway: Pathway = "B") -> GaussianPosterior:
         """Posterior of operations (..., 9) with entries -1, 0, +1: mean and log-variance (..., L)."""
@@ -478,6 +480,7 @@ class TernaryVAE:
         shape = (*x.shape[:-1], self.latent_dim)
         return GaussianPosterior(mu[index, 0].reshape(shape), log_variance[index, 0].reshape(shape))
 
+    @fenced
     @torch.no_grad()
     def decode(self, z: Tensor, pathway: Pathway = "B") -> Tensor:
         """Logits (..., 9, 3), classes in the order -1, 0, +1, of latents z (..., L)."""
@@ -493,6 +496,7 @@ class TernaryVAE:
         logits = self.core.decode_features(flat.t().unsqueeze(0), pathway)
         return logits[0].permute(2, 0, 1).reshape(*z.shape[:-1], space.ENTRIES, space.VALUES)
 
+    @fenced
     @torch.no_grad()
     def sample(
         self, n: int, pathway: Pathway = "B", argmax: bool = False, *, generator: torch.Generator | None = None
@@ -507,6 +511,7 @@ class TernaryVAE:
         uniform = torch.empty_like(logits).uniform_(1e-20, 1, generator=generator)
         return (logits - (-uniform.log()).log()).argmax(-1).float() - 1
 
+    @fenced
     @torch.no_grad()
     def reconstruct(self, operations: Tensor, rho: float = 0.0, pathway: Pathway = "B") -> Tensor:
         """Operations (..., 9) decoded by argmax from the posterior means, a share ρ of the other pathway's."""

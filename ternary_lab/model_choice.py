@@ -22,6 +22,7 @@ from ternary_lab.metrics import calibration, ensembles, likelihood
 from ternary_lab.metrics.information import Information, Sums, sums
 from ternary_lab.metrics.latents import sobol_normal
 from ternary_lab.model import PATHWAYS, Pathway, TernaryVAE
+from ternary_lab.numerics import fenced
 from ternary_lab.record import RunRecord, RunSet, located
 from ternary_lab.runtime import stream
 
@@ -105,6 +106,7 @@ def stopping(scores: pd.DataFrame, ends: Sequence[int]) -> pd.DataFrame:
 # Checkpoints together
 
 
+@fenced
 @torch.no_grad()
 def checkpoint_ensembles(
     runs: RunSet, epochs: Sequence[int] = RECOMMENDED, latents: int = 65_536, *, progress: bool = False
@@ -147,6 +149,7 @@ def checkpoint_ensembles(
     return pd.DataFrame(rows)
 
 
+@fenced
 @torch.no_grad()
 def pathway_ensembles(run: RunRecord, epochs: Sequence[int]) -> pd.DataFrame:
     """Both pathways of a run read out together: epoch, seed, code (μ, sample), rule, exact: percent of test operations.
@@ -174,6 +177,7 @@ def pathway_ensembles(run: RunRecord, epochs: Sequence[int]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+@fenced
 @torch.no_grad()
 def generator_pairs(runs: RunSet, epoch: int, latents: int = 65_536) -> pd.DataFrame:
     """Both pathways as one generator that draws either: member (A, B, A or B), seed, coverages."""
@@ -190,6 +194,7 @@ def generator_pairs(runs: RunSet, epoch: int, latents: int = 65_536) -> pd.DataF
 # What single checkpoints say of themselves
 
 
+@fenced
 @torch.no_grad()
 def operation_bounds(run: RunRecord, epoch: int) -> pd.DataFrame:
     """operation, part of the split, pathway, zeros, neg_elbo, neg_iwae: nats, of every operation of the test split."""
@@ -206,6 +211,7 @@ def operation_bounds(run: RunRecord, epoch: int) -> pd.DataFrame:
     ], ignore_index=True)
 
 
+@fenced
 def reliabilities(runs: RunSet, epochs: Sequence[int]) -> pd.DataFrame:
     """epoch, seed, pathway, bin, confidence, accuracy, count: entries of the test split, from posterior samples."""
     rows = []

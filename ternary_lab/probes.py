@@ -29,6 +29,7 @@ from ternary_lab.evaluation import SAMPLES
 from ternary_lab.integrity import sealed_table
 from ternary_lab.metrics import calibration, codes, coverage, likelihood
 from ternary_lab.model import PATHWAYS, DualVAE, Pathway, TernaryVAE
+from ternary_lab.numerics import fenced
 from ternary_lab.record import PROBES, RunRecord
 from ternary_lab.runtime import in_order, stream
 
@@ -39,6 +40,7 @@ JUDGED = 1969
 """Test operations that bounds and calibration are taken of: all of v5.5's, the first of a larger test split."""
 
 
+@fenced
 @torch.no_grad()
 def probe(model: DualVAE, rho: float, split: space.Split, seed: int = 0, epoch: int = 0) -> dict[str, float]:
     """The columns above for one model of one run; seed and epoch name its random streams."""
@@ -110,6 +112,7 @@ def _coverages(model: DualVAE, seed: int, epoch: int) -> dict[str, float]:
     return row
 
 
+@fenced
 def probe_run(run: RunRecord, *, every: int = 1, progress: bool = False) -> pd.DataFrame:
     """A row per epoch whose weights the run kept, in order; columns seed, epoch and those of `probe`.
 
@@ -127,6 +130,7 @@ def probe_run(run: RunRecord, *, every: int = 1, progress: bool = False) -> pd.D
     return pd.DataFrame(rows)
 
 
+@fenced
 def write_probes(run: RunRecord, *, every: int = 1, progress: bool = False) -> Path:
     """`probe_run`, the rows kept in the run's directory, to seven digits. Returns the file."""
     path = run.path / PROBES

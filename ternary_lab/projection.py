@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ternary_lab.errors import InputError
+from ternary_lab.numerics import fenced
 
 TURNED = ("first axis of the plane", "second axis of the plane")
 COVERED = 0.995
@@ -40,6 +41,7 @@ class Projection:
         return Projection((self.points.double() @ (u @ vh)).float(), self.scale, axes, self.note)
 
 
+@fenced
 def principal_directions(mu: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Of codes (N, L): the `count` directions (count, L) of largest variance, and the standard deviations (count,)."""
     centred = mu.double() - mu.double().mean(0)
@@ -47,6 +49,7 @@ def principal_directions(mu: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return vectors.T.flip(0)[:count].to(mu), values.clamp_min(0).sqrt().flip(0)[:count].to(mu)
 
 
+@fenced
 def pca(mu: Tensor) -> Projection:
     """The codes (N, L) along their two directions of largest variance (Pearson 1901)."""
     if mu.shape[1] < 2:
@@ -66,6 +69,7 @@ def dimensions(mu: Tensor, first: int, second: int) -> Projection:
     return _scaled(mu[:, [first, second]], (f"μ_{first}", f"μ_{second}"))
 
 
+@fenced
 def umap(mu: Tensor, neighbours: int = 15) -> Projection:
     """UMAP of the codes (N, L) (McInnes, Healy, Melville 2018), from their principal directions; the same each time.
 

@@ -26,6 +26,7 @@ from ternary_lab.experiment import run_experiment
 from ternary_lab.intervals import interval
 from ternary_lab.metrics.games import scaled
 from ternary_lab.model import PATHWAYS, Pathway, TernaryVAE
+from ternary_lab.numerics import fenced
 from ternary_lab.record import PUBLISHED, RunRecord, RunSet, load_runs, located
 
 Group = Literal["v5.5", "defect", "repaired", "statenet", "beyond", "part", "front", "short"]
@@ -105,6 +106,7 @@ FEWER = ("part", "front")
 """Groups of which half the seeds are trained: what they are compared for is far larger than its interval."""
 
 
+@fenced
 def write_recipes(
     names: Sequence[str], seeds: Sequence[int], folder: Path, table: Path, latents: int | None = None, *,
     device: str | torch.device = "auto", progress: bool = False,
@@ -131,6 +133,7 @@ def write_recipes(
     return table
 
 
+@fenced
 def write_all(
     folder: str | Path, table: str | Path, *, device: str | torch.device = "auto", progress: bool = False
 ) -> Path:
@@ -167,6 +170,7 @@ def sharpened(
                 yield {"recipe": SHARPENED, "factor": factor, **values}
 
 
+@fenced
 def end(run: RunRecord) -> Checkpoint:
     """The weights after `END` or the run's own last epoch, or the last kept before it. Raises RunError for none."""
     last = min(END, int(run.history["epoch"].max()))

@@ -21,6 +21,7 @@ from ternary_lab.design import load_sweep
 from ternary_lab.errors import NotebookError
 from ternary_lab.experiment import run_experiment, train_counterfactuals
 from ternary_lab.generalisation import GENERALISATION
+from ternary_lab.numerics import fenced
 from ternary_lab.probes import write_probes
 from ternary_lab.recipes import write_all
 from ternary_lab.record import FULL, RunSet
@@ -44,6 +45,7 @@ EVERY = 10
 """Epochs between two that are measured of the runs on part of the space."""
 
 
+@fenced
 def reproduce(*, quick: bool, device: str, everything: bool = False) -> Iterator[str]:
     """Train and report under the working directory; yields a line for each thing that was made.
 

@@ -17,6 +17,7 @@ from typing import Generic, Literal, TypeVar
 import torch
 
 from ternary_lab.errors import DeviceError
+from ternary_lab.numerics import prepare_thread
 
 K = TypeVar("K")
 T = TypeVar("T")
@@ -56,7 +57,7 @@ def at_most_threads(count: int) -> Iterator[None]:
 
 def helping_threads(count: int) -> ThreadPoolExecutor | None:
     """Threads for `Tasks`, each of which computes on one CPU thread; None for none."""
-    return ThreadPoolExecutor(count, "helper", torch.set_num_threads, (1,)) if count > 0 else None
+    return ThreadPoolExecutor(count, "helper", prepare_thread) if count > 0 else None
 
 
 class Tasks(Generic[K, T]):
@@ -66,15 +67,22 @@ class Tasks(Generic[K, T]):
     """
 
     def __init__(self, calls: Mapping[K, Callable[[], T]], helpers: ThreadPoolExecutor | None) -> None:
-        self._calls = calls
-        self._futures = {key: helpers.submit(call) for key, call in calls.items()} if helpers else {}
+        self._calls, self._helpers = calls, helpers
+        self._futures: dict[K, Future[T]] = {}
         self._own: dict[K, T] = {}
+
+    def begin(self) -> None:
+        """Hand the calls to the helpers, once."""
+        if self._helpers is not None:
+            self._futures = {key: self._helpers.submit(call) for key, call in self._calls.items()}
+            self._helpers = None
 
     def results(self) -> dict[K, T]:
         """What the calls returned, in their order. The caller makes those that no helper has begun.
 
         Raises what a call raised.
         """
+        self.begin()
         with at_most_threads(1):
             for key, call in self._calls.items():
                 if key not in self._own and (key not in self._futures or self._futures[key].cancel()):
@@ -93,7 +101,7 @@ def in_order(calls: Iterable[Callable[[], T]], device: torch.device) -> Iterator
     if threads == 1:
         yield from (call() for call in calls)
         return
-    with ThreadPoolExecutor(threads, "helper", torch.set_num_threads, (1,)) as pool:
+    with ThreadPoolExecutor(threads, "helper", prepare_thread) as pool:
         under_way: deque[Future[T]] = deque()
         for call in calls:
             under_way.append(pool.submit(call))

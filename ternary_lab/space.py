@@ -43,7 +43,7 @@ def operations(indices: Tensor | None = None) -> Tensor:
     Raises InputError when `indices` is not an integer tensor with values in 0..19,682.
     """
     if indices is None:
-        indices = torch.arange(SIZE)
+        indices = torch.arange(SIZE, device="cpu")
     if not isinstance(indices, Tensor):
         raise InputError(f"operation indices must be a torch tensor of integers, got {type(indices).__name__}")
     check_dense(indices, "operation indices")
@@ -97,10 +97,11 @@ def split(
 
     Operations `left_out` (indices) are then taken from whichever part they fell into; the others stay where they are.
     """
-    order = torch.randperm(SIZE, generator=torch.Generator().manual_seed(split_seed))
+    generator = torch.Generator("cpu").manual_seed(split_seed)
+    order = torch.randperm(SIZE, generator=generator, device="cpu")
     first = int(SIZE * train)
     second = first + int(SIZE * validation)
-    absent = torch.empty(0, dtype=torch.int64) if left_out is None else left_out
+    absent = torch.empty(0, dtype=torch.int64, device="cpu") if left_out is None else left_out
     train_part, validation_part, test_part = (
         part[~torch.isin(part, absent)] for part in (order[:first], order[first:second], order[second:])
     )
@@ -110,7 +111,7 @@ def split(
 def from_function(operation: Callable[[int, int], int]) -> Tensor:
     """The truth table, float32 (9,), of a Python function of two values in {-1, 0, +1}."""
     values = (-1, 0, 1)
-    return check_operations(torch.tensor([operation(a, b) for a in values for b in values]))
+    return check_operations(torch.tensor([operation(a, b) for a in values for b in values], device="cpu"))
 
 
 def _sum_mod_3(a: int, b: int) -> int:

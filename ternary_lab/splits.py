@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ternary_lab import config, space, symmetry
 from ternary_lab.errors import ConfigError, InputError
+from ternary_lab.numerics import fenced
 
 CONNECTIVES: dict[str, tuple[str, ...]] = {
     "kleene": ("not", "min (Kleene and)", "max (Kleene or)"),
@@ -28,6 +29,7 @@ CONNECTIVES: dict[str, tuple[str, ...]] = {
 _ENTRY = {"-": -1, "0": 0, "+": 1}
 
 
+@fenced
 def split(data: config.Data) -> space.Split:
     """The split of a configuration: `space.split`, and the left-out structure as a part of its own.
 
@@ -41,11 +43,13 @@ def split(data: config.Data) -> space.Split:
     return found
 
 
+@fenced
 def per_epoch(data: config.Data) -> int:
     """Operations of an epoch of training."""
     return data.epoch_operations or len(split(data).train)
 
 
+@fenced
 def members(structure: str) -> Tensor:
     """Indices (int64, ascending) of the operations of a structure. Raises InputError for another name."""
     kind, _, name = structure.partition(":")

@@ -41,6 +41,7 @@ from ternary_lab.integrity import check_table
 from ternary_lab.locks import held, is_held
 from ternary_lab.metrics.latents import PART, chunk_size
 from ternary_lab.model import Architecture
+from ternary_lab.numerics import fenced
 from ternary_lab.record import CONFIG, HISTORY, RunRecord, located, read_text
 from ternary_lab.runtime import resolve_device
 from ternary_lab.space import ENTRIES, SIZE, VALUES
@@ -143,6 +144,7 @@ class Plan:
         ]
 
 
+@fenced
 def run_sweep(
     sweep: Sweep,
     run_dir: str | Path | None = None,
@@ -189,6 +191,7 @@ def run_sweep(
         return results(sweep, root)
 
 
+@fenced
 def train_cohort(file: Path, runs: Sequence[Planned], device: str, progress: bool = False) -> None:
     """Train the runs of a cohort to their end, from wherever they stand, and mark its file.
 

@@ -23,6 +23,7 @@ from ternary_lab.errors import ConfigError, DivergenceError
 from ternary_lab.measurement import Group, Measurement, Source
 from ternary_lab.metrics.entropy import batch_entropy
 from ternary_lab.model import Architecture, Blocks, Bound, DualVAE, inject, statenet
+from ternary_lab.numerics import fenced
 from ternary_lab.runtime import Purpose, at_most_threads, helping_threads, resolve_device
 from ternary_lab.selection import cost
 
@@ -366,6 +367,8 @@ class Cohort:
 
     def train_next(self) -> Epoch | None:
         """Train one epoch and begin to measure it; None when every run has diverged in it."""
+        if self._unsettled is not None:
+            self._unsettled[0].begin()
         if any(map(control.reads_coverage, self.configs, self.controllers)):
             self._settle()
         started = time.perf_counter()
@@ -425,7 +428,7 @@ class Cohort:
         return DivergenceError("; ".join(f"{name}: {reason}" for name, reason in self.diverged.items()))
 
     def measurement(self) -> Measurement:
-        """Begin to measure the weights as they are now."""
+        """What measures the weights as they are now: beside the next epoch, or when its figures are asked for."""
         always = self.config.evaluation.coverage_at == "every_epoch" or self._measures == "coverage"
         read = [always or control.reads_coverage(*of) for of in zip(self.configs, self.controllers, strict=True)]
         groups: list[Group]
@@ -837,6 +840,7 @@ class Epoch:
         return finished
 
 
+@fenced
 def train(
     config: Config, seeds: Sequence[int] = (42,), *, device: str | torch.device = "auto"
 ) -> Iterator[EpochRecord]:

@@ -13,6 +13,7 @@ from ternary_lab.errors import RunError, TernaryLabError
 from ternary_lab.integrity import check_events
 from ternary_lab.locks import LOCK, OWNER
 from ternary_lab.measurement import Group, Measurement, Source
+from ternary_lab.numerics import fenced
 from ternary_lab.record import RunRecord
 from ternary_lab.runtime import resolve_device
 
@@ -79,6 +80,7 @@ class Verification:
         }
 
 
+@fenced
 def verify(run: RunRecord) -> Verification:
     """Check every file of a run, then measure its newest weights again. Damage is reported and not raised."""
     files = dict(_checked(run))

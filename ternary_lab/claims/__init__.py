@@ -11,6 +11,7 @@ from ternary_lab.claims.evidence import Trial, collect
 from ternary_lab.claims.ledger import ledger
 from ternary_lab.claims.rules import rule
 from ternary_lab.claims.verdicts import Judgement, Verdict, judge
+from ternary_lab.numerics import fenced
 
 __all__ = ["Judgement", "Trial", "Verdict", "collect", "judge_all", "ledger", "table", "try_claims"]
 
@@ -28,6 +29,7 @@ def judge_all(trial: Trial) -> list[Judgement]:
     ]
 
 
+@fenced
 def try_claims(sources: Sequence[str | Path], *, progress: bool = False) -> list[Judgement]:
     """Judge the report by run directories, experiments or published ones ("v5_5"), at least two seeds in all.
 

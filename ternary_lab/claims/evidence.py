@@ -17,6 +17,7 @@ from ternary_lab.errors import RunError
 from ternary_lab.evaluation import SAMPLES
 from ternary_lab.metrics.coverage import drawn_operations, uniform_coverage
 from ternary_lab.model import PATHWAYS, Architecture, DualVAE
+from ternary_lab.numerics import fenced
 from ternary_lab.probes import probe_run
 from ternary_lab.record import ANSWERS, FULL, PUBLISHED, RunRecord, load_runs
 from ternary_lab.runtime import stream
@@ -135,6 +136,7 @@ class Trial:
         return len({hash(tuple(row)) for row in tables.int().tolist()}) - int(drawn.sum())
 
 
+@fenced
 def collect(sources: Sequence[str | Path], *, progress: bool = False) -> Trial:
     """The evidence of run directories, experiments, or published ones by name, several seeds in all.
 

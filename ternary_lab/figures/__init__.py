@@ -19,6 +19,7 @@ from ternary_lab.figures.save import Drawing, render, save_figure, show
 from ternary_lab.figures.space import truth_tables
 from ternary_lab.figures.style import PATHWAY, style
 from ternary_lab.figures.training import FIGURES, Recipe, disruption, epoch_entropy
+from ternary_lab.numerics import fenced
 from ternary_lab.record import RunRecord, RunSet
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
 ]
 
 
+@fenced
 def draw_all(
     runs: RunRecord | RunSet,
     folder: str | Path,
@@ -57,6 +59,7 @@ def draw_all(
     return files
 
 
+@fenced
 def show_history(name: str, runs: RunRecord | RunSet) -> None:
     """Show one figure of `FIGURES` in a notebook."""
     config = (runs if isinstance(runs, RunRecord) else next(iter(runs.values()))).config

@@ -14,6 +14,7 @@ from ternary_lab.figures import recipes as of_recipes
 from ternary_lab.figures import sweeps as of_sweeps
 from ternary_lab.figures.save import Drawing, save_figure
 from ternary_lab.metrics.per_entry import ideal_front
+from ternary_lab.numerics import fenced
 from ternary_lab.record import FULL, RunSet, load_runs
 from ternary_lab.sweep import load_results
 
@@ -71,6 +72,7 @@ def studies() -> Mapping[str, Callable[[], Drawing]]:
     }
 
 
+@fenced
 def draw_studies(folder: str | Path, *, progress: bool = False) -> list[Path]:
     """Draw them all into a folder and return the files. Raises RunError as `save_figure` does."""
     files: list[Path] = []

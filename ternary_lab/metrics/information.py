@@ -35,6 +35,13 @@ from ternary_lab.space import ENTRIES, SIZE, VALUES
 
 LOW = 5
 """Entries in the first factor u; the other four make v."""
+SCALE = 2.0**27
+"""What u and v are multiplied by before their products, and the sums divided by after: a power of two rounds nothing.
+
+Products of probabilities leave float32's range at 1e-38, where some processors need a hundred times as long and the
+rest count them as zero. Scaled, u and v are kept down to 1e-46 and their products down to 1e-54. The squares'
+products reach 2^108, and so leave room for 2^19 latents.
+"""
 
 
 @dataclass(frozen=True)
@@ -117,22 +124,25 @@ def sums(model: DualVAE, pathway: Pathway, z: Tensor) -> Sums:
 def decoder_sums(decode: Decoder, z: Tensor) -> Sums:
     """`sums` for any decoder, over latents z (R, L, M)."""
     runs, device = len(z), z.device
-    p = torch.zeros(runs, VALUES ** (ENTRIES - LOW), VALUES**LOW, device=device)
-    p_squared, counts = torch.zeros_like(p), torch.zeros(runs, SIZE, device=device)
+    p = torch.zeros(runs, VALUES ** (ENTRIES - LOW), VALUES**LOW, dtype=torch.float32, device=device)
+    p_squared, counts = torch.zeros_like(p), p.new_zeros(runs, SIZE)
     noise = torch.zeros(runs, dtype=torch.float64, device=device)
-    one = torch.ones(1, 1, device=device)
+    one = p.new_ones(1, 1)
     for chunk in torch.split(z, chunk_size(device), -1):
         logits = decode(chunk)
         log_q = torch.log_softmax(logits, 2)
         q = log_q.exp()
         noise -= (q * log_q).sum((1, 2, 3))
+        q[:, 0].mul_(SCALE)
+        q[:, LOW].mul_(SCALE)
         entries = q.unbind(1)
         u, v = outer_probabilities(entries[:LOW]), outer_probabilities(entries[LOW:])
         p.baddbmm_(v, u.transpose(1, 2))
         p_squared.baddbmm_(v.square_(), u.square_().transpose(1, 2))
         best = class_index(best_classes(logits))
         counts.scatter_add_(1, best, one.expand_as(best))
-    return Sums(z.shape[-1], p.double().flatten(1), p_squared.double().flatten(1), noise, counts.double())
+    p, p_squared = p.double().div_(SCALE**2), p_squared.double().div_(SCALE**4)
+    return Sums(z.shape[-1], p.flatten(1), p_squared.flatten(1), noise, counts.double())
 
 
 def information(model: DualVAE, pathway: Pathway, latents: Iterable[Tensor]) -> Information:

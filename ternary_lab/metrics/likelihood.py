@@ -20,7 +20,13 @@ from ternary_lab.model import DualVAE, inject
 @torch.no_grad()
 def exact_reconstruction(model: DualVAE, x: Tensor, rho: Tensor | float = 0.0) -> Tensor:
     """Percent (2, R) of operations x (R, B, 9) whose nine argmax entries are right from z = μ, injected by ρ."""
-    return 100 * _right_entries(model, x, rho).all(-1).float().mean(2)
+    return 100 * exactly_reconstructed(model, x, rho).float().mean(2)
+
+
+@torch.no_grad()
+def exactly_reconstructed(model: DualVAE, x: Tensor, rho: Tensor | float = 0.0) -> Tensor:
+    """Which operations x (R, B, 9) have all nine argmax entries right from z = μ, injected by ρ: bool (2, R, B)."""
+    return _right_entries(model, x, rho).all(-1)
 
 
 @torch.no_grad()
