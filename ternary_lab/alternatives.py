@@ -45,8 +45,9 @@ from ternary_lab.metrics.entropy import ACTIVE
 from ternary_lab.metrics.information import Information, decoder_sums
 from ternary_lab.model import LOGITS, PATHWAYS, Architecture, Blocks, Bound, Layer, Network, Pathway, TernaryVAE
 from ternary_lab.numerics import fenced
+from ternary_lab.random_streams import stream
 from ternary_lab.record import RunSet
-from ternary_lab.runtime import resolve_device, stream
+from ternary_lab.runtime import resolve_device
 from ternary_lab.training import check_seeds
 
 BETAS = (0.1, 0.3, 1.0)

@@ -21,7 +21,8 @@ from ternary_lab.metrics.information import sums
 from ternary_lab.metrics.latents import PART, parts, sobol_normal
 from ternary_lab.model import PATHWAYS, DualVAE, Pathway, TernaryVAE
 from ternary_lab.numerics import fenced
-from ternary_lab.runtime import in_order, stream
+from ternary_lab.random_streams import Streams, stream
+from ternary_lab.runtime import in_order
 
 SAMPLES = 195_000
 LATENTS = 2**22
@@ -142,9 +143,8 @@ def evaluate(
         })
         for suffix, rows in right.items() for i, pathway in enumerate(PATHWAYS)
     }
-    generator = stream(seed, "evaluation", device=device)
-    shape = (iwae_samples, 2, 1, len(split.test), model.latent_dim)
-    noise = torch.empty(shape, device=device).normal_(generator=generator)
+    streams = Streams([seed], "evaluation", device=device)
+    noise = streams.normal(iwae_samples, 2, 1, len(split.test), model.latent_dim)[0]
     coded = likelihood.coding(core, tested, noise)
     elbo, iwae = (coded.rate + coded.distortion).mean(2), -coded.log_likelihood_bound.mean(2)
     active = likelihood.active_units(core, everything)
@@ -169,7 +169,7 @@ def _evaluate_pathway(
 ) -> tuple[PathwayEvaluation, Tensor]:
     drawn = [
         partial(coverage.drawn_operations, core, pathway, n, decoding,
-                [stream(seed, "coverage", 0, f"{pathway}{part}", device=core.device)])
+                Streams([seed], "coverage", 0, f"{pathway}{part}", device=core.device))
         for part, n in enumerate(parts(samples))
     ]
     unique = int(reduce(operator.or_, in_order(drawn, core.device)).sum())

@@ -20,8 +20,8 @@ from ternary_lab.errors import RunError
 from ternary_lab.metrics import arithmetic, games, likelihood, neighbourhood, paths, robustness
 from ternary_lab.model import PATHWAYS, Pathway, TernaryVAE
 from ternary_lab.numerics import fenced
+from ternary_lab.random_streams import stream
 from ternary_lab.record import RunRecord, RunSet, load_runs, located
-from ternary_lab.runtime import stream
 
 GENERALISATION = "generalisation"
 """The folder of these runs, published or under `runs`."""

@@ -14,8 +14,8 @@ from ternary_lab.errors import RunError
 from ternary_lab.metrics.entropy import aggregate_posterior, posterior_code, sampled_code
 from ternary_lab.model import PATHWAYS
 from ternary_lab.numerics import fenced
+from ternary_lab.random_streams import stream
 from ternary_lab.record import RunRecord
-from ternary_lab.runtime import stream
 from ternary_lab.space import SIZE
 
 POINTS = 400

@@ -21,7 +21,7 @@ times the arithmetic at this size; the tests differentiate every value and compa
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -92,12 +92,47 @@ def loss_terms(
     target: Tensor, mu: Tensor, log_variance: Tensor, z: Tensor, logits: Tensor, w: Weights
 ) -> tuple[LossTerms, LossGradients]:
     """All terms and gradients for one-hot targets (R, B, 9, 3), μ, s, z (2, R, B, L), logits (2, R, B, 9, 3)."""
-    ce, p, d_logits = cross_entropy(target, logits)
+    return joined(code_terms(mu, log_variance, z, w), output_terms(target, logits, w))
+
+
+class CodeTerms(NamedTuple):
+    """The terms of the latents, which need no decoder; see `LossTerms` and `LossGradients`."""
+
+    kl: Tensor
+    mu: Tensor
+    log_variance: Tensor
+    repulsion_B: Tensor
+    z_B: Tensor
+
+
+class OutputTerms(NamedTuple):
+    """The terms of the decoders' output; see `LossTerms` and `LossGradients`."""
+
+    ce: Tensor
+    entropy_B: Tensor
+    logits: Tensor
+
+
+def code_terms(mu: Tensor, log_variance: Tensor, z: Tensor, w: Weights) -> CodeTerms:
+    """KL and rep of μ, s, z (2, R, B, L), with their gradients."""
     kl, d_mu, d_log_variance = free_bits_kl(mu, log_variance, w.free_bits, w.free_bits_per, w.beta)
+    return CodeTerms(kl, d_mu, d_log_variance, *repulsion(z[1], w.repulsion_sigma, w.repulsion))
+
+
+def output_terms(target: Tensor, logits: Tensor, w: Weights) -> OutputTerms:
+    """CE and S of one-hot targets (R, B, 9, 3) and logits (2, R, B, 9, 3), with their gradient."""
+    ce, p, d_logits = cross_entropy(target, logits)
     entropy_b, d_entropy = mean_output_entropy(p[1])
-    repulsion_b, d_z = repulsion(z[1], w.repulsion_sigma, w.repulsion)
     d_logits[1].addcmul_(d_entropy, w.entropy[:, None, None, None], value=-1)
-    return LossTerms(ce, kl, entropy_b, repulsion_b), LossGradients(d_logits, d_mu, d_log_variance, d_z)
+    return OutputTerms(ce, entropy_b, d_logits)
+
+
+def joined(code: CodeTerms, output: OutputTerms) -> tuple[LossTerms, LossGradients]:
+    """All terms and all gradients."""
+    return (
+        LossTerms(output.ce, code.kl, output.entropy_B, code.repulsion_B),
+        LossGradients(output.logits, code.mu, code.log_variance, code.z_B),
+    )
 
 
 def cross_entropy(target: Tensor, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -26,7 +26,8 @@ from ternary_lab.metrics.information import Sums, sums
 from ternary_lab.metrics.latents import parts, sobol_normal
 from ternary_lab.metrics.likelihood import exact_reconstruction, negative_elbo
 from ternary_lab.model import PATHWAYS, DualVAE, Pathway
-from ternary_lab.runtime import Purpose, Tasks, stream
+from ternary_lab.random_streams import Purpose, Streams, stream
+from ternary_lab.runtime import Tasks
 
 T = TypeVar("T")
 
@@ -57,9 +58,9 @@ class Source:
         self.settings, self.x, self.place = settings, x, place
         self._latents: dict[int, list[Tensor]] = {}
 
-    def streams(self, seeds: Sequence[int], purpose: Purpose, epoch: int, part: str = "") -> list[torch.Generator]:
-        """One stream per run."""
-        return [stream(seed, purpose, epoch, part, device=self.place) for seed in seeds]
+    def streams(self, seeds: Sequence[int], purpose: Purpose, epoch: int, part: str = "") -> Streams:
+        """The runs' streams."""
+        return Streams(seeds, purpose, epoch, part, device=self.place)
 
     def latents(self, seeds: Sequence[int], dimension: int) -> list[Tensor]:
         """Each run's own Sobol latents, the same at every epoch, in parts (R, L, M)."""
@@ -173,10 +174,7 @@ def _held_out(source: Source, model: DualVAE, seeds: Sequence[int], epoch: int) 
     """-ELBO and reconstruction, each (2, R), of the validation operations."""
     x = source.x.expand(len(seeds), -1, -1)
     shape = (source.settings.elbo_samples, 2, len(source.x), model.architecture.settings.latent_dim)
-    noise = torch.stack([
-        torch.empty(shape, device=g.device).normal_(generator=g).to(x.device)
-        for g in source.streams(seeds, "evaluation", epoch)
-    ])
+    noise = source.streams(seeds, "evaluation", epoch).normal(*shape).to(x.device)
     return negative_elbo(model, x, noise.permute(1, 2, 0, 3, 4)), exact_reconstruction(model, x)
 
 

@@ -22,7 +22,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import torch
@@ -33,6 +33,7 @@ from ternary_lab import config, space
 from ternary_lab.errors import CheckpointError, InputError
 from ternary_lab.losses import gaussian_kl
 from ternary_lab.numerics import fenced
+from ternary_lab.runtime import Lanes
 
 Pathway = Literal["A", "B"]
 PATHWAYS: tuple[Pathway, Pathway] = ("A", "B")
@@ -121,6 +122,7 @@ class Bound:
         places = network.views(gradient) if gradient is not None else []
         self.places = [(weight, weight.transpose(1, 2), bias.unsqueeze(1)) for weight, bias in places]
         self._buffers: dict[tuple[str, int], list[Tensor]] = {}
+        self._lanes = Lanes(block.device)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Activations of x (G, B, inputs): x, every layer's output, the network's output last."""
@@ -159,22 +161,27 @@ class Bound:
             if layer.relu:
                 place = torch.empty_like(g) if g is gradient else g
                 g = torch.ops.aten.threshold_backward.grad_input(g, activations[i + 1], 0, grad_input=place)
-            weight_place, transposed_place, bias_place = self.places[i]
-            if layer.inputs < NARROW:
-                transposed_place.copy_(torch.bmm(activations[i].transpose(1, 2), g))
-            else:
-                torch.bmm(g.transpose(1, 2), activations[i], out=weight_place)
-            torch.bmm(ones, g, out=bias_place)
+            self._lanes.aside(partial(self._write_gradients, i, activations[i], g, ones))
             if layer.skip is not None:
                 waiting[layer.skip] = g
             if i == 0 and not to_input:
-                return None
+                break
             weight, skipped = self.weights[i][0], waiting.pop(i, None)
             if skipped is None:
                 g = torch.bmm(g, weight, out=buffers[i])
             else:
                 g = torch.baddbmm(skipped, g, weight, out=buffers[i])
-        return g
+        self._lanes.join()
+        return g if to_input else None
+
+    def _write_gradients(self, layer: int, x: Tensor, g: Tensor, ones: Tensor) -> None:
+        """Those of one layer's weight and bias, for its input x (G, B, inputs) and the gradient g in its output."""
+        weight_place, transposed_place, bias_place = self.places[layer]
+        if self.network.layers[layer].inputs < NARROW:
+            transposed_place.copy_(torch.bmm(x.transpose(1, 2), g))
+        else:
+            torch.bmm(g.transpose(1, 2), x, out=weight_place)
+        torch.bmm(ones, g, out=bias_place)
 
     def _of_size(self, purpose: str, like: Tensor, widths: list[int]) -> list[Tensor]:
         groups, batch = like.shape[:2]

@@ -23,8 +23,8 @@ from ternary_lab.metrics.information import Information, Sums, sums
 from ternary_lab.metrics.latents import sobol_normal
 from ternary_lab.model import PATHWAYS, Pathway, TernaryVAE
 from ternary_lab.numerics import fenced
+from ternary_lab.random_streams import stream
 from ternary_lab.record import RunRecord, RunSet, located
-from ternary_lab.runtime import stream
 
 RECOMMENDED = (60, 70, 80, 100)
 """The checkpoints that the report wants combined."""

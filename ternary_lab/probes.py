@@ -30,8 +30,9 @@ from ternary_lab.integrity import sealed_table
 from ternary_lab.metrics import calibration, codes, coverage, likelihood
 from ternary_lab.model import PATHWAYS, DualVAE, Pathway, TernaryVAE
 from ternary_lab.numerics import fenced
+from ternary_lab.random_streams import Streams, stream
 from ternary_lab.record import PROBES, RunRecord
-from ternary_lab.runtime import in_order, stream
+from ternary_lab.runtime import in_order
 
 DRAWS = (10_000, 50_000, SAMPLES)
 ARGMAX_DRAWS = 50_000
@@ -68,9 +69,8 @@ def probe(model: DualVAE, rho: float, split: space.Split, seed: int = 0, epoch: 
 def _likelihoods(model: DualVAE, split: space.Split, seed: int, epoch: int) -> dict[str, Tensor]:
     """Bounds on the test split, each (2, 1), nats."""
     x = space.operations(split.test[:JUDGED]).to(model.device).unsqueeze(0)
-    shape = (IMPORTANCE_SAMPLES, 2, 1, x.shape[1], model.architecture.settings.latent_dim)
-    generator = stream(seed, "evaluation", epoch, "likelihood", device=model.device)
-    noise = torch.empty(shape, device=model.device).normal_(generator=generator)
+    streams = Streams([seed], "evaluation", epoch, "likelihood", device=model.device)
+    noise = streams.normal(IMPORTANCE_SAMPLES, 2, 1, x.shape[1], model.architecture.settings.latent_dim)[0]
     rate, distortion = likelihood.rate_distortion(model, x, noise[:POSTERIOR_SAMPLES])
     return {"rate": rate.mean(2), "distortion": distortion.mean(2), "iwae": likelihood.negative_iwae(model, x, noise)}
 
@@ -96,9 +96,9 @@ def _coverages(model: DualVAE, seed: int, epoch: int) -> dict[str, float]:
     seen: dict[Pathway, Tensor] = {}
     for pathway in PATHWAYS:
         draw = partial(coverage.drawn_operations, model, pathway)
-        name = partial(stream, seed, "evaluation", epoch, device=model.device)
-        calls = [partial(draw, n, "categorical", [name(f"{pathway}{n}")]) for n in steps]
-        argmax = partial(draw, ARGMAX_DRAWS, "argmax", [name(f"{pathway}argmax")])
+        name = partial(Streams, [seed], "evaluation", epoch, device=model.device)
+        calls = [partial(draw, n, "categorical", name(f"{pathway}{n}")) for n in steps]
+        argmax = partial(draw, ARGMAX_DRAWS, "argmax", name(f"{pathway}argmax"))
         *drawn, best = in_order([*calls, argmax], model.device)
         found = torch.zeros(space.SIZE, dtype=torch.bool, device=model.device)
         for n, more in zip(DRAWS, drawn, strict=True):

@@ -1,18 +1,12 @@
-"""Where a computation runs, on which threads, and the random numbers it reads.
-
-Randomness is stateless: a stream is named by (seed, purpose, epoch) and made afresh from that name.
-So a run's numbers depend on nothing that other runs, other purposes or earlier epochs drew, a resumed
-or branched run reads what an undisturbed one reads, and no generator state has to be stored.
-"""
+"""Where a computation runs: its device, its threads, and what of it runs side by side."""
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Generic, Literal, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 
@@ -21,7 +15,6 @@ from ternary_lab.numerics import prepare_thread
 
 K = TypeVar("K")
 T = TypeVar("T")
-Purpose = Literal["order", "noise", "coverage", "latents", "evaluation", "sample", "prior", "lesson"]
 
 
 def resolve_device(device: str | torch.device = "auto") -> torch.device:
@@ -58,6 +51,52 @@ def at_most_threads(count: int) -> Iterator[None]:
 def helping_threads(count: int) -> ThreadPoolExecutor | None:
     """Threads for `Tasks`, each of which computes on one CPU thread; None for none."""
     return ThreadPoolExecutor(count, "helper", prepare_thread) if count > 0 else None
+
+
+class Lanes:
+    """Work that need not wait for other work: side by side in a CUDA graph that is captured, elsewhere in its order.
+
+    What a call reads must be kept until the lanes have joined; a call must not use the lanes that it is called by.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._streams: list[torch.cuda.Stream] = []
+        self._open = 0
+
+    def together(self, *calls: Callable[[], Any]) -> list[Any]:
+        """What the calls return, in their order. The first should be the longest."""
+        if not self._capturing():
+            return [call() for call in calls]
+        others = [self._on_lane(i, call) for i, call in enumerate(calls[1:])]
+        first = calls[0]()
+        self.join()
+        return [first, *others]
+
+    def aside(self, call: Callable[[], object]) -> None:
+        """Make a call whose result nobody reads before `join`; such calls wait for one another."""
+        if self._capturing():
+            self._on_lane(0, call)
+        else:
+            call()
+
+    def join(self) -> None:
+        """What comes now waits for all that was given to the lanes."""
+        for lane in self._streams[: self._open]:
+            torch.cuda.current_stream(self._device).wait_stream(lane)
+        self._open = 0
+
+    def _capturing(self) -> bool:
+        return self._device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+
+    def _on_lane(self, index: int, call: Callable[[], T]) -> T:
+        if index == len(self._streams):
+            self._streams.append(torch.cuda.Stream(self._device))  # type: ignore[no-untyped-call]
+        lane = self._streams[index]
+        lane.wait_stream(torch.cuda.current_stream(self._device))
+        self._open = max(self._open, index + 1)
+        with torch.cuda.stream(lane):
+            return call()
 
 
 class Tasks(Generic[K, T]):
@@ -108,12 +147,3 @@ def in_order(calls: Iterable[Callable[[], T]], device: torch.device) -> Iterator
             if len(under_way) > 2 * threads:
                 yield under_way.popleft().result()
         yield from (future.result() for future in under_way)
-
-
-def stream(
-    seed: int, purpose: Purpose, epoch: int = 0, part: str = "", *, device: torch.device | str = "cpu"
-) -> torch.Generator:
-    """The random stream of one run for one purpose (or a part of it) in one epoch, at its beginning, on `device`."""
-    name = "/".join((str(seed), purpose, str(epoch), *([part] if part else [])))
-    digest = hashlib.blake2b(name.encode(), digest_size=7).digest()
-    return torch.Generator(device=device).manual_seed(int.from_bytes(digest, "little"))

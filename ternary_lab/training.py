@@ -22,10 +22,12 @@ from ternary_lab.controllers import Controllers, Correction, Plan
 from ternary_lab.errors import ConfigError, DivergenceError
 from ternary_lab.measurement import Group, Measurement, Source
 from ternary_lab.metrics.entropy import batch_entropy
-from ternary_lab.model import Architecture, Blocks, Bound, DualVAE, inject, statenet
+from ternary_lab.model import Architecture, Blocks, DualVAE, inject, statenet
 from ternary_lab.numerics import fenced
-from ternary_lab.runtime import Purpose, at_most_threads, helping_threads, resolve_device
+from ternary_lab.random_streams import Purpose, Streams
+from ternary_lab.runtime import at_most_threads, helping_threads, resolve_device
 from ternary_lab.selection import cost
+from ternary_lab.step import Figures, Pass, Stepper, StepRecord, StepSettings
 
 Measures = Literal["all", "coverage"]
 """Every metric of a row, or the sampled coverage alone, which is what the original measures."""
@@ -161,71 +163,6 @@ class RunState:
         )
 
 
-@dataclass(frozen=True)
-class StepSettings:
-    """What a training step reads, one value per run: tensors (R,) unless said otherwise."""
-
-    weights: losses.Weights
-    temperature: Tensor
-    """(2, R, 1, 1)"""
-    rho: Tensor
-    """(R, 1, 1)"""
-    kept: Tensor
-    """(R, 1, 1): 1 - ρ."""
-    forgetting: Tensor
-    """1 - m, of the moving averages of the gradient norms."""
-    scale_low: Tensor
-    scale_high: Tensor
-    grad_clip: Tensor
-    lr: Sequence[float]
-    balance: bool
-    raw_norms: bool
-    clip_apart: bool
-    prior: prior.PriorWeights | None
-    """None where no run's loss has the terms of `prior` in this epoch."""
-
-
-@dataclass(frozen=True)
-class Alignment:
-    """|H_A - H_B| of a batch by an H that has a gradient."""
-
-    entropy: Tensor
-    """(2, R): H_A and H_B."""
-    z: Tensor
-    """(2, R, B, L): gradient of |H_A - H_B| in the latents, before λ₃."""
-
-
-@dataclass(frozen=True)
-class Pass:
-    """A batch on its way through the model: what the backward pass needs."""
-
-    terms: losses.LossTerms
-    gradients: losses.LossGradients
-    z: Tensor
-    """(2, R, B, L): sampled latents, before injection."""
-    noise: Tensor
-    """(2, R, B, L): z - μ."""
-    activations: tuple[list[Tensor], list[Tensor], list[Tensor]]
-    """Of the encoders, decoder A and decoder B."""
-    alignment: Alignment | None
-    """None where the alignment has no gradient."""
-    prior: prior.PriorTerms | None
-    decoded: Tensor
-    """(2, R, B + M, 27): gradients in the decoders' logits, those of M prior latents behind the batch's."""
-
-
-@dataclass(frozen=True)
-class StepRecord:
-    """What an optimiser step did; tensors (2, R)."""
-
-    scale: Tensor
-    """g, the gradient balance."""
-    norm: Tensor
-    """Pathways' gradient norms before clipping."""
-    clip: Tensor
-    """Factor of the clipping, at most 1."""
-
-
 class Cohort:
     """R runs trained side by side, advanced one epoch at a time.
 
@@ -254,7 +191,6 @@ class Cohort:
         split = splits.split(self.config.data)
         self.x_train = space.operations(split.train).to(device)
         self.x_validation = space.operations(split.validation).to(device)
-        self._aligns = self.config.entropy_alignment.gradient == "differentiable"
         self._place = device if self.config.runtime.streams == "device" else torch.device("cpu")
         self._source = Source(self.config.evaluation, self.x_validation, self._place)
         self._measures = measures
@@ -270,27 +206,24 @@ class Cohort:
         epochs = {(state.next_epoch, state.steps) for state in states}
         if len(epochs) != 1:
             raise ConfigError("runs of one cohort must stand at the same epoch: train them apart, then together")
-        self.epoch, self.steps = epochs.pop()
-        self.blocks = Blocks.join([state.blocks for state in states]).to(self.device)
-        self.first_moments = Blocks.join([state.first_moments for state in states]).to(self.device)
-        self.second_moments = Blocks.join([state.second_moments for state in states]).to(self.device)
-        self.gradients = Blocks(*(torch.zeros_like(block) for block in vars(self.blocks).values()))
-        parts = (self.blocks, self.gradients, self.first_moments, self.second_moments)
-        self._rows = [
-            [[_rows(blocks, run, pathway) for blocks in parts] for pathway in range(2)] for run in range(len(states))
-        ]
-        encoders = self.blocks.encoders.flatten(0, 1), self.gradients.encoders.flatten(0, 1)
-        self._encoders = Bound(self.architecture.encoder, *encoders)
-        self._decoder_A = Bound(self.architecture.decoder_A, self.blocks.decoder_A, self.gradients.decoder_A)
-        self._decoder_B = Bound(self.architecture.decoder_B, self.blocks.decoder_B, self.gradients.decoder_B)
+        self.epoch, steps = epochs.pop()
+        blocks, first_moments, second_moments = (
+            Blocks.join([getattr(state, name) for state in states]).to(self.device)
+            for name in ("blocks", "first_moments", "second_moments")
+        )
+        outputs = [torch.zeros(2, 1, space.SIZE) if s.output is None else s.output for s in states]
         self.controllers = [state.controllers for state in states]
+        norms = torch.tensor([(c.norm_A, c.norm_B) for c in self.controllers], device=self.device).t().contiguous()
+        self.step = Stepper(
+            self.configs, blocks, first_moments, second_moments, torch.cat(outputs, 1).to(self.device), norms, steps
+        )
         self.best = [state.best for state in states]
         self.selected = [state.selected for state in states]
-        outputs = [torch.zeros(2, 1, space.SIZE) if s.output is None else s.output for s in states]
-        self.outputs = torch.cat(outputs, 1).to(self.device)
-        self._part_norms = torch.empty(2, 2, self.runs, device=self.device)
-        self.norms = self._runs([(c.norm_A, c.norm_B) for c in self.controllers]).t().contiguous()
         self.stopped: list[str | None] = [state.stopped for state in states]
+
+    @property
+    def blocks(self) -> Blocks:
+        return self.step.blocks
 
     @property
     def model(self) -> DualVAE:
@@ -306,21 +239,27 @@ class Cohort:
         return self._state(index)
 
     def _state(self, index: int) -> RunState:
-        cpu = torch.device("cpu")
+        return self._states()[index]
 
-        def one(blocks: Blocks) -> Blocks:
-            with torch.no_grad():
-                return blocks.select([index]).to(cpu)
-
-        return RunState(
-            self.epoch, self.steps, one(self.blocks), one(self.first_moments), one(self.second_moments),
-            self.controllers[index], self.best[index], self.selected[index], self.stopped[index],
-            self.outputs[:, index : index + 1].cpu() if self.configs[index].information.enabled else None,
-        )
+    def _states(self) -> list[RunState]:
+        """Copies of all runs' states, on the CPU. From a GPU they come in one transfer for each tensor."""
+        step, cpu = self.step, torch.device("cpu")
+        blocks, first, second = (part.to(cpu) for part in (step.blocks, step.first_moments, step.second_moments))
+        outputs = step.outputs.to(cpu)
+        with torch.no_grad():
+            return [
+                RunState(
+                    self.epoch, step.steps, blocks.select([i]), first.select([i]), second.select([i]),
+                    self.controllers[i], self.best[i], self.selected[i], self.stopped[i],
+                    outputs[:, i : i + 1].clone() if config.information.enabled else None,
+                )
+                for i, config in enumerate(self.configs)
+            ]
 
     def keep(self, indices: Sequence[int]) -> None:
         """Go on with some of the runs only."""
-        states = [self._state(i) for i in indices]
+        every = self._states()
+        states = [every[i] for i in indices]
         if self._unsettled is not None:
             measurement, places = self._unsettled
             self._unsettled = measurement, [places[i] for i in indices]
@@ -336,8 +275,8 @@ class Cohort:
             self.keep(going)
         return bool(going)
 
-    def streams(self, purpose: Purpose, epoch: int = 0) -> list[torch.Generator]:
-        """One stream per run, on the device where this experiment draws its random numbers."""
+    def streams(self, purpose: Purpose, epoch: int = 0) -> Streams:
+        """The runs' streams, on the device where this experiment draws its random numbers."""
         return self._source.streams(self.seeds, purpose, epoch)
 
     def advance(self) -> list[EpochRecord]:
@@ -382,13 +321,13 @@ class Cohort:
             return None
         if len(good) < self.runs:
             # What is not finite stays in its run: the others go on as if it had never been there.
-            norms_now = self.norms[:, good].contiguous()
+            norms_now = self.step.norms[:, good].contiguous()
             self.keep(good)
-            self.norms = norms_now  # the controllers do not know this epoch's yet
+            self.step.norms.copy_(norms_now)  # the controllers do not know this epoch's yet
             figures = {name: [values[i] for i in good] for name, values in figures.items()}
             plans, corrections = [plans[i] for i in good], [corrections[i] for i in good]
             val_loss = [val_loss[i] for i in good]
-        norms = self.norms.tolist()
+        norms = self.step.norms.tolist()
         rows = []
         for i, (plan, correction) in enumerate(zip(plans, corrections, strict=True)):
             row: dict[str, Any] = {name: values[i] for name, values in figures.items()}
@@ -405,7 +344,7 @@ class Cohort:
         self.epoch += 1
         for i, row in enumerate(rows):
             self._judge(i, row, measurement)
-        return Epoch(rows, [self._state(i) for i in range(self.runs)], tuple(self.names), measurement)
+        return Epoch(rows, self._states(), tuple(self.names), measurement)
 
     def _finite(self, figures: Mapping[str, Sequence[float]], val_loss: Sequence[float]) -> list[int]:
         """The runs whose losses and gradients were all finite; `diverged` names what was not in the others."""
@@ -455,20 +394,13 @@ class Cohort:
 
     def _data(self) -> tuple[Tensor, Tensor]:
         """The epoch's operations (R, n, 9) in their order, and its noise (2, R, n, L)."""
-        n = self.config.data.epoch_operations or len(self.x_train)
-        order = torch.stack([
-            torch.cat([
-                torch.randperm(len(self.x_train), generator=g, device=g.device)
-                for _ in range(-(-n // len(self.x_train)))
-            ])[:n].to(self.device)
-            for g in self.streams("order", self.epoch)
-        ])
-        shape = (2, n, self.config.model.latent_dim)
-        noise = torch.stack([
-            torch.empty(shape, device=g.device).normal_(generator=g).to(self.device)
-            for g in self.streams("noise", self.epoch)
-        ])
-        return self.x_train[order], noise.transpose(0, 1)
+        held = len(self.x_train)
+        n = self.config.data.epoch_operations or held
+        order = self.streams("order", self.epoch)
+        passes = [order.permutations(held) for _ in range(-(-n // held))]
+        chosen = torch.cat(passes, 1)[:, :n].to(self.device)
+        noise = self.streams("noise", self.epoch).normal(2, n, self.config.model.latent_dim).to(self.device)
+        return self.x_train[chosen], noise.transpose(0, 1)
 
     @torch.no_grad()
     def train_epoch(
@@ -478,64 +410,53 @@ class Cohort:
 
         Returns the batch means of every recorded figure, one per run, and StateNet's corrections.
         """
-        batch, n = self.config.data.batch_size, x.shape[1]
-        both, target = x.repeat(2, 1, 1), losses.one_hot(x)
-        latents = torch.full((-(-n // batch), 2, self.runs, batch, noise.shape[-1]), float("nan"), device=self.device)
+        step = self.step
+        steps = step.epoch(x, noise, self.streams("prior", self.epoch))
+        lessons = self._lessons(len(steps))
         corrections = [Correction.none(plan) for plan in plans]
-        settings = self.settings(plans, corrections)
-        lambdas: list[Tensor] = []
-        passes: list[losses.LossTerms] = []
-        updates: list[StepRecord] = []
-        informed: list[Tensor] = []
-        aligned: list[Tensor] = []
-        drawn = self.streams("prior", self.epoch) if settings.prior is not None else []
-        starts = range(0, n, batch)
-        lessons = self._lessons(len(starts))
-        for i, start in enumerate(starts):
-            part = slice(start, start + batch)
-            forward = self.forward(
-                both[:, part], target[:, part], noise[:, :, part], settings, self._prior_latents(drawn)
-            )
-            if forward.prior is not None and settings.prior is not None:
-                informed.append(forward.prior.pathway(settings.prior))
-            if forward.alignment is not None:
-                aligned.append(forward.alignment.entropy)
-            lambdas.append(settings.weights.lambdas)
+        settings = step.settings(plans, corrections)
+        steps.use(settings)
+        for i in range(len(steps)):
+            forward = steps.forward()
             if i == 0:
                 inputs = self._statenet_inputs(plans, forward)
                 corrections = self.correct(plans, inputs)
                 # lr is corrected at once; λ only from the second batch on.
-                settings = replace(settings, lr=[c.lr for c in corrections])
+                steps.use(step.settings(plans, [
+                    replace(Correction.none(plan), lr=c.lr) for plan, c in zip(plans, corrections, strict=True)
+                ]))
             slope = self._alignment_slope(forward) if i in lessons else None
-            updates.append(self.update(forward, settings))
+            update = steps.update()
             if i in lessons:
-                taken = self._taken(updates[-1], settings, slope)
+                taken = self._taken(update, settings, slope)
                 self._teach(taken, plans, corrections, inputs, settings, lessons.index(i))
             if i == 0:
-                settings = self.settings(plans, corrections)
-            passes.append(forward.terms)
-            latents[i, :, :, : forward.z.shape[2]] = forward.z
-        entropy = torch.cat([batch_entropy(part) for part in torch.split(latents, 64)])
-        compared = torch.stack(aligned) if aligned else entropy
-        weights = torch.stack(lambdas)
-        norms = torch.stack([update.norm for update in updates])
-        terms = {f.name: torch.stack([getattr(t, f.name) for t in passes]) for f in fields(losses.LossTerms)}
-        ce, kl, beta = terms["ce"], terms["kl"], settings.weights.beta
-        scaled = weights[:, :2] * torch.stack([update.scale for update in updates])
+                settings = step.settings(plans, corrections)
+                steps.use(settings)
+        if self._unsettled is not None:
+            self._unsettled[0].begin()  # a GPU measures while it trains what it has been given by now
+        return self._columns(steps.figures(), settings), corrections
+
+    def _columns(self, found: Figures, settings: StepSettings) -> dict[str, list[float]]:
+        """The batch means of every recorded figure, one per run."""
+        entropy = torch.cat([batch_entropy(part) for part in torch.split(found.z, 64)])
+        compared = entropy if found.aligned is None else found.aligned
+        weights, norms, ce, kl, beta = found.lambdas, found.norm, found.ce, found.kl, settings.weights.beta
+        scaled = weights[:, :2] * found.scale
         loss = {
             "loss_ce_A": scaled[:, 0] * ce[:, 0],
             "loss_kl_A": scaled[:, 0] * beta[0] * kl[:, 0],
             "loss_ce_B": scaled[:, 1] * ce[:, 1],
             "loss_kl_B": scaled[:, 1] * beta[1] * kl[:, 1],
-            "loss_entropy_B": -scaled[:, 1] * settings.weights.entropy * terms["entropy_B"],
-            "loss_repulsion_B": scaled[:, 1] * settings.weights.repulsion * terms["repulsion_B"],
+            "loss_entropy_B": -scaled[:, 1] * settings.weights.entropy * found.entropy_B,
+            "loss_repulsion_B": scaled[:, 1] * settings.weights.repulsion * found.repulsion_B,
             "loss_alignment": weights[:, 2] * (compared[:, 0] - compared[:, 1]).abs(),
         }
-        information = scaled * torch.stack(informed) if informed else torch.zeros_like(scaled)
+        information = scaled * found.information
         loss |= {"loss_information_A": information[:, 0], "loss_information_B": information[:, 1]}
         per_step = loss | {
             "train_loss": torch.stack(list(loss.values())).sum(0),
-            "entropy_B": terms["entropy_B"], "repulsion_B": terms["repulsion_B"],
+            "entropy_B": found.entropy_B, "repulsion_B": found.repulsion_B,
             "ce_A": ce[:, 0], "ce_B": ce[:, 1], "kl_A": kl[:, 0], "kl_B": kl[:, 1],
             "H_A": entropy[:, 0], "H_B": entropy[:, 1],
             "lambda1": weights[:, 0], "lambda2": weights[:, 1], "lambda3": weights[:, 2],
@@ -543,147 +464,11 @@ class Cohort:
         }
         self._per_step = torch.stack([per_step[term] for term in BLAMED])
         means = torch.stack([values.double().mean(0) for values in per_step.values()]).tolist()
-        return dict(zip(per_step, means, strict=True)), corrections
-
-    def settings(self, plans: Sequence[Plan], corrections: Sequence[Correction]) -> StepSettings:
-        """The plans and corrections as tensors over runs."""
-        c = self.configs
-        weights = losses.Weights(
-            beta=self._runs([(p.beta_A, p.beta_B) for p in plans]).t(),
-            lambdas=self._runs([(k.lambda1, k.lambda2, k.lambda3) for k in corrections]).t(),
-            free_bits=self._runs([k.kl.free_bits for k in c]),
-            entropy=self._runs([k.loss.entropy_weight for k in c]),
-            repulsion=self._runs([k.loss.repulsion_weight for k in c]),
-            repulsion_sigma=self._runs([k.loss.repulsion_sigma for k in c]),
-            free_bits_per=self.config.kl.free_bits_per,
-        )
-        return StepSettings(
-            weights=weights,
-            temperature=self._runs([(p.temperature_A, p.temperature_B) for p in plans]).t()[:, :, None, None],
-            rho=self._runs([p.rho for p in plans])[:, None, None],
-            kept=self._runs([1 - p.rho for p in plans])[:, None, None],
-            forgetting=self._runs([1 - p.grad_momentum for p in plans]),
-            scale_low=self._runs([k.gradient_balance.low for k in c]),
-            scale_high=self._runs([k.gradient_balance.high for k in c]),
-            grad_clip=self._runs([k.optimiser.grad_clip for k in c]),
-            lr=[k.lr for k in corrections],
-            balance=self.config.gradient_balance.enabled,
-            raw_norms=self.config.gradient_balance.norm == "raw",
-            clip_apart=self.config.optimiser.clip_per == "pathway",
-            prior=self._prior_weights(plans),
-        )
-
-    def _prior_weights(self, plans: Sequence[Plan]) -> prior.PriorWeights | None:
-        weights = [c.information.weights(p.epoch) for c, p in zip(self.configs, plans, strict=True)]
-        return prior.PriorWeights(*self._runs(weights).t()) if any(map(any, weights)) else None
-
-    def _prior_latents(self, streams: Sequence[torch.Generator]) -> Tensor | None:
-        """Latents (R, M, L) from the prior for one step, or None without streams to draw them from."""
-        if not streams:
-            return None
-        shape = self.config.information.latents, self.config.model.latent_dim
-        return torch.stack([torch.empty(shape, device=g.device).normal_(generator=g) for g in streams]).to(self.device)
-
-    def forward(
-        self, x: Tensor, target: Tensor, eps: Tensor, s: StepSettings, latents: Tensor | None = None
-    ) -> Pass:
-        """Operations x (2R, B, 9), once for each encoder, with noise ε (2, R, B, L), up to the loss terms.
-
-        Latents (R, M, L) drawn from the prior, the same for both pathways, add the terms of `prior`.
-        """
-        runs, batch = target.shape[:2]
-        encoded = self._encoders.forward(x)
-        mu, log_variance = encoded[-1].view(2, runs, batch, -1).chunk(2, -1)
-        noise = (0.5 * log_variance).exp_().mul_(eps).mul_(s.temperature)
-        z = mu + noise
-        injected = inject(z, s.rho)
-        if latents is not None:
-            injected = torch.cat((injected, latents.expand(2, -1, -1, -1)), 2)
-        decoded = self._decoder_A.forward(injected[0]), self._decoder_B.forward(injected[1])
-        every = torch.stack((decoded[0][-1], decoded[1][-1]))
-        terms, gradients = losses.loss_terms(
-            target, mu, log_variance, z, every[:, :, :batch].view(2, *target.shape), s.weights
-        )
-        d_logits, informed = gradients.logits.flatten(3), None
-        if latents is not None and s.prior is not None:
-            settings = self.config.information
-            informed, d_informed = prior.prior_terms(
-                every[:, :, batch:], self.outputs, settings.decay, settings.margin, s.prior
-            )
-            d_logits = torch.cat((d_logits, d_informed), 2)
-        return Pass(terms, gradients, z, noise, (encoded, *decoded), self._alignment(z), informed, d_logits)
-
-    def _alignment(self, z: Tensor) -> Alignment | None:
-        if not self._aligns:
-            return None
-        entropy, slope = losses.soft_entropy(z)
-        towards = (entropy[0] - entropy[1]).sign()
-        return Alignment(entropy, slope * torch.stack((towards, -towards))[:, :, None, None])
-
-    def update(self, forward: Pass, s: StepSettings) -> StepRecord:
-        """One optimiser step from a forward pass: differentiate, balance, clip, AdamW, moving averages."""
-        scale = torch.ones_like(self.norms)
-        if s.balance:
-            ratio = self.norms.flip(0) / (self.norms + control.TINY)
-            scale = torch.minimum(torch.maximum(ratio, s.scale_low), s.scale_high)
-        # The gradients are those of L_A and L_B; λ g and the clipping are one factor per pathway.
-        factor = s.weights.lambdas[:2] * scale
-        self._differentiate(forward, s, factor)
-        g, parts = self.gradients, self._part_norms
-        torch.linalg.vector_norm(g.encoders, dim=-1, out=parts[0])
-        torch.linalg.vector_norm(g.decoder_A, dim=-1, out=parts[1, 0])
-        torch.linalg.vector_norm(g.decoder_B, dim=-1, out=parts[1, 1])
-        norm = torch.linalg.vector_norm(parts, dim=0).mul_(factor)
-        whole = norm if s.clip_apart else torch.linalg.vector_norm(norm, dim=0, keepdim=True).expand_as(norm)
-        clip = (s.grad_clip / (whole + 1e-6)).clamp_(max=1)
-        self.steps += 1
-        self._adamw(factor.mul_(clip).reciprocal_(), s.lr)
-        self.norms.lerp_(norm if s.raw_norms else norm * clip, s.forgetting)
-        return StepRecord(scale, norm, clip)
-
-    def _differentiate(self, forward: Pass, s: StepSettings, factor: Tensor) -> None:
-        """Gradients of L_A with respect to pathway A and of L_B with respect to pathway B, into their blocks.
-
-        They are multiplied by `factor` (2, R) afterwards, which the alignment's, being of neither, is divided by.
-        """
-        _, decoded_a, decoded_b = forward.activations
-        d_a = self._decoder_A.backward(decoded_a, forward.decoded[0], to_input=True)
-        d_b = self._decoder_B.backward(decoded_b, forward.decoded[1], to_input=True)
-        assert d_a is not None
-        assert d_b is not None
-        batch = forward.z.shape[2]  # what follows it are prior latents, which come from no encoder
-        d_z = torch.stack((d_a[:, :batch], d_b[:, :batch])).mul_(s.kept)
-        d_z[1].add_(forward.gradients.z_B)
-        if forward.alignment is not None:
-            share = s.weights.lambdas[2] / factor.clamp_min(control.TINY)
-            d_z.addcmul_(forward.alignment.z, share[:, :, None, None])
-        self._differentiate_encoders(forward, d_z, forward.gradients.mu, forward.gradients.log_variance)
-
-    def _differentiate_encoders(self, forward: Pass, d_z: Tensor, mu: Tensor, log_variance: Tensor) -> None:
-        """Gradients of the encoders from those in z, and from those in μ and s that do not come through z."""
-        # z = μ + τ σ ε, and so ∂z/∂s = (z - μ)/2.
-        d_head = d_z.new_empty(*d_z.shape[:-1], 2 * d_z.shape[-1])
-        d_mu, d_log_variance = d_head.chunk(2, -1)
-        torch.add(d_z, mu, out=d_mu)
-        torch.addcmul(log_variance, d_z, forward.noise, value=0.5, out=d_log_variance)
-        self._encoders.backward(forward.activations[0], d_head.flatten(0, 1), to_input=False)
-
-    def _adamw(self, divisor: Tensor, lr: Sequence[float]) -> None:
-        """AdamW (Loshchilov & Hutter 2019); each run has its learning rate, each pathway its gradients' divisor."""
-        step = torch.tensor(float(self.steps), device=self.device)
-        for i, (config, rate) in enumerate(zip(self.configs, lr, strict=True)):
-            o = config.optimiser
-            for pathway, (weights, gradients, first, second) in enumerate(self._rows[i]):
-                # The kernel behind torch.optim.AdamW(fused=True), without that class's bookkeeping per step.
-                torch._fused_adamw_(
-                    weights, gradients, first, second, [], [step] * len(weights), lr=rate, beta1=o.beta1,
-                    beta2=o.beta2, weight_decay=o.weight_decay, eps=o.eps, amsgrad=False, maximize=False,
-                    grad_scale=divisor[pathway, i],
-                )
+        return dict(zip(per_step, means, strict=True))
 
     def _statenet_inputs(self, plans: Sequence[Plan], forward: Pass) -> Tensor:
         """(R, 9), from the epoch's first forward pass."""
-        scheduled = self._runs([(p.grad_ratio, p.rho, p.lambda1, p.lambda2, p.lambda3) for p in plans])
+        scheduled = self.step.values([(p.grad_ratio, p.rho, p.lambda1, p.lambda2, p.lambda3) for p in plans])
         return torch.cat((batch_entropy(forward.z).t(), forward.terms.kl.t(), scheduled), 1)
 
     def correct(self, plans: Sequence[Plan], inputs: Tensor) -> list[Correction]:
@@ -709,15 +494,15 @@ class Cohort:
         if forward.alignment is None:
             return None
         nothing = torch.zeros_like(forward.z)
-        self._differentiate_encoders(forward, forward.alignment.z, nothing, nothing)
-        return self.gradients.encoders.clone()
+        self.step.differentiate_encoders(forward, forward.alignment.z, nothing, nothing)
+        return self.step.gradients.encoders.clone()
 
     def _taken(self, update: StepRecord, s: StepSettings, slope: Tensor | None) -> hypergradient.Step:
         """The step just taken. AdamW has left the gradients as it had them, and they are copied."""
-        gradients = Blocks(*(block.clone() for block in vars(self.gradients).values()))
+        gradients = Blocks(*(block.clone() for block in vars(self.step.gradients).values()))
         return hypergradient.Step(
-            self.blocks, gradients, self.first_moments, self.second_moments, s.weights.lambdas, update.clip,
-            s.clip_apart, slope,
+            self.blocks, gradients, self.step.first_moments, self.step.second_moments, s.weights.lambdas, update.clip,
+            self.config.optimiser.clip_per == "pathway", slope,
         )
 
     def _teach(
@@ -726,11 +511,9 @@ class Cohort:
     ) -> None:
         """One step of StateNet's AdamW along the hypergradient of the validation objective."""
         self._differentiate_objective(s, lesson)
-        o = [c.optimiser for c in self.configs]
-        settings = [(lr, k.beta1, k.beta2, k.eps, k.weight_decay) for lr, k in zip(s.lr, o, strict=True)]
-        optimiser = hypergradient.AdamW(self.steps, *self._runs(settings).t()[:, :, None])
-        slopes = hypergradient.control_gradients(taken, self.gradients, optimiser)
-        slopes = slopes * self._runs([
+        optimiser = hypergradient.AdamW(self.step.steps, *s.rates[:, :, None])
+        slopes = hypergradient.control_gradients(taken, self.step.gradients, optimiser)
+        slopes = slopes * self.step.values([
             control.correction_slopes(*of) for of in zip(self.configs, plans, corrections, strict=True)
         ])
         weights = self.blocks.statenet.detach().requires_grad_()
@@ -739,7 +522,7 @@ class Cohort:
             gradient, = torch.autograd.grad(outputs, weights, slopes)
         step = torch.tensor(float(self.epoch * self.config.statenet.lessons + lesson + 1), device=self.device)
         for i, config in enumerate(self.configs):
-            rows = (b.statenet[i] for b in (self.blocks, self.first_moments, self.second_moments))
+            rows = (b.statenet[i] for b in (self.blocks, self.step.first_moments, self.step.second_moments))
             weight, first, second = rows
             torch._fused_adamw_(
                 [weight], [gradient[i].contiguous()], [first], [second], [], [step],
@@ -752,34 +535,30 @@ class Cohort:
         net, runs = self.config.statenet, self.runs
         streams = self.streams("lesson", self.epoch * net.lessons + lesson)
         n, latent = min(net.lesson_operations, len(self.x_validation)), self.config.model.latent_dim
-        chosen = torch.stack([
-            torch.randperm(len(self.x_validation), generator=g, device=g.device)[:n].to(self.device) for g in streams
-        ])
-        noise = torch.stack([
-            torch.empty(2, n, latent, device=g.device).normal_(generator=g).to(self.device) for g in streams
-        ])
+        chosen = streams.permutations(len(self.x_validation))[:, :n].to(self.device)
+        noise = streams.normal(2, n, latent).to(self.device)
         x = self.x_validation[chosen]
         one, none = torch.ones(2, runs, device=self.device), torch.zeros(runs, device=self.device)
-        weight = self._runs([c.statenet.information_weight for c in self.configs])
+        weight = self.step.values([c.statenet.information_weight for c in self.configs])
         lambdas = torch.cat((one, none[None]))
         judged = replace(
             s, weights=losses.Weights(one, lambdas, none, none, none, s.weights.repulsion_sigma),
             temperature=one[:, :, None, None], rho=none[:, None, None], kept=one[0, :, None, None],
             prior=prior.PriorWeights(weight, weight, none) if bool(weight.any()) else None,
         )
-        average = self.outputs.clone()
-        forward = self.forward(
+        average = self.step.outputs.clone()
+        forward = self.step.forward(
             x.repeat(2, 1, 1), losses.one_hot(x), noise.transpose(0, 1), judged,
-            self._prior_latents(streams) if judged.prior is not None else None,
+            self.step.prior_latents(streams) if judged.prior is not None else None,
         )
-        self.outputs.copy_(average)  # these latents are not of the training
-        self._differentiate(forward, judged, one)
+        self.step.outputs.copy_(average)  # these latents are not of the training
+        self.step.differentiate(forward, judged, one)
 
     @torch.no_grad()
     def validate(self, plans: Sequence[Plan], corrections: Sequence[Correction]) -> list[float]:
         """Validation loss of every run with the epoch's β and λ: z = μ, gradient scales 1, mean over batches."""
         with at_most_threads(self._threads):
-            return self._validate(self.settings(plans, corrections))
+            return self._validate(self.step.settings(plans, corrections))
 
     def _validate(self, s: StepSettings) -> list[float]:
         totals = []
@@ -788,15 +567,12 @@ class Cohort:
             logits = self.model.decode(inject(mu, s.rho))
             target = losses.one_hot(x.expand(self.runs, -1, -1))
             terms, _ = losses.loss_terms(target, mu, log_variance, mu, logits, s.weights)
-            entropy = losses.soft_entropy(mu)[0] if self._aligns else batch_entropy(mu)
+            entropy = losses.soft_entropy(mu)[0] if self.step.aligns else batch_entropy(mu)
             lambdas = s.weights.lambdas
             pathway = terms.pathway(s.weights)
             totals.append((lambdas[:2] * pathway).sum(0) + lambdas[2] * (entropy[0] - entropy[1]).abs())
         values: list[float] = torch.stack(totals).mean(0).tolist()
         return values
-
-    def _runs(self, values: Sequence[float] | Sequence[tuple[float, ...]]) -> Tensor:
-        return torch.tensor(values, dtype=torch.float32, device=self.device)
 
     def _judge(self, index: int, row: dict[str, Any], measurement: Measurement) -> None:
         """Keep the best epochs; stop the run when it has not improved for `patience` epochs, or is complete."""
@@ -886,7 +662,3 @@ def _divergence(term: str, epoch: int, step: int | None) -> str:
         "lower optimiser.lr_steps or optimiser.grad_clip"
     )
 
-
-def _rows(blocks: Blocks, run: int, pathway: int) -> list[Tensor]:
-    """One run's contiguous rows of one pathway: its encoder's and its decoder's."""
-    return [blocks.encoders[pathway, run], (blocks.decoder_B if pathway else blocks.decoder_A)[run]]

@@ -357,7 +357,7 @@ def test_every_key_about_files_changes_the_files(
 
 def test_runtime_streams_decides_where_random_numbers_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """On the CPU both settings are the same by definition, so the device is what can be seen to change."""
-    monkeypatch.setattr(measurement, "stream", lambda *_, device: torch.device(device).type)
+    monkeypatch.setattr(measurement, "Streams", lambda *_, device: [torch.device(device).type])
     drawn = {}
     for place in ("device", "cpu"):
         cohort = Cohort([load_config(TINY.as_dict(), {"runtime.streams": place})], [1], torch.device("meta"))

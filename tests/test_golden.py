@@ -67,10 +67,10 @@ def test_one_step_has_the_originals_numbers(file: Path, case: dict[str, Any]) ->
     assert corrections == pytest.approx(case["statenet_corrections"], rel=1e-5, abs=1e-6)
 
     indices = (307 * torch.arange(64) + case["shift"]) % SIZE
-    settings = cohort.settings([plan], [Correction.none(plan)])
+    settings = cohort.step.settings([plan], [Correction.none(plan)])
     x = operations(indices).unsqueeze(0)
-    forward = cohort.forward(x.repeat(2, 1, 1), one_hot(x), _noise(case["shift"]), settings)
-    step = cohort.update(forward, settings)
+    forward = cohort.step.forward(x.repeat(2, 1, 1), one_hot(x), _noise(case["shift"]), settings)
+    step = cohort.step.update(forward, settings)
     terms = forward.terms
     pathway = terms.pathway(settings.weights)
     h = batch_entropy(forward.z)[:, 0].tolist()
@@ -93,7 +93,7 @@ def test_one_step_has_the_originals_numbers(file: Path, case: dict[str, Any]) ->
     expected = case["grad_norm_before_clip"]
     assert [*norms, total] == pytest.approx([expected["A"], expected["B"], expected["total"]], rel=1e-5, abs=1e-6)
     averages = case["grad_norm_ema_after"]
-    assert cohort.norms[:, 0].tolist() == pytest.approx([averages["A"], averages["B"]], rel=1e-5, abs=1e-6)
+    assert cohort.step.norms[:, 0].tolist() == pytest.approx([averages["A"], averages["B"]], rel=1e-5, abs=1e-6)
 
     named = cohort.architecture.named(cohort.blocks)
     sums = {name: named[name].double().sum().item() for name in case["parameter_sums_after_step"]}

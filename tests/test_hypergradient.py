@@ -162,7 +162,7 @@ def test_lessons_change_neither_the_moving_average_nor_what_the_epoch_draws() ->
     )
     for cohort in (one, other):
         cohort.advance()
-    assert one.outputs.equal(other.outputs)
+    assert one.step.outputs.equal(other.step.outputs)
     assert one.blocks.encoders.equal(other.blocks.encoders)
 
 

@@ -13,9 +13,9 @@ import ternary_lab
 ROOT = Path(ternary_lab.__file__).parent
 # From the innermost to the outermost; modules on one line do not know each other.
 ORDER = [
-    ["errors", "numerics"],
-    ["space", "runtime", "schedules", "integrity", "locks", "selection", "intervals"],
-    ["symmetry", "engines"],
+    ["errors", "numerics", "triton_kernels"],
+    ["space", "kernels", "runtime", "schedules", "integrity", "locks", "selection", "intervals"],
+    ["symmetry", "engines", "random_streams"],
     ["config"],
     ["controllers", "splits", "design", "metrics.entropy"],
     ["losses"],
@@ -29,6 +29,7 @@ ORDER = [
     ["metrics.information", "metrics.paths"],
     ["metrics.confusion", "metrics.ensembles"],
     ["prior", "measurement"],
+    ["step"],
     ["training"],
     ["checkpoint"],
     ["record"],

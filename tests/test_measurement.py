@@ -18,7 +18,8 @@ from ternary_lab.config import Config
 from ternary_lab.measurement import Group, Measurement, Source
 from ternary_lab.metrics.latents import PART, parts
 from ternary_lab.model import Architecture, Blocks, DualVAE
-from ternary_lab.runtime import Tasks, helping_threads, in_order, stream
+from ternary_lab.random_streams import stream
+from ternary_lab.runtime import Tasks, helping_threads, in_order
 from ternary_lab.training import TIMING_COLUMNS, Cohort, Epoch
 
 CPU = torch.device("cpu")

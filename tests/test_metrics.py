@@ -18,6 +18,7 @@ from ternary_lab.metrics import coverage, entropy, likelihood
 from ternary_lab.metrics.information import Information, information
 from ternary_lab.metrics.latents import sobol_normal
 from ternary_lab.model import PATHWAYS, Architecture, Blocks, DualVAE, Pathway
+from ternary_lab.random_streams import Streams, stream
 from ternary_lab.space import SIZE
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -87,10 +88,10 @@ def test_drawn_operations_are_those_that_a_set_counts(
 ) -> None:
     """The same draws, decoded one by one with numpy into a Python set."""
     n = 6000  # more than a chunk
-    streams = [torch.Generator().manual_seed(seed) for seed in (3, 4)]
+    streams = Streams((3, 4), "coverage", device=torch.device("cpu"))
     counted = coverage.drawn_operations(model, pathway, n, decoding, streams).sum(1).tolist()
     for run, seed in enumerate((3, 4)):
-        generator = torch.Generator().manual_seed(seed)
+        generator = stream(seed, "coverage")
         z = torch.empty(3, n).normal_(generator=generator)
         p = _entry_probabilities(model, run, pathway, z)
         if decoding == "argmax":

@@ -20,9 +20,9 @@ from ternary_lab.metrics.games import scaled
 from ternary_lab.metrics.latents import sobol_normal
 from ternary_lab.metrics.per_entry import ideal_front
 from ternary_lab.model import PATHWAYS, Architecture
+from ternary_lab.random_streams import stream
 from ternary_lab.recipes import BEYOND, MEASURES, RECIPES, REPAIRED, SHARPENED, V5_5
 from ternary_lab.record import RunSet
-from ternary_lab.runtime import stream
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

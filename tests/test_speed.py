@@ -41,7 +41,7 @@ def steps() -> dict[str, Callable[[], object]]:
     config = load_config("v5_5")
     cohort = Cohort([config], [0], CPU)
     plan = plan_epoch(config, 60, cohort.controllers[0])
-    settings = cohort.settings([plan], [Correction.none(plan)])
+    settings = cohort.step.settings([plan], [Correction.none(plan)])
     x = cohort.x_train[:64].unsqueeze(0)
     both, target, noise = x.repeat(2, 1, 1), losses.one_hot(x), torch.randn(2, 1, 64, 16)
     model = reference.ReferenceVAE()
@@ -49,7 +49,7 @@ def steps() -> dict[str, Callable[[], object]]:
 
     @torch.no_grad()
     def ours() -> None:
-        cohort.update(cohort.forward(both, target, noise, settings), settings)
+        cohort.step.update(cohort.step.forward(both, target, noise, settings), settings)
 
     def plain() -> None:
         reference.train_step(model, state.optimiser, x[0], noise[0, 0], noise[1, 0], state.settings)

@@ -19,8 +19,8 @@ from ternary_lab.metrics.coverage import drawn_operations, uniform_coverage
 from ternary_lab.model import PATHWAYS, Architecture, DualVAE
 from ternary_lab.numerics import fenced
 from ternary_lab.probes import probe_run
+from ternary_lab.random_streams import Streams
 from ternary_lab.record import ANSWERS, FULL, PUBLISHED, RunRecord, load_runs
-from ternary_lab.runtime import stream
 
 UNTRAINED = 5
 """Initialisations behind the baseline of an untrained network."""
@@ -123,7 +123,8 @@ class Trial:
         for seed in range(UNTRAINED):
             model = DualVAE(self.architecture, self.architecture.initialise(seed))
             for p in PATHWAYS:
-                drawn = drawn_operations(model, p, SAMPLES, "categorical", [stream(seed, "evaluation", 0, p)])
+                streams = Streams([seed], "evaluation", 0, p, device=model.device)
+                drawn = drawn_operations(model, p, SAMPLES, "categorical", streams)
                 found[p].append(100 * drawn.float().mean().item())
         return found
 
@@ -131,7 +132,8 @@ class Trial:
     def hash_minus_distinct(self) -> int:
         """Operations counted by hashing tuples minus those counted by index, on the same draws."""
         model = DualVAE(self.architecture, self.architecture.initialise(0))
-        drawn = drawn_operations(model, "A", 20_000, "categorical", [stream(0, "evaluation", 0, "hash")])[0]
+        streams = Streams([0], "evaluation", 0, "hash", device=model.device)
+        drawn = drawn_operations(model, "A", 20_000, "categorical", streams)[0]
         tables = space.operations(torch.nonzero(drawn).flatten())
         return len({hash(tuple(row)) for row in tables.int().tolist()}) - int(drawn.sum())
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from ternary_lab import space
 from ternary_lab.metrics.information import LOW, outer_probabilities
 from ternary_lab.model import Pathway, TernaryVAE
-from ternary_lab.runtime import stream
+from ternary_lab.random_streams import stream
 
 
 def decoded(model: TernaryVAE, pathway: Pathway, z: Tensor) -> Tensor:

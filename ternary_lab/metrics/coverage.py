@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ternary_lab.metrics.latents import Decoder, chunk_size
 from ternary_lab.model import DualVAE, Pathway
+from ternary_lab.random_streams import Streams
 from ternary_lab.space import ENTRIES, SIZE, VALUES
 
 Decoding = Literal["categorical", "argmax"]
@@ -67,18 +68,13 @@ def class_index(classes: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def drawn_operations(
-    model: DualVAE, pathway: Pathway, n: int, decoding: Decoding, generators: list[torch.Generator]
-) -> Tensor:
+def drawn_operations(model: DualVAE, pathway: Pathway, n: int, decoding: Decoding, streams: Streams) -> Tensor:
     """Which operations (R, N), bool, are among n draws z ~ N(0, I) of each run, decoded.
 
-    `generators` holds one stream per run; all latents are drawn from it, then all entries.
+    From each run's stream come all latents, then all entries.
     """
-    latent, device = model.architecture.settings.latent_dim, model.device
-    z = torch.stack([torch.empty(latent, n, device=g.device).normal_(generator=g).to(device) for g in generators])
-    u = torch.empty(0)
-    if decoding == "categorical":
-        u = torch.stack([torch.empty(ENTRIES, n, device=g.device).uniform_(generator=g).to(device) for g in generators])
+    z = streams.normal(model.architecture.settings.latent_dim, n).to(model.device)
+    u = streams.uniform(ENTRIES, n).to(model.device) if decoding == "categorical" else z[:, :0]
     return decoded_operations(partial(model.decode_features, pathway=pathway), z, u, decoding)
 
 

@@ -13,7 +13,7 @@ import torch
 from ternary_lab import config
 from ternary_lab.errors import InputError
 from ternary_lab.model import Architecture, TernaryVAE
-from ternary_lab.runtime import stream
+from ternary_lab.random_streams import stream
 
 
 def untrained(seed: int = 0, settings: config.Model | None = None) -> TernaryVAE:
