@@ -18,7 +18,7 @@ from ternary_lab import config, space, splits
 from ternary_lab.errors import InputError
 from ternary_lab.metrics import coverage, likelihood
 from ternary_lab.metrics.information import sums
-from ternary_lab.metrics.latents import PART, parts, sobol_normal
+from ternary_lab.metrics.latents import PART, parts, side_by_side, sobol_normal
 from ternary_lab.model import PATHWAYS, DualVAE, Pathway, TernaryVAE
 from ternary_lab.numerics import fenced
 from ternary_lab.random_streams import Streams, stream
@@ -152,10 +152,13 @@ def evaluate(
     evaluations: dict[str, PathwayEvaluation] = {}
     output: dict[str, Tensor] = {}
     with tqdm(total=2 * latents, unit="latent", unit_scale=True, desc="evaluate", disable=not progress) as bar:
+        points: Iterable[Tensor] = []
         for i, pathway in enumerate(PATHWAYS):
-            points = sobol_normal(model.latent_dim, latents, stream(seed, "latents").initial_seed(), device)
+            if not i or device.type == "cpu":  # a GPU holds the points of both pathways, which are the same
+                points = sobol_normal(model.latent_dim, latents, stream(seed, "latents").initial_seed(), device)
+                points = points if device.type == "cpu" else list(points)
             evaluations[pathway], output[pathway] = _evaluate_pathway(
-                core, pathway, samples, latents, decoding, seed, _counted(points, bar),
+                core, pathway, samples, latents, decoding, seed, _counted(iter(points), bar),
                 elbo[i, 0].item(), iwae[i, 0].item(), int(active[i, 0]),
             )
     return Evaluation(
@@ -165,17 +168,21 @@ def evaluate(
 
 def _evaluate_pathway(
     core: DualVAE, pathway: Pathway, samples: int, latents: int, decoding: coverage.Decoding, seed: int,
-    points: Iterable[Tensor], elbo: float, iwae: float, active: int,
+    points: Iterator[Tensor], elbo: float, iwae: float, active: int,
 ) -> tuple[PathwayEvaluation, Tensor]:
+    sizes = parts(samples)
     drawn = [
-        partial(coverage.drawn_operations, core, pathway, n, decoding,
-                Streams([seed], "coverage", 0, f"{pathway}{part}", device=core.device))
-        for part, n in enumerate(parts(samples))
+        partial(coverage.drawn_operations, core.repeated(len(some)), pathway, sizes[some[0]], decoding,
+                Streams([seed], "coverage", 0, [f"{pathway}{part}" for part in some], device=core.device))
+        for some in side_by_side(sizes, 1, core.device)
     ]
-    unique = int(reduce(operator.or_, in_order(drawn, core.device)).sum())
-    summed = in_order((partial(sums, core, pathway, z.unsqueeze(0)) for z in points), core.device)
+    unique = int(reduce(operator.or_, (seen.any(0) for seen in in_order(drawn, core.device))).sum())
+    # Points come in parts; some of them are measured side by side.
+    groups = side_by_side(parts(latents), 1, core.device)
+    rounds = (torch.stack([next(points) for _ in group]) for group in groups)
+    summed = in_order((partial(sums, core, pathway, z) for z in rounds), core.device)
     info = reduce(operator.add, summed).information()
-    p = info.p[0]
+    p = info.p[0].cpu()  # on a GPU the search for n99 would wait some forty times
     enough = latents >= ENOUGH_FOR_RARE
     return PathwayEvaluation(
         sampled_coverage=100 * unique / space.SIZE,
@@ -194,7 +201,7 @@ def _evaluate_pathway(
         n99=coverage.draws_needed(p) if enough else None,
         rarest=float(info.rarest) if enough else None,
         active_units=active,
-    ), p.cpu()
+    ), p
 
 
 def _counted(chunks: Iterator[Tensor], bar: Any) -> Iterator[Tensor]:

@@ -20,7 +20,7 @@ times the arithmetic at this size; the tests differentiate every value and compa
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Literal, NamedTuple
 
 import torch
@@ -48,6 +48,11 @@ class Weights:
     repulsion_sigma: Tensor
     """(R,): width of rep's kernel."""
     free_bits_per: FreeBits = "sample"
+
+    def repeated(self, times: int) -> Weights:
+        """For `times` batches of each run, one after the other."""
+        each = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "free_bits_per"}
+        return replace(self, **{name: value.repeat_interleave(times, -1) for name, value in each.items()})
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from torch import Tensor
 from ternary_lab import config, space
 from ternary_lab.metrics.coverage import drawn_operations
 from ternary_lab.metrics.information import Sums, sums
-from ternary_lab.metrics.latents import parts, sobol_normal
+from ternary_lab.metrics.latents import parts, side_by_side, sobol_normal
 from ternary_lab.metrics.likelihood import exact_reconstruction, negative_elbo
 from ternary_lab.model import PATHWAYS, DualVAE, Pathway
 from ternary_lab.random_streams import Purpose, Streams, stream
@@ -57,18 +57,30 @@ class Source:
     def __init__(self, settings: config.Evaluation, x: Tensor, place: torch.device) -> None:
         self.settings, self.x, self.place = settings, x, place
         self._latents: dict[int, list[Tensor]] = {}
+        self._stacked: tuple[tuple[int, ...], list[Tensor]] = (), []
+        self.beside: Any = torch.cuda.Stream(x.device) if x.device.type == "cuda" else None  # type: ignore[no-untyped-call]
 
-    def streams(self, seeds: Sequence[int], purpose: Purpose, epoch: int, part: str = "") -> Streams:
+    def streams(
+        self, seeds: Sequence[int], purpose: Purpose, epoch: int, parts: str | Sequence[str] = ""
+    ) -> Streams:
         """The runs' streams."""
-        return Streams(seeds, purpose, epoch, part, device=self.place)
+        return Streams(seeds, purpose, epoch, parts, device=self.place)
 
-    def latents(self, seeds: Sequence[int], dimension: int) -> list[Tensor]:
-        """Each run's own Sobol latents, the same at every epoch, in parts (R, L, M)."""
+    def latents(self, seeds: tuple[int, ...], dimension: int) -> list[Tensor]:
+        """Each run's own Sobol latents, the same at every epoch, in parts (R, L, M); on a GPU some together."""
         for seed in seeds:
             if seed not in self._latents:
                 name = stream(seed, "latents").initial_seed()
                 self._latents[seed] = list(sobol_normal(dimension, self.settings.latents, name, self.x.device))
-        return [torch.stack(part) for part in zip(*(self._latents[seed] for seed in seeds), strict=True)]
+        if self.x.device.type == "cpu":
+            return [torch.stack(part) for part in zip(*(self._latents[seed] for seed in seeds), strict=True)]
+        if self._stacked[0] != seeds:
+            self._stacked = seeds, [
+                torch.stack([self._latents[seed][part] for part in group for seed in seeds])
+                for group in side_by_side(parts(self.settings.latents), len(seeds), self.x.device)
+            ]
+            self._latents = {}
+        return self._stacked[1]
 
 
 class Measurement:
@@ -91,11 +103,15 @@ class Measurement:
         latents: dict[Key, Callable[[], Sums]] = {}
         held_out: dict[int, Callable[[], tuple[Tensor, Tensor]]] = {}
         self._groups = groups
+        self._beside, self._done = source.beside, None
+        sizes = parts(source.settings.coverage_samples)
         for group, of in enumerate(groups):
             model, seeds = of.model, of.seeds
             for pathway in PATHWAYS if of.counted else ():
-                for part, n in enumerate(parts(source.settings.coverage_samples)):
-                    draws[group, pathway, part] = partial(_draw, source, model, seeds, pathway, epoch, part, n)
+                for some in side_by_side(sizes, len(seeds), source.x.device):
+                    draws[group, pathway, some[0]] = partial(
+                        _draw, source, model, seeds, pathway, epoch, some, sizes[some[0]]
+                    )
             if coverage_only:
                 continue
             points = source.latents(seeds, model.architecture.settings.latent_dim)
@@ -103,6 +119,8 @@ class Measurement:
                 for part, z in enumerate(points):
                     latents[group, pathway, part] = partial(sums, model, pathway, z)
             held_out[group] = partial(_held_out, source, model, seeds, epoch)
+        if self._beside is not None:
+            self._ready = torch.cuda.current_stream(source.x.device).record_event()
         # The counts come first: the next epoch may have to know them.
         self._draws = Tasks(draws, helpers)
         self._latents = Tasks(latents, helpers)
@@ -114,7 +132,8 @@ class Measurement:
         self.begin()
         with self._waiting():
             seen = _joined(self._draws.results(), operator.or_)
-        counts = iter(zip(*(torch.cat(seen[p]).sum(1).tolist() for p in PATHWAYS if seen[p]), strict=True))
+            each = [torch.cat(seen[p]).sum(1).tolist() for p in PATHWAYS if seen[p]]
+        counts = iter(zip(*each, strict=True))
         return [next(counts) if group.counted else None for group in self._groups for _ in group.seeds]
 
     @cached_property
@@ -135,13 +154,25 @@ class Measurement:
                 values[f"neg_elbo_{pathway}"] = elbo[i]
                 values[f"reconstruction_{pathway}"] = reconstruction[i]
             values["val_elbo"] = -elbo.mean(0)
-            measured = {name: value.tolist() for name, value in values.items()}
+            table = torch.stack([value.double().to(self._groups[0].model.device) for value in values.values()])
+            measured = dict(zip(values, table.tolist(), strict=True))
         return {f"unique_ops_{pathway}": unique[pathway] for pathway in PATHWAYS} | measured
 
     def begin(self) -> None:
-        """Have the helpers begin. They work under the caller's arithmetic, so nobody begins and then leaves `fence`."""
-        for tasks in (self._draws, self._latents, self._held_out):
-            tasks.begin()
+        """Have the helpers begin, or a GPU: it measures on a stream of its own, beside what it does already.
+
+        Helpers work under the caller's arithmetic, so nobody begins and then leaves `fence`.
+        """
+        every = (self._draws, self._latents, self._held_out)
+        if self._beside is None:
+            for tasks in every:
+                tasks.begin()
+        elif self._done is None:
+            self._beside.wait_event(self._ready)
+            with torch.cuda.stream(self._beside):
+                for tasks in every:
+                    tasks.results()
+            self._done = self._beside.record_event()
 
     def wait(self) -> None:
         """Until everything is measured."""
@@ -149,6 +180,8 @@ class Measurement:
         with self._waiting():
             for tasks in (self._draws, self._latents, self._held_out):
                 tasks.results()
+            if self._done is not None:
+                self._done.synchronize()
 
     def cancel(self) -> None:
         """Leave undone what has not been begun."""
@@ -158,15 +191,18 @@ class Measurement:
     @contextmanager
     def _waiting(self) -> Iterator[None]:
         started = time.perf_counter()
+        if self._done is not None:
+            torch.cuda.current_stream(self._groups[0].model.device).wait_event(self._done)
         yield
         self.waited += time.perf_counter() - started
 
 
 def _draw(
-    source: Source, model: DualVAE, seeds: Sequence[int], pathway: Pathway, epoch: int, part: int, n: int
+    source: Source, model: DualVAE, seeds: Sequence[int], pathway: Pathway, epoch: int, some: range, n: int
 ) -> Tensor:
-    streams = source.streams(seeds, "coverage", epoch, f"{pathway}{part}")
-    return drawn_operations(model, pathway, n, source.settings.coverage_decoding, streams)
+    streams = source.streams(seeds, "coverage", epoch, [f"{pathway}{part}" for part in some])
+    drawn = drawn_operations(model.repeated(len(some)), pathway, n, source.settings.coverage_decoding, streams)
+    return drawn.view(len(some), len(seeds), -1).any(0) if len(some) > 1 else drawn
 
 
 @torch.no_grad()

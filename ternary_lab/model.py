@@ -406,9 +406,18 @@ class DualVAE:
         """One run alone, copied."""
         return DualVAE(self.architecture, self.blocks.select([index]))
 
+    def repeated(self, times: int) -> DualVAE:
+        """All runs so many times over, one whole cohort behind the other."""
+        if times == 1:
+            return self
+        b = self.blocks
+        return DualVAE(self.architecture, Blocks(
+            b.encoders.repeat(1, times, 1), *(x.repeat(times, 1) for x in (b.decoder_A, b.decoder_B, b.statenet))
+        ))
+
     def copy(self) -> DualVAE:
         """All runs, copied."""
-        return DualVAE(self.architecture, self.blocks.select(list(range(self.runs))))
+        return DualVAE(self.architecture, Blocks(*(block.clone() for block in vars(self.blocks).values())))
 
 
 def inject(z: Tensor, rho: Tensor | float) -> Tensor:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ternary_lab import kernels
+from ternary_lab.runtime import on_device
 
 Purpose = Literal["order", "noise", "coverage", "latents", "evaluation", "sample", "prior", "lesson"]
 
@@ -36,18 +37,21 @@ class Streams:
 
     Args:
         seeds: of the runs.
+        parts: of the purpose; with several, R is their number times that of the seeds, part by part.
         device: where numbers are drawn.
     """
 
     def __init__(
-        self, seeds: Sequence[int], purpose: Purpose, epoch: int = 0, part: str = "", *, device: torch.device
+        self, seeds: Sequence[int], purpose: Purpose, epoch: int = 0, parts: str | Sequence[str] = "", *,
+        device: torch.device,
     ) -> None:
         self.device = device
-        names = [_name(seed, purpose, epoch, part) for seed in seeds]
+        parts = [parts] if isinstance(parts, str) else parts
+        names = [_name(seed, purpose, epoch, part) for part in parts for seed in seeds]
         self._generators: list[torch.Generator] = []
         self._drawn = 0
         if device.type == "cuda":
-            self._keys = torch.tensor(names, dtype=torch.int64, device="cpu").to(device)
+            self._keys = on_device(names, torch.int64, device)
         else:
             self._generators = [torch.Generator(device=device).manual_seed(name) for name in names]
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
 import torch
+from torch import Tensor
 
 from ternary_lab.errors import DeviceError
 from ternary_lab.numerics import prepare_thread
@@ -35,6 +36,12 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
     if chosen.type not in ("cpu", "cuda"):
         raise DeviceError(f"device {str(chosen)!r} is not supported: use auto, cpu or cuda")
     return chosen
+
+
+def on_device(values: Sequence[Any], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Python numbers as a tensor on a device; the host does not wait until a GPU has them."""
+    made = torch.tensor(values, dtype=dtype, device="cpu")
+    return made.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else made.to(device)
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from ternary_lab.config import Config
 from ternary_lab.controllers import Correction, Plan
 from ternary_lab.model import Architecture, Blocks, Bound, inject
 from ternary_lab.random_streams import Streams
-from ternary_lab.runtime import Lanes
+from ternary_lab.runtime import Lanes, on_device
 from ternary_lab.space import ENTRIES, VALUES
 
 
@@ -191,7 +191,7 @@ class Stepper:
 
     def values(self, rows: Sequence[float] | Sequence[Sequence[float]]) -> Tensor:
         """One value, or several, of every run: (R,) or (R, K) float32 on the device."""
-        return torch.tensor(rows, dtype=torch.float32, device=self.device)
+        return on_device(rows, torch.float32, self.device)
 
     def settings(self, plans: Sequence[Plan], corrections: Sequence[Correction]) -> StepSettings:
         """The plans and corrections as tensors over runs."""

@@ -242,14 +242,15 @@ class Cohort:
         return self._states()[index]
 
     def _states(self) -> list[RunState]:
-        """Copies of all runs' states, on the CPU. From a GPU they come in one transfer for each tensor."""
-        step, cpu = self.step, torch.device("cpu")
-        blocks, first, second = (part.to(cpu) for part in (step.blocks, step.first_moments, step.second_moments))
-        outputs = step.outputs.to(cpu)
+        """Copies of all runs' states, on the CPU. From a GPU they come in one transfer."""
+        step = self.step
+        tensors = [*(b for part in (step.blocks, step.first_moments, step.second_moments) for b in vars(part).values())]
+        *blocks, outputs = _on_cpu([*tensors, step.outputs])
+        weights, first, second = (Blocks(*blocks[i : i + 4]) for i in (0, 4, 8))
         with torch.no_grad():
             return [
                 RunState(
-                    self.epoch, step.steps, blocks.select([i]), first.select([i]), second.select([i]),
+                    self.epoch, step.steps, weights.select([i]), first.select([i]), second.select([i]),
                     self.controllers[i], self.best[i], self.selected[i], self.stopped[i],
                     outputs[:, i : i + 1].clone() if config.information.enabled else None,
                 )
@@ -306,7 +307,7 @@ class Cohort:
 
     def train_next(self) -> Epoch | None:
         """Train one epoch and begin to measure it; None when every run has diverged in it."""
-        if self._unsettled is not None:
+        if self._unsettled is not None and self.device.type == "cpu":
             self._unsettled[0].begin()
         if any(map(control.reads_coverage, self.configs, self.controllers)):
             self._settle()
@@ -561,18 +562,32 @@ class Cohort:
             return self._validate(self.step.settings(plans, corrections))
 
     def _validate(self, s: StepSettings) -> list[float]:
-        totals = []
-        for x in torch.split(self.x_validation, self.config.data.batch_size):
-            mu, log_variance = self.model.encode(x.expand(self.runs, -1, -1))
-            logits = self.model.decode(inject(mu, s.rho))
-            target = losses.one_hot(x.expand(self.runs, -1, -1))
-            terms, _ = losses.loss_terms(target, mu, log_variance, mu, logits, s.weights)
-            entropy = losses.soft_entropy(mu)[0] if self.step.aligns else batch_entropy(mu)
-            lambdas = s.weights.lambdas
-            pathway = terms.pathway(s.weights)
-            totals.append((lambdas[:2] * pathway).sum(0) + lambdas[2] * (entropy[0] - entropy[1]).abs())
-        values: list[float] = torch.stack(totals).mean(0).tolist()
+        rows, batch = len(self.x_validation), self.config.data.batch_size
+        if self.device.type == "cpu":  # batch by batch, which a core's cache holds
+            spans = [(start, min(start + batch, rows), 1) for start in range(0, rows, batch)]
+        else:  # all full batches at once, as if they were of so many more runs
+            full = rows // batch * batch
+            spans = [(0, full, rows // batch)] * (full > 0) + [(full, rows, 1)] * (full < rows)
+        losses_of = [self._validation_losses(s, self.x_validation[a:b], batches) for a, b, batches in spans]
+        values: list[float] = torch.cat(losses_of).mean(0).tolist()
         return values
+
+    def _validation_losses(self, s: StepSettings, x: Tensor, batches: int) -> Tensor:
+        """The loss of every batch and run, (batches, R), of operations x (B batches, 9)."""
+        x = x.expand(self.runs, -1, -1)
+        mu, log_variance = self.model.encode(x)
+        logits, target = self.model.decode(inject(mu, s.rho)), losses.one_hot(x)
+        weights = s.weights
+        if batches > 1:
+            each, latent = (self.runs * batches, len(x[0]) // batches), mu.shape[-1]
+            mu, log_variance = (v.reshape(2, *each, latent) for v in (mu, log_variance))
+            logits, target = logits.reshape(2, *each, *logits.shape[3:]), target.reshape(*each, *target.shape[2:])
+            weights = weights.repeated(batches)
+        terms, _ = losses.loss_terms(target, mu, log_variance, mu, logits, weights)
+        entropy = losses.soft_entropy(mu)[0] if self.step.aligns else batch_entropy(mu)
+        lambdas = weights.lambdas
+        value = (lambdas[:2] * terms.pathway(weights)).sum(0) + lambdas[2] * (entropy[0] - entropy[1]).abs()
+        return value.view(self.runs, batches).t()
 
     def _judge(self, index: int, row: dict[str, Any], measurement: Measurement) -> None:
         """Keep the best epochs; stop the run when it has not improved for `patience` epochs, or is complete."""
@@ -651,6 +666,16 @@ def check_cohort(configs: Sequence[Config]) -> None:
         for key in differences(configs[0], other):
             if is_structural(key):
                 raise ConfigError(f"{key} differs between runs of one cohort: train these runs apart")
+
+
+def _on_cpu(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The tensors on the CPU, from a GPU by one transfer; those that are there already are not copied."""
+    if tensors[0].device.type == "cpu":
+        return list(tensors)
+    whole = torch.cat([tensor.flatten() for tensor in tensors])
+    host = torch.empty(whole.shape, dtype=whole.dtype, pin_memory=whole.device.type == "cuda").copy_(whole)
+    parts = host.split([tensor.numel() for tensor in tensors])
+    return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
 
 
 def _divergence(term: str, epoch: int, step: int | None) -> str:

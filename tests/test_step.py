@@ -1,4 +1,4 @@
-"""A step at fixed addresses, as a CUDA graph replays it, is the plain step to the last bit; so are CUDA's own kernels."""
+"""A step at fixed addresses, as a CUDA graph replays it, is the plain step to the last bit; so are CUDA's kernels."""
 
 from __future__ import annotations
 

@@ -101,6 +101,13 @@ class Sums:
     def __add__(self, other: Sums) -> Sums:
         return Sums(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
 
+    def joined(self, times: int) -> Sums:
+        """The sums of R runs from those of R runs `times` over, each time over other latents."""
+        p, p_squared, noise, counts = (
+            x.view(times, -1, *x.shape[1:]).sum(0) for x in (self.p, self.p_squared, self.noise, self.counts)
+        )
+        return Sums(self.latents * times, p, p_squared, noise, counts)
+
     def information(self, *, exact: bool = False) -> Information:
         """What follows from the sums; `exact` when they are over every latent there is, and nothing is to correct."""
         p, total = self.p / self.latents, self.latents
@@ -116,8 +123,15 @@ class Sums:
 
 @torch.no_grad()
 def sums(model: DualVAE, pathway: Pathway, z: Tensor) -> Sums:
-    """The sums over latents z (R or 1, L, M) of R runs, M at most some ten thousands: they run in float32."""
-    return decoder_sums(partial(model.decode_features, pathway=pathway), z.expand(model.runs, -1, -1))
+    """The sums over latents z (R or 1, L, M) of R runs, M at most some ten thousands: they run in float32.
+
+    With k times as many rows, z holds k parts of the latents, one behind the other, which are measured side by side.
+    """
+    times = max(1, len(z) // model.runs)
+    found = decoder_sums(
+        partial(model.repeated(times).decode_features, pathway=pathway), z.expand(times * model.runs, -1, -1)
+    )
+    return found.joined(times) if times > 1 else found
 
 
 @torch.no_grad()
