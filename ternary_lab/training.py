@@ -247,15 +247,13 @@ class Cohort:
         tensors = [*(b for part in (step.blocks, step.first_moments, step.second_moments) for b in vars(part).values())]
         *blocks, outputs = _on_cpu([*tensors, step.outputs])
         weights, first, second = (Blocks(*blocks[i : i + 4]) for i in (0, 4, 8))
-        with torch.no_grad():
-            return [
-                RunState(
-                    self.epoch, step.steps, weights.select([i]), first.select([i]), second.select([i]),
-                    self.controllers[i], self.best[i], self.selected[i], self.stopped[i],
-                    outputs[:, i : i + 1].clone() if config.information.enabled else None,
-                )
-                for i, config in enumerate(self.configs)
-            ]
+        return [
+            RunState(
+                self.epoch, step.steps, weights.one(i), first.one(i), second.one(i), self.controllers[i], self.best[i],
+                self.selected[i], self.stopped[i], outputs[:, i : i + 1] if config.information.enabled else None,
+            )
+            for i, config in enumerate(self.configs)
+        ]
 
     def keep(self, indices: Sequence[int]) -> None:
         """Go on with some of the runs only."""
@@ -669,12 +667,12 @@ def check_cohort(configs: Sequence[Config]) -> None:
 
 
 def _on_cpu(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """The tensors on the CPU, from a GPU by one transfer; those that are there already are not copied."""
+    """Copies of the tensors on the CPU, from a GPU by one transfer."""
     if tensors[0].device.type == "cpu":
-        return list(tensors)
+        return [tensor.clone() for tensor in tensors]
     whole = torch.cat([tensor.flatten() for tensor in tensors])
     host = torch.empty(whole.shape, dtype=whole.dtype, pin_memory=whole.device.type == "cuda").copy_(whole)
-    parts = host.split([tensor.numel() for tensor in tensors])
+    parts = torch.split(host, [tensor.numel() for tensor in tensors])
     return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
 
 
