@@ -13,7 +13,7 @@ import ternary_lab
 ROOT = Path(ternary_lab.__file__).parent
 # From the innermost to the outermost; modules on one line do not know each other.
 ORDER = [
-    ["errors"],
+    ["cpus", "errors"],
     ["space", "runtime", "schedules", "integrity", "locks", "selection", "intervals"],
     ["symmetry", "engines"],
     ["config"],
