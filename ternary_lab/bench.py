@@ -83,7 +83,7 @@ def matrix_floor(config: Config, device: torch.device, repeats: int) -> float:
         (a, b, torch.empty(a.shape[0], a.shape[1], b.shape[2], device=device))
         for a, b in products(Architecture(config.model), config.data.batch_size, device)
     ]
-    steps = -(-_operations(config) // config.data.batch_size)
+    steps = -(-epoch_operations(config) // config.data.batch_size)
 
     def step() -> None:
         for a, b, out in work:
@@ -128,7 +128,7 @@ def _captured(step: Callable[[], None]) -> Callable[[], None]:
     return graph.replay
 
 
-def _operations(config: Config) -> int:
+def epoch_operations(config: Config) -> int:
     """Operations that an epoch trains on."""
     return config.data.epoch_operations or len(splits.split(config.data).train)
 
@@ -136,7 +136,7 @@ def _operations(config: Config) -> int:
 def training_flop(config: Config) -> float:
     """Floating-point operations of the matrix products of one run's training epoch."""
     one = products(Architecture(config.model), 1, torch.device("meta"))
-    return _operations(config) * float(sum(2 * a.numel() * b.shape[2] for a, b in one))
+    return epoch_operations(config) * float(sum(2 * a.numel() * b.shape[2] for a, b in one))
 
 
 def evaluation_flop(config: Config, samples: int, latents: int) -> float:
@@ -166,10 +166,12 @@ def measuring_seconds(config: Config, device: torch.device, rounds: int = 5) -> 
     return fastest({name: measure(cohort) for name, cohort in cohorts.items()}, rounds, 1)
 
 
-def evaluate_seconds(config: Config, device: torch.device) -> float:
-    """Seconds of `evaluate` at its defaults; on a GPU, where a first call loads the kernels, without the first."""
-    model = TernaryVAE(config.model, Cohort([config], [0], device).blocks)
-    return timed(lambda: evaluate(model, SAMPLES, LATENTS), device, 3 if device.type == "cuda" else 1)
+def evaluate_seconds(
+    config: Config, device: torch.device, samples: int = SAMPLES, latents: int = LATENTS
+) -> float:
+    """Seconds of `evaluate`, by default at its defaults; on a GPU of a later call, for the first loads kernels."""
+    model = TernaryVAE(config.model, RunState.initial(config, 0).blocks.to(device))
+    return timed(lambda: evaluate(model, samples, latents), device, 3 if device.type == "cuda" else 1)
 
 
 def epoch_seconds(
@@ -283,7 +285,7 @@ def describe(result: dict[str, Any]) -> str:
 
 
 def markdown(results: Iterable[Mapping[str, Any]]) -> str:
-    """Results as the tables of the README: one of cohorts for each machine, one of single runs with a column for each."""
+    """Results as tables of the README: of cohorts, one for each machine; of one run, a column for each machine."""
     results = list(results)
     tables = [
         _table(f"{_where(result)}, {result['threads']} threads, {result['date']}", [
