@@ -117,7 +117,7 @@ def products(architecture: Architecture, batch: int, device: torch.device) -> li
 
 def _captured(step: Callable[[], None]) -> Callable[[], None]:
     """Work on CUDA as a graph, which one call launches. It runs once on the way, as capturing asks for."""
-    side = torch.cuda.Stream()
+    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
         step()
@@ -147,7 +147,7 @@ def evaluation_flop(config: Config, samples: int, latents: int) -> float:
     """
     a = Architecture(config.model)
     decoders = 2.0 * sum(n.inputs * n.outputs for network in (a.decoder_A, a.decoder_B) for n in network.layers)
-    return (samples + latents) * decoders + latents * 2 * 2 * 2.0 * space.SIZE
+    return (samples + latents) * decoders + float(latents * 2 * 2 * 2 * space.SIZE)
 
 
 def measuring_seconds(config: Config, device: torch.device, rounds: int = 5) -> dict[str, float]:

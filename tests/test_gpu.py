@@ -21,7 +21,7 @@ import torch
 from small import SMALL
 
 from ternary_lab import load_config
-from ternary_lab.figures.scaling import load, scaling_data
+from ternary_lab.figures.scaling import load, scaling, scaling_data
 from ternary_lab.training import Cohort, EpochRecord
 
 ROOT = Path(__file__).parents[1]
@@ -104,6 +104,9 @@ def test_a_dry_run_needs_no_other_package_and_writes_what_is_drawn(tmp_path: Pat
     assert list(scaling_data({"cpu": found})["runs"]) == [1, 2]
     assert all(0 < row["train_roofline"] < 1 for row in found["cohorts"].values())
     assert "| 1 run | 2 runs |" in done.stdout
+    left, right = (axes.get_legend().get_texts() for axes in scaling({"cpu": found, "cuda": found}).axes)
+    assert [text.get_text() for text in left] == ["cpu", "cuda"]
+    assert len(right) == 4
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA GPU is present")
