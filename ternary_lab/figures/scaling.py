@@ -56,7 +56,8 @@ def scaling(results: Results, ax: Axes | Sequence[Axes] | None = None) -> Figure
                 ("train", "training alone", PATHWAY["A"]), ("eval", "evaluation alone", PATHWAY["B"]),
                 ("epoch", "both, overlapped", GREEN),
             ):
-                right.plot(rows["runs"], rows[f"{part}_seconds"], marker=marker, color=colour, label=f"{shown}{label}{of}")
+                seconds = rows[f"{part}_seconds"]
+                right.plot(rows["runs"], seconds, marker=marker, color=colour, label=f"{shown}{label}{of}")
             floor = rows["matrix_floor_seconds"].iloc[0]
             right.axhline(floor, color=PURPLE, linewidth=0.9, linestyle="--", label=f"{shown}products of training{of}")
         for axes in (left, right):
