@@ -38,7 +38,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from ternary_lab import DeviceError, bench, controllers, load_config, record, space, train
@@ -291,7 +290,7 @@ def kernels(runs: int, device: torch.device, shares: tuple[float, float] = (0.05
             trained.train_planned(plans)
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
-        counts.append(kinds_of((event.name, event.device_type == DeviceType.CUDA) for event in profiled.events()))
+        counts.append(kinds_of((event.name, event.device_type.name == "CUDA") for event in profiled.events()))
     return {
         kind: (counts[1][kind] - counts[0][kind]) / (steps[1] - steps[0])
         for kind in ("kernels", "copies", "launches", "graph_launches", "host_waits")

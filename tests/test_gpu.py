@@ -20,7 +20,7 @@ import pytest
 import torch
 from small import SMALL
 
-from ternary_lab import load_config
+from ternary_lab import RunError, load_config
 from ternary_lab.figures.scaling import load, scaling, scaling_data
 from ternary_lab.training import Cohort, EpochRecord
 
@@ -133,6 +133,8 @@ def test_what_fails_hides_nothing(
     assert {check["error"] for check in found["checks"].values()} == {"RuntimeError: CUDA error: the device is lost"}
     assert len(found["failures"]) == 8
     assert "0 checks passed, 7 failed" in capsys.readouterr().out
+    with pytest.raises(RunError, match=r"cuda\.json: has no cohort"):
+        load(path.parent)
 
 
 def test_a_cohort_that_takes_too_long_is_left_out(

@@ -66,9 +66,9 @@ def test_a_training_step_takes_half_the_time_of_the_plain_step(steps: dict[str, 
 
 @pytest.mark.alone
 def test_a_sharp_model_is_measured_as_fast_as_an_untrained_one() -> None:
-    """With numbers below 1e-38 left in the products an Intel processor takes over ten times as long, an AMD one 1.1."""
+    """With numbers below 1e-38 left in the products an Intel processor takes over ten times as long."""
     config = load_config("v5_5", {"evaluation.coverage_samples": 1000, "evaluation.latents": 2**14})
-    untrained, *sharp = measuring_seconds(config, CPU, rounds=4).values()
+    untrained, *sharp = measuring_seconds(config, CPU, rounds=6).values()
     assert len(sharp) == 2
     assert all(seconds < 1.3 * untrained for seconds in sharp)
 

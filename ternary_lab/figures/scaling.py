@@ -101,9 +101,12 @@ def load(folder: Path) -> dict[str, dict[str, Any]]:
         if file.name == "manifest.json":
             continue
         try:
-            results[file.stem] = json.loads(file.read_text(encoding="utf-8"))
+            result = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise RunError(f"{file}: cannot be read: {error}") from None
+        if not result.get("cohorts") or "matrix_floor_seconds" not in result:
+            raise RunError(f"{file}: has no cohort or no matrix floor, for they failed: measure them again")
+        results[file.stem] = result
     if not results:
         raise RunError(f"{folder}: holds no result: run `make bench` first")
     return results
