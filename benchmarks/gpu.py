@@ -2,7 +2,7 @@
 
     make gpu PYTHON=python3        # in the repository's root; or: PYTHONPATH=. python3 benchmarks/gpu.py
 
-It needs torch with CUDA, numpy, scipy, pandas, pydantic, pyyaml, safetensors and tqdm, no network, and takes under six
+It needs torch with CUDA, numpy, scipy, pandas, pydantic, pyyaml and safetensors, and no network, and takes under six
 minutes on an H100. Each check is caught by itself, so that one that fails does not hide the others, and the file of
 results is written after each. Exit status 1 when a check of correctness failed.
 

@@ -16,7 +16,12 @@ from typing import Generic, Literal, TypeVar
 
 import torch
 
+from ternary_lab import cpus
 from ternary_lab.errors import DeviceError
+
+# torch starts a thread for every CPU of the machine, however few the cgroup allows.
+if (_threads := cpus.within_quota(torch.get_num_threads())) < torch.get_num_threads():
+    torch.set_num_threads(_threads)
 
 K = TypeVar("K")
 T = TypeVar("T")

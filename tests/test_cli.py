@@ -106,6 +106,7 @@ def test_what_list_prints_is_taken_where_names_are_asked_for() -> None:
 
 
 @pytest.mark.parametrize(("words", "near"), [
+    (["evaluate", "nothing"], "counterfactuals/nothing_at_50"), (["claims", "v55"], "v5_5"),
     (["train", "ablations/repaired"], "ablations/all_repaired"),
     (["recipes", "ablations/repaired"], "ablations/all_repaired"),
     (["branch", "v5_5", "lr_stay"], "lr_stays"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -76,6 +78,27 @@ def test_nothing_that_is_there_raises(group: bytes, limit: bytes, name: str, tmp
     (root / "proc/self/cgroup").write_bytes(b"0::/\n4:cpu:/\n" + group)
     (root / "sys/fs/cgroup" / name).write_bytes(limit)
     assert 1 <= available_cpus(root) <= ALL
+
+
+def test_the_library_starts_as_many_threads_as_the_quota_allows() -> None:
+    code = (
+        "import torch\nbefore = torch.get_num_threads()\n"
+        "from ternary_lab import cpus\ncpus.available_cpus = lambda: {}\n"
+        "import ternary_lab.runtime\nprint(before, torch.get_num_threads())"
+    )
+
+    def threads(available: int, **environment: str) -> tuple[int, int]:
+        done = subprocess.run(
+            [sys.executable, "-c", code.format(available)], capture_output=True, text=True, check=True,
+            env={**os.environ, **environment},
+        )
+        before, after = map(int, done.stdout.split())
+        return before, after
+
+    assert threads(1)[1] == 1
+    before, after = threads(4096)
+    assert before == after
+    assert threads(1, OMP_NUM_THREADS="2") == (2, 2)
 
 
 def test_threads_are_never_raised_and_the_users_number_stands(monkeypatch: pytest.MonkeyPatch) -> None:

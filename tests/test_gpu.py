@@ -26,7 +26,7 @@ from ternary_lab.training import Cohort, EpochRecord
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "benchmarks" / "gpu.py"
-NEEDED = {"torch", "numpy", "scipy", "pandas", "pydantic", "pyyaml", "safetensors", "tqdm"}
+NEEDED = {"torch", "numpy", "scipy", "pandas", "pydantic", "pyyaml", "safetensors"}
 """What a machine with a GPU must have."""
 CPU = torch.device("cpu")
 pytestmark = pytest.mark.usefixtures("one_thread")
