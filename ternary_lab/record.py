@@ -30,7 +30,8 @@ import torch
 from ternary_lab import checkpoint
 from ternary_lab.checkpoint import Checkpoint
 from ternary_lab.config import Config, from_yaml
-from ternary_lab.errors import RunError
+from ternary_lab.cpus import available_cpus
+from ternary_lab.errors import FEW, RunError, nearest
 from ternary_lab.integrity import REMEDY, check_json, check_table, check_text, damaged
 from ternary_lab.training import COLUMNS, LATER
 
@@ -136,7 +137,7 @@ class RunRecord:
             latest = self.checkpoint()
             if latest.epoch == epoch:
                 return latest
-        raise RunError(f"{self.path}: no checkpoint {name}; there are those of epochs {_spans(self.epochs)}")
+        raise RunError(f"{self.path}: no checkpoint {name}; there are those of epochs {spans(self.epochs)}")
 
     def model(self, epoch: int | str | None = None) -> TernaryVAE:
         """The trained model at an epoch (default: the last)."""
@@ -153,7 +154,7 @@ class RunSet(Mapping[int, RunRecord]):
         try:
             return self._runs[seed]
         except KeyError:
-            raise RunError(f"no run with seed {seed}; there are {', '.join(map(str, self._runs))}") from None
+            raise RunError(f"no run with seed {seed}; there are {spans(sorted(self._runs))}") from None
 
     def __contains__(self, seed: object) -> bool:
         return seed in self._runs
@@ -176,7 +177,8 @@ def load_run(source: str | Path) -> RunRecord:
     if not (path / CONFIG).is_file():
         inside = sorted(child.name for child in path.iterdir() if (child / CONFIG).is_file())
         if inside:
-            raise RunError(f"{path}: holds several runs: choose one of {', '.join(inside)}")
+            shown = ", ".join(inside[:FEW]) + ", …" * (len(inside) > FEW)
+            raise RunError(f"{path}: holds {len(inside)} runs: choose one of {shown}")
     return RunRecord(path)
 
 
@@ -208,7 +210,10 @@ def _run_path(source: str | Path) -> Path:
         return path
     if not path.is_absolute() and ".." not in path.parts and (PUBLISHED / path).is_dir():
         return PUBLISHED / path
-    raise RunError(f"{path}: no such run directory, nor a published run ({', '.join(published()) or 'none ship'})")
+    runs = published()
+    experiments = dict.fromkeys(run.rpartition("/")[0] for run in runs)
+    near = nearest(str(source), [*experiments, *runs], "`ternary-lab list runs`")
+    raise RunError(f"{path}: no such run directory, nor a published run{near}")
 
 
 def source_hash() -> str:
@@ -239,6 +244,7 @@ def provenance(seed: int, device: torch.device) -> dict[str, Any]:
         "device": device.type if device.type == "cpu" else torch.cuda.get_device_name(device),
         "dtype": "float32",
         "threads": torch.get_num_threads(),
+        "available_cpus": available_cpus(),
         "source_sha256": source_hash(),
         "versions": versions(),
         "wall_seconds": 0.0,
@@ -284,12 +290,12 @@ def read_table(path: Path, columns: Sequence[str] | None = None, later: Collecti
         raise damaged(path, str(error).splitlines()[0]) from None
 
 
-def _spans(epochs: list[int]) -> str:
+def spans(numbers: list[int]) -> str:
     """[0, 10, 45, 46, 47] as "0, 10, 45-47"."""
-    spans: list[list[int]] = []
-    for epoch in epochs:
-        if spans and epoch == spans[-1][1] + 1:
-            spans[-1][1] = epoch
+    found: list[list[int]] = []
+    for number in numbers:
+        if found and number == found[-1][1] + 1:
+            found[-1][1] = number
         else:
-            spans.append([epoch, epoch])
-    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in spans) or "none"
+            found.append([number, number])
+    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in found) or "none"

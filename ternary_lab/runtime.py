@@ -11,8 +11,13 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
+from ternary_lab import cpus
 from ternary_lab.errors import DeviceError
 from ternary_lab.numerics import prepare_thread
+
+# torch starts a thread for every CPU of the machine, however few the cgroup allows.
+if (_threads := cpus.within_quota(torch.get_num_threads())) < torch.get_num_threads():
+    torch.set_num_threads(_threads)
 
 K = TypeVar("K")
 T = TypeVar("T")

@@ -13,7 +13,7 @@ import ternary_lab
 ROOT = Path(ternary_lab.__file__).parent
 # From the innermost to the outermost; modules on one line do not know each other.
 ORDER = [
-    ["errors", "numerics", "triton_kernels"],
+    ["cpus", "errors", "numerics", "triton_kernels"],
     ["space", "kernels", "runtime", "schedules", "integrity", "locks", "selection", "intervals"],
     ["symmetry", "engines", "random_streams"],
     ["config"],
