@@ -216,14 +216,17 @@ def _plain(value: object) -> bool:
     )
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Replace a file by new content, durably. Raises RunError naming the file when that fails."""
-    with written_beside(path, data):
+def write_atomically(path: Path, data: bytes, *, lasting: bool = True) -> None:
+    """Replace a file by new content, durably. Raises RunError naming the file when that fails.
+
+    Unless it is `lasting`, a power cut may bring the old file back, whole.
+    """
+    with written_beside(path, data, lasting=lasting):
         pass
 
 
 @contextlib.contextmanager
-def written_beside(path: Path, data: bytes) -> Iterator[Path]:
+def written_beside(path: Path, data: bytes, *, lasting: bool = True) -> Iterator[Path]:
     """A file of new content in the folder of `path`, durable already, which takes that name at the end of the block.
 
     In the block it can be given other names. Raises RunError naming `path` when it cannot be written.
@@ -236,7 +239,8 @@ def written_beside(path: Path, data: bytes) -> Iterator[Path]:
             os.fsync(file.fileno())
         yield temporary
         os.replace(temporary, path)
-        sync_directory(path.parent)
+        if lasting:
+            sync_directory(path.parent)
     except Exception as error:
         with contextlib.suppress(OSError):
             temporary.unlink()

@@ -37,7 +37,7 @@ def missing_gpu(wanted: str) -> DeviceError:
     import torch
 
     try:
-        torch.cuda.init()
+        torch.cuda.init()  # type: ignore[no-untyped-call]
         reason = ""
     except (RuntimeError, AssertionError) as error:  # AssertionError: a torch without CUDA
         reason = str(error)

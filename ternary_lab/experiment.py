@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
-from dataclasses import asdict, astuple, dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -337,7 +337,8 @@ class _RunFiles:
                 _name_again(file, self.checkpoints / f"{name}.safetensors")
             if names:
                 self._sync(self.checkpoints)
-            self._append(self.run.path / HISTORY, sealed_row(_csv_line(COLUMNS), _csv_line(astuple(row))))
+            cells = [getattr(row, name) for name in COLUMNS]
+            self._append(self.run.path / HISTORY, sealed_row(_csv_line(COLUMNS), _csv_line(cells)))
             self._spent(seconds, state.stopped)
             if latest.exists():
                 _name_again(latest, self.checkpoints / "previous.safetensors")
@@ -409,7 +410,8 @@ class _RunFiles:
         told = self._provenance
         told["wall_seconds"] = round(float(told.get("wall_seconds", 0.0)) + seconds, 3)
         told["stopped"] = stopped
-        write_atomically(self.run.path / PROVENANCE, sealed_json(told))
+        # The time of an epoch more or less is not worth a wait for the disk; that the run has ended must be kept.
+        write_atomically(self.run.path / PROVENANCE, sealed_json(told), lasting=stopped is not None)
 
 
 class _Interrupt:

@@ -251,8 +251,7 @@ class Stretch:
     """A GPU's name."""
     multiprocessors: int | None
     """Of a GPU; None where it was not recorded."""
-    torch: str
-    """Its version."""
+    torch_version: str
     tf32: bool | None
     """Whether a GPU may round the factors of float32 products to TF32; None where it was not recorded."""
 

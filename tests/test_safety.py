@@ -316,6 +316,26 @@ def test_a_run_that_diverges_leaves_and_the_others_go_on(first: int, tmp_path: P
         assert (tmp_path / "seed=2" / "history.csv").read_bytes() == before
 
 
+def test_a_run_that_diverges_ends_behind_its_last_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is known to diverge while the files of its last good epoch are being written."""
+    real = checkpoints.encoded
+
+    def slow(*arguments: Any) -> bytes:
+        time.sleep(0.1)
+        return real(*arguments)
+
+    monkeypatch.setattr(checkpoints, "encoded", slow)
+    train_runs([Planned(tmp_path / f"seed={s}", wild(2) if s == 2 else SMALL, s) for s in (1, 2)], device="cpu")
+    lost = load_run(tmp_path / "seed=2")
+    state = lost.checkpoint().state
+    assert state is not None
+    assert (list(lost.history["epoch"]), state.next_epoch) == ([0, 1], 2)
+    assert state.stopped == lost.stopped
+    assert "diverged" in str(lost.stopped)
+    assert verify(lost).sound
+    assert len(load_run(tmp_path / "seed=1").history) == 3
+
+
 def test_the_generator_says_at_its_end_what_diverged() -> None:
     rows = train(wild(2), [5], device="cpu")
     assert [next(rows).epoch, next(rows).epoch] == [0, 1]
