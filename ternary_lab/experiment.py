@@ -80,8 +80,8 @@ def run_experiment(
         run_dir: default `runs/<config.name>`.
         progress: show a progress bar (a line now and then where stderr is no terminal).
         fresh: start again; what these seeds' directories held is deleted.
-        stop: asked after every epoch, whose files may still be being written; True ends the call once they are,
-            and the same call goes on from there.
+        stop: asked after every epoch, once its files are written, which nothing waits for otherwise; True ends the
+            call, and the same call goes on from there.
 
     Finished runs are not repeated. Raises RunError when a directory belongs to another configuration,
     holds something else, cannot be written, or was trained on another kind of device whose random streams it
@@ -201,11 +201,16 @@ def train_runs(
         for run in sorted(planned, key=lambda run: run.path):
             locks.enter_context(held(run.path, patience))
         with gpu_errors():
-            _train_held(planned, place, progress, fresh, lambda: interrupt.check() or (stop is not None and stop()))
+            _train_held(planned, place, progress, fresh, interrupt, stop)
 
 
 def _train_held(
-    planned: Sequence[Planned], place: torch.device, progress: bool, fresh: bool, stop: Callable[[], bool]
+    planned: Sequence[Planned],
+    place: torch.device,
+    progress: bool,
+    fresh: bool,
+    interrupt: _Interrupt,
+    stop: Callable[[], bool] | None,
 ) -> None:
     """`train_runs` once the directories are ours."""
     for run in planned:
@@ -224,7 +229,7 @@ def _train_held(
     for _, group in sorted(groups.items()):
         runs, states = zip(*group, strict=True)
         with gpu_errors(partial(memory.room, runs[0].config, len(runs), str(place))):
-            if _train_cohort(runs, states, place, progress, stop):
+            if _train_cohort(runs, states, place, progress, interrupt, stop):
                 return
 
 
@@ -233,9 +238,10 @@ def _train_cohort(
     states: Sequence[RunState],
     device: torch.device,
     progress: bool,
-    stop: Callable[[], bool],
+    interrupt: _Interrupt,
+    stop: Callable[[], bool] | None,
 ) -> bool:
-    """Train one cohort to its end, or until `stop` says so: True then."""
+    """Train one cohort to its end, or until `stop` says so: True then. Raises KeyboardInterrupt when asked for."""
     cohort = Cohort(
         [run.config for run in planned], [run.seed for run in planned], device, states, [run.name for run in planned]
     )
@@ -252,8 +258,11 @@ def _train_cohort(
             # Its files are a moment behind: shown when they are there, an epoch would be shown an epoch late.
             bar.update([row for row, _ in finished])
             _close_diverged(cohort, files, writer)
-            if stop():
-                return True
+            interrupt.check()
+            if stop is not None:
+                writer.wait()
+                if stop():
+                    return True
         _close_diverged(cohort, files, writer)
     return False
 
@@ -442,11 +451,10 @@ class _Interrupt:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         print("\nthis epoch is finished and kept; once more to stop at once", file=sys.stderr, flush=True)
 
-    def check(self) -> bool:
-        """False; raises KeyboardInterrupt when it was asked for."""
+    def check(self) -> None:
+        """Raises KeyboardInterrupt when it was asked for."""
         if self._asked:
             raise KeyboardInterrupt("stopped after an epoch: the same call goes on from there")
-        return False
 
 
 class _Progress:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from ternary_lab.config import Config
+from ternary_lab.devices import gpu_errors
 from ternary_lab.metrics.latents import PART, chunk_size
 from ternary_lab.model import Architecture
 from ternary_lab.runtime import resolve_device
@@ -61,12 +62,16 @@ def run_bytes(config: Config, device: str) -> int:
 
 
 def free_bytes(device: str) -> int:
-    """Memory for one cohort: 80 % of what a GPU has for this process, or half of the machine's shared by its cores."""
+    """Memory for one cohort: 80 % of what a GPU has for this process, or half of the machine's shared by its cores.
+
+    Raises DeviceError where the GPU is busy.
+    """
     if device != "cpu":
         import torch
 
         place = resolve_device(device)
-        return int(0.8 * (torch.cuda.mem_get_info(place)[0] + torch.cuda.memory_reserved(place)))
+        with gpu_errors():
+            return int(0.8 * (torch.cuda.mem_get_info(place)[0] + torch.cuda.memory_reserved(place)))
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2 // (os.cpu_count() or 1)
 
 

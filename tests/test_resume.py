@@ -87,12 +87,15 @@ class _Trap:
         names: Sequence[str] = ("fsync", "replace", "link"),
     ) -> None:
         self.count = 0
+        lock = threading.Lock()
         for name in names:
             real = getattr(os, name)
 
             def trapped(*args: Any, real: Callable[..., Any] = real) -> Any:
-                self.count += 1
-                if self.count == n:
+                with lock:  # several threads write
+                    self.count += 1
+                    now = self.count
+                if now == n:
                     raise error()
                 return real(*args)
 
@@ -395,7 +398,6 @@ def test_what_the_disk_refuses_a_thread_is_said_before_another_epoch_is_written(
     epoch: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, here = experiment._RunFiles.commit, threading.local()
-    asked: list[int] = []
     begun: list[int] = []
 
     def commit(self: experiment._RunFiles, row: EpochRecord, *rest: Any) -> None:
@@ -408,17 +410,12 @@ def test_what_the_disk_refuses_a_thread_is_said_before_another_epoch_is_written(
             assert _in_writer()
             raise OSError(28, "No space left on device")
 
-    def stop() -> bool:
-        asked.append(0)
-        return False
-
     with monkeypatch.context() as patch:
         patch.setattr(experiment._RunFiles, "commit", commit)
         patch.setattr(os, "fsync", sync)
         with pytest.raises(RunError, match=r"seed=2/.*: No space left on device: free space .* intact"):
-            run_experiment(SMALL, [1, 2, 3], tmp_path / "full", device="cpu", stop=stop)
+            run_experiment(SMALL, [1, 2, 3], tmp_path / "full", device="cpu")
     assert max(begun) == epoch
-    assert len(asked) <= epoch + 1
     latest = tmp_path / "full" / "seed=2" / "checkpoints" / "latest.safetensors"
     assert latest.exists() == (epoch > 0)
     if epoch:
@@ -428,28 +425,40 @@ def test_what_the_disk_refuses_a_thread_is_said_before_another_epoch_is_written(
     _same(_left(tmp_path / "full"), _left(tmp_path / "whole"))
 
 
-@pytest.mark.parametrize("asks", [False, True], ids=["an interrupt", "stop"])
-def test_who_stops_finds_the_epoch_written(asks: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, asked = experiment._RunFiles.commit, iter((False, True, False, False))
+def _slow_commits(monkeypatch: pytest.MonkeyPatch, then: Callable[[EpochRecord], None] = lambda _: None) -> None:
+    real = experiment._RunFiles.commit
 
-    def slow(*arguments: Any) -> None:
+    def commit(self: experiment._RunFiles, row: EpochRecord, *rest: Any) -> None:
         time.sleep(0.1)
-        real(*arguments)
+        real(self, row, *rest)
+        then(row)
+
+    monkeypatch.setattr(experiment._RunFiles, "commit", commit)
+
+
+def test_who_is_asked_whether_to_stop_finds_the_epoch_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[int]] = []
 
     def stop() -> bool:
-        if next(asked):
-            if asks:
-                return True
-            os.kill(os.getpid(), signal.SIGINT)  # heard now, obeyed after the epoch that follows
-        return False
+        seen.append([load_run(tmp_path / f"seed={seed}").checkpoint().epoch for seed in (1, 2)])
+        return len(seen) == 2
 
-    monkeypatch.setattr(experiment._RunFiles, "commit", slow)
-    with contextlib.nullcontext() if asks else pytest.raises(KeyboardInterrupt, match="the same call goes on"):
-        run_experiment(NEVER, [1, 2], tmp_path, device="cpu", stop=stop)
-    for seed in (1, 2):
-        run = load_run(tmp_path / f"seed={seed}")
-        assert run.checkpoint().epoch == run.history["epoch"].iloc[-1] == (1 if asks else 2)
-        assert verify(run).sound
+    _slow_commits(monkeypatch)
+    run_experiment(NEVER, [1, 2], tmp_path, device="cpu", stop=stop)
+    assert seen == [[0, 0], [1, 1]]
+
+
+def test_an_interrupt_waits_for_the_files_of_the_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(row: EpochRecord) -> None:
+        if row.epoch == 0 and row.run == "seed=1":
+            os.kill(os.getpid(), signal.SIGINT)
+
+    _slow_commits(monkeypatch, interrupt)
+    with pytest.raises(KeyboardInterrupt, match="the same call goes on"):
+        run_experiment(NEVER, [1, 2], tmp_path, device="cpu")
+    epochs = [load_run(tmp_path / f"seed={seed}").checkpoint().epoch for seed in (1, 2)]
+    assert epochs in ([0, 0], [1, 1])
+    assert all(verify(run).sound for run in load_runs(tmp_path).values())
 
 
 def test_a_kill_in_the_midst_of_a_write_resumes_to_the_same_bytes(tmp_path: Path) -> None:
