@@ -7,7 +7,8 @@ from contextlib import contextmanager
 
 from ternary_lab.errors import DeviceError, TernaryLabError
 
-INTACT = "the last finished epoch is intact and the same command resumes"
+INTACT = "the last finished epoch is intact"
+RESUMES = f"{INTACT} and the same command resumes"
 TOO_OLD = ("driver on your system is too old", "driver version is insufficient")
 OUT_OF_MEMORY = ("CUDA out of memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 BUSY = "busy or unavailable"
@@ -60,14 +61,14 @@ def _explained(error: RuntimeError, room: Callable[[], str] | None) -> DeviceErr
     if BUSY in text:
         return DeviceError(
             "the GPU is busy: another process has it for itself, or it is set to serve none: wait for it (nvidia-smi "
-            f"shows who has it), choose another with CUDA_VISIBLE_DEVICES, or use --device cpu; {INTACT}"
+            f"shows who has it), choose another with CUDA_VISIBLE_DEVICES, or use --device cpu; {RESUMES}"
         )
     if NO_KERNEL in text:
         return DeviceError(
             "this build of torch has no kernels for the GPU: install one that has, or use --device cpu"
         )
     if type(error).__name__ == "AcceleratorError" or any(part in text for part in FAILED):
-        return DeviceError(f"the GPU failed: {first}: {INTACT}; where it fails again, look at it with nvidia-smi")
+        return DeviceError(f"the GPU failed: {first}: {RESUMES}; where it fails again, look at it with nvidia-smi")
     return None
 
 

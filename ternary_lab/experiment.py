@@ -80,8 +80,8 @@ def run_experiment(
         run_dir: default `runs/<config.name>`.
         progress: show a progress bar (a line now and then where stderr is no terminal).
         fresh: start again; what these seeds' directories held is deleted.
-        stop: asked after every epoch, once its files are written, which nothing waits for otherwise; True ends the
-            call, and the same call goes on from there.
+        stop: asked after every epoch, once its files are written; True ends the call, and the same call goes on
+            from there. Without it the next epoch is trained while they are written.
 
     Finished runs are not repeated. Raises RunError when a directory belongs to another configuration,
     holds something else, cannot be written, or was trained on another kind of device whose random streams it
