@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from ternary_lab.devices import gpu_errors
 from ternary_lab.engines import ENGINES
 from ternary_lab.errors import DivergenceError, TernaryLabError
 
@@ -57,7 +58,8 @@ def _command(function: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> None:
         try:
-            function(*args, **kwargs)
+            with gpu_errors():
+                function(*args, **kwargs)
         except TernaryLabError as error:
             click.echo(f"error: {' '.join(str(error).split())}", err=True)
             sys.exit(2)

@@ -26,7 +26,7 @@ class InputError(TernaryLabError, ValueError):
 
 
 class DeviceError(TernaryLabError, RuntimeError):
-    """A device that was asked for and is not there."""
+    """A device that was asked for and is not there, is busy or full, or has failed."""
 
 
 class CheckpointError(TernaryLabError):

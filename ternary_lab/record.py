@@ -19,7 +19,7 @@ import lzma
 import platform
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,8 +73,16 @@ class RunRecord:
 
     @property
     def provenance(self) -> Mapping[str, Any]:
-        """Seed, device, versions, hash of the library's source, times."""
+        """Seed, devices, versions, hash of the library's source, times."""
         return _read_json(self.path / PROVENANCE)
+
+    def trained_on(self, epoch: int) -> Stretch:
+        """The device that trained and measured an epoch. Raises RunError where the provenance is damaged."""
+        try:
+            found = stretches(self.provenance)
+            return next((s for s in reversed(found) if s.first_epoch <= epoch), found[0])
+        except (KeyError, IndexError, TypeError):
+            raise damaged(self.path / PROVENANCE, "it does not say on which device the run was trained") from None
 
     @property
     def seed(self) -> int:
@@ -237,11 +245,50 @@ def versions() -> dict[str, str]:
     return found
 
 
-def provenance(seed: int, device: torch.device) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Stretch:
+    """Epochs of a run that one device trained, up to those of the next stretch."""
+
+    first_epoch: int
+    device: str
+    """cpu or cuda."""
+    card: str | None
+    """A GPU's name."""
+    multiprocessors: int | None
+    """Of a GPU; None where it was not recorded."""
+    torch_version: str
+    tf32: bool | None
+    """Whether a GPU may round the factors of float32 products to TF32; None where it was not recorded."""
+
+    @staticmethod
+    def here(first_epoch: int, device: torch.device) -> Stretch:
+        """What this process trains on."""
+        version = str(torch.__version__)
+        if device.type == "cpu":
+            return Stretch(first_epoch, "cpu", None, None, version, False)
+        card = torch.cuda.get_device_properties(device)
+        tf32 = torch.backends.cuda.matmul.allow_tf32
+        return Stretch(first_epoch, "cuda", card.name, card.multi_processor_count, version, tf32)
+
+    def __str__(self) -> str:
+        return "the CPU" if self.device == "cpu" else f"a CUDA GPU ({self.card})"
+
+
+def stretches(provenance: Mapping[str, Any]) -> list[Stretch]:
+    """The devices of a run, in the order of its epochs. Older runs tell the first one only, as `device`."""
+    if "devices" in provenance:
+        return [Stretch(**stretch) for stretch in provenance["devices"]]
+    name, version = provenance["device"], provenance["versions"]["torch"]
+    if name == "cpu":
+        return [Stretch(0, "cpu", None, None, version, False)]
+    return [Stretch(0, "cuda", name, None, version, None)]
+
+
+def provenance(seed: int, stretch: Stretch) -> dict[str, Any]:
     """What is about to produce a run."""
     return {
         "seed": seed,
-        "device": device.type if device.type == "cpu" else torch.cuda.get_device_name(device),
+        "devices": [asdict(stretch)],
         "dtype": "float32",
         "threads": torch.get_num_threads(),
         "available_cpus": available_cpus(),

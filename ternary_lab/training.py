@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields, replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -19,8 +20,10 @@ from ternary_lab import controllers as control
 from ternary_lab import hypergradient, losses, prior, space, splits
 from ternary_lab.config import Config, differences, is_structural
 from ternary_lab.controllers import Controllers, Correction, Plan
+from ternary_lab.devices import gpu_errors
 from ternary_lab.errors import ConfigError, DivergenceError
 from ternary_lab.measurement import Group, Measurement, Source
+from ternary_lab.memory import room
 from ternary_lab.metrics.entropy import batch_entropy
 from ternary_lab.model import Architecture, Blocks, DualVAE, inject, statenet
 from ternary_lab.numerics import fenced
@@ -640,9 +643,11 @@ def train(
     at the end DivergenceError when a run's loss or gradient was not finite; the others go on till then.
     """
     check_seeds(seeds)
-    cohort = Cohort([config] * len(seeds), seeds, resolve_device(device))
-    for epoch in cohort.epochs():
-        yield from (record for record, _ in epoch.finish())
+    place = resolve_device(device)
+    with gpu_errors(partial(room, config, len(seeds), str(place))):
+        cohort = Cohort([config] * len(seeds), seeds, place)
+        for epoch in cohort.epochs():
+            yield from (record for record, _ in epoch.finish())
     if cohort.diverged:
         raise cohort.divergence()
 

@@ -139,7 +139,7 @@ def test_train_says_what_came_out_and_writes_the_run() -> None:
         f"{name}.safetensors" for name in ("latest", "previous", "best_val_loss", "epoch_0000", "epoch_0002")
     }
     said = run.provenance
-    assert {"seed", "device", "dtype", "threads", "source_sha256", "versions", "wall_seconds"} <= said.keys()
+    assert {"seed", "devices", "dtype", "threads", "source_sha256", "versions", "wall_seconds"} <= said.keys()
 
 
 @pytest.mark.parametrize(("words", "seeds"), [
