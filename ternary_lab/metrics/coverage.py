@@ -61,9 +61,13 @@ def best_classes(logits: Tensor) -> Tensor:
 
 
 def class_index(classes: Tensor) -> Tensor:
-    """Operation indices (R, M), int64, of classes (R, 9, M), float: one product, exact below 2^24."""
-    powers = VALUES ** torch.arange(ENTRIES, dtype=classes.dtype, device=classes.device)
-    return torch.matmul(powers, classes).long()
+    """Operation indices (R, M), int64, of classes (R, 9, M), float.
+
+    Exact on every device: the powers are of integers, and what is multiplied and added entry by entry stays below 2^24.
+    A matrix product would be a little faster on a CPU, but a GPU may round its factors (TF32 keeps 11 bits).
+    """
+    powers = VALUES ** torch.arange(ENTRIES, device=classes.device).unsqueeze(1)
+    return (classes * powers).sum(1).long()
 
 
 @torch.no_grad()
