@@ -36,10 +36,10 @@ def draws_needed(p: Tensor, share: float = 0.99) -> float:
     low, high = 0.0, float(SIZE)
     while float(expected_coverage(p, high)) < 100 * share:
         low, high = high, 2 * high
-    while high - low > 0.5:
-        middle = (low + high) / 2
+    # Beyond 2^53 whole numbers lie further apart than 1: until none is left between.
+    while high - low > 0.5 and low < (middle := (low + high) / 2) < high:
         low, high = (low, middle) if float(expected_coverage(p, middle)) >= 100 * share else (middle, high)
-    return float(round(high))
+    return float(round(high)) if math.isfinite(high) else high
 
 
 def entry_classes(logits: Tensor, uniform: Tensor) -> Tensor:
