@@ -34,7 +34,7 @@ from ternary_lab.metrics import (
     paths,
     robustness,
 )
-from ternary_lab.model import TernaryVAE
+from ternary_lab.model import GaussianPosterior, TernaryVAE
 from ternary_lab.record import RunSet
 from ternary_lab.training import TIMING_COLUMNS, Cohort, train
 from ternary_lab.widgets.inspector import decoded_entries
@@ -55,6 +55,8 @@ BUDGETS = {
 CLOSE = 3e-6
 """Relative, with at least 1 as the unit. The arithmetic is the CPU's, but on a GPU runs are measured together and in
 larger pieces, and `soft_entropy` adds in another order: float32 sums of some ten nats then differ by some 1e-6."""
+AFTER_STEPS = 1e-4
+"""Likewise, of training. A GPU's optimiser may round its rates to float32, 1e-7 of a step, which the steps amplify."""
 
 TINY = {
     "model": {"latent_dim": 4, "encoder_hidden": [16], "decoder_A_hidden": [16], "decoder_B_hidden": 16},
@@ -104,32 +106,31 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def close(found: Any, expected: Any, where: str = "") -> None:
-    """Numbers, however nested, to `CLOSE`; what is no number, equal."""
+def close(found: Any, expected: Any, tolerance: float, where: str = "") -> None:
+    """Numbers, however nested, to a tolerance that is relative above 1; what is no number, equal."""
     if isinstance(expected, dict):
         assert found.keys() == expected.keys(), where
         for key in expected:
-            close(found[key], expected[key], f"{where} {key}")
+            close(found[key], expected[key], tolerance, f"{where} {key}")
     elif isinstance(expected, list):
         assert len(found) == len(expected), where
         for i, (a, b) in enumerate(zip(found, expected, strict=True)):
-            close(a, b, f"{where} {i}")
+            close(a, b, tolerance, f"{where} {i}")
     elif isinstance(expected, float) and math.isfinite(expected):
         assert found is not None, where
-        assert abs(found - expected) <= CLOSE * max(1.0, abs(expected)), f"{where}: {found} and {expected}"
+        assert abs(found - expected) <= tolerance * max(1.0, abs(expected)), f"{where}: {found} and {expected}"
     else:
         assert found == expected, where
 
 
-def on_both(call: Callable[[torch.device], Any]) -> PretendedGPU:
+def on_both(call: Callable[[torch.device], Any], tolerance: float = CLOSE) -> None:
     """Make a call on CPU and pretended GPU; compare what it returns, and that no sum depends on its order."""
     expected = plain(call(CPU))
     with PretendedGPU() as gpu:
         found = plain(call(gpu.device))
-    close(found, expected)
+    close(found, expected, tolerance)
     assert gpu.kernels, "nothing was done on the GPU"
     assert not gpu.atomics, f"sums whose order shows: {most(gpu.atomics)}"
-    return gpu
 
 
 def most(places: Counter[str]) -> str:
@@ -170,7 +171,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 def test_every_variant_trains_as_on_the_cpu(name: str) -> None:
     recipe, changes = VARIANTS[name]
     config = load_config(load_config(recipe, TINY).as_dict(), changes)
-    on_both(lambda device: trained([config, config], device))
+    on_both(lambda device: trained([config, config], device), AFTER_STEPS)
 
 
 def test_runs_that_differ_in_values_train_side_by_side_as_on_the_cpu() -> None:
@@ -179,7 +180,7 @@ def test_runs_that_differ_in_values_train_side_by_side_as_on_the_cpu() -> None:
         {"optimiser.grad_clip": 0.1, "loss.entropy_weight": 1.0},
     )
     configs = [load_config("v5_5", {**TINY, **change}) for change in changes]
-    on_both(lambda device: trained(configs, device))
+    on_both(lambda device: trained(configs, device), AFTER_STEPS)
 
 
 def test_a_run_that_diverges_leaves_and_the_other_goes_on_as_on_the_cpu() -> None:
@@ -192,7 +193,7 @@ def test_a_run_that_diverges_leaves_and_the_other_goes_on_as_on_the_cpu() -> Non
         return [list(cohort.diverged), columns(records)]
 
     assert left(CPU)[0] == ["seed=1"]
-    on_both(left)
+    on_both(left, AFTER_STEPS)
 
 
 def test_it_is_found_by_its_name(gpu: PretendedGPU) -> None:
@@ -251,7 +252,7 @@ def test_alternatives(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         row = next(iter(alternatives.measured(name, found, 256)))
         return {key: value for key, value in row.items() if key != "seconds"}
 
-    on_both(rows)
+    on_both(rows, AFTER_STEPS)
 
 
 def test_what_alternatives_are_compared_with_is_measured_on_their_device(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -413,12 +414,6 @@ def _setting_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(losses, "loss_terms", lambda *of: whole(*of[:-1], replace(of[-1], beta=of[-1].beta.cpu())))
 
 
-def _noise_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of streams on the CPU, what was drawn is not moved."""
-    move = Tensor.to
-    monkeypatch.setattr(Tensor, "to", lambda x, *of, **how: x if x.shape[2:] == (4,) else move(x, *of, **how))
-
-
 def _through_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = losses.one_hot
     monkeypatch.setattr(losses, "one_hot", lambda x: torch.from_numpy(np.asarray(whole(x))))
@@ -430,19 +425,29 @@ def _generator_of_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("plant", "refused"), [
-    (_left_on_the_cpu, r"tensors on gpu and on cpu, \(.*\), at losses.py:\d+"),
-    (_setting_on_the_cpu, r"tensors on gpu and on cpu, \(.*\), at losses.py:\d+"),
-    (_noise_on_the_cpu, r"tensors on gpu and on cpu, \(.*\), at training.py:\d+"),
-    (_through_numpy, r"numpy: a tensor on gpu at training.py:\d+"),
-    (_generator_of_the_cpu, r"random_: a tensor on gpu, a generator on cpu at training.py:\d+"),
+    (_left_on_the_cpu, r"tensors on gpu and on cpu, \(.*\), at losses\.py:\d+"),
+    (_setting_on_the_cpu, r"tensors on gpu and on cpu, \(.*\), at losses\.py:\d+"),
+    (_through_numpy, r"numpy: a tensor on gpu at \w+\.py:\d+"),
+    (_generator_of_the_cpu, r"random_: a tensor on gpu, a generator on cpu at \w+\.py:\d+"),
 ])
 def test_a_fault_in_training_is_refused_and_named(
     plant: Callable[[pytest.MonkeyPatch], None], refused: str, gpu: PretendedGPU, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = load_config("v5_5", {**TINY, "runtime.streams": "cpu"})
     plant(monkeypatch)
     with pytest.raises(RefusedByCUDAError, match=refused):
-        trained([config], gpu.device, 1)
+        trained([load_config("v5_5", TINY)], gpu.device, 1)
+
+
+def test_noise_on_the_cpu_is_refused_and_named(
+    model: TernaryVAE, gpu: PretendedGPU, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sample(of: GaussianPosterior, *, generator: torch.Generator) -> Tensor:
+        return of.mean + of.std * torch.empty(of.mean.shape).normal_(generator=generator)
+
+    monkeypatch.setattr(GaussianPosterior, "sample", sample)
+    tables = space.operations(torch.arange(3))
+    with pytest.raises(RefusedByCUDAError, match=r"on gpu and on cpu, \(3, 16\), at metrics.calibration\.py:\d+"):
+        calibration.entry_predictions(model.to(NAME), "A", tables, generator=torch.Generator())
 
 
 def _adamw(step: Tensor, *rows: Tensor) -> None:
@@ -526,9 +531,9 @@ def test_sums_in_any_order_are_seen_unless_they_are_of_whole_numbers(gpu: Preten
 
 def test_a_wait_in_every_step_breaks_the_budget_and_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     whole, name = losses.repulsion, "host waits of a training step"
-    monkeypatch.setattr(losses, "repulsion", lambda z, *of: whole(z * float(z[0, 0, 0] < math.inf), *of))
+    monkeypatch.setattr(losses, "repulsion", lambda z, *of: whole(z + 0 * float(z[0, 0, 0]) * float(z[0, 0, 1]), *of))
     few, many = (counted(1, steps, data={"validation_fraction": 0.01}).waits for steps in (2, 6))
-    with pytest.raises(AssertionError, match=rf"{name}: .* 4 × _local_scalar_dense at losses.py:\d+"):
+    with pytest.raises(AssertionError, match=rf"{name}: .* 8 × _local_scalar_dense at losses.py:\d+"):
         check_budget(name, (many.total() - few.total()) / 4, most(many - few))
 
 
