@@ -212,7 +212,8 @@ class Autoregressive(Family):
         tables = space.operations().to(blocks[0].device)
         log_p = (self._log_p(blocks[0][:1], tables.unsqueeze(0))[0] * one_hot(tables)).sum((1, 2)).double()
         p = log_p.exp()
-        drawn = torch.multinomial(p, SAMPLES, replacement=True, generator=stream(seed, "coverage", device=p.device))
+        # On the CPU: on a GPU the running sums that it draws by differ in their last digits from one time to the next.
+        drawn = torch.multinomial(p.cpu(), SAMPLES, replacement=True, generator=stream(seed, "coverage"))
         output = Information(0, p.unsqueeze(0), *[torch.full((1,), float("nan"))] * 4)
         entropy = float(-(p * log_p).sum())
         values = _figures(output, len(torch.unique(drawn)))
@@ -335,7 +336,8 @@ def benchmark(
     folder.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     if runs is not None:
-        rows += rows_of(RunSet({seed: runs[seed] for seed in seeds}), latents=latents, progress=progress)
+        chosen = RunSet({seed: runs[seed] for seed in seeds})
+        rows += rows_of(chosen, latents=latents, device=place, progress=progress)
     for name, family in families().items():
         path = folder / f"{name}.safetensors"
         trained = load_trained(path) if path.exists() else None
@@ -343,7 +345,7 @@ def benchmark(
             trained = train_family(family, seeds, epochs, device=place, progress=progress, name=name)
             save_trained(path, trained)
         rows += measured(name, trained.to(place), latents, progress=progress)
-    rows += floors(seeds, latents)
+    rows += floors(seeds, latents, device=place)
     return pd.DataFrame(rows)
 
 
@@ -368,12 +370,13 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
 
 @fenced
 def rows_of(
-    runs: RunSet, epoch: int = EPOCH, latents: int = LATENTS, *, progress: bool = False
+    runs: RunSet, epoch: int = EPOCH, latents: int = LATENTS, *, device: str | torch.device = "cpu",
+    progress: bool = False,
 ) -> Iterator[dict[str, Any]]:
     """Rows of both pathways of trained runs of v5.5: models `v5_5_A` and `v5_5_B`, the parameters those of both."""
     for seed, run in tqdm(runs.items(), desc="measure v5.5", unit="run", disable=not progress):
         point, history = run.checkpoint(epoch), run.history
-        found = evaluate(point.model(), latents=latents, seed=seed)
+        found = evaluate(point.model().to(device), latents=latents, seed=seed)
         beside = max(len(point.cohort), 1)
         seconds = float(history.loc[history["epoch"] <= epoch, "seconds_train"].sum()) / beside
         for pathway in PATHWAYS:
@@ -382,15 +385,17 @@ def rows_of(
 
 
 @fenced
-def floors(seeds: Sequence[int], latents: int = LATENTS) -> Iterator[dict[str, Any]]:
+def floors(
+    seeds: Sequence[int], latents: int = LATENTS, *, device: str | torch.device = "cpu"
+) -> Iterator[dict[str, Any]]:
     """Rows of the models that learn nothing."""
     for seed in seeds:
-        model = games.random_map(seed)
+        model, collapsed = games.random_map(seed).to(device), games.collapsed().to(device)
         size = model.core.architecture.decoder_A.size
         yield {"model": "random_map", "beta": None, "seed": seed, "parameters": size, "seconds": 0.0,
                **row(evaluate(model, latents=latents, seed=seed), "A")}
         yield {"model": "uniform", "beta": None, "seed": seed, "parameters": 0, "seconds": 0.0,
-               **row(evaluate(games.collapsed(), latents=64, seed=seed), "A")}
+               **row(evaluate(collapsed, latents=64, seed=seed), "A")}
 
 
 def row(evaluation: Evaluation, pathway: Pathway) -> dict[str, float | None]:

@@ -451,8 +451,9 @@ class GaussianPosterior:
         return (0.5 * self.log_variance).exp()
 
     def sample(self, temperature: float = 1.0, *, generator: torch.Generator | None = None) -> Tensor:
-        """μ + τ σ ε with ε ~ N(0, I), (..., L)."""
-        noise = torch.empty_like(self.mean).normal_(generator=generator)
+        """μ + τ σ ε with ε ~ N(0, I), (..., L); ε is drawn where the generator is."""
+        place = self.mean.device if generator is None else generator.device
+        noise = torch.empty_like(self.mean, device=place).normal_(generator=generator).to(self.mean.device)
         return self.mean + temperature * self.std * noise
 
     def kl(self) -> Tensor:
@@ -517,14 +518,18 @@ class TernaryVAE:
     def sample(
         self, n: int, pathway: Pathway = "B", argmax: bool = False, *, generator: torch.Generator | None = None
     ) -> Tensor:
-        """n operations (n, 9) from the prior: z ~ N(0, I), then each entry drawn (or its most probable value)."""
+        """n operations (n, 9) from the prior: z ~ N(0, I), then each entry drawn (or its most probable value).
+
+        What is random is drawn where the generator is: one on the CPU gives the same operations on every device.
+        """
         if isinstance(n, bool) or not isinstance(n, int) or n < 0:
             raise InputError(f"n must be a number of operations, at least 0, got {n!r}")
-        z = torch.empty(n, self.latent_dim, device=self.device).normal_(generator=generator)
+        place = self.device if generator is None else generator.device
+        z = torch.empty(n, self.latent_dim, device=place).normal_(generator=generator)
         logits = self.decode(z, pathway)
         if argmax:
             return logits.argmax(-1).float() - 1
-        uniform = torch.empty_like(logits).uniform_(1e-20, 1, generator=generator)
+        uniform = torch.empty_like(logits, device=place).uniform_(1e-20, 1, generator=generator).to(self.device)
         return (logits - (-uniform.log()).log()).argmax(-1).float() - 1
 
     @fenced

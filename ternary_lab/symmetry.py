@@ -134,10 +134,10 @@ https://oeis.org/A001424); matrices up to permutations of rows, columns and symb
 
 def images(group: Group) -> Tensor:
     """Operation index of g f for every g of the group and every f: int64 (|G|, N)."""
-    # An image's index is linear in the one-hot entries of f: one product, exact below 2^24.
-    entries = one_hot(space.operations().long() + 1, VALUES).reshape(SIZE, -1).float()
-    weights = torch.zeros(len(group), ENTRIES, VALUES)
-    powers = VALUES ** torch.arange(ENTRIES, dtype=torch.float32)
+    # An image's index is linear in the one-hot entries of f: one product, in float64, whose factors nothing rounds.
+    entries = one_hot(space.operations().long() + 1, VALUES).reshape(SIZE, -1).double()
+    weights = torch.zeros(len(group), ENTRIES, VALUES, dtype=torch.float64)
+    powers = (VALUES ** torch.arange(ENTRIES)).double()
     for row, g in zip(weights, group, strict=True):
         row[g.source] = powers[:, None] * (torch.tensor(g.output) + 1)
     return (weights.flatten(1) @ entries.T).long()

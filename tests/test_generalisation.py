@@ -310,6 +310,14 @@ def test_one_hot_codes_keep_every_neighbourhood_and_random_ones_none() -> None:
     assert random.shared < 0.01
 
 
+@given(st.lists(st.integers(0, 3), min_size=2, max_size=12), st.data())
+def test_of_equally_near_points_those_of_the_lowest_index_are_taken(values: list[int], data: st.DataObject) -> None:
+    k = data.draw(st.integers(1, len(values)))
+    taken = neighbourhood.nearest(torch.tensor([values], dtype=torch.float32), k)[0]
+    expected = sorted(sorted(range(len(values)), key=lambda i: (values[i], i))[:k])
+    assert taken.nonzero().flatten().tolist() == expected
+
+
 def test_a_number_of_neighbours_that_is_none_is_refused() -> None:
     for k in (0, 9842):
         with pytest.raises(InputError, match="k must be"):

@@ -74,6 +74,15 @@ def test_draws_needed_inverts_expected_coverage() -> None:
         assert float(coverage.expected_coverage(p, n - 1)) < 100 * share <= float(coverage.expected_coverage(p, n + 1))
 
 
+@pytest.mark.parametrize("rare", [1e-12, 1e-30, 1e-300])
+def test_draws_needed_of_very_rare_operations_are_as_many_as_that_takes(rare: float) -> None:
+    p = torch.full((SIZE,), rare, dtype=torch.float64)
+    p[0] = 1 - (SIZE - 1) * rare
+    assert coverage.draws_needed(p) == pytest.approx(math.log(100) / rare, rel=1e-3)
+    p[1:] = 1e-320
+    assert coverage.draws_needed(p) == math.inf
+
+
 def test_operations_without_mass_are_never_drawn() -> None:
     p = torch.zeros(SIZE, dtype=torch.float64)
     p[: SIZE // 2] = 2 / SIZE

@@ -31,9 +31,14 @@ class Arithmetic:
 
 @torch.no_grad()
 def analogies(model: TernaryVAE, pathway: Pathway, n: int, generator: torch.Generator) -> Arithmetic:
-    """n analogies between operations drawn at random: the pair's entry has the same value in x and in y."""
-    draw = [torch.randint(high, (n,), generator=generator) for high in (SIZE, SIZE, ENTRIES, VALUES, VALUES - 1)]
-    x, y, entry, old, step = draw
+    """n analogies between operations drawn at random: the pair's entry has the same value in x and in y.
+
+    They are drawn where the generator is.
+    """
+    x, y, entry, old, step = (
+        torch.randint(high, (n,), generator=generator, device=generator.device).cpu()
+        for high in (SIZE, SIZE, ENTRIES, VALUES, VALUES - 1)
+    )
     new = (old + 1 + step) % VALUES
     start, source = (changed(i, entry, old) for i in (x, y))
     mu = _codes(model, pathway)
@@ -47,7 +52,7 @@ def edit_vectors(model: TernaryVAE, pathway: Pathway, operations: Tensor) -> Ten
 
     The mean is over those of the operations that have the value v there; the diagonal v = w is 0.
     """
-    mu = _codes(model, pathway)
+    mu, operations = _codes(model, pathway), operations.cpu()
     vectors = mu.new_zeros(ENTRIES, VALUES, VALUES, mu.shape[1])
     values = (space.operations(operations) + 1).long()
     for k in range(ENTRIES):
@@ -62,7 +67,7 @@ def edit_vectors(model: TernaryVAE, pathway: Pathway, operations: Tensor) -> Ten
 @torch.no_grad()
 def edits(model: TernaryVAE, pathway: Pathway, operations: Tensor, vectors: Tensor) -> Arithmetic:
     """Every change of one entry of operations, by index (n,), made by adding the `vectors` of `edit_vectors`."""
-    sources = operations.repeat_interleave(ENTRIES * (VALUES - 1))
+    sources = operations.cpu().repeat_interleave(ENTRIES * (VALUES - 1))
     entry = torch.arange(ENTRIES).repeat_interleave(VALUES - 1).repeat(len(operations))
     old = sources // VALUES**entry % VALUES
     new = (old + torch.arange(1, VALUES).repeat(len(operations) * ENTRIES)) % VALUES

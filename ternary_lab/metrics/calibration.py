@@ -19,7 +19,7 @@ BINS = 20
 
 @dataclass(frozen=True)
 class Reliability:
-    """Predictions in bins of equal width by confidence; every tensor (bins,), nan in an empty bin."""
+    """Predictions in bins of equal width by confidence; every tensor (bins,), on the CPU, nan in an empty bin."""
 
     confidence: Tensor
     """Mean confidence."""
@@ -48,7 +48,8 @@ def reliability(confidence: Tensor, right: Tensor, bins: int = BINS) -> Reliabil
     """
     if confidence.shape != right.shape or confidence.numel() == 0:
         raise InputError(f"as many confidences as answers, at least one: got {confidence.shape} and {right.shape}")
-    values, hits = confidence.double().flatten(), right.double().flatten()
+    # On the CPU, where the order of the sums is always the same: on a GPU it would change their last digits.
+    values, hits = confidence.cpu().double().flatten(), right.cpu().double().flatten()
     if not bool(((values >= 0) & (values <= 1)).all()):
         raise InputError("a confidence lies in [0, 1]")
     place = (values * bins).long().clamp_(max=bins - 1)

@@ -37,10 +37,10 @@ def draws_needed(p: Tensor, share: float = 0.99) -> float:
     low, high = 0.0, float(SIZE)
     while float(expected_coverage(p, high)) < 100 * share:
         low, high = high, 2 * high
-    while high - low > 0.5:
-        middle = (low + high) / 2
+    # Beyond 2^53 whole numbers lie further apart than 1: until none is left between.
+    while high - low > 0.5 and low < (middle := (low + high) / 2) < high:
         low, high = (low, middle) if float(expected_coverage(p, middle)) >= 100 * share else (middle, high)
-    return float(round(high))
+    return float(round(high)) if math.isfinite(high) else high
 
 
 def entry_classes(logits: Tensor, uniform: Tensor) -> Tensor:
@@ -62,9 +62,13 @@ def best_classes(logits: Tensor) -> Tensor:
 
 
 def class_index(classes: Tensor) -> Tensor:
-    """Operation indices (R, M), int64, of classes (R, 9, M), float: one product, exact below 2^24."""
-    powers = VALUES ** torch.arange(ENTRIES, dtype=classes.dtype, device=classes.device)
-    return torch.matmul(powers, classes).long()
+    """Operation indices (R, M), int64, of classes (R, 9, M), float.
+
+    Exact on every device: the powers are of integers, and what is multiplied and added entry by entry stays below 2^24.
+    A matrix product would be a little faster on a CPU, but a GPU may round its factors (TF32 keeps 11 bits).
+    """
+    powers = VALUES ** torch.arange(ENTRIES, device=classes.device).unsqueeze(1)
+    return (classes * powers).sum(1).long()
 
 
 @torch.no_grad()

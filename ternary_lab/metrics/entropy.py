@@ -199,10 +199,12 @@ def aggregate_posterior(mean: Tensor, std: Tensor, step: float = STEP) -> tuple[
     cell = place.floor().long()
     right = place - cell
 
-    mass = mean.new_zeros(rungs * size)
+    # Added up on the CPU, in the order of the components: a GPU adds in any order, which changes the last digits.
+    mass = torch.zeros(rungs * size, dtype=torch.float64)
     for in_rung, rung_share in ((rung, 1 - upper), (rung + 1, upper)):
         for in_cell, cell_share in ((cell, 1 - right), (cell + 1, right)):
-            mass.index_add_(0, in_rung * size + in_cell, rung_share * cell_share)
+            mass.index_add_(0, (in_rung * size + in_cell).cpu(), (rung_share * cell_share).cpu())
+    mass = mass.to(mean.device)
     frequency = 2 * math.pi * torch.fft.rfftfreq(size, step, dtype=torch.float64, device=mean.device)
     kernels = torch.exp(-0.5 * variances.unsqueeze(1) * frequency.square())
     q = torch.fft.irfft((torch.fft.rfft(mass.view(rungs, size)) * kernels).sum(0), size).clamp(min=0)

@@ -56,15 +56,23 @@ def preservation(codes: Tensor, anchors: Tensor, k: int = NEAREST) -> Preservati
             distance[torch.arange(len(part)), part] = torch.inf
         lost += intrusion(apart, away, k)
         missed += intrusion(away, apart, k)
-        near = [torch.zeros_like(d, dtype=torch.bool).scatter_(1, d.topk(k, largest=False).indices, True)
-                for d in (apart, away)]
-        shared += float((near[0] & near[1]).sum())
+        shared += float((nearest(apart, k) & nearest(away, k)).sum())
     worst = len(anchors) * k * (2 * n - 3 * k - 1) / 2
     return Preservation(1 - lost / worst, 1 - missed / worst, shared / (len(anchors) * k))
 
 
+def nearest(distance: Tensor, k: int) -> Tensor:
+    """Which points (n, N), bool, are the k nearest by distances (n, N); of equals, those of the lowest index.
+
+    `topk` alone takes any of the equals, and others on another device.
+    """
+    farthest = distance.topk(k, largest=False).values[:, -1:]
+    nearer, level = distance < farthest, distance == farthest
+    return nearer | (level & (level.cumsum(1) <= k - nearer.sum(1, keepdim=True)))
+
+
 def intrusion(truth: Tensor, found: Tensor, k: int) -> float:
     """Σ max(0, rank in `truth` - k) over the k nearest by `found`; distances (n, N), each point's own infinite."""
-    near = found.topk(k, largest=False).indices
-    rank = torch.searchsorted(truth.sort(1).values, truth.gather(1, near)) + 1
+    near = truth[nearest(found, k)].view(len(truth), k)
+    rank = torch.searchsorted(truth.sort(1).values, near) + 1
     return float((rank - k).clamp(min=0).sum())
