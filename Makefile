@@ -4,8 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 # On a machine without an NVIDIA GPU the CPU-only wheel of torch saves gigabytes: see README.md.
 TORCH_INDEX ?=
-# What `make bench` measures: cpu or cuda.
-DEVICE ?= cpu
+# The file in benchmarks/ that `make bench` writes: one for each machine that the README is to show.
+RESULT ?= cpu
+# Options of benchmarks/gpu.py.
+GPU_ARGS ?=
 # What `make sweep` trains, and with which options: SWEEP_ARGS='--engine ray --run-dir /shared/mine'.
 SWEEP ?= warmup_rho
 SWEEP_ARGS ?=
@@ -18,7 +20,7 @@ SIDE_BY_SIDE := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dis
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install reproduce test test-slow driven beside together coverage fuzz lab explore screenshot figures bench sweep clean notebooks docs wheel
+.PHONY: help install reproduce test test-slow driven beside together coverage fuzz lab explore screenshot figures bench gpu sweep clean notebooks docs wheel
 
 help: ## Show what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -81,9 +83,13 @@ screenshot: install ## Take figures/explorer.png of the explorer in Chromium (ap
 figures: install ## Rebuild figures/ from the published runs
 	$(BIN)/python -m ternary_lab.figures figures
 
-bench: install ## Measure speed on this machine: benchmarks/*.json and their figure (some minutes)
-	$(BIN)/ternary-lab bench --output benchmarks/$(DEVICE).json --device $(DEVICE)
+bench: install ## Measure speed on this machine: benchmarks/RESULT.json and the figure of all (some minutes)
+	$(BIN)/ternary-lab bench --output benchmarks/$(RESULT).json --device cpu
 	$(BIN)/python -m ternary_lab.figures.scaling benchmarks
+
+# Installs nothing: a machine with a GPU may have no network, and torch with CUDA already.
+gpu: ## Check and measure an NVIDIA GPU with the packages of PYTHON: benchmarks/cuda.json (6 minutes)
+	PYTHONPATH=$(CURDIR) $(PYTHON) benchmarks/gpu.py $(GPU_ARGS)
 
 sweep: install ## Many settings, many seeds, one table: runs/sweeps/ (SWEEP=FILE)
 	$(BIN)/ternary-lab sweep $(SWEEP) $(SWEEP_ARGS)

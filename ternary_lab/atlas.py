@@ -17,7 +17,7 @@ from ternary_lab.metrics.information import information
 from ternary_lab.metrics.latents import chunk_size, sobol_normal
 from ternary_lab.model import PATHWAYS, Pathway, TernaryVAE
 from ternary_lab.projection import Projection
-from ternary_lab.record import RunRecord
+from ternary_lab.record import RunRecord, spans
 
 LATENTS = 65_536
 """Sobol points that an operation's probability under the prior is integrated over."""
@@ -127,8 +127,7 @@ class Atlas:
 
     def __getitem__(self, epoch: int) -> Snapshot:
         if epoch not in self.epochs:
-            known = ", ".join(map(str, self.epochs))
-            raise RunError(f"{self.run.path}: no weights of epoch {epoch}; there are those of {known}")
+            raise RunError(f"{self.run.path}: no weights of epoch {epoch}; there are those of {spans(self.epochs)}")
         with self._lock:
             if epoch not in self._snapshots:
                 self._snapshots[epoch] = Snapshot(epoch, self.run.model(epoch))

@@ -14,15 +14,15 @@ import os
 import struct
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from safetensors.numpy import save as save_arrays
 from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from ternary_lab.config import Config, from_yaml
@@ -65,6 +65,15 @@ class Checkpoint:
 @fenced
 def save(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint atomically. Raises RunError when the disk refuses."""
+    write_atomically(path, encoded(checkpoint, checkpoint.config.as_yaml()))
+
+
+def encoded(checkpoint: Checkpoint, config: str) -> bytes:
+    """The bytes of a checkpoint's file.
+
+    `config` is `checkpoint.config.as_yaml()`, which takes longer than the rest of the header: a run that is written
+    every epoch keeps it.
+    """
     architecture = Architecture(checkpoint.config.model)
     tensors = {f"model.{k}": v for k, v in architecture.named(checkpoint.blocks).items()}
     state = checkpoint.state
@@ -75,7 +84,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
         if state.output is not None:
             tensors[OUTPUT] = state.output
     header = {
-        "config": checkpoint.config.as_yaml(),
+        "config": config,
         "seed": checkpoint.seed,
         "epoch": checkpoint.epoch,
         "rho": checkpoint.rho,
@@ -90,10 +99,11 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
             "stopped": state.stopped,
         },
     }
-    tensors = {k: v.detach().clone().contiguous() for k, v in tensors.items()}
+    tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
     header[DOCUMENT] = digest(tensors, header)
-    data = save_tensors(tensors, {FORMAT: json.dumps(header, allow_nan=False)})
-    write_atomically(path, data)
+    # As arrays they may be views of one block, which safetensors refuses of tensors and would have to be copied.
+    arrays = {k: v.numpy() for k, v in tensors.items()}
+    return save_arrays(arrays, {FORMAT: json.dumps(header, allow_nan=False)})
 
 
 @fenced
@@ -211,27 +221,49 @@ def _plain(value: object) -> bool:
     )
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Replace a file by new content, durably. Raises RunError naming the file when that fails."""
+def write_atomically(path: Path, data: bytes, *, lasting: bool = True) -> None:
+    """Replace a file by new content, durably. Raises RunError naming the file when that fails.
+
+    Unless it is `lasting`, a power cut may bring the old file back, whole.
+    """
+    with written_beside(path, data, lasting=lasting):
+        pass
+
+
+@contextlib.contextmanager
+def written_beside(path: Path, data: bytes, *, lasting: bool = True) -> Iterator[Path]:
+    """A file of new content in the folder of `path`, durable already, which takes that name at the end of the block.
+
+    In the block it can be given other names. Raises RunError naming `path` when it cannot be written.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        yield temporary
         os.replace(temporary, path)
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
-    except OSError as error:
+        if lasting:
+            sync_directory(path.parent)
+    except Exception as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
+        if not isinstance(error, OSError):
+            raise
         raise RunError(
             f"{path}: cannot be written: {error.strerror}: free space or choose another directory; "
             "what was written before is intact and the same command resumes"
         ) from None
+
+
+def sync_directory(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    directory = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
 
 
 def _check_file(path: Path) -> None:

@@ -6,12 +6,13 @@ import functools
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import click
 
+from ternary_lab.devices import gpu_errors
 from ternary_lab.engines import ENGINES
 from ternary_lab.errors import DivergenceError, TernaryLabError
 
@@ -57,7 +58,8 @@ def _command(function: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> None:
         try:
-            function(*args, **kwargs)
+            with gpu_errors():
+                function(*args, **kwargs)
         except TernaryLabError as error:
             click.echo(f"error: {' '.join(str(error).split())}", err=True)
             sys.exit(2)
@@ -166,6 +168,48 @@ def train(
         )
 
 
+@main.command("list")
+@click.argument("what", type=click.Choice(
+    ("runs", "configs", "recipes", "counterfactuals", "sweeps", "notebooks", "settings")
+))
+@_command
+def list_names(what: str) -> None:
+    """Print the names that other commands take, one a line: of what ships with the library, or of all settings.
+
+    \b
+    Examples:
+      ternary-lab list runs
+      ternary-lab list settings
+    """
+    from ternary_lab import config, design
+
+    names: Iterable[object]
+    match what:
+        case "runs":
+            from ternary_lab.record import published
+
+            names = published()
+        case "configs":
+            names = config.config_files()
+        case "recipes":
+            from ternary_lab.recipes import RECIPES
+
+            names = RECIPES
+        case "counterfactuals":
+            names = [file.stem for file in config.shipped_configs(config.COUNTERFACTUALS)]
+        case "sweeps":
+            names = design.sweep_files()
+        case "notebooks":
+            from ternary_lab.notebooks import find_notebooks
+            from ternary_lab.reproduce import notebook_folder
+
+            names = find_notebooks([notebook_folder()])
+        case _:
+            names = config.settings()
+    for name in names:
+        click.echo(str(name))
+
+
 @main.command()
 @click.argument("sources", nargs=-1, required=True, metavar="RUN...")
 @AS_JSON
@@ -271,22 +315,23 @@ def recipes(
 
 @main.command()
 @click.argument("runs", metavar="RUNS", type=click.Path(path_type=Path))
-@click.argument("files", nargs=-1, metavar="[FILE]...", type=click.Path(path_type=Path))
+@click.argument("files", nargs=-1, metavar="[FILE]...")
 @click.option("--seeds", cls=_Seeds, default="", callback=_seed_list, metavar="SEED...", help="Default: all of RUNS.")
 @click.option("--run-dir", type=click.Path(path_type=Path), default=Path("runs/counterfactuals"), show_default=True,
               help="Where the runs go, in a folder per file.")
 @DEVICE
 @_command
-def branch(runs: Path, files: tuple[Path, ...], seeds: list[int], run_dir: Path, device: str) -> None:
+def branch(runs: Path, files: tuple[str, ...], seeds: list[int], run_dir: Path, device: str) -> None:
     """Train counterfactuals of finished runs: what if β_B had not jumped?
 
-    Each FILE (default: all of configs/counterfactuals) names an epoch and the settings that change after it;
-    all of them train side by side. The runs must have a full checkpoint of that epoch.
+    Each FILE, a YAML file or a shipped one by its name (default: all of configs/counterfactuals), names an epoch and
+    the settings that change after it; all of them train side by side. The runs must have a full checkpoint of that
+    epoch.
 
     \b
     Examples:
       ternary-lab branch runs/v5_5
-      ternary-lab branch runs/v5_5 configs/counterfactuals/lr_stays.yaml --seeds 42 43
+      ternary-lab branch runs/v5_5 lr_stays --seeds 42 43
     """
     from ternary_lab.config import load_counterfactual, shipped_counterfactuals
 

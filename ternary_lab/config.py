@@ -10,7 +10,6 @@ Settings that differ between the runs of one cohort must not change the shape of
 
 from __future__ import annotations
 
-import difflib
 import functools
 import os
 import re
@@ -23,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic.fields import FieldInfo
 
 from ternary_lab import schedules
-from ternary_lab.errors import ConfigError
+from ternary_lab.errors import ConfigError, nearest
 from ternary_lab.selection import Criterion
 
 Epoch = Annotated[int, Field(ge=0, le=1_000_000)]
@@ -560,20 +559,32 @@ def from_yaml(text: str, origin: str) -> Config:
 
 def find_config(name: str | Path) -> Path:
     """The path of a configuration file: as given, or a shipped one by its bare name."""
-    path = Path(name)
-    # os.path asks without raising, however long or odd the name is.
-    if os.path.isfile(path):
-        return path
-    shipped = {
+    return find_shipped(name, config_files(), "configuration", "configs")
+
+
+def config_files() -> dict[str, Path]:
+    """The configurations that ship with the library, by bare name."""
+    return {
         file.relative_to(folder).with_suffix("").as_posix(): file
         for folder in _config_folders() for file in sorted(folder.rglob("*.yaml"))
         if file.parent.name != COUNTERFACTUALS  # which are changes, not configurations
     }
+
+
+def find_shipped(name: str | Path, shipped: Mapping[str, Path], what: str, listed: str) -> Path:
+    """The path of a file: as given, or a shipped one by its bare name.
+
+    Raises ConfigError that says what was wanted; `ternary-lab list LISTED` prints the names.
+    """
+    # os.path asks without raising, however long or odd the name is.
+    if os.path.isfile(name):
+        return Path(name)
     if str(name) in shipped:
         return shipped[str(name)]
-    if os.path.isdir(path):
-        raise ConfigError(f"{name}: is a directory, not a configuration file")
-    raise ConfigError(f"{name}: no such file, nor a shipped configuration{nearest(str(name), list(shipped))}")
+    if os.path.isdir(name):
+        raise ConfigError(f"{name}: is a directory, not a {what} file")
+    near = nearest(str(name), shipped, f"`ternary-lab list {listed}`")
+    raise ConfigError(f"{name}: no such file, nor a shipped {what}{near}")
 
 
 class Counterfactual(Section):
@@ -586,8 +597,9 @@ class Counterfactual(Section):
 
 
 def load_counterfactual(path: str | Path) -> Counterfactual:
-    """A counterfactual from its YAML file. Raises ConfigError."""
-    file = Path(path)
+    """A counterfactual from its YAML file, or a shipped one by its bare name. Raises ConfigError."""
+    shipped = {file.stem: file for file in shipped_configs(COUNTERFACTUALS)}
+    file = find_shipped(path, shipped, "counterfactual", "counterfactuals")
     data = _read_with_base(file, ())
     try:
         return Counterfactual.model_validate({"name": file.stem, **data})
@@ -807,8 +819,10 @@ def explain(error: ValidationError, model: type[BaseModel] = Config) -> str:
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     given = _short(first.get("input"))
     if first["type"] == "extra_forbidden":
-        known = list(_fields_at(first["loc"][:-1], model))
-        return f"unknown key {_shown(key)}{nearest(str(first['loc'][-1]), known, key.rpartition('.')[0])}{more}"
+        known, group = _fields_at(first["loc"][:-1], model), key.rpartition(".")[0]
+        lists = "`ternary-lab list settings`" if model is Config else ""
+        near = nearest(str(first["loc"][-1]), known, lists, f"{group}." if group else "")
+        return f"unknown key {_shown(key)}{near}{more}"
     if first["type"] == "value_error":
         return f"{key}: {first['ctx']['error']}{more}" if place else f"{first['ctx']['error']}{more}"
     if first["type"].startswith("union_tag"):
@@ -834,11 +848,3 @@ def _fields_at(location: tuple[int | str, ...], model: type[BaseModel]) -> Mappi
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             section = annotation
     return section.model_fields
-
-
-def nearest(name: str, known: list[str], prefix: str = "") -> str:
-    """The end of a message on an unknown name: the nearest that there is, or all of them."""
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    if close:
-        return f": did you mean {prefix + '.' if prefix else ''}{close[0]}?"
-    return f"; known here: {', '.join(sorted(known))}"

@@ -35,8 +35,8 @@ import numpy as np
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from ternary_lab import config
-from ternary_lab.config import Config, Section, load_config, nearest, settings
-from ternary_lab.errors import ConfigError
+from ternary_lab.config import Config, Section, load_config, settings
+from ternary_lab.errors import ConfigError, nearest
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
@@ -107,10 +107,10 @@ class Design(Section):
     @field_validator("keys")
     @classmethod
     def _that_exist(cls, keys: dict[str, Values]) -> dict[str, Values]:
-        known = settings()
+        known = {name: field for name, field in settings().items() if name != "name"}
         for key, values in keys.items():
-            if key not in known or key == "name":
-                raise ValueError(f"unknown key {key!r}{nearest(key, [name for name in known if name != 'name'])}")
+            if key not in known:
+                raise ValueError(f"unknown key {key!r}{nearest(key, known, '`ternary-lab list settings`')}")
             if values.values is None and known[key].annotation not in (int, float):
                 raise ValueError(f"{key} is no number: give values, not a range")
             ends = (values.low or 0.0, values.high or 0.0)
@@ -247,14 +247,14 @@ def load_sweep(source: str | Path) -> Sweep:
 
 def find_sweep(name: str | Path) -> Path:
     """The path of a sweep's file: as given, or a shipped one by its bare name. Raises ConfigError."""
-    if os.path.isfile(name):
-        return Path(name)
+    return config.find_shipped(name, sweep_files(), "sweep", "sweeps")
+
+
+def sweep_files() -> dict[str, Path]:
+    """The sweeps that ship with the library, by bare name."""
     here = Path(__file__).parent
     folders = here.parent / "sweeps", here / "sweeps"
-    shipped = {file.stem: file for folder in folders for file in sorted(folder.glob("*.yaml"))}
-    if str(name) in shipped:
-        return shipped[str(name)]
-    raise ConfigError(f"{name}: no such file, nor a shipped sweep{nearest(str(name), list(shipped))}")
+    return {file.stem: file for folder in folders for file in sorted(folder.glob("*.yaml"))}
 
 
 def points(sweep: Sweep) -> list[Point]:

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ternary_lab.errors import InputError
+from ternary_lab.errors import InputError, nearest
 from ternary_lab.intervals import interval
 
 LEVELS, BINS = 8, 4
@@ -105,7 +105,7 @@ class _Data:
         known = keys_of(table)
         for key in keys or ():
             if key not in known:
-                raise InputError(f"keys: {key!r} is no key of the sweep; it has {', '.join(known)}")
+                raise InputError(f"keys: {key!r} is no key of the sweep{nearest(key, known, 'effects.keys_of(table)')}")
         for metric in metrics:
             if metric not in table or not pd.api.types.is_numeric_dtype(table[metric]) or metric in ("seed", *known):
                 raise InputError(f"metrics: {metric!r} is no metric of the table")

@@ -6,6 +6,12 @@ prints it and exits with status 2; a programme catches `TernaryLabError`.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
+FEW = 8
+"""So many names at most are all named in a message."""
+
 
 class TernaryLabError(Exception):
     """Base of every error that this library raises on purpose."""
@@ -20,7 +26,7 @@ class InputError(TernaryLabError, ValueError):
 
 
 class DeviceError(TernaryLabError, RuntimeError):
-    """A device that was asked for and is not there."""
+    """A device that was asked for and is not there, is busy or full, or has failed."""
 
 
 class CheckpointError(TernaryLabError):
@@ -41,3 +47,20 @@ class EngineError(TernaryLabError, RuntimeError):
 
 class NotebookError(TernaryLabError):
     """A notebook, or a parameter for one, that breaks the contract between caller and notebook."""
+
+
+def nearest(name: str, known: Iterable[str], lists: str = "", prefix: str = "") -> str:
+    """The end of a message on an unknown name: up to three known names that are like it.
+
+    Where none is like it, all are named if they are few, else the three nearest. `lists` says where all of them are
+    to be found, such as a command; it is named where they are many. `prefix` stands before each name.
+    """
+    names = list(known)
+    asked = name[:200]  # the time to compare grows with the square of the length
+    if close := [f"{prefix}{one}" for one in difflib.get_close_matches(asked, names, n=3, cutoff=0.5)]:
+        said = f": did you mean {' or '.join(filter(None, (', '.join(close[:-1]), close[-1])))}?"
+    elif len(names) <= FEW:
+        return f"; known here: {', '.join(names) or 'none'}"
+    else:
+        said = f"; the nearest names are {', '.join(difflib.get_close_matches(asked, names, n=3, cutoff=0))}."
+    return f"{said} All names: {lists}" if lists and len(names) > FEW else said.removesuffix(".")

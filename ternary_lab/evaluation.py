@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial, reduce
 from pathlib import Path
@@ -12,7 +13,6 @@ from typing import Any, get_args
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from ternary_lab import config, space, splits
 from ternary_lab.errors import InputError
@@ -151,14 +151,14 @@ def evaluate(
 
     evaluations: dict[str, PathwayEvaluation] = {}
     output: dict[str, Tensor] = {}
-    with tqdm(total=2 * latents, unit="latent", unit_scale=True, desc="evaluate", disable=not progress) as bar:
+    with _counting(2 * latents, progress) as count:
         points: Iterable[Tensor] = []
         for i, pathway in enumerate(PATHWAYS):
             if not i or device.type == "cpu":  # a GPU holds the points of both pathways, which are the same
                 points = sobol_normal(model.latent_dim, latents, stream(seed, "latents").initial_seed(), device)
                 points = points if device.type == "cpu" else list(points)
             evaluations[pathway], output[pathway] = _evaluate_pathway(
-                core, pathway, samples, latents, decoding, seed, _counted(iter(points), bar),
+                core, pathway, samples, latents, decoding, seed, _counted(iter(points), count),
                 elbo[i, 0].item(), iwae[i, 0].item(), int(active[i, 0]),
             )
     return Evaluation(
@@ -204,10 +204,22 @@ def _evaluate_pathway(
     ), p
 
 
-def _counted(chunks: Iterator[Tensor], bar: Any) -> Iterator[Tensor]:
+@contextmanager
+def _counting(total: int, shown: bool) -> Iterator[Callable[[int], object]]:
+    """What is called with a number of latents when they are done, and moves a bar if it is shown."""
+    if not shown:
+        yield lambda _: None
+        return
+    from tqdm import tqdm  # not needed, and perhaps not there, where only `make gpu` runs
+
+    with tqdm(total=total, unit="latent", unit_scale=True, desc="evaluate") as bar:
+        yield bar.update
+
+
+def _counted(chunks: Iterator[Tensor], count: Callable[[int], object]) -> Iterator[Tensor]:
     for chunk in chunks:
         yield chunk
-        bar.update(chunk.shape[-1])
+        count(chunk.shape[-1])
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:

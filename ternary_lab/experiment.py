@@ -4,6 +4,9 @@ An epoch is committed by its `latest.safetensors`, written last. Whatever a kill
 that point is written again, so a run started again with the same command ends bit-identical. The
 checkpoint before it stays as `previous`, because the runs of a cohort, killed between two of their
 writes, may stand one epoch apart and must go on together.
+
+An epoch's files are written by threads while the next epoch is trained; no file of an epoch is begun before
+every run has those of the epoch before.
 """
 
 from __future__ import annotations
@@ -18,8 +21,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
-from dataclasses import astuple, dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +32,21 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from ternary_lab import checkpoint, config, record
-from ternary_lab.checkpoint import Checkpoint, write_atomically
+from ternary_lab import checkpoint, config, memory, record
+from ternary_lab.checkpoint import Checkpoint, sync_directory, write_atomically, written_beside
 from ternary_lab.config import Config, Counterfactual
+from ternary_lab.devices import gpu_errors
 from ternary_lab.errors import CheckpointError, ConfigError, RunError
 from ternary_lab.integrity import ROW, check_table, sealed_event, sealed_json, sealed_row, sealed_text
 from ternary_lab.locks import LOCK, OWNER, held
 from ternary_lab.numerics import fenced
-from ternary_lab.record import CHECKPOINTS, HISTORY, LOG, PROVENANCE, RunRecord, RunSet
+from ternary_lab.record import CHECKPOINTS, HISTORY, LOG, PROVENANCE, RunRecord, RunSet, Stretch, stretches
 from ternary_lab.runtime import resolve_device
 from ternary_lab.training import COLUMNS, LATER, Best, Cohort, EpochRecord, RunState, check_cohort, check_seeds
 
 REPORT = logging.getLogger(__name__)
+WRITERS = 8
+"""Threads that write files, at most: while one waits for the disk, others encode, and one flush serves several."""
 
 
 @dataclass(frozen=True)
@@ -74,10 +82,12 @@ def run_experiment(
         run_dir: default `runs/<config.name>`.
         progress: show a progress bar (a line now and then where stderr is no terminal).
         fresh: start again; what these seeds' directories held is deleted.
-        stop: asked after every epoch; True ends the call, and the same call goes on from there.
+        stop: asked after every epoch, once its files are written; True ends the call, and the same call goes on
+            from there. Without it the next epoch is trained while they are written.
 
     Finished runs are not repeated. Raises RunError when a directory belongs to another configuration,
-    holds something else, or cannot be written; ConfigError for bad seeds; DeviceError.
+    holds something else, cannot be written, or was trained on another kind of device whose random streams it
+    reads (`runtime.streams`); ConfigError for bad seeds; DeviceError.
     """
     check_seeds(seeds)
     root = Path(run_dir) if run_dir is not None else Path("runs") / config.name
@@ -104,10 +114,10 @@ def branch(
     history starts at `epoch` + 1. Default directory: `branches/` in the run's own, named after epoch and
     settings.
 
-    Raises RunError when there is no full checkpoint of that epoch, ConfigError for a bad setting or
-    one that changes shapes.
+    Raises RunError when there is no full checkpoint of that epoch, or its streams are those of another kind of
+    device; ConfigError for a bad setting or one that changes shapes.
     """
-    planned = _branch(run, epoch, overrides)
+    planned = _branch(run, epoch, overrides, resolve_device(device))
     label = ",".join(f"{key}={value}" for key, value in overrides.items()) or "unchanged"
     default = run.path / "branches" / f"epoch={epoch},{label}".replace("/", "_")[:200]
     path = Path(run_dir) if run_dir is not None else default
@@ -143,7 +153,7 @@ def train_counterfactuals(
             if c.after is None:
                 one = Planned(run.path, config.load_config(run.config.as_dict(), c.set), run.seed)
             else:
-                one = _branch(run, c.after, c.set)
+                one = _branch(run, c.after, c.set, resolve_device(device))
             folder = f"seed={run.seed}"
             planned.append(replace(one, path=root / c.name / folder, label=f"{c.name}/{folder}"))
     train_runs(planned, device=device, progress=progress)
@@ -151,7 +161,7 @@ def train_counterfactuals(
             for c in counterfactuals}
 
 
-def _branch(run: RunRecord, epoch: int, overrides: Mapping[str, Any]) -> Planned:
+def _branch(run: RunRecord, epoch: int, overrides: Mapping[str, Any], device: torch.device) -> Planned:
     """The plan of a branch, without a place of its own yet. Raises as `branch` does."""
     point = run.checkpoint(epoch)
     if point.state is None:
@@ -161,6 +171,7 @@ def _branch(run: RunRecord, epoch: int, overrides: Mapping[str, Any]) -> Planned
         raise ConfigError("a branch cannot change data.* or model.*: train a new run instead")
     if point.epoch + 1 >= changed.training.total_epochs:
         raise ConfigError(f"training.total_epochs: must exceed {point.epoch + 1} for a branch from epoch {point.epoch}")
+    _check_streams(run, point.epoch, changed, device)
     point.state.stopped = None
     # The best by one criterion is nothing to hold another against.
     if changed.early_stopping.metric != run.config.early_stopping.metric:
@@ -194,11 +205,17 @@ def train_runs(
     with ExitStack() as locks, _Interrupt() as interrupt:
         for run in sorted(planned, key=lambda run: run.path):
             locks.enter_context(held(run.path, patience))
-        _train_held(planned, place, progress, fresh, lambda: interrupt.check() or (stop is not None and stop()))
+        with gpu_errors():
+            _train_held(planned, place, progress, fresh, interrupt, stop)
 
 
 def _train_held(
-    planned: Sequence[Planned], place: torch.device, progress: bool, fresh: bool, stop: Callable[[], bool]
+    planned: Sequence[Planned],
+    place: torch.device,
+    progress: bool,
+    fresh: bool,
+    interrupt: _Interrupt,
+    stop: Callable[[], bool] | None,
 ) -> None:
     """`train_runs` once the directories are ours."""
     for run in planned:
@@ -208,13 +225,17 @@ def _train_held(
     groups: dict[tuple[int, tuple[str, ...]], list[tuple[Planned, RunState]]] = {}
     for run in (run for run in planned if run.name in saved):
         state, company = _newest_in_step(run, saved)
+        if state.stopped is None and state.next_epoch > _first_epoch(run):
+            _check_streams(RunRecord(run.path), state.next_epoch - 1, run.config, place)
         if state.next_epoch < max(saved[run.name]) or saved[run.name].set_back:
             _set_back(run, state.next_epoch)
         if state.stopped is None:
             groups.setdefault((state.next_epoch, company), []).append((run, state))
     for _, group in sorted(groups.items()):
-        if _train_cohort([run for run, _ in group], [state for _, state in group], place, progress, stop):
-            return
+        runs, states = zip(*group, strict=True)
+        with gpu_errors(partial(memory.room, runs[0].config, len(runs), str(place))):
+            if _train_cohort(runs, states, place, progress, interrupt, stop):
+                return
 
 
 def _train_cohort(
@@ -222,35 +243,85 @@ def _train_cohort(
     states: Sequence[RunState],
     device: torch.device,
     progress: bool,
-    stop: Callable[[], bool],
+    interrupt: _Interrupt,
+    stop: Callable[[], bool] | None,
 ) -> bool:
-    """Train one cohort to its end, or until `stop` says so: True then."""
+    """Train one cohort to its end, or until `stop` says so: True then. Raises KeyboardInterrupt when asked for."""
     cohort = Cohort(
         [run.config for run in planned], [run.seed for run in planned], device, states, [run.name for run in planned]
     )
     files = {run.name: _RunFiles(run, cohort.epoch, device) for run in planned}
     total = max(run.config.training.total_epochs for run in planned)
-    with _Progress(planned, cohort.epoch, total, progress) as bar:
+    with _Progress(planned, cohort.epoch, total, progress) as bar, _Writer(len(planned)) as writer:
         started = time.perf_counter()
         for epoch in cohort.epochs():
             finished = epoch.finish()
             seconds, started = time.perf_counter() - started, time.perf_counter()
-            for row, state in finished:
-                files[row.run].commit(row, state, epoch.company, seconds)
+            writer.write([
+                partial(files[row.run].commit, row, state, epoch.company, seconds) for row, state in finished
+            ])
+            # Its files are a moment behind: shown when they are there, an epoch would be shown an epoch late.
             bar.update([row for row, _ in finished])
-            _close_diverged(cohort, files)
-            if stop():
-                return True
-        _close_diverged(cohort, files)
+            _close_diverged(cohort, files, writer)
+            interrupt.check()
+            if stop is not None:
+                writer.wait()
+                if stop():
+                    return True
+        _close_diverged(cohort, files, writer)
     return False
 
 
-def _close_diverged(cohort: Cohort, files: dict[str, _RunFiles]) -> None:
+def _close_diverged(cohort: Cohort, files: dict[str, _RunFiles], writer: _Writer) -> None:
     """End the runs that have left the cohort because they diverged; what they had before is kept."""
     for name, reason in cohort.diverged.items():
         if (run := files.pop(name, None)) is not None:
+            writer.wait()
             run.end(reason)
             REPORT.warning("%s: %s; its last good epoch is kept", run.run.path, reason)
+
+
+class _Writer:
+    """Threads that write the files of an epoch while the next one is trained.
+
+    Once a write has failed none is begun any more. At the end of the block, however it ends, what was given is
+    written, or has failed, and the threads are gone.
+    """
+
+    def __init__(self, runs: int) -> None:
+        self._threads = ThreadPoolExecutor(min(runs, WRITERS), "writer")
+        self._epoch: list[Future[None]] = []
+        self._failed = threading.Event()
+
+    def __enter__(self) -> _Writer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self.wait()
+        finally:
+            self._threads.shutdown(cancel_futures=True)
+
+    def write(self, calls: Sequence[Callable[[], None]]) -> None:
+        """Begin the calls, one a run, once those before them are done. Raises what one of those raised."""
+        self.wait()
+        self._epoch = [self._threads.submit(self._do, call) for call in calls]
+
+    def wait(self) -> None:
+        """Until everything is written. Raises what a call raised."""
+        wait(self._epoch)
+        epoch, self._epoch = self._epoch, []
+        for call in epoch:
+            call.result()
+
+    def _do(self, call: Callable[[], None]) -> None:
+        if self._failed.is_set():
+            return
+        try:
+            call()
+        except BaseException:
+            self._failed.set()
+            raise
 
 
 class _RunFiles:
@@ -259,25 +330,32 @@ class _RunFiles:
     def __init__(self, run: Planned, next_epoch: int, device: torch.device) -> None:
         self.run = run
         self.checkpoints = run.path / CHECKPOINTS
+        self._config = run.config.as_yaml()
+        self._provenance = dict(RunRecord(run.path).provenance)
         self._trim_history(next_epoch)
-        fresh = next_epoch == (run.start.next_epoch if run.start is not None else 0)
+        self._begin_stretch(next_epoch, device)
+        fresh = next_epoch == _first_epoch(run)
         self.log("started" if fresh else "resumed", next_epoch=next_epoch, device=device.type)
 
     def commit(self, row: EpochRecord, state: RunState, company: tuple[str, ...], seconds: float) -> None:
         """Make an epoch permanent; `latest` is written last and is what counts."""
         config = self.run.config
         point = Checkpoint(config, self.run.seed, row.epoch, row.rho, state.blocks, state, company)
-        if config.checkpoints.keeps(row.epoch):
-            checkpoint.save(self.checkpoints / f"epoch_{row.epoch:04d}.safetensors", point)
+        latest = self.checkpoints / "latest.safetensors"
+        names = [f"epoch_{row.epoch:04d}"] if config.checkpoints.keeps(row.epoch) else []
         for best, criterion in {(state.best, config.early_stopping.metric), (state.selected, config.criterion)}:
             if best.epoch == row.epoch:
-                checkpoint.save(self.checkpoints / f"best_{criterion}.safetensors", point)
-        self._append(self.run.path / HISTORY, sealed_row(_csv_line(COLUMNS), _csv_line(astuple(row))))
-        self._spent(seconds, state.stopped)
-        latest = self.checkpoints / "latest.safetensors"
-        if latest.exists():
-            _name_again(latest, self.checkpoints / "previous.safetensors")
-        checkpoint.save(latest, point)
+                names.append(f"best_{criterion}")
+        with written_beside(latest, checkpoint.encoded(point, self._config)) as file:
+            for name in names:
+                _name_again(file, self.checkpoints / f"{name}.safetensors")
+            if names:
+                self._sync(self.checkpoints)
+            cells = [getattr(row, name) for name in COLUMNS]
+            self._append(self.run.path / HISTORY, sealed_row(_csv_line(COLUMNS), _csv_line(cells)))
+            self._spent(seconds, state.stopped)
+            if latest.exists():
+                _name_again(latest, self.checkpoints / "previous.safetensors")
         if state.stopped is not None:
             self.log("stopped", epoch=row.epoch, reason=state.stopped)
 
@@ -294,6 +372,24 @@ class _RunFiles:
                 checkpoint.save(latest, replace(point, state=replace(point.state, stopped=reason)))
         self._spent(0.0, reason)
         self.log("stopped", reason=reason)
+
+    def _begin_stretch(self, next_epoch: int, device: torch.device) -> None:
+        """Note in the provenance on which device the epochs from here on are trained."""
+        found = stretches(self._provenance)
+        kept = [stretch for stretch in found if stretch.first_epoch < next_epoch]
+        here = Stretch.here(next_epoch, device)
+        if not kept or replace(kept[-1], first_epoch=next_epoch) != here:
+            kept.append(here)
+        if kept != found:
+            self._provenance.pop("device", None)
+            self._provenance["devices"] = [asdict(stretch) for stretch in kept]
+            write_atomically(self.run.path / PROVENANCE, sealed_json(self._provenance))
+
+    def _sync(self, folder: Path) -> None:
+        try:
+            sync_directory(folder)
+        except OSError as error:
+            raise _unwritable(folder, error) from None
 
     def _append(self, path: Path, text: str) -> None:
         try:
@@ -315,7 +411,7 @@ class _RunFiles:
         for row in rows:
             if int(next(csv.reader([row]))[epoch]) < next_epoch:
                 kept.append(sealed_row(_csv_line(COLUMNS), row + lacking))
-        first = self.run.start.next_epoch if self.run.start is not None else 0
+        first = _first_epoch(self.run)
         if len(kept) - 1 != next_epoch - first:
             raise RunError(
                 f"{path}: {len(kept) - 1} rows where the checkpoint has {next_epoch - first} epochs: "
@@ -325,11 +421,11 @@ class _RunFiles:
             write_atomically(path, "".join(kept).encode())
 
     def _spent(self, seconds: float, stopped: str | None) -> None:
-        path = self.run.path / PROVENANCE
-        data = dict(RunRecord(self.run.path).provenance)
-        data["wall_seconds"] = round(float(data.get("wall_seconds", 0.0)) + seconds, 3)
-        data["stopped"] = stopped
-        write_atomically(path, sealed_json(data))
+        told = self._provenance
+        told["wall_seconds"] = round(float(told.get("wall_seconds", 0.0)) + seconds, 3)
+        told["stopped"] = stopped
+        # The time of an epoch more or less is not worth a wait for the disk; that the run has ended must be kept.
+        write_atomically(self.run.path / PROVENANCE, sealed_json(told), lasting=stopped is not None)
 
 
 class _Interrupt:
@@ -360,11 +456,10 @@ class _Interrupt:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         print("\nthis epoch is finished and kept; once more to stop at once", file=sys.stderr, flush=True)
 
-    def check(self) -> bool:
-        """False; raises KeyboardInterrupt when it was asked for."""
+    def check(self) -> None:
+        """Raises KeyboardInterrupt when it was asked for."""
         if self._asked:
             raise KeyboardInterrupt("stopped after an epoch: the same call goes on from there")
-        return False
 
 
 class _Progress:
@@ -438,12 +533,29 @@ def _prepare(run: Planned, fresh: bool, device: torch.device) -> None:
     except OSError as error:
         raise _unwritable(path, error) from None
     if not (path / PROVENANCE).exists():
-        write_atomically(path / PROVENANCE, sealed_json(record.provenance(run.seed, device)))
+        told = record.provenance(run.seed, Stretch.here(_first_epoch(run), device))
+        write_atomically(path / PROVENANCE, sealed_json(told))
     if not ours:
         # config.yaml comes last: it is what makes a directory a run's.
         write_atomically(path / record.CONFIG, sealed_text(run.config.as_yaml()).encode())
     if RunRecord(path).seed != run.seed:
         raise RunError(f"{path}: belongs to seed {RunRecord(path).seed}: choose another --run-dir")
+
+
+def _first_epoch(run: Planned) -> int:
+    """The first epoch of a run's own: that after the branching point of a branch."""
+    return run.start.next_epoch if run.start is not None else 0
+
+
+def _check_streams(run: RunRecord, epoch: int, config: Config, device: torch.device) -> None:
+    """Raises RunError where what follows an epoch of a run would read other random numbers on this device."""
+    before = run.trained_on(epoch)
+    if config.runtime.streams == "device" and before.device != device.type:
+        raise RunError(
+            f"{run.path}: reads the random streams of {before}, where epoch {epoch} was trained, and cannot go on on "
+            f"{Stretch.here(epoch, device)} (runtime.streams is device): use --device {before.device}, or begin a new "
+            "run with --set runtime.streams=cpu, which goes on on any device"
+        )
 
 
 def _empty(path: Path) -> None:
@@ -552,7 +664,8 @@ def _name_again(file: Path, name: Path) -> None:
         try:
             os.link(file, temporary)
         except OSError:  # a file system without hard links
-            shutil.copyfile(file, temporary)
+            write_atomically(name, file.read_bytes())
+            return
         os.replace(temporary, name)
         temporary.unlink(missing_ok=True)  # replacing a name of the same file does nothing
     except OSError as error:

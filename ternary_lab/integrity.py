@@ -143,7 +143,7 @@ def digest(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         found.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        found.update(tensor.numpy().tobytes())
+        found.update(tensor.numpy().data)
     return found.hexdigest()
 
 

@@ -30,7 +30,8 @@ def _triton() -> Any:
     return triton_kernels
 
 
-def _usable(tensor: Tensor) -> bool:
+def usable(tensor: Tensor) -> bool:
+    """Whether kernels of our own compute with this tensor."""
     return tensor.device.type == "cuda" and _triton() is not None
 
 
@@ -53,14 +54,14 @@ def philox_bits(keys: Tensor, first: int, count: int) -> Tensor:
 
 def philox_uniform(keys: Tensor, first: int, count: int) -> Tensor:
     """(R, count) float32, uniform in [0, 1), 24 bits each: see `philox_bits`."""
-    if _usable(keys):
+    if usable(keys):
         return _triton().philox(keys, first, count, False)  # type: ignore[no-any-return]
     return _unit(philox_bits(keys, first, count))
 
 
 def philox_normal(keys: Tensor, first: int, count: int) -> Tensor:
     """(R, count) float32 from N(0, 1), at most 5.9 from 0: two from two by Box & Muller (1958); see `philox_bits`."""
-    if _usable(keys):
+    if usable(keys):
         return _triton().philox(keys, first, count, True)  # type: ignore[no-any-return]
     even = -(-count // 2) * 2
     radius, angle = _unit(philox_bits(keys, first, even)).view(len(keys), -1, 2).unbind(2)
@@ -82,7 +83,7 @@ def adamw(
         rates: (5, G): learning rate, β₁, β₂, ε and weight decay of each row.
         step: 0-dim float32: the number of this step, from 1.
     """
-    if _usable(weights):
+    if usable(weights):
         _triton().adamw(weights, gradients, first, second, divisor, rates, step)
         return
     lr, beta1, beta2, eps, decay = rates.unsqueeze(2)
@@ -93,3 +94,28 @@ def adamw(
     first.lerp_(gradients, 1 - beta1)
     second.mul_(beta2).addcmul_(gradients, gradients * (1 - beta2))
     weights.sub_(first.mul(scale).div_(second.sqrt().div_(root).add_(eps)))
+
+
+def add_bias(y: Tensor, bias: Tensor, skip: Tensor | None, relu: bool) -> Tensor:
+    """y + bias + skip, then ReLU if wanted, in place: y and skip (G, A, B) contiguous, bias (G, 1, B) or (G, A, 1).
+
+    One pass over y, where a bias in the matrix product is copied into y first and read again.
+    """
+    if usable(y):
+        _triton().add_bias(y, bias, skip, relu)
+        return y
+    y += bias
+    if skip is not None:
+        y += skip
+    return y.relu_() if relu else y
+
+
+def output_terms(target: Tensor, logits: Tensor, entropy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """`losses.output_terms` in one kernel: CE (2, R), S (R,) and their gradient in the logits (2, R, B, 9, 3).
+
+    Args:
+        target: one-hot classes (R, B, 9, 3).
+        logits: (2, R, B, 9, 3), contiguous.
+        entropy: (R,): weight of S.
+    """
+    return _triton().output_terms(target, logits, entropy)  # type: ignore[no-any-return]

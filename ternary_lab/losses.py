@@ -26,6 +26,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from ternary_lab import kernels
 from ternary_lab.metrics.entropy import BINS, LIMIT
 
 FreeBits = Literal["sample", "dimension_mean"]
@@ -126,6 +127,8 @@ def code_terms(mu: Tensor, log_variance: Tensor, z: Tensor, w: Weights) -> CodeT
 
 def output_terms(target: Tensor, logits: Tensor, w: Weights) -> OutputTerms:
     """CE and S of one-hot targets (R, B, 9, 3) and logits (2, R, B, 9, 3), with their gradient."""
+    if kernels.usable(logits):
+        return OutputTerms(*kernels.output_terms(target, logits, w.entropy))
     ce, p, d_logits = cross_entropy(target, logits)
     entropy_b, d_entropy = mean_output_entropy(p[1])
     d_logits[1].addcmul_(d_entropy, w.entropy[:, None, None, None], value=-1)

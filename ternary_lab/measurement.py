@@ -68,18 +68,17 @@ class Source:
 
     def latents(self, seeds: tuple[int, ...], dimension: int) -> list[Tensor]:
         """Each run's own Sobol latents, the same at every epoch, in parts (R, L, M); on a GPU some together."""
-        for seed in seeds:
-            if seed not in self._latents:
-                name = stream(seed, "latents").initial_seed()
-                self._latents[seed] = list(sobol_normal(dimension, self.settings.latents, name, self.x.device))
-        if self.x.device.type == "cpu":
-            return [torch.stack(part) for part in zip(*(self._latents[seed] for seed in seeds), strict=True)]
         if self._stacked[0] != seeds:
+            for seed in seeds:
+                if seed not in self._latents:
+                    name = stream(seed, "latents").initial_seed()
+                    self._latents[seed] = list(sobol_normal(dimension, self.settings.latents, name, self.x.device))
             self._stacked = seeds, [
                 torch.stack([self._latents[seed][part] for part in group for seed in seeds])
                 for group in side_by_side(parts(self.settings.latents), len(seeds), self.x.device)
             ]
-            self._latents = {}
+            if self.x.device.type != "cpu":  # where all runs are one group, and each part is held once
+                self._latents = {}
         return self._stacked[1]
 
 

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ternary_lab import config, space
+from ternary_lab import config, kernels, space
 from ternary_lab.errors import CheckpointError, InputError
 from ternary_lab.losses import gaussian_kl
 from ternary_lab.numerics import fenced
@@ -129,9 +129,14 @@ class Bound:
         activations = [x]
         buffers = self._of_size("forward", x, [layer.outputs for layer in self.network.layers])
         for layer, (_, transposed, bias), y in zip(self.network.layers, self.weights, buffers, strict=True):
+            skip = None if layer.skip is None else activations[layer.skip]
+            if kernels.usable(y):
+                torch.bmm(activations[-1], transposed, out=y)
+                activations.append(kernels.add_bias(y, bias, skip, layer.relu))
+                continue
             torch.baddbmm(bias, activations[-1], transposed, out=y)
-            if layer.skip is not None:
-                y += activations[layer.skip]
+            if skip is not None:
+                y += skip
             activations.append(y.relu_() if layer.relu else y)
         return activations
 
@@ -142,9 +147,14 @@ class Bound:
         """
         activations = [features]
         for layer, (weight, _, bias) in zip(self.network.layers, self.weights, strict=True):
+            skip = None if layer.skip is None else activations[layer.skip]
+            if kernels.usable(features):
+                y = kernels.add_bias(torch.bmm(weight, activations[-1]), bias.transpose(1, 2), skip, layer.relu)
+                activations.append(y)
+                continue
             y = torch.baddbmm(bias.transpose(1, 2), weight, activations[-1])
-            if layer.skip is not None:
-                y += activations[layer.skip]
+            if skip is not None:
+                y += skip
             activations.append(y.relu_() if layer.relu else y)
         return activations[-1]
 
@@ -230,6 +240,11 @@ class Blocks:
         return Blocks(**{
             f.name: getattr(self, f.name).index_select(axis.get(f.name, 0), index).contiguous() for f in fields(self)
         })
+
+    def one(self, run: int) -> Blocks:
+        """The blocks of one run, as views."""
+        part = slice(run, run + 1)
+        return Blocks(self.encoders[:, part], self.decoder_A[part], self.decoder_B[part], self.statenet[part])
 
     @staticmethod
     def join(parts: list[Blocks]) -> Blocks:

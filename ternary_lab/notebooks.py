@@ -19,7 +19,6 @@ empty ones, which is the number `In [n]` that the executed notebook shows.
 from __future__ import annotations
 
 import ast
-import difflib
 import dis
 import io
 import json
@@ -42,7 +41,7 @@ from pathlib import Path
 from types import CodeType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ternary_lab.errors import NotebookError
+from ternary_lab.errors import NotebookError, nearest
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -213,10 +212,10 @@ def unread_parameters(path: str | Path) -> list[str]:
 def _check_names(path: str | Path, known: Mapping[str, Parameter], names: Iterable[str]) -> None:
     for name in names:
         if name not in known:
-            nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-            hint = f": did you mean `{nearest[0]}`?" if nearest else "."
-            listed = ", ".join(known) or "none (no cell is tagged `parameters`)"
-            raise NotebookError(f"{path} has no parameter `{name}`{hint} It has {listed}")
+            if not known:
+                raise NotebookError(f"{path} has no parameter `{name}`: no cell is tagged `parameters`")
+            near = nearest(name, known, "its cell tagged `parameters`")
+            raise NotebookError(f"{path} has no parameter `{name}`{near}")
 
 
 def _parameters(notebook: NotebookNode, path: str | Path) -> dict[str, Parameter]:
@@ -304,7 +303,9 @@ def _read(path: Path) -> NotebookNode:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise NotebookError(f"{path} does not exist: name a notebook, as notebooks/02_train.ipynb") from None
+        known = {file.as_posix() for folder in (path.parent, Path("notebooks")) for file in folder.glob("*.ipynb")}
+        near = nearest(str(path), sorted(known), "`ternary-lab list notebooks`")
+        raise NotebookError(f"{path} does not exist{near}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise NotebookError(f"{path} cannot be read: {error}") from None
     try:

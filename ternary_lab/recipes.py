@@ -20,7 +20,7 @@ from ternary_lab import space, splits
 from ternary_lab.alternatives import row, write_table
 from ternary_lab.checkpoint import Checkpoint
 from ternary_lab.config import load_config
-from ternary_lab.errors import ConfigError, RunError
+from ternary_lab.errors import ConfigError, RunError, nearest
 from ternary_lab.evaluation import Evaluation, evaluate
 from ternary_lab.experiment import run_experiment
 from ternary_lab.intervals import interval
@@ -119,7 +119,7 @@ def write_recipes(
     """
     unknown = [name for name in names if name not in RECIPES]
     if unknown:
-        raise ConfigError(f"{unknown[0]}: no such recipe: choose of {', '.join(RECIPES)}")
+        raise ConfigError(f"{unknown[0]}: no such recipe{nearest(unknown[0], RECIPES, '`ternary-lab list recipes`')}")
     for name in names or RECIPES:
         runs = run_experiment(load_config(name), seeds, folder / name, device=device, progress=progress)
         rows = list(measured(name, runs, latents or (CLOSE if name in THREE else LATENTS), progress=progress))

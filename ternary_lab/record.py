@@ -19,7 +19,7 @@ import lzma
 import platform
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +30,8 @@ import torch
 from ternary_lab import checkpoint
 from ternary_lab.checkpoint import Checkpoint
 from ternary_lab.config import Config, from_yaml
-from ternary_lab.errors import RunError
+from ternary_lab.cpus import available_cpus
+from ternary_lab.errors import FEW, RunError, nearest
 from ternary_lab.integrity import REMEDY, check_json, check_table, check_text, damaged
 from ternary_lab.training import COLUMNS, LATER
 
@@ -72,8 +73,16 @@ class RunRecord:
 
     @property
     def provenance(self) -> Mapping[str, Any]:
-        """Seed, device, versions, hash of the library's source, times."""
+        """Seed, devices, versions, hash of the library's source, times."""
         return _read_json(self.path / PROVENANCE)
+
+    def trained_on(self, epoch: int) -> Stretch:
+        """The device that trained and measured an epoch. Raises RunError where the provenance is damaged."""
+        try:
+            found = stretches(self.provenance)
+            return next((s for s in reversed(found) if s.first_epoch <= epoch), found[0])
+        except (KeyError, IndexError, TypeError):
+            raise damaged(self.path / PROVENANCE, "it does not say on which device the run was trained") from None
 
     @property
     def seed(self) -> int:
@@ -136,7 +145,7 @@ class RunRecord:
             latest = self.checkpoint()
             if latest.epoch == epoch:
                 return latest
-        raise RunError(f"{self.path}: no checkpoint {name}; there are those of epochs {_spans(self.epochs)}")
+        raise RunError(f"{self.path}: no checkpoint {name}; there are those of epochs {spans(self.epochs)}")
 
     def model(self, epoch: int | str | None = None) -> TernaryVAE:
         """The trained model at an epoch (default: the last)."""
@@ -153,7 +162,7 @@ class RunSet(Mapping[int, RunRecord]):
         try:
             return self._runs[seed]
         except KeyError:
-            raise RunError(f"no run with seed {seed}; there are {', '.join(map(str, self._runs))}") from None
+            raise RunError(f"no run with seed {seed}; there are {spans(sorted(self._runs))}") from None
 
     def __contains__(self, seed: object) -> bool:
         return seed in self._runs
@@ -176,7 +185,8 @@ def load_run(source: str | Path) -> RunRecord:
     if not (path / CONFIG).is_file():
         inside = sorted(child.name for child in path.iterdir() if (child / CONFIG).is_file())
         if inside:
-            raise RunError(f"{path}: holds several runs: choose one of {', '.join(inside)}")
+            shown = ", ".join(inside[:FEW]) + ", …" * (len(inside) > FEW)
+            raise RunError(f"{path}: holds {len(inside)} runs: choose one of {shown}")
     return RunRecord(path)
 
 
@@ -208,7 +218,10 @@ def _run_path(source: str | Path) -> Path:
         return path
     if not path.is_absolute() and ".." not in path.parts and (PUBLISHED / path).is_dir():
         return PUBLISHED / path
-    raise RunError(f"{path}: no such run directory, nor a published run ({', '.join(published()) or 'none ship'})")
+    runs = published()
+    experiments = dict.fromkeys(run.rpartition("/")[0] for run in runs)
+    near = nearest(str(source), [*experiments, *runs], "`ternary-lab list runs`")
+    raise RunError(f"{path}: no such run directory, nor a published run{near}")
 
 
 def source_hash() -> str:
@@ -232,13 +245,53 @@ def versions() -> dict[str, str]:
     return found
 
 
-def provenance(seed: int, device: torch.device) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Stretch:
+    """Epochs of a run that one device trained, up to those of the next stretch."""
+
+    first_epoch: int
+    device: str
+    """cpu or cuda."""
+    card: str | None
+    """A GPU's name."""
+    multiprocessors: int | None
+    """Of a GPU; None where it was not recorded."""
+    torch_version: str
+    tf32: bool | None
+    """Whether a GPU may round the factors of float32 products to TF32; None where it was not recorded."""
+
+    @staticmethod
+    def here(first_epoch: int, device: torch.device) -> Stretch:
+        """What this process trains on."""
+        version = str(torch.__version__)
+        if device.type == "cpu":
+            return Stretch(first_epoch, "cpu", None, None, version, False)
+        card = torch.cuda.get_device_properties(device)
+        tf32 = torch.backends.cuda.matmul.allow_tf32
+        return Stretch(first_epoch, "cuda", card.name, card.multi_processor_count, version, tf32)
+
+    def __str__(self) -> str:
+        return "the CPU" if self.device == "cpu" else f"a CUDA GPU ({self.card})"
+
+
+def stretches(provenance: Mapping[str, Any]) -> list[Stretch]:
+    """The devices of a run, in the order of its epochs. Older runs tell the first one only, as `device`."""
+    if "devices" in provenance:
+        return [Stretch(**stretch) for stretch in provenance["devices"]]
+    name, version = provenance["device"], provenance["versions"]["torch"]
+    if name == "cpu":
+        return [Stretch(0, "cpu", None, None, version, False)]
+    return [Stretch(0, "cuda", name, None, version, None)]
+
+
+def provenance(seed: int, stretch: Stretch) -> dict[str, Any]:
     """What is about to produce a run."""
     return {
         "seed": seed,
-        "device": device.type if device.type == "cpu" else torch.cuda.get_device_name(device),
+        "devices": [asdict(stretch)],
         "dtype": "float32",
         "threads": torch.get_num_threads(),
+        "available_cpus": available_cpus(),
         "source_sha256": source_hash(),
         "versions": versions(),
         "wall_seconds": 0.0,
@@ -284,12 +337,12 @@ def read_table(path: Path, columns: Sequence[str] | None = None, later: Collecti
         raise damaged(path, str(error).splitlines()[0]) from None
 
 
-def _spans(epochs: list[int]) -> str:
+def spans(numbers: list[int]) -> str:
     """[0, 10, 45, 46, 47] as "0, 10, 45-47"."""
-    spans: list[list[int]] = []
-    for epoch in epochs:
-        if spans and epoch == spans[-1][1] + 1:
-            spans[-1][1] = epoch
+    found: list[list[int]] = []
+    for number in numbers:
+        if found and number == found[-1][1] + 1:
+            found[-1][1] = number
         else:
-            spans.append([epoch, epoch])
-    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in spans) or "none"
+            found.append([number, number])
+    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in found) or "none"

@@ -11,8 +11,14 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
+from ternary_lab import cpus
+from ternary_lab.devices import missing_gpu
 from ternary_lab.errors import DeviceError
 from ternary_lab.numerics import prepare_thread
+
+# torch starts a thread for every CPU of the machine, however few the cgroup allows.
+if (_threads := cpus.within_quota(torch.get_num_threads())) < torch.get_num_threads():
+    torch.set_num_threads(_threads)
 
 K = TypeVar("K")
 T = TypeVar("T")
@@ -27,10 +33,7 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
     except RuntimeError:
         raise DeviceError(f"unknown device {device!r}: use auto, cpu or cuda") from None
     if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise DeviceError(
-            f"device {str(chosen)!r} was asked for and no CUDA GPU is visible to torch {torch.__version__}: "
-            "use --device cpu, or install the CUDA build of torch"
-        )
+        raise missing_gpu(str(chosen))
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise DeviceError(f"device {str(chosen)!r}: only {torch.cuda.device_count()} CUDA GPU(s) are visible")
     if chosen.type not in ("cpu", "cuda"):

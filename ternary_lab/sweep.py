@@ -39,12 +39,9 @@ from ternary_lab.errors import RunError, TernaryLabError
 from ternary_lab.experiment import Planned, train_runs
 from ternary_lab.integrity import check_table
 from ternary_lab.locks import held, is_held
-from ternary_lab.metrics.latents import PART, chunk_size
-from ternary_lab.model import Architecture
+from ternary_lab.memory import free_bytes, run_bytes
 from ternary_lab.numerics import fenced
 from ternary_lab.record import CONFIG, HISTORY, RunRecord, located, read_text
-from ternary_lab.runtime import resolve_device
-from ternary_lab.space import ENTRIES, SIZE, VALUES
 from ternary_lab.training import COLUMNS, LATER, TIMING_COLUMNS
 
 Status = Literal["done", "running", "failed", "left"]
@@ -62,8 +59,6 @@ EVERY = 30.0
 """Seconds between two lines on how far a sweep is."""
 CPU_RUNS = 8
 """Runs side by side at most on a CPU: more of them take as long a run (benchmarks/cpu.json)."""
-SPARE = 1.25
-"""What the allocator holds beyond what is counted: see `run_bytes`."""
 
 
 @dataclass(frozen=True)
@@ -235,50 +230,6 @@ def assigned(plan: Plan, hands: Engine) -> Plan:
             cohorts[file] = Cohort(tuple(run.name for run in part))
             cohorts[file].write(file)
     return replace(plan, cohorts=cohorts)
-
-
-def run_bytes(config: Config, device: str) -> int:
-    """An estimate of the memory that one run of a cohort takes while it trains and is measured.
-
-    Counted in numbers of four bytes: for P parameters, an epoch of n operations in batches of B, latents of L
-    dimensions and networks of W units in all,
-
-        12 P                  weights, gradients, both moments; the copy that is measured; states of two epochs
-        n (54 + 4 L)          an epoch's operations, one-hot targets, noise, and latents
-        6 W B + 4 B² + 324 B  activations and their gradients, distances of the repulsion, terms on the logits
-        12 N per part         sums of the output distribution of both pathways, in float64
-        M (L + 9)             Sobol latents
-        C (W + 81 + 4·324)    a chunk of latents, decoded, and its outer products
-        2 S V (W + 81 + L)    the held-out operations' -ELBO, of S samples
-        K (W + 81 + 4·324)    prior latents of a step, where the loss asks for information
-
-    times `SPARE`. On two CPU threads eight v5.5 runs took 95 MB a run, and 64 of them 55 (benchmarks/cpu.json).
-    """
-    architecture, m, e = Architecture(config.model), config.model, config.evaluation
-    decoder_b = m.decoder_B_hidden * (1 + 2 * m.decoder_B_blocks)
-    width = 2 * sum(m.encoder_hidden) + sum(m.decoder_A_hidden) + decoder_b + 2 * VALUES * ENTRIES
-    train, held_out = (int(SIZE * share) for share in (config.data.train_fraction, config.data.validation_fraction))
-    n, batch = config.data.epoch_operations or train, config.data.batch_size
-    decoding = width + 81 + 4 * 324
-    chunk = min(chunk_size(resolve_device(device)) if device == "cpu" else PART, e.latents)
-    numbers = 12 * architecture.parameters
-    numbers += n * (54 + 4 * m.latent_dim)
-    numbers += 6 * width * batch + 4 * batch**2 + 324 * batch
-    numbers += 12 * SIZE * -(-e.latents // PART)
-    numbers += e.latents * (m.latent_dim + 9)
-    numbers += chunk * decoding
-    numbers += 2 * e.elbo_samples * held_out * (width + 81 + m.latent_dim)
-    numbers += config.information.latents * decoding if config.information.enabled else 0
-    return int(4 * SPARE * numbers)
-
-
-def free_bytes(device: str) -> int:
-    """Memory for one cohort: 80 % of what a GPU has free, or half of the machine's shared by its cores."""
-    if device != "cpu":
-        import torch
-
-        return int(0.8 * torch.cuda.mem_get_info(resolve_device(device))[0])
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2 // (os.cpu_count() or 1)
 
 
 def _structure(config: Config) -> str:

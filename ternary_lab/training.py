@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields, replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -19,8 +20,10 @@ from ternary_lab import controllers as control
 from ternary_lab import hypergradient, losses, prior, space, splits
 from ternary_lab.config import Config, differences, is_structural
 from ternary_lab.controllers import Controllers, Correction, Plan
+from ternary_lab.devices import gpu_errors
 from ternary_lab.errors import ConfigError, DivergenceError
 from ternary_lab.measurement import Group, Measurement, Source
+from ternary_lab.memory import room
 from ternary_lab.metrics.entropy import batch_entropy
 from ternary_lab.model import Architecture, Blocks, DualVAE, inject, statenet
 from ternary_lab.numerics import fenced
@@ -247,15 +250,13 @@ class Cohort:
         tensors = [*(b for part in (step.blocks, step.first_moments, step.second_moments) for b in vars(part).values())]
         *blocks, outputs = _on_cpu([*tensors, step.outputs])
         weights, first, second = (Blocks(*blocks[i : i + 4]) for i in (0, 4, 8))
-        with torch.no_grad():
-            return [
-                RunState(
-                    self.epoch, step.steps, weights.select([i]), first.select([i]), second.select([i]),
-                    self.controllers[i], self.best[i], self.selected[i], self.stopped[i],
-                    outputs[:, i : i + 1].clone() if config.information.enabled else None,
-                )
-                for i, config in enumerate(self.configs)
-            ]
+        return [
+            RunState(
+                self.epoch, step.steps, weights.one(i), first.one(i), second.one(i), self.controllers[i], self.best[i],
+                self.selected[i], self.stopped[i], outputs[:, i : i + 1] if config.information.enabled else None,
+            )
+            for i, config in enumerate(self.configs)
+        ]
 
     def keep(self, indices: Sequence[int]) -> None:
         """Go on with some of the runs only."""
@@ -642,9 +643,11 @@ def train(
     at the end DivergenceError when a run's loss or gradient was not finite; the others go on till then.
     """
     check_seeds(seeds)
-    cohort = Cohort([config] * len(seeds), seeds, resolve_device(device))
-    for epoch in cohort.epochs():
-        yield from (record for record, _ in epoch.finish())
+    place = resolve_device(device)
+    with gpu_errors(partial(room, config, len(seeds), str(place))):
+        cohort = Cohort([config] * len(seeds), seeds, place)
+        for epoch in cohort.epochs():
+            yield from (record for record, _ in epoch.finish())
     if cohort.diverged:
         raise cohort.divergence()
 
@@ -669,12 +672,12 @@ def check_cohort(configs: Sequence[Config]) -> None:
 
 
 def _on_cpu(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """The tensors on the CPU, from a GPU by one transfer; those that are there already are not copied."""
+    """Copies of the tensors on the CPU, from a GPU by one transfer."""
     if tensors[0].device.type == "cpu":
-        return list(tensors)
+        return [tensor.clone() for tensor in tensors]
     whole = torch.cat([tensor.flatten() for tensor in tensors])
     host = torch.empty(whole.shape, dtype=whole.dtype, pin_memory=whole.device.type == "cuda").copy_(whole)
-    parts = host.split([tensor.numel() for tensor in tensors])
+    parts = torch.split(host, [tensor.numel() for tensor in tensors])
     return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
 
 

@@ -71,3 +71,108 @@ def adamw(
     _adamw_kernel[(triton.cdiv(size, _BLOCK), rows)](
         weights, gradients, first, second, divisor, rates, step, size, rows, BLOCK=_BLOCK
     )
+
+
+@triton.jit
+def _add_bias_kernel(
+    y, bias, skip, rows, columns, bias_stride, BY_ROW: tl.constexpr, SKIP: tl.constexpr, RELU: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    group = tl.program_id(1).to(tl.int64)
+    place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    size = rows * columns
+    inside = place < size
+    at = group * size + place
+    which = place // columns if BY_ROW else place % columns
+    value = tl.load(y + at, inside) + tl.load(bias + group * bias_stride + which, inside)
+    if SKIP:
+        value += tl.load(skip + at, inside)
+    if RELU:
+        value = tl.maximum(value, 0.0, propagate_nan=tl.PropagateNan.ALL)
+    tl.store(y + at, value, inside)
+
+
+def add_bias(y: Tensor, bias: Tensor, skip: Tensor | None, relu: bool) -> None:
+    groups, rows, columns = y.shape
+    by_row = tuple(bias.shape[1:]) == (rows, 1)
+    _add_bias_kernel[(triton.cdiv(rows * columns, _BLOCK), groups)](
+        y, bias, y if skip is None else skip, rows, columns, bias.stride(0), BY_ROW=by_row, SKIP=skip is not None,
+        RELU=relu, BLOCK=_BLOCK,
+    )
+
+
+@triton.jit
+def _output_terms_kernel(
+    target, logits, entropy, ce, s, gradient, runs, batch: tl.constexpr, GROUP: tl.constexpr
+):
+    """One program for a pathway and run. Nine entries are laid out as 16, three classes as three loads."""
+    run, pathway = tl.program_id(0), tl.program_id(1)
+    k = tl.arange(0, 16)
+    total_ce = tl.zeros([16], tl.float32)
+    mean0, mean1, mean2 = tl.zeros([16], tl.float32), tl.zeros([16], tl.float32), tl.zeros([16], tl.float32)
+    base = (pathway * runs + run).to(tl.int64) * batch * 27
+    truth = run.to(tl.int64) * batch * 27
+    for start in range(0, batch, GROUP):
+        b = start + tl.arange(0, GROUP)
+        inside = (b[:, None] < batch) & (k[None, :] < 9)
+        at = b[:, None] * 27 + k[None, :] * 3
+        l0 = tl.load(logits + base + at, inside, 0.0)
+        l1 = tl.load(logits + base + at + 1, inside, 0.0)
+        l2 = tl.load(logits + base + at + 2, inside, 0.0)
+        top = tl.maximum(l0, tl.maximum(l1, l2))
+        l0, l1, l2 = l0 - top, l1 - top, l2 - top
+        e0, e1, e2 = tl.exp(l0), tl.exp(l1), tl.exp(l2)
+        total = e0 + e1 + e2
+        t0 = tl.load(target + truth + at, inside, 0.0)
+        t1 = tl.load(target + truth + at + 1, inside, 0.0)
+        t2 = tl.load(target + truth + at + 2, inside, 0.0)
+        cost = tl.log(total) - (l0 * t0 + l1 * t1 + l2 * t2)
+        total_ce += tl.sum(tl.where(inside, cost, 0.0), 0)
+        p0, p1, p2 = e0 / total, e1 / total, e2 / total
+        mean0 += tl.sum(tl.where(inside, p0, 0.0), 0)
+        mean1 += tl.sum(tl.where(inside, p1, 0.0), 0)
+        mean2 += tl.sum(tl.where(inside, p2, 0.0), 0)
+        if pathway == 0:
+            tl.store(gradient + base + at, (p0 - t0) / batch, inside)
+            tl.store(gradient + base + at + 1, (p1 - t1) / batch, inside)
+            tl.store(gradient + base + at + 2, (p2 - t2) / batch, inside)
+    tl.store(ce + pathway * runs + run, tl.sum(total_ce, 0) / batch)
+    if pathway == 1:
+        # S and its gradient want the batch's mean of p, so the logits are read once more.
+        mean0, mean1, mean2 = mean0 / batch, mean1 / batch, mean2 / batch
+        g0, g1, g2 = tl.log(mean0 + 1e-10), tl.log(mean1 + 1e-10), tl.log(mean2 + 1e-10)
+        value = tl.where(k < 9, mean0 * g0 + mean1 * g1 + mean2 * g2, 0.0)
+        tl.store(s + run, -tl.sum(value, 0))
+        g0 += mean0 / (mean0 + 1e-10)
+        g1 += mean1 / (mean1 + 1e-10)
+        g2 += mean2 / (mean2 + 1e-10)
+        weight = tl.load(entropy + run) / batch
+        for start in range(0, batch, GROUP):
+            b = start + tl.arange(0, GROUP)
+            inside = (b[:, None] < batch) & (k[None, :] < 9)
+            at = b[:, None] * 27 + k[None, :] * 3
+            l0 = tl.load(logits + base + at, inside, 0.0)
+            l1 = tl.load(logits + base + at + 1, inside, 0.0)
+            l2 = tl.load(logits + base + at + 2, inside, 0.0)
+            top = tl.maximum(l0, tl.maximum(l1, l2))
+            e0, e1, e2 = tl.exp(l0 - top), tl.exp(l1 - top), tl.exp(l2 - top)
+            total = e0 + e1 + e2
+            p0, p1, p2 = e0 / total, e1 / total, e2 / total
+            t0 = tl.load(target + truth + at, inside, 0.0)
+            t1 = tl.load(target + truth + at + 1, inside, 0.0)
+            t2 = tl.load(target + truth + at + 2, inside, 0.0)
+            a0, a1, a2 = p0 * g0[None, :], p1 * g1[None, :], p2 * g2[None, :]
+            whole = a0 + a1 + a2
+            tl.store(gradient + base + at, (p0 - t0) / batch + weight * (a0 - p0 * whole), inside)
+            tl.store(gradient + base + at + 1, (p1 - t1) / batch + weight * (a1 - p1 * whole), inside)
+            tl.store(gradient + base + at + 2, (p2 - t2) / batch + weight * (a2 - p2 * whole), inside)
+
+
+def output_terms(target: Tensor, logits: Tensor, entropy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    _, runs, batch = logits.shape[:3]
+    target, logits = target.contiguous(), logits.contiguous()
+    ce, s, gradient = logits.new_empty(2, runs), logits.new_empty(runs), torch.empty_like(logits)
+    _output_terms_kernel[(runs, 2)](
+        target, logits, entropy, ce, s, gradient, runs, batch, GROUP=min(64, triton.next_power_of_2(batch))
+    )
+    return ce, s, gradient

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ternary_lab import checkpoint, record, space, splits
-from ternary_lab.errors import RunError, TernaryLabError
+from ternary_lab.errors import DeviceError, RunError, TernaryLabError
 from ternary_lab.integrity import check_events
 from ternary_lab.locks import LOCK, OWNER
 from ternary_lab.measurement import Group, Measurement, Source
@@ -35,6 +37,8 @@ class Verification:
     """The epoch whose metrics were computed again; None where no weights were kept."""
     metrics: dict[str, tuple[float, float]] = field(default_factory=dict)
     """Column of the history -> as it is there, as it was found now."""
+    unmeasured: str = "no weights to compute metrics from"
+    """Why there are no metrics, where there are none."""
 
     @property
     def differing(self) -> list[str]:
@@ -64,7 +68,7 @@ class Verification:
                 f"{self.largest_difference:.2g}"
             )
         elif not wrong:
-            lines[0] += "; no weights to compute metrics from"
+            lines[0] += f"; {self.unmeasured}"
         lines += [
             f"  {name}: {self.metrics[name][0]!r} in the history, {self.metrics[name][1]!r} now"
             for name in self.differing
@@ -77,6 +81,7 @@ class Verification:
             "run": str(self.path), "sound": self.sound, "files": self.files, "epoch": self.epoch,
             "metrics": {name: {"stored": a, "found": b} for name, (a, b) in self.metrics.items()},
             "largest_difference": self.largest_difference, "tolerance": TOLERANCE,
+            "unmeasured": None if self.metrics else self.unmeasured,
         }
 
 
@@ -92,18 +97,27 @@ def verify(run: RunRecord) -> Verification:
     if epoch is None:
         return found
     row = history.loc[epoch].to_dict()
+    try:
+        again = measured(run, epoch)
+    except DeviceError as error:
+        return Verification(run.path, files, unmeasured=str(error))
     # What was not counted then (`evaluation.coverage_at`) cannot be compared.
-    metrics = {n: (float(row[n]), value) for n, value in measured(run, epoch).items() if not math.isnan(row[n])}
+    metrics = {n: (float(row[n]), value) for n, value in again.items() if not math.isnan(row[n])}
     return Verification(run.path, files, epoch, metrics)
 
 
 def measured(run: RunRecord, epoch: int) -> dict[str, float]:
     """The metrics of a row of the history, from the weights of that epoch and the streams it was measured with.
 
-    Raises DeviceError when the run drew its streams on a GPU and there is none here.
+    Raises DeviceError when that epoch drew its streams on a GPU and there is none here.
     """
-    config = run.config
-    on_cpu = config.runtime.streams == "cpu" or run.provenance.get("device") == "cpu"
+    config, trained = run.config, run.trained_on(epoch)
+    on_cpu = config.runtime.streams == "cpu" or trained.device == "cpu"
+    if not on_cpu and not torch.cuda.is_available():
+        raise DeviceError(
+            f"epoch {epoch} was measured on {trained} with its random streams, and no CUDA GPU is here: "
+            "verify it where there is one"
+        )
     device = resolve_device("cpu" if on_cpu else "cuda")
     split = splits.split(config.data)
     model = run.model(epoch).to(device)

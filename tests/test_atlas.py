@@ -236,7 +236,7 @@ def test_every_colouring_gives_each_operation_a_colour(atlas: Atlas) -> None:
         assert paint.values.max() <= top
         if paint.kinds:
             assert len(paint.colours) == len(paint.kinds)
-    with pytest.raises(InputError, match="not by 'nothing'"):
+    with pytest.raises(InputError, match="cannot be coloured by 'nothing'"):
         drawing.colouring(atlas, 50, "nothing")
 
 

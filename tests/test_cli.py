@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,8 +17,9 @@ import torch
 from click.testing import CliRunner, Result
 from small import SMALL
 
-from ternary_lab import evaluation, load_config, load_run, run_experiment
+from ternary_lab import evaluation, load_config, load_counterfactual, load_run, load_sweep, run_experiment
 from ternary_lab.cli import main
+from ternary_lab.config import settings
 from ternary_lab.training import COLUMNS
 
 EPOCH_60 = Path(__file__).parent / "data" / "epoch_60.pt"
@@ -77,6 +79,47 @@ def test_the_main_commands_show_examples(command: str) -> None:
     assert f"Examples:\n    ternary-lab {command} " in _call(command, "--help").stdout
 
 
+# --- what there is
+
+
+@pytest.mark.parametrize("what", ["runs", "configs", "recipes", "counterfactuals", "sweeps", "notebooks", "settings"])
+def test_list_prints_each_name_once(what: str) -> None:
+    names = _call("list", what).stdout.splitlines()
+    assert len(set(names)) == len(names) > 1
+
+
+def test_what_list_prints_is_taken_where_names_are_asked_for() -> None:
+    def listed(what: str) -> list[str]:
+        return _call("list", what).stdout.splitlines()
+
+    for name in listed("runs"):
+        load_run(name)
+    for name in listed("configs") + listed("recipes"):
+        load_config(name)
+    for name in listed("counterfactuals"):
+        assert load_counterfactual(name).name == name
+    for name in listed("sweeps"):
+        assert load_sweep(name).name == name
+    for name in listed("notebooks"):
+        assert Path(name).is_file()
+    assert settings().keys() == set(listed("settings"))
+
+
+@pytest.mark.parametrize(("words", "near"), [
+    (["evaluate", "nothing"], "counterfactuals/nothing_at_50"), (["claims", "v55"], "v5_5"),
+    (["train", "ablations/repaired"], "ablations/all_repaired"),
+    (["recipes", "ablations/repaired"], "ablations/all_repaired"),
+    (["branch", "v5_5", "lr_stay"], "lr_stays"),
+    (["run", str(Path(__file__).parents[1] / "notebooks" / "02_trian.ipynb")], "02_train.ipynb"),
+    (["train", "quick", "--set", "modle=3"], "model"),
+])
+def test_an_unknown_name_gets_the_nearest_and_how_to_list_all(words: list[str], near: str) -> None:
+    line = _refused(*words)
+    assert near in line
+    assert re.search(r"`ternary-lab list \w+`$", line)
+    assert line.count(",") < 4
+
+
 # --- train
 
 
@@ -96,7 +139,7 @@ def test_train_says_what_came_out_and_writes_the_run() -> None:
         f"{name}.safetensors" for name in ("latest", "previous", "best_val_loss", "epoch_0000", "epoch_0002")
     }
     said = run.provenance
-    assert {"seed", "device", "dtype", "threads", "source_sha256", "versions", "wall_seconds"} <= said.keys()
+    assert {"seed", "devices", "dtype", "threads", "source_sha256", "versions", "wall_seconds"} <= said.keys()
 
 
 @pytest.mark.parametrize(("words", "seeds"), [
@@ -192,7 +235,7 @@ def test_a_missing_gpu_is_named_with_the_remedy() -> None:
 
 @pytest.mark.parametrize(("text", "part"), [
     (None, "no such file"), ("{", "not YAML"), ("- 1", "must be a mapping"), ("", "must be a mapping"),
-    ("nome: x", "did you mean name?"), ("name: a\nname: b", "given twice"),
+    ("nome: x", "did you mean name"), ("name: a\nname: b", "given twice"),
     ("name: !!python/name:os.system x", "not YAML"),
 ])
 def test_a_file_that_is_no_configuration_is_named(text: str | None, part: str) -> None:

@@ -86,10 +86,10 @@ def test_an_override_is_read_as_yaml(text: str, value: object) -> None:
 # What is wrong -> what the message must hold: the key, what is allowed, the nearest name.
 BAD: list[tuple[dict[str, Any], list[str]]] = [
     ({"training.total_epoch": 3}, ["training.total_epoch", "did you mean training.total_epochs?"]),
-    ({"optimizer.beta1": 0.5}, ["optimizer", "did you mean optimiser?"]),
+    ({"optimizer.beta1": 0.5}, ["optimizer: did you mean optimiser or runtime? All names: `ternary-lab list"]),
     ({"beta.B.ramp": 3}, ["beta.B.ramp", "did you mean beta.B.ramp_epochs?"]),
     ({"beta.C.mode": "off"}, ["beta.C", "known here: A, B"]),
-    ({"jump": 3}, ["unknown key jump", "known here"]),
+    ({"jump": 3}, ["unknown key jump; the nearest names are", "All names: `ternary-lab list settings`"]),
     ({"beta.B.mode": "lag"}, ["beta.B.mode", "one of", "lagged_after_warmup", "off"]),
     ({"beta.B": 0.5}, ["beta.B"]),
     ({"beta.A.mode": "lagged_after_warmup"}, ["beta", "one of them must lead"]),

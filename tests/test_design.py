@@ -114,7 +114,7 @@ def _keys(**values: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("change", "parts"), [
-    ({"sedes": [1]}, ["unknown key sedes", "did you mean seeds?"]),
+    ({"sedes": [1]}, ["unknown key sedes", "did you mean seeds"]),
     ({"budget": {"run": 1}}, ["unknown key budget.run", "did you mean budget.runs?"]),
     ({"budget": {}}, ["budget: give runs or epochs"]),
     ({"budget": {"runs": 11}}, ["budget.runs: 12 runs are planned (6 points x 2 seeds), 11 allowed"]),
@@ -127,9 +127,9 @@ def _keys(**values: Any) -> dict[str, Any]:
     ({"design": {"kind": "grids", "keys": {}}}, ["design.kind", "'grid', 'random' or 'sobol'"]),
     ({"design": {"kind": "grid", "keys": {}}}, ["design.keys"]),
     ({"design": {"kind": "grid", "keys": {"rho.isolate": {"values": [1]}}}},
-     ["unknown key 'rho.isolate'", "did you mean rho.isolated?"]),
+     ["unknown key 'rho.isolate'", "did you mean rho.isolated"]),
     ({"design": {"kind": "grid", "keys": {"name": {"values": ["a"]}}}}, ["unknown key 'name'"]),
-    (_keys(values=[0.1], vales=[1]), [f"unknown key design.keys.{KEY}.vales", "did you mean", "values?"]),
+    (_keys(values=[0.1], vales=[1]), [f"unknown key design.keys.{KEY}.vales", "did you mean", "values"]),
     (_keys(values=[0.1, 0.1]), [f"design.keys.{KEY}: 0.1 is given twice"]),
     (_keys(values=[0.1], low=0), ["values, or low and high, not both"]),
     (_keys(low=0), ["give values, or low and high"]),

@@ -13,7 +13,8 @@ import ternary_lab
 ROOT = Path(ternary_lab.__file__).parent
 # From the innermost to the outermost; modules on one line do not know each other.
 ORDER = [
-    ["errors", "numerics", "triton_kernels"],
+    ["cpus", "errors", "numerics", "triton_kernels"],
+    ["devices"],
     ["space", "kernels", "runtime", "schedules", "integrity", "locks", "selection", "intervals"],
     ["symmetry", "engines", "random_streams"],
     ["config"],
@@ -28,7 +29,7 @@ ORDER = [
     ["metrics.coverage", "metrics.games"],
     ["metrics.information", "metrics.paths"],
     ["metrics.confusion", "metrics.ensembles"],
-    ["prior", "measurement"],
+    ["prior", "measurement", "memory"],
     ["step"],
     ["training"],
     ["checkpoint"],

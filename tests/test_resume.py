@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
 import sys
+import textwrap
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -19,11 +22,22 @@ import pandas as pd
 import pytest
 from small import SMALL
 
-from ternary_lab import ConfigError, RunError, branch, checkpoint, load_config, load_run, load_runs, run_experiment
+from ternary_lab import (
+    ConfigError,
+    RunError,
+    branch,
+    checkpoint,
+    experiment,
+    load_config,
+    load_run,
+    load_runs,
+    run_experiment,
+)
 from ternary_lab.config import Config
 from ternary_lab.experiment import Planned, train_runs
 from ternary_lab.integrity import sealed_json
-from ternary_lab.training import TIMING_COLUMNS
+from ternary_lab.training import TIMING_COLUMNS, Cohort, Epoch, EpochRecord
+from ternary_lab.verify import verify
 
 NEVER = load_config(SMALL.as_dict(), {"early_stopping.patience": 0, "training.total_epochs": 4})
 # Its scheduled validation loss rises with β at once, so it stops after its second epoch.
@@ -73,12 +87,15 @@ class _Trap:
         names: Sequence[str] = ("fsync", "replace", "link"),
     ) -> None:
         self.count = 0
+        lock = threading.Lock()
         for name in names:
             real = getattr(os, name)
 
             def trapped(*args: Any, real: Callable[..., Any] = real) -> Any:
-                self.count += 1
-                if self.count == n:
+                with lock:  # several threads write
+                    self.count += 1
+                    now = self.count
+                if now == n:
                     raise error()
                 return real(*args)
 
@@ -285,6 +302,209 @@ def test_a_damaged_run_is_named_and_left_alone(damage: Callable[[Path], object],
     with pytest.raises(TernaryLabError, match=part):
         run_experiment(SMALL, [1], tmp_path, device="cpu")
     assert _contents(tmp_path) == before
+
+
+# --- threads that write
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_is_left() -> Iterator[None]:
+    yield
+    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("writer")] == []
+
+
+def _in_writer() -> bool:
+    return threading.current_thread().name.startswith("writer")
+
+
+def test_an_epoch_is_written_while_the_next_but_one_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first write of the first epoch, which comes out once the second is trained, waits for the third."""
+    third, real, real_sync, met = threading.Event(), Cohort.train_next, os.fsync, []
+
+    def train_next(self: Cohort) -> Epoch | None:
+        if self.epoch == 2:
+            third.set()
+        return real(self)
+
+    def sync(file: int) -> None:
+        if _in_writer():
+            met.append(third.wait(60))
+        real_sync(file)
+
+    monkeypatch.setattr(Cohort, "train_next", train_next)
+    monkeypatch.setattr(os, "fsync", sync)
+    run_experiment(SMALL, [1, 2], tmp_path, device="cpu")
+    assert len(met) > 1
+    assert all(met)
+
+
+def test_files_of_a_cohort_come_in_order_however_slow_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chance, real, lock = random.Random(0), experiment._RunFiles.commit, threading.Lock()
+    committed: list[tuple[int, str, set[str]]] = []
+
+    def commit(self: experiment._RunFiles, row: EpochRecord, *rest: Any) -> None:
+        time.sleep(chance.uniform(0, 0.05))
+        real(self, row, *rest)
+        names = {path.stem for path in self.checkpoints.iterdir()}
+        with lock:
+            committed.append((row.epoch, row.run, names))
+
+    monkeypatch.setattr(experiment._RunFiles, "commit", commit)
+    seeds = list(range(1, 13))  # more than there are threads
+    run_experiment(SMALL, seeds, tmp_path, device="cpu")
+    assert [epoch for epoch, _, _ in committed] == sorted(epoch for epoch, _, _ in committed)
+    names = [f"seed={seed}" for seed in seeds]
+    for epoch in range(3):
+        assert sorted(run for e, run, _ in committed if e == epoch) == sorted(names)
+    for epoch, _, found in committed:
+        assert {f"epoch_{e:04d}" for e in range(0, epoch + 1, 2)} <= found
+        assert ("previous" in found) == (epoch > 0)
+    for seed in seeds:
+        assert list(load_run(tmp_path / f"seed={seed}").history["epoch"]) == [0, 1, 2]
+
+
+def test_latest_takes_its_name_when_everything_else_of_its_epoch_is_durable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    real_replace, real_sync = os.replace, os.fsync
+
+    def replace_(source: Any, target: Any) -> None:
+        done.append(Path(target).stem if _in_writer() else "")
+        real_replace(source, target)
+
+    def sync(file: int) -> None:
+        done.append(f"sync {Path(os.readlink(f'/proc/self/fd/{file}')).name}" if _in_writer() else "")
+        real_sync(file)
+
+    monkeypatch.setattr(os, "replace", replace_)
+    monkeypatch.setattr(os, "fsync", sync)
+    run_experiment(SMALL, [1], tmp_path, device="cpu")
+    done = [step for step in done if step]
+    ends = [i for i, step in enumerate(done) if step == "latest"]
+    assert len(ends) == 3
+    for epoch, (start, end) in enumerate(zip([0, *(i + 1 for i in ends)], ends, strict=False)):
+        steps = done[start:end]
+        content = next(i for i, step in enumerate(steps) if step.startswith("sync .latest"))
+        if epoch % 2 == 0:
+            kept = steps.index(f"epoch_{epoch:04d}")
+            assert content < kept < steps.index("sync checkpoints", kept)
+        assert "sync history.csv" in steps
+        assert done[end + 1] == "sync checkpoints"
+
+
+@pytest.mark.parametrize("epoch", [0, 1, 2])
+def test_what_the_disk_refuses_a_thread_is_said_before_another_epoch_is_written(
+    epoch: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, here = experiment._RunFiles.commit, threading.local()
+    begun: list[int] = []
+
+    def commit(self: experiment._RunFiles, row: EpochRecord, *rest: Any) -> None:
+        begun.append(row.epoch)
+        here.full = (row.epoch, row.run) == (epoch, "seed=2")
+        real(self, row, *rest)
+
+    def sync(_: int) -> None:
+        if getattr(here, "full", False):
+            assert _in_writer()
+            raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(experiment._RunFiles, "commit", commit)
+        patch.setattr(os, "fsync", sync)
+        with pytest.raises(RunError, match=r"seed=2/.*: No space left on device: free space .* intact"):
+            run_experiment(SMALL, [1, 2, 3], tmp_path / "full", device="cpu")
+    assert max(begun) == epoch
+    latest = tmp_path / "full" / "seed=2" / "checkpoints" / "latest.safetensors"
+    assert latest.exists() == (epoch > 0)
+    if epoch:
+        assert checkpoint.load(latest).epoch == epoch - 1
+    run_experiment(SMALL, [1, 2, 3], tmp_path / "full", device="cpu")
+    run_experiment(SMALL, [1, 2, 3], tmp_path / "whole", device="cpu")
+    _same(_left(tmp_path / "full"), _left(tmp_path / "whole"))
+
+
+def _slow_commits(monkeypatch: pytest.MonkeyPatch, then: Callable[[EpochRecord], None] = lambda _: None) -> None:
+    real = experiment._RunFiles.commit
+
+    def commit(self: experiment._RunFiles, row: EpochRecord, *rest: Any) -> None:
+        time.sleep(0.1)
+        real(self, row, *rest)
+        then(row)
+
+    monkeypatch.setattr(experiment._RunFiles, "commit", commit)
+
+
+def test_who_is_asked_whether_to_stop_finds_the_epoch_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[int]] = []
+
+    def stop() -> bool:
+        seen.append([load_run(tmp_path / f"seed={seed}").checkpoint().epoch for seed in (1, 2)])
+        return len(seen) == 2
+
+    _slow_commits(monkeypatch)
+    run_experiment(NEVER, [1, 2], tmp_path, device="cpu", stop=stop)
+    assert seen == [[0, 0], [1, 1]]
+
+
+def test_an_interrupt_waits_for_the_files_of_the_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(row: EpochRecord) -> None:
+        if row.epoch == 0 and row.run == "seed=1":
+            os.kill(os.getpid(), signal.SIGINT)
+
+    _slow_commits(monkeypatch, interrupt)
+    with pytest.raises(KeyboardInterrupt, match="the same call goes on"):
+        run_experiment(NEVER, [1, 2], tmp_path, device="cpu")
+    epochs = [load_run(tmp_path / f"seed={seed}").checkpoint().epoch for seed in (1, 2)]
+    assert epochs in ([0, 0], [1, 1])
+    assert all(verify(run).sound for run in load_runs(tmp_path).values())
+
+
+def test_a_kill_in_the_midst_of_a_write_resumes_to_the_same_bytes(tmp_path: Path) -> None:
+    """The real signal, sent by the thread itself while the main thread trains."""
+    run_experiment(NEVER, [1, 2], tmp_path / "whole", device="cpu")
+    (tmp_path / "never.yaml").write_text(NEVER.as_yaml())
+    script = textwrap.dedent("""
+        import os, signal, sys, threading
+        import torch
+        from ternary_lab import load_config, run_experiment
+        torch.set_num_threads(1)
+        real, left = os.replace, [int(sys.argv[1])]
+        def replace(source, target):
+            if threading.current_thread().name.startswith("writer"):
+                left[0] -= 1
+                if not left[0]:
+                    os.kill(os.getpid(), signal.SIGKILL)
+            real(source, target)
+        os.replace = replace
+        run_experiment(load_config("never.yaml"), [1, 2], "killed", device="cpu")
+    """)
+    done = subprocess.run([sys.executable, "-c", script, "11"], cwd=tmp_path, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert any(tmp_path.rglob(".*.tmp"))
+    run_experiment(NEVER, [1, 2], tmp_path / "killed", device="cpu")
+    _same(_left(tmp_path / "killed"), _left(tmp_path / "whole"))
+
+
+def test_the_seconds_of_a_run_are_those_of_its_training(tmp_path: Path) -> None:
+    started = time.perf_counter()
+    run = run_experiment(NEVER, [1], tmp_path, device="cpu")[1]
+    wall = time.perf_counter() - started
+    epochs = run.history[list(TIMING_COLUMNS)].sum().sum()
+    assert 0.5 * epochs <= run.provenance["wall_seconds"] <= wall
+
+
+def test_a_moving_average_of_the_outputs_is_that_of_its_epoch(tmp_path: Path) -> None:
+    """Whatever of a run moves while the next epoch is trained, its checkpoint holds what the epoch left."""
+    informed = load_config(SMALL.as_dict(), {
+        "information": {"noise_weight": 0.1, "start_epoch": 0, "latents": 16}, "training.total_epochs": 4,
+    })
+    run_experiment(informed, [1, 2], tmp_path / "whole", device="cpu")
+    asked = iter((False, True))
+    run_experiment(informed, [1, 2], tmp_path / "cut", device="cpu", stop=lambda: next(asked))
+    run_experiment(informed, [1, 2], tmp_path / "cut", device="cpu")
+    _same(_left(tmp_path / "cut"), _left(tmp_path / "whole"))
 
 
 # --- branches

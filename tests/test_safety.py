@@ -166,7 +166,7 @@ def contents(path: Path) -> Any:
     return read_table(path).to_csv()
 
 
-KNOWN = ("seed", "device", "dtype", "threads", "source_sha256", "versions", "wall_seconds", "stopped")
+KNOWN = ("seed", "devices", "dtype", "threads", "source_sha256", "versions", "wall_seconds", "stopped")
 
 
 @pytest.mark.parametrize("many", [20, pytest.param(220, marks=pytest.mark.slow)])
@@ -206,8 +206,8 @@ def test_a_rotten_checkpoint_is_named_and_an_earlier_one_used(
 ) -> None:
     run_experiment(SMALL, seeds, tmp_path, device="cpu")
     expected = left(tmp_path)
-    for name in names:
-        path = tmp_path / "seed=1" / "checkpoints" / f"{name}.safetensors"
+    files = [tmp_path / "seed=1" / "checkpoints" / f"{name}.safetensors" for name in names]
+    for path in {path.stat().st_ino: path for path in files}.values():  # one file may have several of the names
         data = bytearray(path.read_bytes())
         data[len(data) // 2] ^= 1
         path.write_bytes(data)
@@ -314,6 +314,26 @@ def test_a_run_that_diverges_leaves_and_the_others_go_on(first: int, tmp_path: P
         before = (tmp_path / "seed=2" / "history.csv").read_bytes()
         train_runs([Planned(tmp_path / "seed=2", wild(first), 2)], device="cpu")
         assert (tmp_path / "seed=2" / "history.csv").read_bytes() == before
+
+
+def test_a_run_that_diverges_ends_behind_its_last_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is known to diverge while the files of its last good epoch are being written."""
+    real = checkpoints.encoded
+
+    def slow(*arguments: Any) -> bytes:
+        time.sleep(0.1)
+        return real(*arguments)
+
+    monkeypatch.setattr(checkpoints, "encoded", slow)
+    train_runs([Planned(tmp_path / f"seed={s}", wild(2) if s == 2 else SMALL, s) for s in (1, 2)], device="cpu")
+    lost = load_run(tmp_path / "seed=2")
+    state = lost.checkpoint().state
+    assert state is not None
+    assert (list(lost.history["epoch"]), state.next_epoch) == ([0, 1], 2)
+    assert state.stopped == lost.stopped
+    assert "diverged" in str(lost.stopped)
+    assert verify(lost).sound
+    assert len(load_run(tmp_path / "seed=1").history) == 3
 
 
 def test_the_generator_says_at_its_end_what_diverged() -> None:

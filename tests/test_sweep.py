@@ -22,6 +22,7 @@ from ternary_lab.config import Config, differences, is_structural
 from ternary_lab.design import Sweep, load_sweep, points
 from ternary_lab.engines import Local
 from ternary_lab.errors import TernaryLabError
+from ternary_lab.memory import run_bytes
 from ternary_lab.sweep import (
     LARGER,
     METRICS,
@@ -31,7 +32,6 @@ from ternary_lab.sweep import (
     digest,
     load_results,
     results,
-    run_bytes,
     run_sweep,
     status,
 )

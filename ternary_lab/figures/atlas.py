@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from ternary_lab import space
 from ternary_lab.atlas import Atlas
-from ternary_lab.errors import InputError
+from ternary_lab.errors import InputError, nearest
 from ternary_lab.figures.style import GREEN, INK, ORANGE, PATHWAY, PURPLE, figure_of, panels, style
 from ternary_lab.model import PATHWAYS, Pathway
 from ternary_lab.space import ENTRIES
@@ -62,7 +62,8 @@ def colouring(atlas: Atlas, epoch: int, name: str) -> Colouring:
     """One of `colourings` at an epoch. Raises InputError for an unknown one."""
     known = colourings(atlas)
     if name not in known:
-        raise InputError(f"operations can be coloured by {', '.join(known)}; not by {name!r}")
+        near = nearest(name, known, "figures.atlas.colourings(atlas)")
+        raise InputError(f"operations cannot be coloured by {name!r}{near}")
     label = known[name]
     if name.startswith("reconstruction"):
         right = atlas[epoch].reconstructed[PATHWAYS.index("A" if name.endswith("A") else "B")]

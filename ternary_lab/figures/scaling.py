@@ -39,19 +39,27 @@ def scaling_data(results: Results) -> pd.DataFrame:
 
 
 def scaling(results: Results, ax: Axes | Sequence[Axes] | None = None) -> Figure:
-    """Run-epochs a second (left), and the seconds of one run's epoch by part (right), against the number of runs R."""
+    """Run-epochs a second (left), and the seconds of one run's epoch by part (right), against the number of runs R.
+
+    Several devices have a marker each, the same on both sides, and logarithmic axes.
+    """
     data = scaling_data(results)
+    several = len(results) > 1
     with style():
         left, right = panels(1, 2, 2.6, ax)
-        for marker, (name, rows) in zip("os^v", data.groupby("device", sort=False), strict=False):
+        for marker, (name, rows) in zip("os^vD<>p*", data.groupby("device", sort=False), strict=False):
+            # The legend of several names parts; whose they are is in the other legend.
+            of = f", {name}" if not several else ""
+            shown = "" if not several or marker == "o" else "_"
             left.plot(rows["runs"], rows["run_epochs_per_second"], marker=marker, color=INK, label=str(name))
             for part, label, colour in (
                 ("train", "training alone", PATHWAY["A"]), ("eval", "evaluation alone", PATHWAY["B"]),
                 ("epoch", "both, overlapped", GREEN),
             ):
-                right.plot(rows["runs"], rows[f"{part}_seconds"], marker=marker, color=colour, label=f"{label}, {name}")
+                seconds = rows[f"{part}_seconds"]
+                right.plot(rows["runs"], seconds, marker=marker, color=colour, label=f"{shown}{label}{of}")
             floor = rows["matrix_floor_seconds"].iloc[0]
-            right.axhline(floor, color=PURPLE, linewidth=0.9, linestyle="--", label=f"products of training, {name}")
+            right.axhline(floor, color=PURPLE, linewidth=0.9, linestyle="--", label=f"{shown}products of training{of}")
         for axes in (left, right):
             axes.set_xscale("log", base=2)
             axes.set_xticks(sorted(data["runs"].unique()))
@@ -63,9 +71,17 @@ def scaling(results: Results, ax: Axes | Sequence[Axes] | None = None) -> Figure
         left.legend(loc="lower right")
         right.set_ylabel("seconds of one run's epoch")
         right.set_title("Where the time goes")
-        left.set_ylim(0, 1.15 * float(data["run_epochs_per_second"].max()))
-        right.set_ylim(0, 1.6 * float(data[["train_seconds", "eval_seconds", "epoch_seconds"]].to_numpy().max()))
-        right.legend(loc="upper right", ncols=1 if len(results) == 1 else 2)
+        if several:
+            left.set_yscale("log")
+            right.set_yscale("log")
+            parts = data[["train_seconds", "eval_seconds", "epoch_seconds"]].to_numpy()
+            right.set_ylim(parts.min() / 50, 2 * parts.max())
+            left.legend(loc="upper left")
+            right.legend(loc="lower left")
+        else:
+            left.set_ylim(0, 1.15 * float(data["run_epochs_per_second"].max()))
+            right.set_ylim(0, 1.6 * float(data[["train_seconds", "eval_seconds", "epoch_seconds"]].to_numpy().max()))
+            right.legend(loc="upper right")
     return left.figure  # type: ignore[return-value]
 
 
@@ -85,9 +101,12 @@ def load(folder: Path) -> dict[str, dict[str, Any]]:
         if file.name == "manifest.json":
             continue
         try:
-            results[file.stem] = json.loads(file.read_text(encoding="utf-8"))
+            result = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise RunError(f"{file}: cannot be read: {error}") from None
+        if not result.get("cohorts") or "matrix_floor_seconds" not in result:
+            raise RunError(f"{file}: has no cohort or no matrix floor, for they failed: measure them again")
+        results[file.stem] = result
     if not results:
         raise RunError(f"{folder}: holds no result: run `make bench` first")
     return results

@@ -77,7 +77,8 @@ def coding(model: DualVAE, x: Tensor, noise: Tensor) -> Coding:
     std = (0.5 * log_variance).exp()
     classes = (x + 1).long().expand(2, *x.shape).unsqueeze(-1)
     distortion, log_weights = torch.zeros(mu.shape[:3], dtype=mu.dtype, device=mu.device), []
-    for some in torch.split(noise, 1 if mu.device.type == "cpu" else 16):  # a core's cache holds one sample's activations
+    at_once = 1 if mu.device.type == "cpu" else 16  # a core's cache holds one sample's activations
+    for some in torch.split(noise, at_once):
         z = mu + std * some
         # Samples of one operation as if they were of so many more operations.
         logits = model.decode(z[0] if len(some) == 1 else z.permute(1, 2, 0, 3, 4).flatten(2, 3))

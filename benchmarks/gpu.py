@@ -1,0 +1,379 @@
+"""Is everything right on this GPU, and how fast is it?
+
+    make gpu PYTHON=python3        # in the repository's root; or: PYTHONPATH=. python3 benchmarks/gpu.py
+
+It needs torch with CUDA, numpy, scipy, pandas, pydantic, pyyaml and safetensors, and no network, and takes under six
+minutes on an H100. Each check is caught by itself, so that one that fails does not hide the others, and the file of
+results is written after each. Exit status 1 when a check of correctness failed.
+
+The file has the form of `ternary-lab bench --output` and more:
+
+    checks      name -> passed, seconds, and what was compared
+    failures    name -> why it could not be measured
+    peak        what this card reaches: products of float32 matrices, flop/s, and copies, byte/s
+    kernels     R -> kernels of a training step, and how many launches they take
+    cohorts     R -> times, peak memory, and shares of the roofline
+
+The roofline is the time that the card needs at its measured peaks: for the larger of an epoch's floating-point
+operations and the bytes of weights, gradients and moments that AdamW reads and writes (seven passes a step).
+
+`python -m ternary_lab.figures.scaling benchmarks` draws the figure, on any machine with matplotlib.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import datetime
+import gc
+import hashlib
+import json
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from ternary_lab import DeviceError, bench, controllers, load_config, record, space, train
+from ternary_lab.config import Config
+from ternary_lab.metrics import coverage
+from ternary_lab.model import Architecture
+from ternary_lab.numerics import fenced
+from ternary_lab.runtime import resolve_device
+from ternary_lab.training import Cohort, RunState
+
+Checked = tuple[bool, Mapping[str, Any]]
+"""Whether it passed, and what was compared."""
+NAMES = ("v5_5", "repaired", "beyond")
+SEED = 42
+BRIEF: Mapping[str, Any] = {
+    "data.train_fraction": 0.02, "training.total_epochs": 2, "evaluation.latents": 4096,
+    "evaluation.coverage_samples": 20_000,
+}
+"""Epochs of seven steps, measured by little."""
+SMALL: Mapping[str, Any] = {
+    "data.train_fraction": 0.01, "data.validation_fraction": 0.01, "training.total_epochs": 2, "evaluation.latents": 64,
+    "evaluation.coverage_samples": 100, "information.latents": 64, "statenet.lesson_operations": 16,
+}
+"""For a dry run."""
+TWINS = 4
+NUDGE = 2.0**-18
+"""Relative change of the twins' first weights: 64 times the rounding of a float32, 2^-24, which is what sums of a few
+hundred products, a few hundred times over, may add up to."""
+MARGIN = 4
+LEAST = 3e-4
+"""One operation more or less among those drawn changes their number by up to 1e-4 of it."""
+ADAMW_PASSES = 7
+"""Weights, gradients and two moments are read, weights and moments written."""
+
+
+class Findings:
+    """What was found so far: in a file after each step, and a line each for people."""
+
+    def __init__(self, output: Path, device: torch.device) -> None:
+        self.output = output
+        self.started = time.perf_counter()
+        self.all: dict[str, Any] = {
+            "device": "cpu" if device.type == "cpu" else torch.cuda.get_device_name(device),
+            "threads": torch.get_num_threads(), "machine": bench.machine(), "versions": record.versions(),
+            "source_sha256": record.source_hash(), "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+            "float32_matmul_precision": torch.get_float32_matmul_precision(),
+            "checks": {}, "failures": {}, "kernels": {}, "cohorts": {},
+        }
+        if device.type == "cuda":
+            properties = torch.cuda.get_device_properties(device)
+            free, total = torch.cuda.mem_get_info(device)
+            self.all["gpu"] = {
+                "multiprocessors": properties.multi_processor_count, "cuda": torch.version.cuda,
+                "memory_bytes": total, "free_bytes": free,
+            }
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self.started
+
+    def check(self, name: str, work: Callable[[], Checked]) -> None:
+        """Note whether a check passed; one that raises did not."""
+        print(f"{name} ... ", end="", flush=True)
+        before = self.seconds
+        try:
+            passed, details = work()
+        except Exception as error:  # whatever it is must not hide the other checks
+            passed, details = False, {"error": _described(error)}
+        self.all["checks"][name] = {"passed": passed, "seconds": self.seconds - before, **details}
+        print("passed" if passed else f"FAILED: {json.dumps(details)}", flush=True)
+        self._write()
+
+    def measure(self, name: str, work: Callable[[], Any], key: str, runs: int | None = None) -> None:
+        """Keep what was measured under a key, there for a number of runs if given, or note why it could not be."""
+        print(f"{name} ... ", end="", flush=True)
+        try:
+            found = work()
+        except Exception as error:  # a card too small for a cohort, a profiler that is not there
+            self.all["failures"][name] = _described(error)
+            print(f"not measured: {_described(error)}", flush=True)
+        else:
+            if runs is None:
+                self.all[key] = found
+            else:
+                self.all[key][str(runs)] = found
+            print(_shown(found), flush=True)
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        self._write()
+
+    def leave_out(self, name: str, reason: str) -> None:
+        self.all["failures"][name] = reason
+        print(f"{name} ... left out: {reason}", flush=True)
+        self._write()
+
+    def _write(self) -> None:
+        self.output.parent.mkdir(parents=True, exist_ok=True)
+        part = self.output.with_suffix(".part")
+        part.write_text(json.dumps(self.all, indent=1) + "\n")
+        os.replace(part, self.output)
+
+
+def _described(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"
+
+
+def _shown(found: object) -> str:
+    if isinstance(found, Mapping):
+        return ", ".join(f"{name} {_shown(value)}" for name, value in found.items())
+    return f"{found:.4g}" if isinstance(found, float) else str(found)
+
+
+# Is it right?
+
+
+def class_indices(device: torch.device) -> Checked:
+    """Every operation's index from its entries, as decoders give them, also where the caller allows TF32."""
+    classes = (space.operations() + 1).t().unsqueeze(0).to(device)
+    before, wrong = torch.get_float32_matmul_precision(), {}
+    for precision in ("highest", "high"):
+        torch.set_float32_matmul_precision(precision)
+        try:
+            found = coverage.class_index(classes)[0].cpu()
+        finally:
+            torch.set_float32_matmul_precision(before)
+        wrong[precision] = int((found != torch.arange(space.SIZE)).sum())
+    return not any(wrong.values()), {"wrong": wrong}
+
+
+@fenced
+def parity(config: Config, device: torch.device) -> Checked:
+    """An epoch on the CPU and on the device, of the same random numbers: every figure agrees.
+
+    How far rounding may take two runs apart is measured: the CPU trains twins beside the run, which begin `NUDGE` away
+    from it. Figures may differ by `MARGIN` times what the twins' do, and by `LEAST` of themselves at any rate.
+    """
+    states = [RunState.initial(config, SEED) for _ in range(1 + TWINS)]
+    for twin, state in enumerate(states[1:]):
+        draw = torch.Generator().manual_seed(twin)
+        for block in vars(state.blocks).values():
+            block.mul_(1 + NUDGE * torch.empty_like(block).uniform_(-1, 1, generator=draw))
+    cpu = Cohort([config] * len(states), [SEED] * len(states), torch.device("cpu"), states)
+    ours, *twins = (dataclasses.asdict(row) for row in cpu.advance())
+    (theirs,) = (dataclasses.asdict(row) for row in Cohort([config], [SEED], device).advance())
+    apart = {}
+    for name, value in ours.items():
+        if isinstance(value, float) and not name.startswith("seconds_"):
+            allowed = MARGIN * max(abs(twin[name] - value) for twin in twins) + LEAST * abs(value)
+            if not abs(theirs[name] - value) <= allowed:
+                apart[name] = {"cpu": value, "device": theirs[name], "allowed": allowed}
+    return not apart, {"apart": apart}
+
+
+@fenced
+def repeats(config: Config, device: torch.device) -> Checked:
+    """Two epochs of two runs, again, and cut after the first: byte for byte the same state."""
+    def cohort(states: Sequence[RunState] | None = None) -> Cohort:
+        return Cohort([config] * 2, [1, 2], device, states)
+
+    found = {}
+    for name in ("whole", "again", "cut"):
+        trained = cohort()
+        trained.advance()
+        if name == "cut":
+            trained = cohort([trained.state(run) for run in range(2)])
+        trained.advance()
+        found[name] = _digest([trained.state(run) for run in range(2)])
+    return len(set(found.values())) == 1, {"sha256": found}
+
+
+def _digest(states: Iterable[RunState]) -> str:
+    """sha256 of everything that runs carry on."""
+    digest = hashlib.sha256()
+    for state in states:
+        for part in (state.blocks, state.first_moments, state.second_moments):
+            for block in vars(part).values():
+                digest.update(block.cpu().numpy().tobytes())
+        if state.output is not None:
+            digest.update(state.output.cpu().numpy().tobytes())
+        digest.update(repr((state.next_epoch, state.steps, state.controllers, state.best, state.selected)).encode())
+    return digest.hexdigest()
+
+
+def full_precision(config: Config, device: torch.device) -> Checked:
+    """A caller who allows TF32 gets the same numbers, and finds it allowed afterwards."""
+    def figures() -> str:
+        rows = [dataclasses.asdict(row) for row in train(config, [SEED], device=device)]
+        return json.dumps([{k: v for k, v in row.items() if not k.startswith("seconds_")} for row in rows])
+
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("highest")
+        plain = figures()
+        torch.set_float32_matmul_precision("high")
+        allowed = figures()
+        after = torch.get_float32_matmul_precision()
+    finally:
+        torch.set_float32_matmul_precision(before)
+    return plain == allowed and after == "high", {"same_numbers": plain == allowed, "precision_afterwards": after}
+
+
+# How fast is it?
+
+
+def peaks(device: torch.device, size: int, copied: int) -> dict[str, float]:
+    """What the card reaches: products of square float32 matrices, flop/s, and copies of so many bytes, byte/s."""
+    a, b, c = (torch.randn(size, size, device=device) for _ in range(3))
+    product = bench.timed(lambda: torch.mm(a, b, out=c), device, 9)
+    source = torch.zeros(copied // 4, device=device)
+    target = torch.empty_like(source)
+    copy = bench.timed(lambda: target.copy_(source), device, 9)
+    return {"flop_per_second": 2 * size**3 / product, "bytes_per_second": 2 * copied / copy}
+
+
+@fenced
+def cohort(
+    config: Config, runs: int, device: torch.device, times: int, peak: Mapping[str, float] | None
+) -> dict[str, float]:
+    """Times of a cohort, and its shares of the roofline where the card's peaks are known."""
+    row = bench.cohort_times(config, runs, device, times)
+    if peak:
+        architecture = Architecture(config.model)
+        weights = 2 * architecture.encoder.size + architecture.decoder_A.size + architecture.decoder_B.size
+        steps = -(-bench.epoch_operations(config) // config.data.batch_size)
+        training = runs * max(
+            bench.training_flop(config) / peak["flop_per_second"],
+            4 * ADAMW_PASSES * weights * steps / peak["bytes_per_second"],
+        )
+        measured = config.evaluation.coverage_samples, config.evaluation.latents
+        measuring = runs * bench.evaluation_flop(config, *measured) / peak["flop_per_second"]
+        row["train_roofline"] = training / row["train_seconds"]
+        row["epoch_roofline"] = (training + measuring) / row["epoch_seconds"]
+    return row
+
+
+@fenced
+def kernels(runs: int, device: torch.device, shares: tuple[float, float] = (0.052, 0.104)) -> dict[str, float]:
+    """Kernels of one training step, launches that start one, and launches of captured graphs that start many.
+
+    Counted in epochs on two shares of the operations, by default of 16 and of 32 steps: the difference leaves out what
+    an epoch costs once.
+    """
+    counts: list[Counter[str]] = []
+    steps = []
+    for share in shares:
+        config = load_config("v5_5", {"data.train_fraction": share})
+        steps.append(-(-bench.epoch_operations(config) // config.data.batch_size))
+        trained = Cohort([config] * runs, list(range(runs)), device)
+        plans = [controllers.plan_epoch(config, 0, state) for state in trained.controllers]
+        trained.train_planned(plans)
+        kinds = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device.type == "cuda")
+        with profile(activities=kinds) as profiled:
+            trained.train_planned(plans)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+        counts.append(kinds_of((event.name, event.device_type.name == "CUDA") for event in profiled.events()))
+    return {
+        kind: (counts[1][kind] - counts[0][kind]) / (steps[1] - steps[0])
+        for kind in ("kernels", "copies", "launches", "graph_launches", "host_waits")
+    }
+
+
+def kinds_of(events: Iterable[tuple[str, bool]]) -> Counter[str]:
+    """How many of the profiler's events, each a name and whether it is of the GPU, are of which kind."""
+    found: Counter[str] = Counter()
+    for name, on_gpu in events:
+        if on_gpu:
+            if name.startswith(("Memcpy", "Memset")):
+                found["copies"] += 1
+            elif not name.startswith(("aten::", "ProfilerStep", "Context")):
+                found["kernels"] += 1
+        elif name.startswith(("cudaLaunchKernel", "cuLaunchKernel", "cudaLaunchCooperativeKernel")):
+            found["launches"] += 1
+        elif name.startswith(("cudaGraphLaunch", "cuGraphLaunch")):
+            found["graph_launches"] += 1
+        elif name.startswith(("cudaStreamSynchronize", "cudaEventSynchronize")):
+            found["host_waits"] += 1
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Is everything right on this GPU, and how fast is it?")
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "cuda.json", help="file of results")
+    parser.add_argument("--device", default="cuda", help="cuda, cuda:1, or cpu to try the script")
+    parser.add_argument("--small", action="store_true", help="in seconds and on any machine: times mean nothing")
+    parser.add_argument("--minutes", type=float, default=6, help="leave out cohorts that would take longer [6]")
+    options = parser.parse_args(arguments)
+    try:
+        device = resolve_device(options.device)
+    except DeviceError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    small = options.small
+    brief = SMALL if small else BRIEF
+    found = Findings(options.output, device)
+
+    found.check("operation indices", partial(class_indices, device))
+    for length, share in ("a few steps", {}), ("an epoch", {} if small else {"data.train_fraction": 0.8}):
+        config = load_config("v5_5", {**brief, **share, "runtime.streams": "cpu"})
+        found.check(f"the CPU's figures over {length}", partial(parity, config, device))
+    for name in NAMES:
+        found.check(f"the same bytes again and cut, {name}", partial(repeats, load_config(name, brief), device))
+    found.check("float32 where the caller allows TF32", partial(full_precision, load_config("v5_5", brief), device))
+
+    config = load_config("v5_5", brief if small else {})
+    sizes = (256, 2**20) if small else (8192, 2**30)
+    found.measure("peaks of the card", partial(peaks, device, *sizes), "peak")
+    found.measure("matrix floor", partial(bench.matrix_floor, config, device, 5), "matrix_floor_seconds")
+    for runs in (1, 2) if small else (1, 128):
+        shares = [(0.004, 0.008)] if small else []
+        found.measure(f"a step of {runs}", partial(kernels, runs, device, *shares), "kernels", runs)
+    rounds = 1 if small else 5
+    found.measure("sharp models", partial(bench.measuring_seconds, config, device, rounds), "measuring_seconds")
+    draws = (100, 64) if small else ()
+    found.measure("evaluate", partial(bench.evaluate_seconds, config, device, *draws), "evaluate_seconds")
+    took, of = 0.0, 1
+    for runs in (1, 2) if small else (1, 8, 128, 512):
+        before, foreseen = found.seconds, took * runs / of
+        if before + foreseen > 60 * options.minutes:
+            found.leave_out(f"cohort of {runs}", f"{foreseen:.0f} s are foreseen, more than --minutes leaves")
+            continue
+        times = 1 if runs >= 128 or small else 3
+        found.measure(
+            f"cohort of {runs}", partial(cohort, config, runs, device, times, found.all.get("peak")), "cohorts", runs
+        )
+        took, of = found.seconds - before, runs
+
+    if found.all["cohorts"] and "matrix_floor_seconds" in found.all:
+        print("\n" + bench.markdown([found.all]))
+    failed = [name for name, check in found.all["checks"].items() if not check["passed"]]
+    print(f"\n{options.output}: {found.seconds:.0f} s, {len(found.all['checks']) - len(failed)} checks passed, "
+          f"{len(failed)} failed" + (f": {'; '.join(failed)}" if failed else ""))
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,65 @@
+"""CUDA's own kernels against the plain torch forms, in Triton's interpreter; it is no part of torch's CPU build."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+
+import pytest
+
+CHECK = """
+import torch
+from ternary_lab import kernels, losses, triton_kernels
+
+torch.manual_seed(0)
+keys = torch.tensor([12345678901234, 7])
+assert torch.equal(triton_kernels.philox(keys, 5, 5003, False), kernels.philox_uniform(keys, 5, 5003))
+torch.testing.assert_close(
+    triton_kernels.philox(keys, 5, 5003, True), kernels.philox_normal(keys, 5, 5003), rtol=0, atol=1e-6
+)
+
+rows, size = 3, 2051
+plain = [torch.randn(rows, size) for _ in range(4)]
+plain[3].abs_()
+ours = [x.clone() for x in plain]
+rates = torch.tensor([[1e-3, 5e-4, 2e-3], [0.9] * 3, [0.999] * 3, [1e-8] * 3, [1e-4] * 3])
+for step in range(1, 4):
+    divisor, number = torch.rand(rows) + 0.5, torch.tensor(float(step))
+    kernels.adamw(*plain, divisor, rates, number)
+    triton_kernels.adamw(*ours, divisor, rates, number)
+for a, b in zip(ours, plain, strict=True):
+    torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+for shape, by_row in (((3, 65, 17), False), ((3, 65, 17), True), ((2, 1, 9), False), ((2, 5, 1), True)):
+    for relu in (False, True):
+        for skipped in (False, True):
+            y, skip = torch.randn(shape), torch.randn(shape) if skipped else None
+            bias = torch.randn(shape[0], shape[1] if by_row else shape[2])
+            bias = bias.unsqueeze(2) if by_row else bias.unsqueeze(1)
+            want, got = y.clone(), y.clone()
+            want = kernels.add_bias(want, bias, skip, relu)
+            triton_kernels.add_bias(got, bias, skip, relu)
+            torch.testing.assert_close(got, want, rtol=0, atol=1e-6)
+
+for batch in (2, 64, 100):
+    target = losses.one_hot(torch.randint(-1, 2, (3, batch, 9)).float())
+    logits, weight = 4 * torch.randn(2, 3, batch, 9, 3), torch.tensor([0.0, 0.1, 0.5])
+    w = losses.Weights(
+        torch.ones(2, 3), torch.ones(3, 3), torch.zeros(3), weight, torch.ones(3), torch.ones(3)
+    )
+    want = losses.output_terms(target, logits, w)
+    for a, b in zip(triton_kernels.output_terms(target, logits, weight), want, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+print("equal")
+"""
+
+
+@pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed: its kernels are not interpreted")
+def test_triton_kernels_compute_what_the_plain_forms_do() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", CHECK], env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True,
+        check=False,
+    )
+    assert done.stdout == "equal\n", done.stderr
