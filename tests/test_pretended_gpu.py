@@ -92,7 +92,9 @@ def _by_name(monkeypatch: pytest.MonkeyPatch) -> None:
                 return torch.device(NAME, 0) if str(device).startswith(NAME) else resolve(device)
 
             monkeypatch.setattr(module, "resolve_device", resolved)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "a pretended GPU")
+    card = SimpleNamespace(name="a pretended GPU", multi_processor_count=132, total_memory=2**36, major=9, minor=0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: card)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: card.name)
 
 
 @pytest.fixture
