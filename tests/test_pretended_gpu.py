@@ -232,10 +232,12 @@ def test_a_run_cut_on_disk_ends_with_the_bytes_of_a_whole_one(tmp_path: Path, gp
     def left(where: str) -> dict[str, bytes]:
         return {p.name: p.read_bytes() for p in (tmp_path / where).rglob("*.safetensors")}
 
-    run_experiment(SMALL, [1], tmp_path / "whole", device=NAME)
-    run_experiment(SMALL, [1], tmp_path / "cut", device=NAME, stop=lambda: True)
+    # With streams that go on on any device: to provenance this one is a CUDA GPU, which it is not.
+    config = load_config(SMALL.as_dict(), {"runtime.streams": "cpu"})
+    run_experiment(config, [1], tmp_path / "whole", device=NAME)
+    run_experiment(config, [1], tmp_path / "cut", device=NAME, stop=lambda: True)
     cut = left("cut")
-    run_experiment(SMALL, [1], tmp_path / "cut", device=NAME)
+    run_experiment(config, [1], tmp_path / "cut", device=NAME)
     assert left("whole") == left("cut") != cut
 
 
