@@ -195,6 +195,7 @@ def cohort_times(config: Config, runs: int, device: torch.device, repeats: int) 
         torch.cuda.reset_peak_memory_stats(device)
     epoch, cohort = epoch_seconds(config, runs, device, repeats, "all")
     plans = [control.plan_epoch(c, 1, s) for c, s in zip(cohort.configs, cohort.controllers, strict=True)]
+    cohort.state(0)  # waits for the last epoch's measurement, which a GPU would make beside the training that is timed
     return {
         "train_seconds": timed(lambda: cohort.train_planned(plans), device, repeats),
         "eval_seconds": timed(lambda: cohort.measurement().wait(), device, repeats),

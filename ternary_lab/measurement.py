@@ -37,8 +37,13 @@ class Group:
 
     model: DualVAE
     seeds: tuple[int, ...]
-    counted: bool = True
-    """Whether operations are drawn from them and counted."""
+    read: tuple[bool, ...] = ()
+    """Of each run whether its drawn operations are counted; empty: of every run."""
+
+    @property
+    def counted(self) -> bool:
+        """Whether operations are drawn: from all of the runs, where any is to be counted."""
+        return any(self.read) or not self.read
 
 
 Key = tuple[int, Pathway, int]
@@ -133,7 +138,12 @@ class Measurement:
             seen = _joined(self._draws.results(), operator.or_)
             each = [torch.cat(seen[p]).sum(1).tolist() for p in PATHWAYS if seen[p]]
         counts = iter(zip(*each, strict=True))
-        return [next(counts) if group.counted else None for group in self._groups for _ in group.seeds]
+        found: list[tuple[int, int] | None] = []
+        for group in self._groups:
+            drawn = [next(counts) if group.counted else None for _ in group.seeds]
+            # What a run tells does not depend on its company.
+            found += [of if read else None for of, read in zip(drawn, group.read or (True,) * len(drawn), strict=True)]
+        return found
 
     @cached_property
     def metrics(self) -> dict[str, list[Any]]:

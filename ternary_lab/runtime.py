@@ -44,7 +44,7 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
 def on_device(values: Sequence[Any], dtype: torch.dtype, device: torch.device) -> Tensor:
     """Python numbers as a tensor on a device; the host does not wait until a GPU has them."""
     made = torch.tensor(values, dtype=dtype, device="cpu")
-    return made.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else made.to(device)
+    return (made.pin_memory() if device.type == "cuda" else made).to(device, non_blocking=True)
 
 
 @contextmanager

@@ -374,9 +374,9 @@ class Cohort:
         read = [always or control.reads_coverage(*of) for of in zip(self.configs, self.controllers, strict=True)]
         groups: list[Group]
         if self.device.type == "cpu":  # run by run, so that the activations stay in a core's cache
-            groups = [Group(self.model.run(i), (seed,), read[i]) for i, seed in enumerate(self.seeds)]
+            groups = [Group(self.model.run(i), (seed,), (read[i],)) for i, seed in enumerate(self.seeds)]
         else:
-            groups = [Group(self.model.copy(), tuple(self.seeds), any(read))]
+            groups = [Group(self.model.copy(), tuple(self.seeds), tuple(read))]
         return Measurement(self._source, groups, self.epoch, self._helpers, coverage_only=self._measures == "coverage")
 
     def _settle(self) -> None:

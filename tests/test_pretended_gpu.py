@@ -6,6 +6,7 @@ import math
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -372,13 +373,39 @@ def test_indices_do_not_depend_on_the_precision_of_products() -> None:
 # --- what it costs
 
 
+@contextmanager
+def own_kernels(gpu: PretendedGPU) -> Iterator[None]:
+    """The library takes its own kernels, as on CUDA; each computes its plain form and counts as one kernel."""
+    inside = False
+
+    def plain(form: Callable[..., Any], *of: Any) -> Any:
+        nonlocal inside
+        inside = True
+        try:
+            return form(*of)
+        finally:
+            inside = False
+
+    def terms(target: Tensor, logits: Tensor, entropy: Tensor) -> tuple[Tensor, ...]:
+        none = torch.zeros_like(entropy)
+        return losses.output_terms(target, logits, losses.Weights(none, none, none, entropy, none, none))
+
+    forms: dict[str, Callable[..., Any]] = {
+        "adamw": kernels.adamw, "add_bias": kernels.add_bias, "output_terms": terms,
+    }
+    own = {name: gpu.as_one_kernel(partial(plain, form), name) for name, form in forms.items()}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernels, "usable", lambda tensor: tensor.device.type == NAME and not inside)
+        patch.setattr(kernels, "_triton", lambda: SimpleNamespace(**own))
+        yield
+
+
 def counted(runs: int, steps: int, **changes: Any) -> PretendedGPU:
     """What is counted in the second epoch of runs of v5.5 with so many steps: in the first, buffers are made."""
     config = load_config("v5_5", {
         "data.epoch_operations": 64 * steps, "evaluation.coverage_samples": 500, "evaluation.latents": 64, **changes,
     })
-    with PretendedGPU() as gpu, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kernels, "adamw", gpu.as_one_kernel(kernels.adamw))
+    with PretendedGPU() as gpu, own_kernels(gpu):
         cohort = Cohort([config] * runs, range(runs), gpu.device)
         cohort.advance()
         gpu.kernels.clear()
