@@ -74,17 +74,19 @@ def _unit(bits: Tensor) -> Tensor:
 
 
 def adamw(
-    weights: Tensor, gradients: Tensor, first: Tensor, second: Tensor, divisor: Tensor, rates: Tensor, step: Tensor
+    weights: Tensor, gradients: Tensor, first: Tensor, second: Tensor, divisor: Tensor, rates: Tensor, step: Tensor,
+    divide: bool = True,
 ) -> None:
     """One step of AdamW (Loshchilov & Hutter 2019) for rows of weights, all (G, P), in place.
 
     Args:
-        divisor: (G,): what each row's gradients are divided by first; they are left divided.
+        divisor: (G,): what each row's gradients are divided by first.
+        divide: whether they are left divided; otherwise nobody may read them afterwards.
         rates: (5, G): learning rate, β₁, β₂, ε and weight decay of each row.
         step: 0-dim float32: the number of this step, from 1.
     """
     if usable(weights):
-        _triton().adamw(weights, gradients, first, second, divisor, rates, step)
+        _triton().adamw(weights, gradients, first, second, divisor, rates, step, divide)
         return
     lr, beta1, beta2, eps, decay = rates.unsqueeze(2)
     unbiased = 1 - torch.stack((beta1, beta2)).double() ** step

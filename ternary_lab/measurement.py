@@ -136,11 +136,11 @@ class Measurement:
         self.begin()
         with self._waiting():
             seen = _joined(self._draws.results(), operator.or_)
-            each = [torch.cat(seen[p]).sum(1).tolist() for p in PATHWAYS if seen[p]]
-        counts = iter(zip(*each, strict=True))
+            each = [torch.cat(seen[p]).sum(1) for p in PATHWAYS if seen[p]]
+            counts = iter(torch.stack(each, 1).tolist() if each else [])
         found: list[tuple[int, int] | None] = []
         for group in self._groups:
-            drawn = [next(counts) if group.counted else None for _ in group.seeds]
+            drawn = [tuple(next(counts)) if group.counted else None for _ in group.seeds]
             # What a run tells does not depend on its company.
             found += [of if read else None for of, read in zip(drawn, group.read or (True,) * len(drawn), strict=True)]
         return found
@@ -156,16 +156,19 @@ class Measurement:
             elbo, reconstruction = (torch.cat(part, 1) for part in zip(*self._held_out.results().values(), strict=True))
             for i, pathway in enumerate(PATHWAYS):
                 found = [part.information() for part in information[pathway]]
-                share = [math.nan if n is None else 100 * n / space.SIZE for n in unique[pathway]]
-                values[f"coverage_{pathway}"] = torch.tensor(share, dtype=torch.float64)
                 values[f"info_coverage_{pathway}"] = torch.cat([part.informative_coverage for part in found])
                 values[f"effective_coverage_{pathway}"] = torch.cat([part.effective_coverage for part in found])
                 values[f"neg_elbo_{pathway}"] = elbo[i]
                 values[f"reconstruction_{pathway}"] = reconstruction[i]
             values["val_elbo"] = -elbo.mean(0)
-            table = torch.stack([value.double().to(self._groups[0].model.device) for value in values.values()])
+            table = torch.stack([value.double() for value in values.values()])
             measured = dict(zip(values, table.tolist(), strict=True))
-        return {f"unique_ops_{pathway}": unique[pathway] for pathway in PATHWAYS} | measured
+        for pathway in PATHWAYS:
+            measured[f"unique_ops_{pathway}"] = unique[pathway]
+            measured[f"coverage_{pathway}"] = [
+                math.nan if n is None else 100 * n / space.SIZE for n in unique[pathway]
+            ]
+        return measured
 
     def begin(self) -> None:
         """Have the helpers begin, or a GPU: it measures on a stream of its own, beside what it does already.

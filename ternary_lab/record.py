@@ -33,6 +33,7 @@ from ternary_lab.config import Config, from_yaml
 from ternary_lab.cpus import available_cpus
 from ternary_lab.errors import FEW, RunError, nearest
 from ternary_lab.integrity import REMEDY, check_json, check_table, check_text, damaged
+from ternary_lab.numerics import can_flush_denormals
 from ternary_lab.training import COLUMNS, LATER
 
 if TYPE_CHECKING:
@@ -292,6 +293,7 @@ def provenance(seed: int, stretch: Stretch) -> dict[str, Any]:
         "dtype": "float32",
         "threads": torch.get_num_threads(),
         "available_cpus": available_cpus(),
+        "denormals": "zero" if can_flush_denormals() else "kept",
         "source_sha256": source_hash(),
         "versions": versions(),
         "wall_seconds": 0.0,

@@ -330,10 +330,11 @@ class Stepper:
             return
         self._taken.add_(1)
         parts = self.blocks, self.gradients, self.first_moments, self.second_moments
+        learns = self.config.statenet.training != "none"  # from the gradients as they were taken
 
         def update(name: str, divisor: Tensor, rates: Tensor) -> None:
             weights, gradients, first, second = (getattr(part, name).flatten(0, -2) for part in parts)
-            kernels.adamw(weights, gradients, first, second, divisor, rates, self._taken)
+            kernels.adamw(weights, gradients, first, second, divisor, rates, self._taken, learns)
 
         self._lanes.together(
             partial(update, "decoder_B", divisor[1], s.rates),

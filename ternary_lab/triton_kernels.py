@@ -42,7 +42,9 @@ def philox(keys: Tensor, first: int, count: int, normal: bool) -> Tensor:
 
 
 @triton.jit
-def _adamw_kernel(weights, gradients, first, second, divisor, rates, step, size, rows, BLOCK: tl.constexpr):
+def _adamw_kernel(
+    weights, gradients, first, second, divisor, rates, step, size, rows, DIVIDE: tl.constexpr, BLOCK: tl.constexpr
+):
     row = tl.program_id(1)
     i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = i < size
@@ -58,18 +60,20 @@ def _adamw_kernel(weights, gradients, first, second, divisor, rates, step, size,
     m += (1 - beta1) * (g - m)
     v = beta2 * v + (1 - beta2) * g * g
     w = w * (1 - lr * decay) - scale * m / (tl.sqrt(v) / root + eps)
-    tl.store(gradients + at, g, inside)
+    if DIVIDE:
+        tl.store(gradients + at, g, inside)
     tl.store(weights + at, w, inside)
     tl.store(first + at, m, inside)
     tl.store(second + at, v, inside)
 
 
 def adamw(
-    weights: Tensor, gradients: Tensor, first: Tensor, second: Tensor, divisor: Tensor, rates: Tensor, step: Tensor
+    weights: Tensor, gradients: Tensor, first: Tensor, second: Tensor, divisor: Tensor, rates: Tensor, step: Tensor,
+    divide: bool,
 ) -> None:
     rows, size = weights.shape
     _adamw_kernel[(triton.cdiv(size, _BLOCK), rows)](
-        weights, gradients, first, second, divisor, rates, step, size, rows, BLOCK=_BLOCK
+        weights, gradients, first, second, divisor, rates, step, size, rows, DIVIDE=divide, BLOCK=_BLOCK
     )
 
 

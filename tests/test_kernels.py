@@ -28,7 +28,7 @@ rates = torch.tensor([[1e-3, 5e-4, 2e-3], [0.9] * 3, [0.999] * 3, [1e-8] * 3, [1
 for step in range(1, 4):
     divisor, number = torch.rand(rows) + 0.5, torch.tensor(float(step))
     kernels.adamw(*plain, divisor, rates, number)
-    triton_kernels.adamw(*ours, divisor, rates, number)
+    triton_kernels.adamw(*ours, divisor, rates, number, True)
 for a, b in zip(ours, plain, strict=True):
     torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 
