@@ -60,7 +60,8 @@ def bench(*, device: str = "auto", repeats: int = 5) -> Iterator[tuple[str, dict
     yield "what the original does", result
     result["cohorts"] = {}
     for runs in (1, 8, 64) if place.type == "cpu" else (1, 8, 64, 128):
-        result["cohorts"][str(runs)] = cohort_times(config, runs, place, repeats if runs < 64 or place.type == "cuda" else 1)
+        times = repeats if runs < 64 or place.type == "cuda" else 1
+        result["cohorts"][str(runs)] = cohort_times(config, runs, place, times)
         yield f"cohort of {runs}", result
     result["measuring_seconds"] = measuring_seconds(config, place)
     yield "measuring sharp models", result
