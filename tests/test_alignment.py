@@ -22,7 +22,7 @@ def gap(config: Config, lambda3: float) -> float:
         "loss_weights.lambda3_base": lambda3, "loss_weights.lambda3_amplitude": 0.0, "loss_weights.lambda3_low": 0.0,
         "loss_weights.lambda3_high": 1e3, "model.use_statenet": False, "training.total_epochs": 12,
         "beta.A": {"mode": "constant", "value": 5.0}, "beta.B": {"mode": "off"}, "optimiser.lr_steps": {0: 0.01},
-        # A third of A's noise: H differs by 0.6 nats as long as nothing aligns it, ten times what rounding moves it by.
+        # With a third of the noise H of A is 0.6 nats lower until it is aligned: ten times what rounding moves it by.
         "temperature.A.start": 0.3, "temperature.A.end": 0.3,
     })
     last = [r for r in train(config, [1, 2, 3, 4], device="cpu") if r.epoch == config.training.total_epochs - 1]
