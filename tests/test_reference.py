@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,22 +38,46 @@ a last bit, six times: 2e-3 of the loss, 8e-3 of the validation loss, 5e-3 of a 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.mark.parametrize("seed", [43, 44])
-def test_the_reference_prints_the_originals_first_epoch(seed: int) -> None:
-    """To the last digit where products round as they did; elsewhere what the first step decides; the rest nearly."""
+@dataclass
+class FirstEpoch:
+    """Of one seed: what the original printed, what the reference measures, and its batches' figures."""
+
+    seed: int
+    printed: dict[str, str]
+    measured: dict[str, float]
+    records: list[dict[str, float]]
+
+    def prints(self, name: str) -> bool:
+        """Whether a figure is the original's to the last printed digit."""
+        decimals = len(self.printed[name].partition(".")[2])
+        return f"{self.measured[name]:.{decimals}f}" == self.printed[name].removeprefix("+")
+
+
+@pytest.fixture(scope="module", params=[43, 44])
+def first_epoch(request: pytest.FixtureRequest, one_thread: None) -> FirstEpoch:
+    seed = request.param
     rows = csv.DictReader((DATA / "original_runs.csv").read_text().splitlines())
-    printed = next(row for row in rows if int(row["seed"]) == seed and row["epoch"] == "0")
-    measured, records = next(reference.original_epochs(seed))
-    assert set(measured) == set(printed) - {"seed"}
-    first = {name: sum(r[name] for r in records[:FIRST_STEPS]) / FIRST_STEPS for name in FIRST_MEANS[seed]}
-    assert first == pytest.approx(FIRST_MEANS[seed], rel=1e-6)
-    exact = arithmetic.fingerprint() == arithmetic.RECORDED
-    for name, value in measured.items():
-        if exact or name not in CHAOS:
-            decimals = len(printed[name].partition(".")[2])
-            assert f"{value:.{decimals}f}" == printed[name].removeprefix("+"), name
+    printed = next(row for row in rows if int(row.pop("seed")) == seed and row["epoch"] == "0")
+    return FirstEpoch(seed, printed, *next(reference.original_epochs(seed)))
+
+
+def test_the_reference_has_the_originals_first_epoch_whatever_rounds(first_epoch: FirstEpoch) -> None:
+    """First steps; what the first one decides, to the last printed digit; the rest within what rounding grows to."""
+    expected = FIRST_MEANS[first_epoch.seed]
+    means = {name: sum(r[name] for r in first_epoch.records[:FIRST_STEPS]) / FIRST_STEPS for name in expected}
+    assert means == pytest.approx(expected, rel=1e-6)
+    assert set(first_epoch.measured) == set(first_epoch.printed)
+    for name, value in first_epoch.measured.items():
+        if name in CHAOS:
+            assert value == pytest.approx(float(first_epoch.printed[name]), rel=CHAOS[name]), name
         else:
-            assert value == pytest.approx(float(printed[name]), rel=CHAOS[name]), name
+            assert first_epoch.prints(name), name
+
+
+def test_the_reference_prints_the_originals_first_epoch(first_epoch: FirstEpoch) -> None:
+    if arithmetic.fingerprint() != arithmetic.RECORDED:
+        pytest.skip("products round otherwise here than where the digits were printed: compared nearly, above")
+    assert [name for name in first_epoch.measured if not first_epoch.prints(name)] == []
 
 
 @pytest.mark.parametrize("case", GOLDEN, ids=lambda case: f"shift={case['shift']}")
