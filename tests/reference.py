@@ -1,14 +1,15 @@
 """The slow, obvious reference: v5.5 for one run, in plain torch, with autograd and torch.optim.AdamW.
 
 The fast, run-batched implementation is checked against this one, and this one against what the
-original printed, to the last digit: the dynamics amplify rounding, so here the order of factors and the
-precision of intermediate numbers are the original's and matter. It imports nothing from the library.
+original printed, to the last digit where products round as they did: the dynamics amplify rounding, so here the
+order of factors and the precision of intermediate numbers are the original's and matter. It imports nothing from
+the library.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -397,14 +398,17 @@ def shuffled(indices: Tensor, shuffle: bool) -> Sequence[Tensor]:
     return [batch for (batch,) in DataLoader(TensorDataset(indices), batch_size=64, shuffle=shuffle)]
 
 
-def original_epochs(seed: int, epochs: int) -> list[dict[str, float]]:
-    """The first rows that the original prints; here, as there, the split is drawn from the run's own seed."""
+def original_epochs(seed: int) -> Iterator[tuple[dict[str, float], list[dict[str, float]]]]:
+    """The rows that the original prints, each with its batches' figures.
+
+    Here, as there, the split is drawn from the run's own seed.
+    """
     torch.manual_seed(seed)
     order = torch.randperm(SIZE, generator=torch.Generator().manual_seed(seed))
     train, validation = order[:15_746], order[15_746:17_714]
     state = State(ReferenceVAE(), validation)
-    rows = []
-    for epoch in range(epochs):
+    while True:
+        epoch = state.epoch
         begin_epoch(state)
         batches = shuffled(train, shuffle=True)
         noise = ((torch.randn(len(b), 16), torch.randn(len(b), 16)) for b in batches)
@@ -412,7 +416,7 @@ def original_epochs(seed: int, epochs: int) -> list[dict[str, float]]:
         validation_loss = validate(state, shuffled(validation, shuffle=False))
         unique_A, unique_B = sampled_coverage(state.model, "A"), sampled_coverage(state.model, "B")
         s, m, deltas = state.settings, trained.means, trained.corrections
-        rows.append({
+        row = {
             "epoch": epoch, "train_loss": m["loss"], "val_loss": validation_loss,
             **{name: m[name] for name in ("ce_A", "kl_A", "H_A", "ce_B", "kl_B", "H_B")},
             **{name: m[name] for name in ("lambda1", "lambda2", "lambda3")},
@@ -422,11 +426,7 @@ def original_epochs(seed: int, epochs: int) -> list[dict[str, float]]:
             **dict(zip(("delta_lr", "delta_lambda1", "delta_lambda2", "delta_lambda3"), deltas, strict=True)),
             "unique_ops_A": unique_A, "coverage_A": 100 * unique_A / SIZE,
             "unique_ops_B": unique_B, "coverage_B": 100 * unique_B / SIZE,
-        })
+        }
+        yield row, trained.records
         if end_epoch(state, validation_loss, unique_A, unique_B):
-            break
-    return rows
-
-
-def original_epoch_zero(seed: int) -> dict[str, float]:
-    return original_epochs(seed, 1)[0]
+            return

@@ -20,8 +20,10 @@ def gap(config: Config, lambda3: float) -> float:
     """|H_A - H_B| at the end, mean over seeds."""
     config = load_config(config.as_dict(), {
         "loss_weights.lambda3_base": lambda3, "loss_weights.lambda3_amplitude": 0.0, "loss_weights.lambda3_low": 0.0,
-        "loss_weights.lambda3_high": 1e3, "model.use_statenet": False, "training.total_epochs": 20,
-        "beta.A": {"mode": "constant", "value": 5.0}, "beta.B": {"mode": "off"},  # unlike, so that H is
+        "loss_weights.lambda3_high": 1e3, "model.use_statenet": False, "training.total_epochs": 12,
+        "beta.A": {"mode": "constant", "value": 5.0}, "beta.B": {"mode": "off"}, "optimiser.lr_steps": {0: 0.01},
+        # With a third of the noise H of A is 0.6 nats lower until it is aligned: ten times what rounding moves it by.
+        "temperature.A.start": 0.3, "temperature.A.end": 0.3,
     })
     last = [r for r in train(config, [1, 2, 3, 4], device="cpu") if r.epoch == config.training.total_epochs - 1]
     return sum(abs(r.H_A - r.H_B) for r in last) / len(last)
@@ -29,7 +31,7 @@ def gap(config: Config, lambda3: float) -> float:
 
 def test_with_a_gradient_it_aligns_and_without_it_does_not() -> None:
     assert gap(SMALL, 100.0) == pytest.approx(gap(SMALL, 0.0), rel=1e-6)
-    assert gap(ALIGNED, 100.0) < 0.5 * gap(ALIGNED, 0.0)
+    assert gap(ALIGNED, 100.0) < 0.25 * gap(ALIGNED, 0.0)
 
 
 def test_its_gradient_enters_whole_whatever_scales_the_pathways_losses() -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import arithmetic
 import pytest
 import reference
 import torch
@@ -17,19 +19,65 @@ from ternary_lab.training import Cohort, RunState
 DATA = Path(__file__).parent / "data"
 GOLDEN = json.loads((DATA / "golden.json").read_text())
 
+FIRST_STEPS = 40
+FIRST_MEANS = {
+    43: {"loss": 13.863909, "ce_A": 9.8551701, "ce_B": 9.6309186, "kl_A": 8.2959003, "kl_B": 9.4622297},
+    44: {"loss": 13.544077, "ce_A": 9.7645368, "ce_B": 9.5956148, "kl_A": 9.7239971, "kl_B": 9.6297638},
+}
+"""Seed -> means over the first steps, where the whole epoch's digits are the original's. It takes some 50 steps until a
+last bit shows: kernels that round otherwise differ here by 3e-8 of a mean at most, and by 4e-2 of a loss in the end."""
+CHAOS = {
+    "train_loss": 6e-3, "val_loss": 2.5e-2, "ce_A": 5e-4, "ce_B": 4e-3, "kl_A": 1.6e-2, "kl_B": 1.6e-2,
+    "H_A": 5e-3, "H_B": 5e-3, "unique_ops_A": 2e-4, "coverage_A": 2e-4, "unique_ops_B": 3e-3, "coverage_B": 3e-3,
+}
+"""How far an epoch ends from the printed one, relatively, where products round otherwise. It is about three times the
+most that was seen of both seeds, under other kernels of torch and of MKL and from first weights that were moved by half
+a last bit, six times: 2e-3 of the loss, 8e-3 of the validation loss, 5e-3 of a KL, 1 and 19 operations."""
+
 # The original's last bits are those of one thread.
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.mark.parametrize("seed", [43, 44])
-def test_the_reference_prints_the_originals_first_epoch(seed: int) -> None:
+@dataclass
+class FirstEpoch:
+    """Of one seed: what the original printed, what the reference measures, and its batches' figures."""
+
+    seed: int
+    printed: dict[str, str]
+    measured: dict[str, float]
+    records: list[dict[str, float]]
+
+    def prints(self, name: str) -> bool:
+        """Whether a figure is the original's to the last printed digit."""
+        decimals = len(self.printed[name].partition(".")[2])
+        return f"{self.measured[name]:.{decimals}f}" == self.printed[name].removeprefix("+")
+
+
+@pytest.fixture(scope="module", params=[43, 44])
+def first_epoch(request: pytest.FixtureRequest, one_thread: None) -> FirstEpoch:
+    seed = request.param
     rows = csv.DictReader((DATA / "original_runs.csv").read_text().splitlines())
-    printed = next(row for row in rows if int(row["seed"]) == seed and row["epoch"] == "0")
-    measured = reference.original_epoch_zero(seed)
-    assert set(measured) == set(printed) - {"seed"}
-    for name, value in measured.items():
-        decimals = len(printed[name].partition(".")[2])
-        assert f"{value:.{decimals}f}" == printed[name].removeprefix("+"), name
+    printed = next(row for row in rows if int(row.pop("seed")) == seed and row["epoch"] == "0")
+    return FirstEpoch(seed, printed, *next(reference.original_epochs(seed)))
+
+
+def test_the_reference_has_the_originals_first_epoch_whatever_rounds(first_epoch: FirstEpoch) -> None:
+    """First steps; what the first one decides, to the last printed digit; the rest within what rounding grows to."""
+    expected = FIRST_MEANS[first_epoch.seed]
+    means = {name: sum(r[name] for r in first_epoch.records[:FIRST_STEPS]) / FIRST_STEPS for name in expected}
+    assert means == pytest.approx(expected, rel=1e-6)
+    assert set(first_epoch.measured) == set(first_epoch.printed)
+    for name, value in first_epoch.measured.items():
+        if name in CHAOS:
+            assert value == pytest.approx(float(first_epoch.printed[name]), rel=CHAOS[name]), name
+        else:
+            assert first_epoch.prints(name), name
+
+
+def test_the_reference_prints_the_originals_first_epoch(first_epoch: FirstEpoch) -> None:
+    if arithmetic.fingerprint() != arithmetic.RECORDED:
+        pytest.skip("products round otherwise here than where the digits were printed: compared nearly, above")
+    assert [name for name in first_epoch.measured if not first_epoch.prints(name)] == []
 
 
 @pytest.mark.parametrize("case", GOLDEN, ids=lambda case: f"shift={case['shift']}")

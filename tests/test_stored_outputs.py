@@ -22,6 +22,9 @@ PATHS = sorted(FOLDER.glob("*.ipynb"))
 MARK = "# NBVAL_CHECK_OUTPUT"
 STRICT = {"01_ternary_space"}
 """Notebooks of which every output is compared."""
+TEXTS = ("plain", "markdown", "html")
+NEGATIVE_ZERO = re.compile(r"(?<![\w.+-])[-−]0(?:\.0*)?(?:[eE][+-]?\d+)?(?![\w+-]|\.?\d)")
+"""As a number by itself: not in 0-119, which is a range, nor in -0+000-0+, which is an operation."""
 
 
 def _checked_with_number(notebook: nbformat.NotebookNode, strict: bool) -> int:
@@ -52,6 +55,27 @@ def test_there_are_notebooks() -> None:
 def test_a_committed_notebook_is_well_formed(path: Path) -> None:
     assert notebooks.check_notebook(path) == []
     assert _checked_with_number(nbformat.read(path, as_version=4), path.stem in STRICT) > 0
+
+
+@pytest.mark.parametrize(("text", "there"), [
+    ("-0", True), ("-0.0", True), ("[-0.00, +0.05]", True), ("-0.00 %", True), ("−0", True), ("-0e+00", True),
+    ("0", False), ("-0.5", False), ("-0.001", False), ("0-119", False), ("-0+000-0+", False), ("1e-0", False),
+])
+def test_a_negative_zero_is_recognised(text: str, there: bool) -> None:
+    assert (NEGATIVE_ZERO.search(f"x {text} y") is not None) == there
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_no_output_has_a_negative_zero(path: Path) -> None:
+    """Whether a rounded zero has a sign is for rounding to decide. The form `z`, as in `+z.2f`, leaves it out."""
+    cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    found = [
+        text[max(match.start() - 40, 0) : match.end()]
+        for cell in cells for output in cell.outputs
+        for text in (output.get("text", ""), *(output.get("data", {}).get(f"text/{kind}", "") for kind in TEXTS))
+        for match in NEGATIVE_ZERO.finditer(text)
+    ]
+    assert found == []
 
 
 @pytest.mark.parametrize("path", [
