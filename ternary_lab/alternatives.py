@@ -165,9 +165,9 @@ class CategoricalVAE(Family):
         rate = (log_q.exp() * (log_q + math.log(space.VALUES))).sum((1, 2))[test]
         best = space.index_of(log_q.argmax(-1).float() - 1)
         decoded = log_p[best].argmax(-1) - 1
-        generator = stream(seed, "coverage", device=device)
-        drawn = torch.randint(space.SIZE, (SAMPLES,), generator=generator, device=device)
-        uniform = torch.empty(1, space.ENTRIES, SAMPLES, device=device).uniform_(generator=generator)
+        generator = stream(seed, "coverage")
+        drawn = torch.randint(space.SIZE, (SAMPLES,), generator=generator).to(device)
+        uniform = torch.empty(1, space.ENTRIES, SAMPLES).uniform_(generator=generator).to(device)
         seen = coverage.decoded_operations(decode, codes[drawn].t().unsqueeze(0), uniform, "categorical")
         return _figures(info, int(seen.sum())) | _reconstruction((decoded == tables).all(1)) | {
             "neg_elbo": float((distortion + rate).mean()),
@@ -283,8 +283,9 @@ def train_family(
     started = time.perf_counter()
     for epoch in tqdm(range(epochs), desc=name, unit="epoch", disable=not progress):
         optimiser.param_groups[0]["lr"] = settings.lr(epoch)
-        x = torch.stack([tables[_order(len(tables), seed, epoch, place)] for _, seed in runs])
-        noise = torch.stack([family.noise(len(tables), stream(seed, "noise", epoch, device=place)) for _, seed in runs])
+        # Drawn on the CPU: the same numbers on every device.
+        x = torch.stack([tables[_order(len(tables), seed, epoch)] for _, seed in runs])
+        noise = torch.stack([family.noise(len(tables), stream(seed, "noise", epoch)) for _, seed in runs]).to(place)
         for start in range(0, len(tables), batch):
             part = slice(start, start + batch)
             loss = family.loss(blocks, x[:, part], noise[:, part], beta, epoch / max(epochs - 1, 1))
@@ -457,8 +458,8 @@ def _entries(flat: Tensor) -> Tensor:
     return flat.view(*flat.shape[:-1], space.ENTRIES, space.VALUES)
 
 
-def _order(n: int, seed: int, epoch: int, device: torch.device) -> Tensor:
-    return torch.randperm(n, generator=stream(seed, "order", epoch, device=device), device=device)
+def _order(n: int, seed: int, epoch: int) -> Tensor:
+    return torch.randperm(n, generator=stream(seed, "order", epoch))
 
 
 @torch.no_grad()

@@ -99,7 +99,7 @@ def adamw(
 
 
 def add_bias(y: Tensor, bias: Tensor, skip: Tensor | None, relu: bool) -> Tensor:
-    """y + bias + skip, then ReLU if wanted, in place: y and skip (G, A, B) contiguous, bias (G, 1, B) or (G, A, 1).
+    """y + bias + skip, then ReLU if wanted, in place: y and skip (G, B, O) contiguous, bias (G, 1, O).
 
     One pass over y, where a bias in the matrix product is copied into y first and read again.
     """
@@ -107,6 +107,18 @@ def add_bias(y: Tensor, bias: Tensor, skip: Tensor | None, relu: bool) -> Tensor
         _triton().add_bias(y, bias, skip, relu)
         return y
     y += bias
+    if skip is not None:
+        y += skip
+    return y.relu_() if relu else y
+
+
+def linear(weight: Tensor, bias: Tensor, x: Tensor, skip: Tensor | None, relu: bool) -> Tensor:
+    """weight x + bias + skip, then ReLU if wanted: (G, O, M) of weight (G, O, I), bias (G, O, 1), x (G, I, M) and skip
+    (G, O, M), features first. The rows of a weight must be contiguous.
+    """
+    if usable(x):
+        return _triton().linear(weight, bias, x, skip, relu)  # type: ignore[no-any-return]
+    y = torch.baddbmm(bias, weight, x)
     if skip is not None:
         y += skip
     return y.relu_() if relu else y

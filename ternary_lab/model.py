@@ -148,14 +148,7 @@ class Bound:
         activations = [features]
         for layer, (weight, _, bias) in zip(self.network.layers, self.weights, strict=True):
             skip = None if layer.skip is None else activations[layer.skip]
-            if kernels.usable(features):
-                y = kernels.add_bias(torch.bmm(weight, activations[-1]), bias.transpose(1, 2), skip, layer.relu)
-                activations.append(y)
-                continue
-            y = torch.baddbmm(bias.transpose(1, 2), weight, activations[-1])
-            if skip is not None:
-                y += skip
-            activations.append(y.relu_() if layer.relu else y)
+            activations.append(kernels.linear(weight, bias.transpose(1, 2), activations[-1], skip, layer.relu))
         return activations[-1]
 
     def backward(self, activations: list[Tensor], gradient: Tensor, to_input: bool) -> Tensor | None:

@@ -79,16 +79,13 @@ def adamw(
 
 @triton.jit
 def _add_bias_kernel(
-    y, bias, skip, rows, columns, bias_stride, BY_ROW: tl.constexpr, SKIP: tl.constexpr, RELU: tl.constexpr,
-    BLOCK: tl.constexpr,
+    y, bias, skip, size, columns, bias_group, SKIP: tl.constexpr, RELU: tl.constexpr, BLOCK: tl.constexpr
 ):
     group = tl.program_id(1).to(tl.int64)
     place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    size = rows * columns
     inside = place < size
     at = group * size + place
-    which = place // columns if BY_ROW else place % columns
-    value = tl.load(y + at, inside) + tl.load(bias + group * bias_stride + which, inside)
+    value = tl.load(y + at, inside) + tl.load(bias + group * bias_group + place % columns, inside)
     if SKIP:
         value += tl.load(skip + at, inside)
     if RELU:
@@ -98,11 +95,57 @@ def _add_bias_kernel(
 
 def add_bias(y: Tensor, bias: Tensor, skip: Tensor | None, relu: bool) -> None:
     groups, rows, columns = y.shape
-    by_row = tuple(bias.shape[1:]) == (rows, 1)
     _add_bias_kernel[(triton.cdiv(rows * columns, _BLOCK), groups)](
-        y, bias, y if skip is None else skip, rows, columns, bias.stride(0), BY_ROW=by_row, SKIP=skip is not None,
+        y, bias, y if skip is None else skip, rows * columns, columns, bias.stride(0), SKIP=skip is not None,
         RELU=relu, BLOCK=_BLOCK,
     )
+
+
+@triton.jit
+def _linear_kernel(
+    weight, bias, x, skip, y, weight_group, bias_group, x_group, x_row, outputs, columns, INPUTS: tl.constexpr,
+    SKIP: tl.constexpr, RELU: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
+):
+    group = tl.program_id(2).to(tl.int64)
+    row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
+    column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
+    total = tl.zeros([ROWS, COLUMNS], tl.float32)
+    for start in range(0, INPUTS, DEPTH):
+        k = start + tl.arange(0, DEPTH)
+        a = tl.load(
+            weight + group * weight_group + row[:, None] * INPUTS + k[None, :],
+            (row[:, None] < outputs) & (k[None, :] < INPUTS), 0.0,
+        )
+        b = tl.load(
+            x + group * x_group + k[:, None].to(tl.int64) * x_row + column[None, :],
+            (k[:, None] < INPUTS) & (column[None, :] < columns), 0.0,
+        )
+        # Three products of TF32 keep float32's precision; one, which is Triton's default, would not.
+        total = tl.dot(a, b, total, input_precision="tf32x3")
+    total += tl.load(bias + group * bias_group + row, row < outputs, 0.0)[:, None]
+    inside = (row[:, None] < outputs) & (column[None, :] < columns)
+    at = group * outputs * columns + row[:, None].to(tl.int64) * columns + column[None, :]
+    if SKIP:
+        total += tl.load(skip + at, inside, 0.0)
+    if RELU:
+        total = tl.maximum(total, 0.0, propagate_nan=tl.PropagateNan.ALL)
+    tl.store(y + at, total, inside)
+
+
+def linear(weight: Tensor, bias: Tensor, x: Tensor, skip: Tensor | None, relu: bool) -> Tensor:
+    groups, outputs, inputs = weight.shape
+    columns = x.shape[2]
+    x = x if x.stride(2) == 1 else x.contiguous()
+    y = torch.empty(groups, outputs, columns, dtype=x.dtype, device=x.device)
+    rows = min(128, max(16, triton.next_power_of_2(outputs)))
+    depth = min(32, max(16, triton.next_power_of_2(inputs)))
+    width = 64
+    _linear_kernel[(triton.cdiv(columns, width), triton.cdiv(outputs, rows), groups)](
+        weight, bias, x, y if skip is None else skip, y, weight.stride(0), bias.stride(0), x.stride(0), x.stride(1),
+        outputs, columns, INPUTS=inputs, SKIP=skip is not None, RELU=relu, ROWS=rows, COLUMNS=width, DEPTH=depth,
+        num_warps=8 if rows == 128 else 4,
+    )
+    return y
 
 
 @triton.jit

@@ -32,16 +32,23 @@ for step in range(1, 4):
 for a, b in zip(ours, plain, strict=True):
     torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 
-for shape, by_row in (((3, 65, 17), False), ((3, 65, 17), True), ((2, 1, 9), False), ((2, 5, 1), True)):
+for shape in ((3, 65, 17), (2, 1, 9), (2, 5, 1)):
     for relu in (False, True):
-        for skipped in (False, True):
-            y, skip = torch.randn(shape), torch.randn(shape) if skipped else None
-            bias = torch.randn(shape[0], shape[1] if by_row else shape[2])
-            bias = bias.unsqueeze(2) if by_row else bias.unsqueeze(1)
-            want, got = y.clone(), y.clone()
-            want = kernels.add_bias(want, bias, skip, relu)
+        for skip in (None, torch.randn(shape)):
+            y, bias = torch.randn(shape), torch.randn(shape[0], 1, shape[2])
+            want, got = kernels.add_bias(y.clone(), bias, skip, relu), y.clone()
             triton_kernels.add_bias(got, bias, skip, relu)
             torch.testing.assert_close(got, want, rtol=0, atol=1e-6)
+
+for outputs, inputs, columns in ((27, 128, 70), (128, 16, 64), (130, 40, 129), (5, 3, 1)):
+    block = torch.randn(3, outputs * inputs + 7)
+    weight, bias = block[:, : outputs * inputs].view(3, outputs, inputs), torch.randn(3, outputs, 1)
+    x, skip = torch.randn(3, inputs, 2 * columns)[:, :, :columns], torch.randn(3, outputs, columns)
+    for some in (x, x[:1].expand(3, -1, -1)):
+        for relu, added in ((False, None), (True, skip)):
+            want = kernels.linear(weight, bias, some, added, relu)
+            got = triton_kernels.linear(weight, bias, some, added, relu)
+            torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
 
 for batch in (2, 64, 100):
     target = losses.one_hot(torch.randint(-1, 2, (3, batch, 9)).float())

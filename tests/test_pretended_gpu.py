@@ -391,7 +391,7 @@ def own_kernels(gpu: PretendedGPU) -> Iterator[None]:
         return losses.output_terms(target, logits, losses.Weights(none, none, none, entropy, none, none))
 
     forms: dict[str, Callable[..., Any]] = {
-        "adamw": kernels.adamw, "add_bias": kernels.add_bias, "output_terms": terms,
+        "adamw": kernels.adamw, "add_bias": kernels.add_bias, "linear": kernels.linear, "output_terms": terms,
     }
     own = {name: gpu.as_one_kernel(partial(plain, form), name) for name, form in forms.items()}
     with pytest.MonkeyPatch.context() as patch:
