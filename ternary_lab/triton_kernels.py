@@ -143,7 +143,7 @@ def linear(weight: Tensor, bias: Tensor, x: Tensor, skip: Tensor | None, relu: b
     _linear_kernel[(triton.cdiv(columns, width), triton.cdiv(outputs, rows), groups)](
         weight, bias, x, y if skip is None else skip, y, weight.stride(0), bias.stride(0), x.stride(0), x.stride(1),
         outputs, columns, INPUTS=inputs, SKIP=skip is not None, RELU=relu, ROWS=rows, COLUMNS=width, DEPTH=depth,
-        num_warps=8 if rows == 128 else 4,
+        num_warps=4, num_stages=3,  # of twelve settings tried on an H100 the fastest by a quarter
     )
     return y
 
