@@ -320,6 +320,17 @@ def kinds_of(events: Iterable[tuple[str, bool]]) -> Counter[str]:
     return found
 
 
+def foreseen_seconds(took: Sequence[tuple[int, float]], runs: int) -> float:
+    """Seconds that a cohort of `runs` will take: on the line through the last two (runs, seconds), 0 before the first.
+
+    A proportion would say too much: a GPU takes about as long for 8 runs as for one.
+    """
+    if len(took) < 2:
+        return took[0][1] * runs / took[0][0] if took else 0.0
+    (few, short), (many, long) = took[-2:]
+    return max(long, long + (long - short) / (many - few) * (runs - many))
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Is everything right on this GPU, and how fast is it?")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "cuda.json", help="file of results")
@@ -355,9 +366,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found.measure("sharp models", partial(bench.measuring_seconds, config, device, rounds), "measuring_seconds")
     draws = (100, 64) if small else ()
     found.measure("evaluate", partial(bench.evaluate_seconds, config, device, *draws), "evaluate_seconds")
-    took, of = 0.0, 1
+    took: list[tuple[int, float]] = []
     for runs in (1, 2) if small else (1, 8, 128, 512):
-        before, foreseen = found.seconds, took * runs / of
+        before, foreseen = found.seconds, foreseen_seconds(took, runs)
         if before + foreseen > 60 * options.minutes:
             found.leave_out(f"cohort of {runs}", f"{foreseen:.0f} s are foreseen, more than --minutes leaves")
             continue
@@ -365,7 +376,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found.measure(
             f"cohort of {runs}", partial(cohort, config, runs, device, times, found.all.get("peak")), "cohorts", runs
         )
-        took, of = found.seconds - before, runs
+        took.append((runs, found.seconds - before))
 
     if found.all["cohorts"] and "matrix_floor_seconds" in found.all:
         print("\n" + bench.markdown([found.all]))

@@ -316,15 +316,17 @@ def _of_cohort(runs: int, row: Mapping[str, float], floor: float) -> dict[str, s
     """What is measured of a cohort: label -> cell. Shares of the roofline are known of GPUs only."""
     cells = {
         "an epoch with every metric, s": f"{row['epoch_seconds']:.2f}",
-        "training alone, s": f"{row['train_seconds']:.2f}",
         "measuring alone, s": f"{row['eval_seconds']:.2f}",
         "run-epochs a second, every metric": f"{row['run_epochs_per_second']:.2f}",
-        "training alone / its matrix products": f"{row['train_seconds'] / runs / floor:.1f}",
     }
-    if "train_roofline" in row:
+    if "train_seconds" in row:
+        cells |= {
+            "training alone, s": f"{row['train_seconds']:.2f}",
+            "training alone / its matrix products": f"{row['train_seconds'] / runs / floor:.1f}",
+        }
+    if "epoch_roofline" in row:
         cells |= {
             "104 epochs with every metric, s": f"{104 * row['epoch_seconds']:.0f}",
-            "training alone, share of the roofline, %": f"{100 * row['train_roofline']:.1f}",
             "an epoch with every metric, share of the roofline, %": f"{100 * row['epoch_roofline']:.1f}",
             "peak memory, GiB": f"{row['peak_bytes'] / 2**30:.1f}",
         }

@@ -36,8 +36,9 @@ def run_bytes(config: Config, device: str) -> int:
         C 2·324               its outer products
 
     A CPU's threads do these at once, a GPU one after the other. All of it times `SPARE`. On two CPU threads eight
-    v5.5 runs took 95 MB a run, and 64 of them 55 (benchmarks/cpu.json). On an H100 one took 128 MB at its peak,
-    8 took 554 MB and 128 took 7.83 GB: 61 MB for each further run, of which this says 92.
+    v5.5 runs took 95 MB a run, and 64 of them 55 (benchmarks/cpu.json). On an H100 one took 1.7 GB at its peak, for
+    parts are measured side by side where runs are few, 8 took 2.0 GB, 128 took 9.8 GB and 512 took 35.8 GB
+    (benchmarks/cuda.json): 67 MB for each further run, of which this says 92.
     """
     architecture, m, e = Architecture(config.model), config.model, config.evaluation
     decoder_b = m.decoder_B_hidden * (1 + 2 * m.decoder_B_blocks)

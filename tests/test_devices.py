@@ -24,6 +24,8 @@ from ternary_lab.verify import verify
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
+CUDA = Path(__file__).parents[1] / "benchmarks" / "cuda.json"
+"""What `make gpu` measured on an H100."""
 ELSEWHERE = Stretch(0, "cuda", "NVIDIA H100", 132, "2.11.0", False)
 
 # --- errors
@@ -122,13 +124,14 @@ def test_a_cohort_without_room_is_told_how_many_have(tmp_path: Path, monkeypatch
 
 def test_the_estimate_holds_for_what_was_measured_on_an_h100() -> None:
     """Peaks of the allocator in cohorts of default v5.5 with every metric: bytes for each run beyond the first."""
-    peaks = {1: 128e6, 8: 554e6, 128: 7.83e9}
+    peaks = {runs: json.loads(CUDA.read_text())["cohorts"][str(runs)]["peak_bytes"] for runs in (1, 8, 128, 512)}
     config = load_config("v5_5")
     estimate = run_bytes(config, "cuda")
-    for runs in (8, 128):
+    for runs in (8, 128, 512):
         each = (peaks[runs] - peaks[1]) / (runs - 1)
         assert 1.25 * each <= estimate <= 2 * each  # a quarter for what else a step or another card may take
     assert peaks[128] <= 128 * estimate
+    assert peaks[512] <= 512 * estimate
 
 
 @pytest.mark.parametrize("change", [

@@ -231,3 +231,11 @@ def test_kinds_of_events_are_told_apart(gpu: ModuleType) -> None:
         ("cudaStreamSynchronize", False), ("cudaMemcpyAsync", False),
     ])
     assert counted == {"kernels": 2, "copies": 2, "launches": 2, "graph_launches": 1, "host_waits": 1}
+
+
+def test_a_cohorts_time_is_foreseen_on_a_line(gpu: ModuleType) -> None:
+    """On an H100 8 runs took 1.3 times as long as one, not 8 times; in proportion 128 would have been left out."""
+    assert gpu.foreseen_seconds([], 1) == 0
+    assert gpu.foreseen_seconds([(1, 2.0)], 8) == 16
+    assert gpu.foreseen_seconds([(1, 2.0), (8, 2.7)], 128) == pytest.approx(14.7)
+    assert gpu.foreseen_seconds([(1, 2.0), (8, 1.9)], 128) == pytest.approx(1.9)

@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -30,7 +32,8 @@ def scaling_data(results: Results) -> pd.DataFrame:
     rows = []
     for name, result in results.items():
         for runs, row in result["cohorts"].items():
-            shares = {f"{part}_seconds": row[f"{part}_seconds"] / int(runs) for part in ("train", "eval", "epoch")}
+            parts = (f"{part}_seconds" for part in ("train", "eval", "epoch"))
+            shares = {part: row.get(part, math.nan) / int(runs) for part in parts}
             rows.append({
                 "device": name, "runs": int(runs), **shares, "run_epochs_per_second": row["run_epochs_per_second"],
                 "matrix_floor_seconds": floor_seconds(result),
@@ -75,7 +78,7 @@ def scaling(results: Results, ax: Axes | Sequence[Axes] | None = None) -> Figure
             left.set_yscale("log")
             right.set_yscale("log")
             parts = data[["train_seconds", "eval_seconds", "epoch_seconds"]].to_numpy()
-            right.set_ylim(parts.min() / 50, 2 * parts.max())
+            right.set_ylim(np.nanmin(parts) / 50, 2 * np.nanmax(parts))
             left.legend(loc="upper left")
             right.legend(loc="lower left")
         else:
