@@ -35,6 +35,15 @@ def usable(tensor: Tensor) -> bool:
     return tensor.device.type == "cuda" and _triton() is not None
 
 
+def _own(where: Tensor, name: str, *of: Any) -> Any:
+    """Call a kernel of our own on the GPU that holds a tensor: Triton takes the current one."""
+    kernel = getattr(_triton(), name)
+    if where.device.type != "cuda":
+        return kernel(*of)
+    with torch.cuda.device(where.device):
+        return kernel(*of)
+
+
 def philox_bits(keys: Tensor, first: int, count: int) -> Tensor:
     """(R, count) int64 in 0..2^32 - 1: Philox4x32-10 (Salmon et al. 2011) for keys (R,) from counter `first` on.
 
@@ -55,14 +64,14 @@ def philox_bits(keys: Tensor, first: int, count: int) -> Tensor:
 def philox_uniform(keys: Tensor, first: int, count: int) -> Tensor:
     """(R, count) float32, uniform in [0, 1), 24 bits each: see `philox_bits`."""
     if usable(keys):
-        return _triton().philox(keys, first, count, False)  # type: ignore[no-any-return]
+        return _own(keys, "philox", keys, first, count, False)  # type: ignore[no-any-return]
     return _unit(philox_bits(keys, first, count))
 
 
 def philox_normal(keys: Tensor, first: int, count: int) -> Tensor:
     """(R, count) float32 from N(0, 1), at most 5.9 from 0: two from two by Box & Muller (1958); see `philox_bits`."""
     if usable(keys):
-        return _triton().philox(keys, first, count, True)  # type: ignore[no-any-return]
+        return _own(keys, "philox", keys, first, count, True)  # type: ignore[no-any-return]
     even = -(-count // 2) * 2
     radius, angle = _unit(philox_bits(keys, first, even)).view(len(keys), -1, 2).unbind(2)
     radius, angle = radius.add(2.0**-25).log_().mul_(-2).sqrt_(), angle * (2 * math.pi)
@@ -86,7 +95,7 @@ def adamw(
         step: 0-dim float32: the number of this step, from 1.
     """
     if usable(weights):
-        _triton().adamw(weights, gradients, first, second, divisor, rates, step, divide)
+        _own(weights, "adamw", weights, gradients, first, second, divisor, rates, step, divide)
         return
     lr, beta1, beta2, eps, decay = rates.unsqueeze(2)
     unbiased = 1 - torch.stack((beta1, beta2)).double() ** step
@@ -104,7 +113,7 @@ def add_bias(y: Tensor, bias: Tensor, skip: Tensor | None, relu: bool) -> Tensor
     One pass over y, where a bias in the matrix product is copied into y first and read again.
     """
     if usable(y):
-        _triton().add_bias(y, bias, skip, relu)
+        _own(y, "add_bias", y, bias, skip, relu)
         return y
     y += bias
     if skip is not None:
@@ -117,7 +126,7 @@ def linear(weight: Tensor, bias: Tensor, x: Tensor, skip: Tensor | None, relu: b
     (G, O, M), features first. The rows of a weight must be contiguous.
     """
     if usable(x):
-        return _triton().linear(weight, bias, x, skip, relu)  # type: ignore[no-any-return]
+        return _own(x, "linear", weight, bias, x, skip, relu)  # type: ignore[no-any-return]
     y = torch.baddbmm(bias, weight, x)
     if skip is not None:
         y += skip
@@ -132,4 +141,4 @@ def output_terms(target: Tensor, logits: Tensor, entropy: Tensor) -> tuple[Tenso
         logits: (2, R, B, 9, 3), contiguous.
         entropy: (R,): weight of S.
     """
-    return _triton().output_terms(target, logits, entropy)  # type: ignore[no-any-return]
+    return _own(logits, "output_terms", target, logits, entropy)  # type: ignore[no-any-return]

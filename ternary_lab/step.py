@@ -477,16 +477,18 @@ class ReplayedSteps:
         if self._stepper.device.type != "cuda":  # nothing to capture with
             self._pass = self._forward(*self._kind)
             return self._pass
-        if self._kind not in self._graphs:
-            self._graphs[self._kind] = self._capture(*self._kind)
-        self._graphs[self._kind].forward.replay()
+        with torch.cuda.device(self._stepper.device):  # graphs are captured and replayed on the current one
+            if self._kind not in self._graphs:
+                self._graphs[self._kind] = self._capture(*self._kind)
+            self._graphs[self._kind].forward.replay()
         return self._graphs[self._kind].leaves
 
     def update(self) -> StepRecord:
         self._next += 1
         if self._stepper.device.type != "cuda":
             return self._update(self._pass)
-        self._graphs[self._kind].update.replay()
+        with torch.cuda.device(self._stepper.device):
+            self._graphs[self._kind].update.replay()
         self._stepper.steps += 1
         return self._graphs[self._kind].record
 
