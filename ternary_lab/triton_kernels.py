@@ -149,6 +149,12 @@ def linear(weight: Tensor, bias: Tensor, x: Tensor, skip: Tensor | None, relu: b
 
 
 @triton.jit
+def _three(at, inside):
+    """The values of an entry's three classes, 0 where there are none."""
+    return tl.load(at, inside, 0.0), tl.load(at + 1, inside, 0.0), tl.load(at + 2, inside, 0.0)
+
+
+@triton.jit
 def _output_terms_kernel(
     target, logits, entropy, ce, s, gradient, runs, batch: tl.constexpr, GROUP: tl.constexpr
 ):
@@ -163,16 +169,12 @@ def _output_terms_kernel(
         b = start + tl.arange(0, GROUP)
         inside = (b[:, None] < batch) & (k[None, :] < 9)
         at = b[:, None] * 27 + k[None, :] * 3
-        l0 = tl.load(logits + base + at, inside, 0.0)
-        l1 = tl.load(logits + base + at + 1, inside, 0.0)
-        l2 = tl.load(logits + base + at + 2, inside, 0.0)
+        l0, l1, l2 = _three(logits + base + at, inside)
+        t0, t1, t2 = _three(target + truth + at, inside)
         top = tl.maximum(l0, tl.maximum(l1, l2))
         l0, l1, l2 = l0 - top, l1 - top, l2 - top
         e0, e1, e2 = tl.exp(l0), tl.exp(l1), tl.exp(l2)
         total = e0 + e1 + e2
-        t0 = tl.load(target + truth + at, inside, 0.0)
-        t1 = tl.load(target + truth + at + 1, inside, 0.0)
-        t2 = tl.load(target + truth + at + 2, inside, 0.0)
         cost = tl.log(total) - (l0 * t0 + l1 * t1 + l2 * t2)
         total_ce += tl.sum(tl.where(inside, cost, 0.0), 0)
         p0, p1, p2 = e0 / total, e1 / total, e2 / total
@@ -198,16 +200,12 @@ def _output_terms_kernel(
             b = start + tl.arange(0, GROUP)
             inside = (b[:, None] < batch) & (k[None, :] < 9)
             at = b[:, None] * 27 + k[None, :] * 3
-            l0 = tl.load(logits + base + at, inside, 0.0)
-            l1 = tl.load(logits + base + at + 1, inside, 0.0)
-            l2 = tl.load(logits + base + at + 2, inside, 0.0)
+            l0, l1, l2 = _three(logits + base + at, inside)
+            t0, t1, t2 = _three(target + truth + at, inside)
             top = tl.maximum(l0, tl.maximum(l1, l2))
             e0, e1, e2 = tl.exp(l0 - top), tl.exp(l1 - top), tl.exp(l2 - top)
             total = e0 + e1 + e2
             p0, p1, p2 = e0 / total, e1 / total, e2 / total
-            t0 = tl.load(target + truth + at, inside, 0.0)
-            t1 = tl.load(target + truth + at + 1, inside, 0.0)
-            t2 = tl.load(target + truth + at + 2, inside, 0.0)
             a0, a1, a2 = p0 * g0[None, :], p1 * g1[None, :], p2 * g2[None, :]
             whole = a0 + a1 + a2
             tl.store(gradient + base + at, (p0 - t0) / batch + weight * (a0 - p0 * whole), inside)
