@@ -122,7 +122,7 @@ def test_the_fast_path_follows_the_reference_step_by_step(epoch: int) -> None:
         for name, parameter in slow.model.named_parameters():
             torch.testing.assert_close(weights[name], parameter.detach(), rtol=1e-4, atol=2e-5, msg=name)
         averages = [slow.model.grad_norm_A_ema.item(), slow.model.grad_norm_B_ema.item()]
-        assert fast.norms[:, 0].tolist() == pytest.approx(averages, rel=1e-4)
+        assert fast.step.norms[:, 0].tolist() == pytest.approx(averages, rel=1e-4)
 
     slow = _reference(7, epoch)
     fast = Cohort([config], [7], torch.device("cpu"), [_as_state(slow, 0)])
