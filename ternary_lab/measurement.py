@@ -61,8 +61,7 @@ class Source:
 
     def __init__(self, settings: config.Evaluation, x: Tensor, place: torch.device) -> None:
         self.settings, self.x, self.place = settings, x, place
-        self._latents: dict[int, list[Tensor]] = {}
-        self._stacked: tuple[tuple[int, ...], list[Tensor]] = (), []
+        self._latents: dict[tuple[int, ...], list[Tensor]] = {}
         self.beside: Any = torch.cuda.Stream(x.device) if x.device.type == "cuda" else None  # type: ignore[no-untyped-call]
 
     def streams(
@@ -73,18 +72,16 @@ class Source:
 
     def latents(self, seeds: tuple[int, ...], dimension: int) -> list[Tensor]:
         """Each run's own Sobol latents, the same at every epoch, in parts (R, L, M); on a GPU some together."""
-        if self._stacked[0] != seeds:
-            for seed in seeds:
-                if seed not in self._latents:
-                    name = stream(seed, "latents").initial_seed()
-                    self._latents[seed] = list(sobol_normal(dimension, self.settings.latents, name, self.x.device))
-            self._stacked = seeds, [
-                torch.stack([self._latents[seed][part] for part in group for seed in seeds])
+        if seeds not in self._latents:
+            if self.x.device.type != "cpu":  # where all runs are one group: those before were another company
+                self._latents.clear()
+            names = [stream(seed, "latents").initial_seed() for seed in seeds]
+            each = [list(sobol_normal(dimension, self.settings.latents, name, self.x.device)) for name in names]
+            self._latents[seeds] = [
+                torch.stack([of_run[part] for part in group for of_run in each])
                 for group in side_by_side(parts(self.settings.latents), len(seeds), self.x.device)
             ]
-            if self.x.device.type != "cpu":  # where all runs are one group, and each part is held once
-                self._latents = {}
-        return self._stacked[1]
+        return self._latents[seeds]
 
 
 class Measurement:

@@ -226,13 +226,9 @@ class Blocks:
         """The blocks that receive a gradient."""
         return self.encoders, self.decoder_A, self.decoder_B
 
-    def select(self, runs: list[int]) -> Blocks:
-        """The blocks of some of the runs, copied."""
-        index = torch.tensor(runs, device=self.encoders.device)
-        axis = {"encoders": 1}
-        return Blocks(**{
-            f.name: getattr(self, f.name).index_select(axis.get(f.name, 0), index).contiguous() for f in fields(self)
-        })
+    def copy(self) -> Blocks:
+        """The same numbers in memory of their own."""
+        return Blocks(*(block.clone(memory_format=torch.contiguous_format) for block in vars(self).values()))
 
     def one(self, run: int) -> Blocks:
         """The blocks of one run, as views."""
@@ -412,7 +408,7 @@ class DualVAE:
 
     def run(self, index: int) -> DualVAE:
         """One run alone, copied."""
-        return DualVAE(self.architecture, self.blocks.select([index]))
+        return DualVAE(self.architecture, self.blocks.one(index).copy())
 
     def repeated(self, times: int) -> DualVAE:
         """All runs so many times over, one whole cohort behind the other."""
@@ -425,7 +421,7 @@ class DualVAE:
 
     def copy(self) -> DualVAE:
         """All runs, copied."""
-        return DualVAE(self.architecture, Blocks(*(block.clone() for block in vars(self.blocks).values())))
+        return DualVAE(self.architecture, self.blocks.copy())
 
 
 def inject(z: Tensor, rho: Tensor | float) -> Tensor:

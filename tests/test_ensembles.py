@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 def _sharp(seed: int) -> TernaryVAE:
     model = games.untrained(seed)
-    blocks = model.core.blocks.select([0])
+    blocks = model.core.blocks.one(0).copy()
     blocks.decoder_B *= 3
     return TernaryVAE(model.settings, blocks)
 

@@ -228,7 +228,7 @@ def test_a_copied_space_is_walked_through_without_detours(copying: TernaryVAE, w
 
 def test_path_quality_counts_what_walk_counts() -> None:
     model = games.untrained(3)
-    blocks = model.core.blocks.select([0])
+    blocks = model.core.blocks.one(0).copy()
     blocks.decoder_B *= 3
     model = TernaryVAE(model.settings, blocks)
     pairs = torch.tensor([[5, 19_000], [77, 8000]])

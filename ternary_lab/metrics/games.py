@@ -26,7 +26,7 @@ def scaled(model: TernaryVAE, factor: float) -> TernaryVAE:
     """The model with the logits of both decoders multiplied by a positive factor. Raises InputError for another."""
     if not 0 < factor < float("inf"):
         raise InputError(f"factor must be a positive number, got {factor!r}")
-    blocks, architecture = model.core.blocks.select([0]), model.core.architecture
+    blocks, architecture = model.core.blocks.one(0).copy(), model.core.architecture
     for network, block in ((architecture.decoder_A, blocks.decoder_A), (architecture.decoder_B, blocks.decoder_B)):
         for values in network.views(block)[-1]:
             values.mul_(factor)
