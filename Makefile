@@ -95,11 +95,11 @@ screenshot: install ## Take figures/explorer.png of the explorer in Chromium (ap
 		$(BIN)/python -m pytest -q tests/test_browser.py -k voila
 
 figures: install ## Rebuild figures/ from the published runs
-	$(BIN)/python -m ternary_lab.figures figures
+	$(BIN)/python tools/figures.py figures
 
 bench: install ## Measure speed on this machine: benchmarks/RESULT.json and the figure of all (some minutes)
-	$(BIN)/ternary-lab bench --output benchmarks/$(RESULT).json --device cpu
-	$(BIN)/python -m ternary_lab.figures.scaling benchmarks
+	$(BIN)/python benchmarks/bench.py --output benchmarks/$(RESULT).json --device cpu
+	$(BIN)/python benchmarks/scaling.py benchmarks
 
 # Installs nothing: a machine with a GPU may have no network, and torch with CUDA already.
 gpu: ## Check and measure an NVIDIA GPU with the packages of PYTHON: benchmarks/cuda.json (6 minutes)

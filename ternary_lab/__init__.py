@@ -10,12 +10,10 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ternary_lab.checkpoint import load_model as load_model
     from ternary_lab.config import Config as Config
     from ternary_lab.config import Counterfactual as Counterfactual
     from ternary_lab.config import load_config as load_config
     from ternary_lab.config import load_counterfactual as load_counterfactual
-    from ternary_lab.design import load_sweep as load_sweep
     from ternary_lab.errors import CheckpointError as CheckpointError
     from ternary_lab.errors import ConfigError as ConfigError
     from ternary_lab.errors import DeviceError as DeviceError
@@ -25,23 +23,25 @@ if TYPE_CHECKING:
     from ternary_lab.errors import NotebookError as NotebookError
     from ternary_lab.errors import RunError as RunError
     from ternary_lab.errors import TernaryLabError as TernaryLabError
-    from ternary_lab.evaluation import Evaluation as Evaluation
-    from ternary_lab.evaluation import evaluate as evaluate
-    from ternary_lab.experiment import Comparison as Comparison
-    from ternary_lab.experiment import branch as branch
-    from ternary_lab.experiment import compare as compare
-    from ternary_lab.experiment import run_experiment as run_experiment
-    from ternary_lab.experiment import train_counterfactuals as train_counterfactuals
+    from ternary_lab.explorer import watch as watch
+    from ternary_lab.metrics.evaluate import Evaluation as Evaluation
+    from ternary_lab.metrics.evaluate import evaluate as evaluate
     from ternary_lab.model import GaussianPosterior as GaussianPosterior
     from ternary_lab.model import TernaryVAE as TernaryVAE
-    from ternary_lab.record import RunRecord as RunRecord
-    from ternary_lab.record import RunSet as RunSet
-    from ternary_lab.record import load_run as load_run
-    from ternary_lab.record import load_runs as load_runs
-    from ternary_lab.sweep import run_sweep as run_sweep
+    from ternary_lab.runs.checkpoint import load_model as load_model
+    from ternary_lab.runs.load import RunRecord as RunRecord
+    from ternary_lab.runs.load import RunSet as RunSet
+    from ternary_lab.runs.load import load_run as load_run
+    from ternary_lab.runs.load import load_runs as load_runs
+    from ternary_lab.runs.train import Comparison as Comparison
+    from ternary_lab.runs.train import branch as branch
+    from ternary_lab.runs.train import compare as compare
+    from ternary_lab.runs.train import run_experiment as run_experiment
+    from ternary_lab.runs.train import train_counterfactuals as train_counterfactuals
+    from ternary_lab.sweeps.design import load_sweep as load_sweep
+    from ternary_lab.sweeps.run import run_sweep as run_sweep
     from ternary_lab.training import EpochRecord as EpochRecord
     from ternary_lab.training import train as train
-    from ternary_lab.widgets import watch as watch
 
 # Threads that spin while they wait make two processes on the same cores up to ten times slower. It has
 # to be said before torch loads its thread library.

@@ -566,7 +566,7 @@ def config_files() -> dict[str, Path]:
     """The configurations that ship with the library, by bare name."""
     return {
         file.relative_to(folder).with_suffix("").as_posix(): file
-        for folder in _config_folders() for file in sorted(folder.rglob("*.yaml"))
+        for folder in shipped_folders("configs") for file in sorted(folder.rglob("*.yaml"))
         if file.parent.name != COUNTERFACTUALS  # which are changes, not configurations
     }
 
@@ -611,7 +611,7 @@ def load_counterfactual(path: str | Path) -> Counterfactual:
 
 def shipped_configs(folder: str) -> list[Path]:
     """The configurations in a folder of `configs`, by name."""
-    return [file for parent in _config_folders() for file in sorted((parent / folder).glob("*.yaml"))]
+    return [file for parent in shipped_folders("configs") for file in sorted((parent / folder).glob("*.yaml"))]
 
 
 def shipped_counterfactuals() -> list[Counterfactual]:
@@ -707,9 +707,10 @@ for _side in (_StrictLoader, _StrictDumper):
     _side.add_implicit_resolver("tag:yaml.org,2002:float", _float_pattern(), list("-+0123456789"))
 
 
-def _config_folders() -> list[Path]:
-    here = Path(__file__).parent
-    return [folder for folder in (here.parent / "configs", here / "configs") if folder.is_dir()]
+def shipped_folders(kind: str) -> list[Path]:
+    """The folder of `configs`, `sweeps` or `notebooks`: beside the package in a checkout, inside it in a wheel."""
+    package = Path(__file__).parent
+    return [folder for folder in (package.parent / kind, package / "shipped" / kind) if folder.is_dir()]
 
 
 def _read_with_base(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:

@@ -26,8 +26,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from ternary_lab import kernels
-from ternary_lab.metrics.entropy import BINS, LIMIT
+from ternary_lab.backend import kernels
+from ternary_lab.metrics.latent_entropy import BINS, LIMIT
 
 FreeBits = Literal["sample", "dimension_mean"]
 

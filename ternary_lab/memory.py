@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 
+from ternary_lab.backend.devices import gpu_errors
+from ternary_lab.backend.threads import resolve_device
 from ternary_lab.config import Config
-from ternary_lab.devices import gpu_errors
-from ternary_lab.metrics.latents import PART, chunk_size
+from ternary_lab.metrics.sobol import PART, chunk_size
 from ternary_lab.model import Architecture
-from ternary_lab.runtime import resolve_device
 from ternary_lab.space import ENTRIES, SIZE, VALUES
 
 SPARE = 1.25

@@ -29,11 +29,12 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ternary_lab import config, kernels, space
+from ternary_lab import config, space
+from ternary_lab.backend import kernels
+from ternary_lab.backend.numerics import fenced
+from ternary_lab.backend.threads import Lanes
 from ternary_lab.errors import CheckpointError, InputError
 from ternary_lab.losses import gaussian_kl
-from ternary_lab.numerics import fenced
-from ternary_lab.runtime import Lanes
 
 Pathway = Literal["A", "B"]
 PATHWAYS: tuple[Pathway, Pathway] = ("A", "B")
@@ -487,7 +488,7 @@ class TernaryVAE:
 
     def to(self, device: str | torch.device) -> TernaryVAE:
         """The same model on another device."""
-        from ternary_lab.runtime import resolve_device
+        from ternary_lab.backend.threads import resolve_device
 
         return TernaryVAE(self.settings, self.core.blocks.to(resolve_device(device)))
 

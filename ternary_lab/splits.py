@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from ternary_lab import config, space, symmetry
+from ternary_lab.backend.numerics import fenced
 from ternary_lab.errors import ConfigError, InputError
-from ternary_lab.numerics import fenced
 
 CONNECTIVES: dict[str, tuple[str, ...]] = {
     "kleene": ("not", "min (Kleene and)", "max (Kleene or)"),

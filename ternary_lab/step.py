@@ -21,12 +21,13 @@ import torch
 from torch import Tensor
 
 from ternary_lab import controllers as control
-from ternary_lab import kernels, losses, prior
+from ternary_lab import information_loss, losses
+from ternary_lab.backend import kernels
+from ternary_lab.backend.random_streams import Streams
+from ternary_lab.backend.threads import Lanes, on_device
 from ternary_lab.config import Config
 from ternary_lab.controllers import Correction, Plan
 from ternary_lab.model import Architecture, Blocks, Bound, inject
-from ternary_lab.random_streams import Streams
-from ternary_lab.runtime import Lanes, on_device
 from ternary_lab.space import ENTRIES, VALUES
 
 
@@ -53,7 +54,7 @@ class StepSettings:
     grad_clip: Tensor
     rates: Tensor
     """(5, R): learning rate, β₁, β₂, ε, weight decay of AdamW."""
-    prior: prior.PriorWeights | None
+    prior: information_loss.PriorWeights | None
     """None where no run's loss has the terms of `prior` in this epoch."""
     lr: Sequence[float]
     """The learning rates once more, as Python numbers of full precision."""
@@ -69,7 +70,7 @@ class StepSettings:
             packed, weights, temperature=packed[9:11, :, None, None], rho=packed[11, :, None, None],
             kept=packed[12, :, None, None], forgetting=packed[13], scale_low=packed[14], scale_high=packed[15],
             grad_clip=packed[16], rates=packed[17:22],
-            prior=prior.PriorWeights(*packed[22:25]) if informed else None, lr=lr,
+            prior=information_loss.PriorWeights(*packed[22:25]) if informed else None, lr=lr,
         )
 
 
@@ -97,7 +98,7 @@ class Pass:
     """Of the encoders, decoder A and decoder B."""
     alignment: Alignment | None
     """None where the alignment has no gradient."""
-    prior: prior.PriorTerms | None
+    prior: information_loss.PriorTerms | None
     decoded: Tensor
     """(2, R, B + M, 27): gradients in the decoders' logits, those of M prior latents behind the batch's."""
 
@@ -247,7 +248,7 @@ class Stepper:
         d_logits, informed = gradients.logits.flatten(3), None
         if latents is not None and s.prior is not None:
             settings = self.config.information
-            informed, d_informed = prior.prior_terms(
+            informed, d_informed = information_loss.prior_terms(
                 every[:, :, batch:], self.outputs, settings.decay, settings.margin, s.prior
             )
             d_logits = torch.cat((d_logits, d_informed), 2)

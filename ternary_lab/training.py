@@ -17,18 +17,18 @@ import torch
 from torch import Tensor
 
 from ternary_lab import controllers as control
-from ternary_lab import hypergradient, losses, prior, space, splits
+from ternary_lab import information_loss, losses, space, splits, statenet_learning
+from ternary_lab.backend.devices import gpu_errors
+from ternary_lab.backend.numerics import fenced
+from ternary_lab.backend.random_streams import Purpose, Streams
+from ternary_lab.backend.threads import at_most_threads, helping_threads, resolve_device
 from ternary_lab.config import Config, differences, is_structural
 from ternary_lab.controllers import Controllers, Correction, Plan
-from ternary_lab.devices import gpu_errors
 from ternary_lab.errors import ConfigError, DivergenceError
-from ternary_lab.measurement import Group, Measurement, Source
 from ternary_lab.memory import room
-from ternary_lab.metrics.entropy import batch_entropy
+from ternary_lab.metrics.latent_entropy import batch_entropy
+from ternary_lab.metrics.per_epoch import Group, Measurement, Source
 from ternary_lab.model import Architecture, Blocks, DualVAE, inject, statenet
-from ternary_lab.numerics import fenced
-from ternary_lab.random_streams import Purpose, Streams
-from ternary_lab.runtime import at_most_threads, helping_threads, resolve_device
 from ternary_lab.selection import cost
 from ternary_lab.step import Figures, Pass, Stepper, StepRecord, StepSettings
 
@@ -499,22 +499,22 @@ class Cohort:
         self.step.differentiate_encoders(forward, forward.alignment.z, nothing, nothing)
         return self.step.gradients.encoders.clone()
 
-    def _taken(self, update: StepRecord, s: StepSettings, slope: Tensor | None) -> hypergradient.Step:
+    def _taken(self, update: StepRecord, s: StepSettings, slope: Tensor | None) -> statenet_learning.Step:
         """The step just taken. AdamW has left the gradients as it had them, and they are copied."""
         gradients = Blocks(*(block.clone() for block in vars(self.step.gradients).values()))
-        return hypergradient.Step(
+        return statenet_learning.Step(
             self.blocks, gradients, self.step.first_moments, self.step.second_moments, s.weights.lambdas, update.clip,
             self.config.optimiser.clip_per == "pathway", slope,
         )
 
     def _teach(
-        self, taken: hypergradient.Step, plans: Sequence[Plan], corrections: Sequence[Correction], inputs: Tensor,
+        self, taken: statenet_learning.Step, plans: Sequence[Plan], corrections: Sequence[Correction], inputs: Tensor,
         s: StepSettings, lesson: int,
     ) -> None:
         """One step of StateNet's AdamW along the hypergradient of the validation objective."""
         self._differentiate_objective(s, lesson)
-        optimiser = hypergradient.AdamW(self.step.steps, *s.rates[:, :, None])
-        slopes = hypergradient.control_gradients(taken, self.step.gradients, optimiser)
+        optimiser = statenet_learning.AdamW(self.step.steps, *s.rates[:, :, None])
+        slopes = statenet_learning.control_gradients(taken, self.step.gradients, optimiser)
         slopes = slopes * self.step.values([
             control.correction_slopes(*of) for of in zip(self.configs, plans, corrections, strict=True)
         ])
@@ -546,7 +546,7 @@ class Cohort:
         judged = replace(
             s, weights=losses.Weights(one, lambdas, none, none, none, s.weights.repulsion_sigma),
             temperature=one[:, :, None, None], rho=none[:, None, None], kept=one[0, :, None, None],
-            prior=prior.PriorWeights(weight, weight, none) if bool(weight.any()) else None,
+            prior=information_loss.PriorWeights(weight, weight, none) if bool(weight.any()) else None,
         )
         average = self.step.outputs.clone()
         forward = self.step.forward(

@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 
 import ternary_lab
+from ternary_lab.explorer.widget_base import CSS
 from ternary_lab.figures.style import ENTRY, GREEN, GREY, INK, PATHWAY, PATHWAY_TEXT, PURPLE, readable_on
-from ternary_lab.widgets.part import CSS
 
 ROOT = Path(ternary_lab.__file__).parent
 DRAWN = sorted(path for folder in ("figures", "widgets") for path in (ROOT / folder).glob("*.py"))

@@ -9,10 +9,11 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from ternary_lab import CheckpointError, ConfigError, alternatives, load_config, space
-from ternary_lab.alternatives import families, load_trained, measured, save_trained, train_family
+from ternary_lab import CheckpointError, ConfigError, load_config, space
 from ternary_lab.cli import main
 from ternary_lab.model import Architecture
+from ternary_lab.studies.beyond_v55 import alternatives
+from ternary_lab.studies.beyond_v55.alternatives import families, load_trained, measured, save_trained, train_family
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ternary_lab import load_run, space
-from ternary_lab.atlas import Atlas
 from ternary_lab.errors import InputError, RunError
-from ternary_lab.figures import atlas as drawing
-from ternary_lab.metrics import confusion, paths
+from ternary_lab.explorer import confusion, drawing
+from ternary_lab.explorer.codes_by_epoch import Atlas
+from ternary_lab.explorer.projection import Projection, dimensions, pca, principal_directions, umap
 from ternary_lab.model import PATHWAYS, Pathway
-from ternary_lab.projection import Projection, dimensions, pca, principal_directions, umap
+from ternary_lab.studies.generalisation import paths
 
 VECTOR = st.lists(st.floats(-8, 8, width=32), min_size=4, max_size=4).map(torch.tensor)
 

@@ -10,8 +10,8 @@ from click.testing import CliRunner, Result
 from small import write_book
 
 from ternary_lab import NotebookError
-from ternary_lab.batch import parameter_sets, run_each
 from ternary_lab.cli import main
+from ternary_lab.notebooks.run_many import parameter_sets, run_each
 
 
 @pytest.fixture(autouse=True)

@@ -25,8 +25,8 @@ import pytest
 from playwright.sync_api import expect, sync_playwright
 
 from ternary_lab import load_run
-from ternary_lab.atlas import Atlas
-from ternary_lab.widgets.map import FRAME
+from ternary_lab.explorer.codes_by_epoch import Atlas
+from ternary_lab.explorer.map import FRAME
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "06_latent_explorer.ipynb"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

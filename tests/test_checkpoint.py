@@ -18,7 +18,7 @@ from small import SMALL
 from torch import Tensor
 
 from ternary_lab import CheckpointError, RunError, load_config, load_model
-from ternary_lab.checkpoint import FORMAT, LARGEST, Checkpoint, import_original, load, open_checkpoint, save
+from ternary_lab.runs.checkpoint import FORMAT, LARGEST, Checkpoint, import_original, load, open_checkpoint, save
 from ternary_lab.training import Cohort
 
 pytestmark = pytest.mark.usefixtures("one_thread")

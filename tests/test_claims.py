@@ -15,12 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ternary_lab import RunError, load_config
-from ternary_lab.claims import Verdict, judge_all, table, try_claims
-from ternary_lab.claims.evidence import Run, Trial, collect
-from ternary_lab.claims.ledger import CHECKS, Claim, Contradiction, Ledger, ledger
-from ternary_lab.claims.rules import QUANTITIES, RULES, rule
-from ternary_lab.claims.verdicts import Interval, Judgement, Rule, judge
 from ternary_lab.cli import main
+from ternary_lab.studies.report import Verdict, judge_all, table, try_claims
+from ternary_lab.studies.report.evidence import Run, Trial, collect
+from ternary_lab.studies.report.ledger import CHECKS, Claim, Contradiction, Ledger, ledger
+from ternary_lab.studies.report.rules import QUANTITIES, RULES, rule
+from ternary_lab.studies.report.verdicts import Interval, Judgement, Rule, judge
 
 CONFIG = load_config("v5_5")
 

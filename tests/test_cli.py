@@ -17,9 +17,10 @@ import torch
 from click.testing import CliRunner, Result
 from small import SMALL
 
-from ternary_lab import evaluation, load_config, load_counterfactual, load_run, load_sweep, run_experiment
+from ternary_lab import load_config, load_counterfactual, load_run, load_sweep, run_experiment
 from ternary_lab.cli import main
 from ternary_lab.config import settings
+from ternary_lab.metrics import evaluate
 from ternary_lab.training import COLUMNS
 
 EPOCH_60 = Path(__file__).parent / "data" / "epoch_60.pt"
@@ -158,7 +159,7 @@ def test_seeds_take_every_number_that_follows(
         seen.append(given)
         raise Stopped
 
-    monkeypatch.setattr("ternary_lab.experiment.run_experiment", caught)
+    monkeypatch.setattr("ternary_lab.runs.train.run_experiment", caught)
     for order in (("train", "small.yaml", *words, "--fresh"), ("train", *words, "--json", "small.yaml")):
         with pytest.raises(Stopped):
             _call(*order)
@@ -286,7 +287,7 @@ def test_in_a_process_of_its_own_too() -> None:
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
     """Options, and importance samples, for an evaluation that is quick rather than precise."""
-    monkeypatch.setattr(evaluation, "evaluate", functools.partial(evaluation.evaluate, iwae_samples=1))
+    monkeypatch.setattr(evaluate, "evaluate", functools.partial(evaluate.evaluate, iwae_samples=1))
     return "--latents", "64", "--samples", "100", "--json"
 
 

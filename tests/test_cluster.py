@@ -22,10 +22,10 @@ import pytest
 from small import SMALL, write_book
 
 from ternary_lab import NotebookError
-from ternary_lab.batch import run_each
-from ternary_lab.design import Sweep, load_sweep
-from ternary_lab.locks import OWNER
-from ternary_lab.sweep import Progress, run_sweep, status
+from ternary_lab.notebooks.run_many import run_each
+from ternary_lab.runs.locks import OWNER
+from ternary_lab.sweeps.design import Sweep, load_sweep
+from ternary_lab.sweeps.run import Progress, run_sweep, status
 
 PATIENCE = 600
 """Seconds for what takes some on an idle machine: Ray starts processes that each import torch."""

@@ -17,8 +17,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ternary_lab import ConfigError, load_config, measurement, run_experiment, train
+from ternary_lab import ConfigError, load_config, run_experiment, train
 from ternary_lab.config import Beta, Config, differences, find_config, flatten, from_yaml, parse_override
+from ternary_lab.metrics import per_epoch
 from ternary_lab.training import TIMING_COLUMNS, Cohort
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -357,7 +358,7 @@ def test_every_key_about_files_changes_the_files(
 
 def test_runtime_streams_decides_where_random_numbers_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """On the CPU both settings are the same by definition, so the device is what can be seen to change."""
-    monkeypatch.setattr(measurement, "Streams", lambda *_, device: [torch.device(device).type])
+    monkeypatch.setattr(per_epoch, "Streams", lambda *_, device: [torch.device(device).type])
     drawn = {}
     for place in ("device", "cpu"):
         cohort = Cohort([load_config(TINY.as_dict(), {"runtime.streams": place})], [1], torch.device("meta"))

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ternary_lab.cpus import available_cpus, within_quota
+from ternary_lab.backend.cpus import available_cpus, within_quota
 
 ALL = 16
 V1 = "/sys/fs/cgroup/cpu,cpuacct"
@@ -84,7 +84,7 @@ def test_the_library_starts_as_many_threads_as_the_quota_allows() -> None:
     code = (
         "import torch\nbefore = torch.get_num_threads()\n"
         "from ternary_lab import cpus\ncpus.available_cpus = lambda: {}\n"
-        "import ternary_lab.runtime\nprint(before, torch.get_num_threads())"
+        "import ternary_lab.backend.threads\nprint(before, torch.get_num_threads())"
     )
 
     def threads(available: int, **environment: str) -> tuple[int, int]:
@@ -102,7 +102,7 @@ def test_the_library_starts_as_many_threads_as_the_quota_allows() -> None:
 
 
 def test_threads_are_never_raised_and_the_users_number_stands(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ternary_lab.cpus.available_cpus", lambda: 3)
+    monkeypatch.setattr("ternary_lab.backend.cpus.available_cpus", lambda: 3)
     assert [within_quota(threads) for threads in (1, 3, 8)] == [1, 3, 3]
     monkeypatch.setenv("OMP_NUM_THREADS", "8")
     assert within_quota(8) == 8

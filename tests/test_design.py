@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ternary_lab import ConfigError, load_config
-from ternary_lab.design import Design, Sweep, Values, find_sweep, load_sweep, points, span
+from ternary_lab.sweeps.design import Design, Sweep, Values, find_sweep, load_sweep, points, span
 
 ROOT = Path(__file__).parents[1]
 GRID: dict[str, Any] = {

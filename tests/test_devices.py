@@ -14,13 +14,13 @@ from small import SMALL
 
 from ternary_lab import DeviceError, RunError, branch, load_config, load_run, run_experiment
 from ternary_lab import memory as memories
+from ternary_lab.backend.devices import RESUMES, gpu_errors, missing_gpu
 from ternary_lab.config import Config
-from ternary_lab.devices import RESUMES, gpu_errors, missing_gpu
-from ternary_lab.integrity import sealed_json
 from ternary_lab.memory import room, run_bytes
-from ternary_lab.record import Stretch, published, stretches
+from ternary_lab.runs.checksums import sealed_json
+from ternary_lab.runs.load import Stretch, published, stretches
+from ternary_lab.runs.verify import verify
 from ternary_lab.training import Cohort
-from ternary_lab.verify import verify
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

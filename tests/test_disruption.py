@@ -15,7 +15,9 @@ from small import SMALL
 from ternary_lab import ConfigError, RunError, branch, load_config, load_counterfactual, load_runs, run_experiment
 from ternary_lab.cli import main
 from ternary_lab.config import Counterfactual, shipped_counterfactuals
-from ternary_lab.disruption import (
+from ternary_lab.runs.train import train_counterfactuals
+from ternary_lab.studies.epoch50_disruption import figures
+from ternary_lab.studies.epoch50_disruption.tables import (
     CONTROL,
     ORDER,
     OUTCOMES,
@@ -28,8 +30,6 @@ from ternary_lab.disruption import (
     outcomes,
     probes,
 )
-from ternary_lab.experiment import train_counterfactuals
-from ternary_lab.figures import jump
 from ternary_lab.training import TIMING_COLUMNS
 
 CHANGES = [
@@ -190,7 +190,8 @@ def test_a_folder_without_any_is_named(tmp_path: Path) -> None:
 def test_figures_say_what_they_show() -> None:
     runs, branches = load_runs("v5_5"), load_branches()
     for drawing in (
-        jump.terms(runs.history), jump.codes(probes(runs)), jump.trajectories(branches), jump.final(branches),
+        figures.terms(runs.history), figures.codes(probes(runs)), figures.trajectories(branches),
+        figures.final(branches),
     ):
         assert isinstance(drawing.figure, Figure)
         assert len(drawing.data) > 0

@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 
 from ternary_lab import InputError
-from ternary_lab.effects import BINS, complete, interactions, keys_of, levels, main_effects, varied
-from ternary_lab.figures import sweeps as figures
 from ternary_lab.figures.save import render
-from ternary_lab.intervals import interval
+from ternary_lab.studies.statistics import interval
+from ternary_lab.sweeps import figures
+from ternary_lab.sweeps.main_effects import BINS, complete, interactions, keys_of, levels, main_effects, varied
 
 A, B, C = (1, 2, 3), (0.1, 0.2), ("x", "y")
 

@@ -16,16 +16,17 @@ from torch import Tensor
 
 from ternary_lab import InputError, load_config, load_run, run_experiment, selection, space
 from ternary_lab.cli import main
-from ternary_lab.metrics import ensembles, games
+from ternary_lab.metrics import baselines
 from ternary_lab.metrics.information import Sums, information, sums
-from ternary_lab.metrics.latents import sobol_normal
+from ternary_lab.metrics.sobol import sobol_normal
 from ternary_lab.model import TernaryVAE
+from ternary_lab.studies.checkpoints_and_ensembles import ensembles
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def _sharp(seed: int) -> TernaryVAE:
-    model = games.untrained(seed)
+    model = baselines.untrained(seed)
     blocks = model.core.blocks.one(0).copy()
     blocks.decoder_B *= 3
     return TernaryVAE(model.settings, blocks)
@@ -155,7 +156,7 @@ def test_two_of_a_kind_are_no_more_than_one() -> None:
 
 @pytest.mark.parametrize("weights", [[0.5], [0.5, 0.6], [1.5, -0.5]])
 def test_weights_that_are_none_are_refused(weights: list[float]) -> None:
-    one = _sums(games.untrained(), 64)
+    one = _sums(baselines.untrained(), 64)
     with pytest.raises(InputError, match="a weight for each"):
         ensembles.mixture([one, one], weights)
 

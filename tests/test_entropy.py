@@ -15,10 +15,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ternary_lab import InputError, RunError, RunRecord, latent_entropy, load_config, run_experiment, space
-from ternary_lab.figures import entropy as figures
+from ternary_lab import InputError, RunError, RunRecord, load_config, run_experiment, space
 from ternary_lab.figures import epoch_entropy
-from ternary_lab.metrics import entropy, likelihood
+from ternary_lab.metrics import latent_entropy as entropy
+from ternary_lab.metrics import likelihood
+from ternary_lab.studies.latent_entropy import figures, tables
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -261,7 +262,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunRecord:
 
 @pytest.fixture(scope="module")
 def code(run: RunRecord) -> pd.DataFrame:
-    return latent_entropy.code_history(run)
+    return tables.code_history(run)
 
 
 def test_a_code_history_has_a_row_per_checkpoint_pathway_and_dimension(run: RunRecord, code: pd.DataFrame) -> None:
@@ -270,7 +271,7 @@ def test_a_code_history_has_a_row_per_checkpoint_pathway_and_dimension(run: RunR
     assert len(code) == len(run.epochs) * 2 * run.config.model.latent_dim
     assert sorted(code["epoch"].unique()) == run.epochs
     assert not code.isna().any(axis=None)
-    assert code.equals(latent_entropy.code_history(run))  # its random numbers are its own
+    assert code.equals(tables.code_history(run))  # its random numbers are its own
     model, last = run.model(run.epochs[-1]), code[code["epoch"] == run.epochs[-1]]
     active = likelihood.active_units(model.core, space.operations().unsqueeze(0))
     assert last.groupby("pathway")["active"].sum().tolist() == active[:, 0].tolist()
@@ -278,25 +279,25 @@ def test_a_code_history_has_a_row_per_checkpoint_pathway_and_dimension(run: RunR
 
 def test_a_code_history_at_the_epochs_own_temperature(run: RunRecord) -> None:
     epoch = run.epochs[-1]
-    for pathway, rows in latent_entropy.code_history(run, [epoch]).groupby("pathway"):
+    for pathway, rows in tables.code_history(run, [epoch]).groupby("pathway"):
         tau = run.history[f"temperature_{pathway}"].iloc[epoch]
         assert set(rows["tau"]) == {tau}
-        at_tau = latent_entropy.code_history(run, [epoch], temperature=tau)
+        at_tau = tables.code_history(run, [epoch], temperature=tau)
         at_tau = at_tau[at_tau["pathway"] == pathway]
         assert rows["H"].tolist() == at_tau["batch_entropy"].tolist() == at_tau["H"].tolist()
 
 
 def test_a_run_without_the_weights_is_named(run: RunRecord) -> None:
     with pytest.raises(RunError, match="epoch_0003"):
-        latent_entropy.code_history(run, [3])
+        tables.code_history(run, [3])
     with pytest.raises(RunError, match="weights of no epoch"):
-        latent_entropy.code_history(run, [])
+        tables.code_history(run, [])
 
 
 def test_drawn_posteriors_keep_the_mass(run: RunRecord) -> None:
-    densities = latent_entropy.posteriors(run, run.epochs[-1:])
+    densities = tables.posteriors(run, run.epochs[-1:])
     for _, rows in densities.groupby(["epoch", "pathway", "dimension"]):
-        assert len(rows) <= latent_entropy.POINTS
+        assert len(rows) <= tables.POINTS
         assert np.trapezoid(rows["density"], rows["z"]) == pytest.approx(1, abs=0.02)
 
 
@@ -307,7 +308,7 @@ def _figure(artists: list[object]) -> Figure:
 
 
 def test_figures_are_drawn_and_told(run: RunRecord, code: pd.DataFrame) -> None:
-    densities = latent_entropy.posteriors(run, run.epochs)
+    densities = tables.posteriors(run, run.epochs)
     drawn = {
         "batch_entropy": ((run.history, run.config), 1),
         "heat_maps": ((code,), 4),

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from ternary_lab import InputError, evaluate, load_model, space
 from ternary_lab.cli import main
-from ternary_lab.evaluation import describe
+from ternary_lab.metrics.evaluate import describe
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

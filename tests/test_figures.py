@@ -11,11 +11,11 @@ import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from studies import studies
 
 from ternary_lab import RunError, figures, load_config, load_run, load_runs, train
 from ternary_lab.figures import FIGURES, REPORT, disruption, draw_all, epoch_entropy
-from ternary_lab.figures.studies import studies
-from ternary_lab.record import source_hash
+from ternary_lab.runs.load import source_hash
 
 SMALL = {
     "data.batch_size": 2048, "training.total_epochs": 6, "evaluation.coverage_samples": 2000, "evaluation.latents": 64,
@@ -39,7 +39,7 @@ def test_a_figure_draws_one_run_and_several(name: str, history: pd.DataFrame) ->
 
 
 def test_axes_that_are_given_are_drawn_on(history: pd.DataFrame) -> None:
-    from ternary_lab.figures.training import kl
+    from ternary_lab.figures.history import kl
 
     figure = Figure()
     axes = figure.subplots()

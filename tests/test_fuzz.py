@@ -38,13 +38,13 @@ from ternary_lab import (
     notebooks,
     space,
 )
-from ternary_lab import checkpoint as checkpoints
-from ternary_lab.checkpoint import Checkpoint
 from ternary_lab.cli import main
 from ternary_lab.config import Config, from_yaml, parse_override
-from ternary_lab.metrics.games import untrained
+from ternary_lab.explorer.widget_base import operation_index
+from ternary_lab.metrics.baselines import untrained
 from ternary_lab.model import TernaryVAE
-from ternary_lab.widgets.part import operation_index
+from ternary_lab.runs import checkpoint as checkpoints
+from ternary_lab.runs.checkpoint import Checkpoint
 
 LONG = os.environ.get("TERNARY_LAB_FUZZ") == "1"
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "02_train.ipynb"

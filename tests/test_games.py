@@ -10,35 +10,35 @@ import torch
 from matplotlib.figure import Figure
 
 from ternary_lab import InputError, evaluate, load_run, load_runs, space
-from ternary_lab.disruption import probes
-from ternary_lab.figures import coverage as figures
-from ternary_lab.metrics import games
+from ternary_lab.metrics import baselines
 from ternary_lab.metrics.coverage import draws_needed, expected_coverage, uniform_coverage
+from ternary_lab.studies.coverage import figures
+from ternary_lab.studies.epoch50_disruption.tables import probes
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SMALL = {"samples": 20_000, "latents": 4096}
 
 
 def test_the_uniform_sampler() -> None:
-    p = games.uniform(space.SIZE)
+    p = baselines.uniform(space.SIZE)
     for n in (1, 10_000, 195_000):
         assert float(expected_coverage(p, n)) == pytest.approx(uniform_coverage(n))
     assert draws_needed(p) == pytest.approx(90_641, abs=1)
 
 
 def test_a_collapsed_code_is_uniform_and_knows_nothing() -> None:
-    found = evaluate(games.collapsed(), **SMALL)
+    found = evaluate(baselines.collapsed(), **SMALL)
     for pathway in (found.A, found.B):
         assert pathway.information == pytest.approx(0, abs=1e-4)
         assert pathway.neg_elbo == pytest.approx(math.log(space.SIZE), abs=1e-4)
         assert pathway.active_units == 0
         assert pathway.sampled_coverage == pytest.approx(uniform_coverage(20_000), abs=1)
-    assert torch.allclose(found.output["A"], games.uniform(space.SIZE), rtol=1e-4)
+    assert torch.allclose(found.output["A"], baselines.uniform(space.SIZE), rtol=1e-4)
 
 
 def test_scaling_logits_makes_them_so_much_larger_and_changes_no_argmax() -> None:
     model = load_run("v5_5/seed=42").model(60)
-    loud = games.scaled(model, 7.0)
+    loud = baselines.scaled(model, 7.0)
     z = torch.randn(200, 16, generator=torch.Generator().manual_seed(1))
     for pathway in ("A", "B"):
         assert torch.allclose(loud.decode(z, pathway), 7 * model.decode(z, pathway), rtol=1e-4, atol=1e-3)
@@ -52,11 +52,11 @@ def test_scaling_logits_makes_them_so_much_larger_and_changes_no_argmax() -> Non
 @pytest.mark.parametrize("factor", [0.0, -1.0, math.inf, math.nan])
 def test_a_factor_that_is_none_is_refused(factor: float) -> None:
     with pytest.raises(InputError, match="factor"):
-        games.scaled(games.untrained(), factor)
+        baselines.scaled(baselines.untrained(), factor)
 
 
 def test_the_random_map_is_linear_and_sharp() -> None:
-    model = games.random_map(3)
+    model = baselines.random_map(3)
     x, y = torch.randn(2, 50, 16, generator=torch.Generator().manual_seed(2))
     summed = model.decode(x, "A") + model.decode(y, "A")
     assert torch.allclose(model.decode(x + y, "A"), summed, rtol=1e-3, atol=1.0)
@@ -65,14 +65,14 @@ def test_the_random_map_is_linear_and_sharp() -> None:
 
 def test_an_untrained_network_is_its_seed() -> None:
     x = space.operations()[:20]
-    first, same, other = (games.untrained(seed).encode(x).mean for seed in (1, 1, 2))
+    first, same, other = (baselines.untrained(seed).encode(x).mean for seed in (1, 1, 2))
     assert torch.equal(first, same)
     assert not torch.equal(first, other)
 
 
 def test_figures_say_what_they_show() -> None:
     runs = load_runs("v5_5")
-    uniform = games.uniform(space.SIZE)
+    uniform = baselines.uniform(space.SIZE)
     tilted = torch.arange(1.0, space.SIZE + 1, dtype=torch.float64)
     outputs = {"flat, A": uniform, "tilted, B": tilted / tilted.sum()}
     entropies = pd.DataFrame([

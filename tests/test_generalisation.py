@@ -14,8 +14,10 @@ from torch import Tensor
 
 from ternary_lab import ConfigError, InputError, load_config, space, splits, symmetry
 from ternary_lab.config import LOGICS
-from ternary_lab.metrics import arithmetic, calibration, games, likelihood, neighbourhood, paths, robustness
+from ternary_lab.metrics import baselines, likelihood
 from ternary_lab.model import PATHWAYS, Architecture, TernaryVAE
+from ternary_lab.studies.checkpoints_and_ensembles import calibration
+from ternary_lab.studies.generalisation import arithmetic, neighbourhood, paths, robustness
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -202,7 +204,7 @@ def test_a_wrong_number_of_entries_is_refused(entries: int) -> None:
 
 def test_nothing_to_erase_is_named() -> None:
     with pytest.raises(InputError, match="no operation has 1 entries"):
-        robustness.denoising(games.untrained(), "A", torch.zeros(2, 9), 1, "erased")
+        robustness.denoising(baselines.untrained(), "A", torch.zeros(2, 9), 1, "erased")
 
 
 # --- paths
@@ -227,7 +229,7 @@ def test_a_copied_space_is_walked_through_without_detours(copying: TernaryVAE, w
 
 
 def test_path_quality_counts_what_walk_counts() -> None:
-    model = games.untrained(3)
+    model = baselines.untrained(3)
     blocks = model.core.blocks.one(0).copy()
     blocks.decoder_B *= 3
     model = TernaryVAE(model.settings, blocks)
@@ -244,7 +246,7 @@ def test_path_quality_counts_what_walk_counts() -> None:
 def test_a_path_from_an_operation_to_itself_or_another_way_is_refused() -> None:
     for pairs, way in (([[3, 3]], "straight"), ([[3, 4]], "bent")):
         with pytest.raises(InputError):
-            paths.path_quality(games.untrained(), "A", torch.tensor(pairs), way)
+            paths.path_quality(baselines.untrained(), "A", torch.tensor(pairs), way)
 
 
 # --- arithmetic
@@ -360,7 +362,7 @@ def test_predictions_that_do_not_fit_are_refused(confidence: list[float], right:
 
 
 def test_an_uncertain_decoder_says_so() -> None:
-    confidence, right = calibration.entry_predictions(games.collapsed(), "B", space.operations())
+    confidence, right = calibration.entry_predictions(baselines.collapsed(), "B", space.operations())
     torch.testing.assert_close(confidence, torch.full((space.SIZE, 9), 1 / 3))
     assert float(right.float().mean()) == pytest.approx(1 / 3)
 
@@ -369,7 +371,7 @@ def test_an_uncertain_decoder_says_so() -> None:
 
 
 def test_rate_and_distortion_add_up_to_the_elbo_and_bound_it() -> None:
-    core = games.untrained(5).core
+    core = baselines.untrained(5).core
     x = space.operations(SOME).unsqueeze(0)
     noise = torch.randn(4, 2, 1, len(SOME), 16, generator=torch.Generator().manual_seed(0))
     rate, distortion = likelihood.rate_distortion(core, x, noise)
@@ -380,7 +382,7 @@ def test_rate_and_distortion_add_up_to_the_elbo_and_bound_it() -> None:
 
 def test_over_the_whole_space_distortion_is_at_least_ln_n_less_the_rate(copying: TernaryVAE) -> None:
     x = space.operations().unsqueeze(0)
-    for model in (games.untrained(1).core, games.collapsed().core, copying.core):
+    for model in (baselines.untrained(1).core, baselines.collapsed().core, copying.core):
         latent = model.architecture.settings.latent_dim
         noise = torch.randn(1, 2, 1, space.SIZE, latent, generator=torch.Generator().manual_seed(0))
         rate, distortion = (v.mean(2) for v in likelihood.rate_distortion(model, x, noise))
@@ -388,7 +390,7 @@ def test_over_the_whole_space_distortion_is_at_least_ln_n_less_the_rate(copying:
 
 
 def test_the_bound_per_operation_averages_to_the_iwae() -> None:
-    core = games.untrained(5).core
+    core = baselines.untrained(5).core
     x = space.operations(SOME).unsqueeze(0)
     noise = torch.randn(8, 2, 1, len(SOME), 16, generator=torch.Generator().manual_seed(0))
     each = likelihood.log_likelihood_bound(core, x, noise)
@@ -399,8 +401,8 @@ def test_the_bound_per_operation_averages_to_the_iwae() -> None:
 
 
 def test_entries_are_right_at_least_as_often_as_operations(copying: TernaryVAE) -> None:
-    core, x = games.untrained(5).core, space.operations().unsqueeze(0)
-    decoded = torch.stack([games.untrained(5).reconstruct(x[0], pathway=p) for p in PATHWAYS])
+    core, x = baselines.untrained(5).core, space.operations().unsqueeze(0)
+    decoded = torch.stack([baselines.untrained(5).reconstruct(x[0], pathway=p) for p in PATHWAYS])
     expected = 100 * (decoded == x).float().mean((1, 2))
     torch.testing.assert_close(likelihood.entry_reconstruction(core, x)[:, 0], expected)
     assert (likelihood.entry_reconstruction(core, x) >= likelihood.exact_reconstruction(core, x)).all()

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from ternary_lab.checkpoint import import_original
 from ternary_lab.config import Config, load_config
 from ternary_lab.controllers import Controllers, Correction, Plan
 from ternary_lab.losses import one_hot
-from ternary_lab.metrics.entropy import batch_entropy
+from ternary_lab.metrics.latent_entropy import batch_entropy
 from ternary_lab.model import statenet
+from ternary_lab.runs.checkpoint import import_original
 from ternary_lab.space import SIZE, operations
 from ternary_lab.training import Best, Cohort, RunState
 

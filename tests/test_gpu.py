@@ -18,10 +18,10 @@ from typing import Any
 
 import pytest
 import torch
+from scaling import load, scaling, scaling_data
 from small import SMALL
 
 from ternary_lab import RunError, load_config
-from ternary_lab.figures.scaling import load, scaling, scaling_data
 from ternary_lab.training import Cohort, EpochRecord
 
 ROOT = Path(__file__).parents[1]

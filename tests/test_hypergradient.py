@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 from small import SMALL
 from torch import Tensor
 
-from ternary_lab import checkpoint, hypergradient, losses
+from ternary_lab import losses, statenet_learning
 from ternary_lab.config import Config, load_config
 from ternary_lab.controllers import correct, correction_slopes, plan_epoch
 from ternary_lab.errors import ConfigError
-from ternary_lab.experiment import run_experiment
-from ternary_lab.metrics.entropy import batch_entropy
+from ternary_lab.metrics.latent_entropy import batch_entropy
 from ternary_lab.model import Architecture, Blocks
+from ternary_lab.runs import checkpoint
+from ternary_lab.runs.train import run_experiment
 from ternary_lab.training import Cohort, RunState, train
 
 BATCHES = {"encoders": (2, 1, 7), "decoder_A": (1, 5), "decoder_B": (1, 4), "statenet": (1, 3)}
@@ -95,14 +96,14 @@ def test_the_hypergradient_is_the_difference_that_the_controls_make(
         return float(sum((w * pathway(objective, p)).sum() for p, w in enumerate(after)))
 
     after, state, clip = stepped(controls, [pathway(raw, p) for p in range(2)], slopes, start, apart, bound)
-    step = hypergradient.Step(
+    step = statenet_learning.Step(
         blocks_of(after), blocks_of(state["gradients"]), blocks_of(state["first"]), blocks_of(state["second"]),
         controls[1:, None], clip[:, None], apart,
         torch.stack([slope[:cut] for slope in slopes])[:, None] if aligned else None,
     )
     one = torch.ones(1, 1, dtype=torch.float64)
-    optimiser = hypergradient.AdamW(5, *(x * one for x in (0.03, 0.9, 0.99, 1e-6, 0.05)))
-    found = hypergradient.control_gradients(step, objective, optimiser)[0]
+    optimiser = statenet_learning.AdamW(5, *(x * one for x in (0.03, 0.9, 0.99, 1e-6, 0.05)))
+    found = statenet_learning.control_gradients(step, objective, optimiser)[0]
     for i in range(4):
         h = torch.zeros(4, dtype=torch.float64)
         h[i] = 1e-6

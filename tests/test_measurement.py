@@ -14,12 +14,12 @@ import pytest
 import torch
 
 from ternary_lab import load_config, space
+from ternary_lab.backend.random_streams import stream
+from ternary_lab.backend.threads import Tasks, helping_threads, in_order
 from ternary_lab.config import Config
-from ternary_lab.measurement import Group, Measurement, Source
-from ternary_lab.metrics.latents import PART, parts
+from ternary_lab.metrics.per_epoch import Group, Measurement, Source
+from ternary_lab.metrics.sobol import PART, parts
 from ternary_lab.model import Architecture, Blocks, DualVAE
-from ternary_lab.random_streams import stream
-from ternary_lab.runtime import Tasks, helping_threads, in_order
 from ternary_lab.training import TIMING_COLUMNS, Cohort, Epoch
 
 CPU = torch.device("cpu")

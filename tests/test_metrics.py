@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from ternary_lab import space
-from ternary_lab.checkpoint import import_original
+from ternary_lab.backend.random_streams import Streams, stream
 from ternary_lab.config import Model
-from ternary_lab.metrics import coverage, entropy, likelihood
+from ternary_lab.metrics import coverage, latent_entropy, likelihood
 from ternary_lab.metrics.information import Information, information
-from ternary_lab.metrics.latents import sobol_normal
+from ternary_lab.metrics.sobol import sobol_normal
 from ternary_lab.model import PATHWAYS, Architecture, Blocks, DualVAE, Pathway
-from ternary_lab.random_streams import Streams, stream
+from ternary_lab.runs.checkpoint import import_original
 from ternary_lab.space import SIZE
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -226,7 +226,7 @@ def _oracle(z: Tensor) -> float:
 
 def test_batch_entropy_equals_histc() -> None:
     z = 1.5 * torch.randn(2, 3, 64, 16, generator=torch.Generator().manual_seed(0))
-    h = entropy.batch_entropy(z)
+    h = latent_entropy.batch_entropy(z)
     assert h.shape == (2, 3)
     for i, j in itertools.product(range(2), range(3)):
         assert h[i, j].item() == pytest.approx(_oracle(z[i, j]), rel=1e-5)
@@ -234,7 +234,7 @@ def test_batch_entropy_equals_histc() -> None:
 
 def test_the_histograms_edges() -> None:
     def h(*values: float) -> float:
-        return entropy.batch_entropy(torch.tensor(values).unsqueeze(1)).item()
+        return latent_entropy.batch_entropy(torch.tensor(values).unsqueeze(1)).item()
 
     two = pytest.approx(math.log(2))
     assert h(3.0, 2.95) == 0  # both in the last bin
@@ -247,10 +247,10 @@ def test_the_histograms_edges() -> None:
 
 
 def test_expected_entropy_is_that_of_64_normal_draws() -> None:
-    mean, deviation = entropy.expected_entropy(64)
+    mean, deviation = latent_entropy.expected_entropy(64)
     assert mean == pytest.approx(3.165, abs=0.006)
     assert deviation == pytest.approx(0.087, abs=0.004)
-    assert entropy.expected_entropy(200_000, repeats=4)[0] == pytest.approx(3.523, abs=0.003)
+    assert latent_entropy.expected_entropy(200_000, repeats=4)[0] == pytest.approx(3.523, abs=0.003)
 
 
 # --- likelihood

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import torch
 
-from ternary_lab import evaluate, load_config, load_run, numerics, space, train
+from ternary_lab import evaluate, load_config, load_run, space, train
+from ternary_lab.backend import numerics
 from ternary_lab.metrics.information import Sums, decoder_sums
 from ternary_lab.training import TIMING_COLUMNS
 

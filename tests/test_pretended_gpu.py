@@ -21,35 +21,20 @@ from pretend_gpu import CPU, NAME, PretendedGPU, RefusedByCUDAError, TensorFloat
 from small import SMALL
 from torch import Tensor
 
-from ternary_lab import (
-    alternatives,
-    evaluate,
-    kernels,
-    load_config,
-    load_run,
-    losses,
-    probes,
-    run_experiment,
-    space,
-    symmetry,
-)
-from ternary_lab.atlas import Snapshot
+from ternary_lab import evaluate, load_config, load_run, losses, run_experiment, space, symmetry
+from ternary_lab.backend import kernels
 from ternary_lab.config import Config
-from ternary_lab.metrics import (
-    arithmetic,
-    calibration,
-    confusion,
-    coverage,
-    ensembles,
-    entropy,
-    neighbourhood,
-    paths,
-    robustness,
-)
+from ternary_lab.explorer import confusion
+from ternary_lab.explorer.codes_by_epoch import Snapshot
+from ternary_lab.explorer.inspector import decoded_entries
+from ternary_lab.metrics import coverage, latent_entropy
 from ternary_lab.model import GaussianPosterior, TernaryVAE
-from ternary_lab.record import RunSet
+from ternary_lab.runs.load import RunSet
+from ternary_lab.studies import probes
+from ternary_lab.studies.beyond_v55 import alternatives
+from ternary_lab.studies.checkpoints_and_ensembles import calibration, ensembles
+from ternary_lab.studies.generalisation import arithmetic, neighbourhood, paths, robustness
 from ternary_lab.training import TIMING_COLUMNS, Cohort, train
-from ternary_lab.widgets.inspector import decoded_entries
 
 BUDGETS = {
     "kernels of a training step": 157,
@@ -300,7 +285,7 @@ def test_metrics_of_codes(model: TernaryVAE) -> None:
     def measured(device: torch.device) -> dict[str, Any]:
         there = model.to(device)
         posterior = there.encode(tables)
-        code = entropy.posterior_code(posterior.mean, posterior.std)
+        code = latent_entropy.posterior_code(posterior.mean, posterior.std)
         vectors = arithmetic.edit_vectors(there, "A", some.to(device))
         p = torch.stack([ensembles.entry_probabilities(there, way, tables) for way in ("A", "B")])
         return {
@@ -387,8 +372,8 @@ def own_kernels(gpu: PretendedGPU) -> Iterator[None]:
             inside = False
 
     def terms(target: Tensor, logits: Tensor, entropy: Tensor) -> tuple[Tensor, ...]:
-        none = torch.zeros_like(entropy)
-        return losses.output_terms(target, logits, losses.Weights(none, none, none, entropy, none, none))
+        none = torch.zeros_like(latent_entropy)
+        return losses.output_terms(target, logits, losses.Weights(none, none, none, latent_entropy, none, none))
 
     forms: dict[str, Callable[..., Any]] = {
         "adamw": kernels.adamw, "add_bias": kernels.add_bias, "linear": kernels.linear, "output_terms": terms,

@@ -15,13 +15,14 @@ from hypothesis import strategies as st
 from small import SMALL
 from torch import Tensor
 
-from ternary_lab import checkpoint, prior, space
+from ternary_lab import information_loss, space
 from ternary_lab.config import Config
 from ternary_lab.errors import CheckpointError
-from ternary_lab.experiment import run_experiment
-from ternary_lab.integrity import ROW
 from ternary_lab.metrics.information import decoder_sums, information_terms
-from ternary_lab.record import load_run
+from ternary_lab.runs import checkpoint
+from ternary_lab.runs.checksums import ROW
+from ternary_lab.runs.load import load_run
+from ternary_lab.runs.train import run_experiment
 from ternary_lab.training import LATER, TIMING_COLUMNS, Cohort, EpochRecord, train
 
 INFORMED = Config.model_validate(SMALL.model_dump() | {
@@ -40,10 +41,10 @@ def slow_terms(logits: Tensor) -> tuple[Tensor, Tensor]:
     return -torch.xlogy(mean, mean).sum(-1), -(p * log_p).sum(-1).mean(-1)
 
 
-def weights(noise: list[float], entropy: list[float], certainty: list[float] | None = None) -> prior.PriorWeights:
+def weights(noise: list[float], entropy: list[float], certainty: list[float] | None = None) -> information_loss.PriorWeights:
     """One value per run; no certainty is asked for unless it is given."""
     values = (noise, entropy, certainty or [0.0] * len(noise))
-    return prior.PriorWeights(*(torch.tensor(value, dtype=torch.float64) for value in values))
+    return information_loss.PriorWeights(*(torch.tensor(value, dtype=torch.float64) for value in values))
 
 
 MARGIN = 2.5
@@ -58,8 +59,8 @@ def slow_certainty(logits: Tensor) -> Tensor:
 
 @pytest.fixture
 def _in_double(monkeypatch: pytest.MonkeyPatch) -> None:
-    members = prior._members
-    monkeypatch.setattr(prior, "_members", lambda *args: members(*args).double())
+    members = information_loss._members
+    monkeypatch.setattr(information_loss, "_members", lambda *args: members(*args).double())
 
 
 @settings(max_examples=20, deadline=None)
@@ -99,7 +100,7 @@ def test_the_loss_has_the_gradient_of_the_full_table(decay: float) -> None:
     logits = (3 * torch.randn(2, 3, 7, 27, dtype=torch.float64, generator=generator)).requires_grad_()
     w = weights([0.3, 1.0, 0.0], [1.0, 0.0, 0.7], [0.0, 0.2, 0.5])
     average = torch.zeros(2, 3, space.SIZE, dtype=torch.float64)
-    terms, gradient = prior.prior_terms(logits.detach(), average, decay, MARGIN, w)
+    terms, gradient = information_loss.prior_terms(logits.detach(), average, decay, MARGIN, w)
     output, noise = slow_terms(logits.view(2, 3, 7, 9, 3))
     certainty = slow_certainty(logits.view(2, 3, 7, 9, 3))
     assert bool((certainty > 0.1).all())
@@ -119,12 +120,12 @@ def test_the_average_decays_and_the_gradient_asks_it_how_rare_an_operation_is() 
     generator = torch.Generator().manual_seed(4)
     first, second = torch.randn(2, 2, 1, 6, 27, dtype=torch.float64, generator=generator)
     average, w = torch.zeros(2, 1, space.SIZE, dtype=torch.float64), weights([0.0], [1.0])
-    prior.prior_terms(first, average, 0.75, MARGIN, w)
+    information_loss.prior_terms(first, average, 0.75, MARGIN, w)
     one = average.clone()
     alone = torch.zeros_like(average)
-    prior.prior_terms(second, alone, 0.75, MARGIN, w)
+    information_loss.prior_terms(second, alone, 0.75, MARGIN, w)
     logits = second.clone().requires_grad_()
-    terms, gradient = prior.prior_terms(second, average, 0.75, MARGIN, w)
+    terms, gradient = information_loss.prior_terms(second, average, 0.75, MARGIN, w)
     expected = 0.75 * one + 0.25 * alone
     assert average.allclose(expected, atol=1e-15)
     assert terms.output_entropy.allclose(-torch.xlogy(expected, expected).sum(-1))
@@ -138,8 +139,8 @@ def test_the_average_decays_and_the_gradient_asks_it_how_rare_an_operation_is() 
 
 def test_what_no_latent_reaches_leaves_the_gradient_finite() -> None:
     logits = 200 * torch.randn(2, 1, 3, 27, generator=torch.Generator().manual_seed(5))
-    w = prior.PriorWeights(*torch.ones(3, 1))
-    terms, gradient = prior.prior_terms(logits, torch.zeros(2, 1, space.SIZE), 0.9, MARGIN, w)
+    w = information_loss.PriorWeights(*torch.ones(3, 1))
+    terms, gradient = information_loss.prior_terms(logits, torch.zeros(2, 1, space.SIZE), 0.9, MARGIN, w)
     assert bool(gradient.isfinite().all())
     assert bool(terms.pathway(w).isfinite().all())
 

@@ -10,16 +10,16 @@ import torch
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
+from publish import WEIGHTS, publish
 from small import SMALL
 
 from ternary_lab import RunError, load_run, load_runs, run_experiment, space
 from ternary_lab.cli import main
-from ternary_lab.integrity import sealed_json
+from ternary_lab.metrics.baselines import untrained
 from ternary_lab.metrics.codes import code_cross_entropy, code_sizes, linear_cka
-from ternary_lab.metrics.games import untrained
-from ternary_lab.probes import probe, probe_run, write_probes
-from ternary_lab.publish import WEIGHTS, publish
-from ternary_lab.record import PUBLISHED, published
+from ternary_lab.runs.checksums import sealed_json
+from ternary_lab.runs.load import PUBLISHED, published
+from ternary_lab.studies.probes import probe, probe_run, write_probes
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -10,19 +10,20 @@ import pytest
 import torch
 from small import SMALL
 
-from ternary_lab import ConfigError, RunError, evaluate, load_config, load_runs, recipes, space
+from ternary_lab import ConfigError, RunError, evaluate, load_config, load_runs, space
+from ternary_lab.backend.random_streams import stream
 from ternary_lab.config import differences, shipped_configs
-from ternary_lab.experiment import run_experiment
-from ternary_lab.figures import recipes as figures
-from ternary_lab.intervals import interval
-from ternary_lab.metrics import per_entry
-from ternary_lab.metrics.games import scaled
-from ternary_lab.metrics.latents import sobol_normal
-from ternary_lab.metrics.per_entry import ideal_front
+from ternary_lab.metrics.baselines import scaled
+from ternary_lab.metrics.sobol import sobol_normal
 from ternary_lab.model import PATHWAYS, Architecture
-from ternary_lab.random_streams import stream
-from ternary_lab.recipes import BEYOND, MEASURES, RECIPES, REPAIRED, SHARPENED, V5_5
-from ternary_lab.record import RunSet
+from ternary_lab.runs.load import RunSet
+from ternary_lab.runs.train import run_experiment
+from ternary_lab.studies.beyond_v55 import figures
+from ternary_lab.studies.beyond_v55 import ideal_front as per_entry
+from ternary_lab.studies.beyond_v55 import tables as recipe_tables
+from ternary_lab.studies.beyond_v55.ideal_front import ideal_front
+from ternary_lab.studies.beyond_v55.tables import BEYOND, MEASURES, RECIPES, REPAIRED, SHARPENED, V5_5
+from ternary_lab.studies.statistics import interval
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -59,7 +60,7 @@ def test_beyond_keeps_the_architecture_and_the_epochs() -> None:
     v5_5, beyond = load_config(V5_5), load_config(BEYOND)
     assert beyond.model.model_copy(update={"use_statenet": True}) == v5_5.model
     assert Architecture(beyond.model).parameters == 168_770
-    assert beyond.training.total_epochs == recipes.END + 1
+    assert beyond.training.total_epochs == recipe_tables.END + 1
     wide = Architecture(load_config("variants/one_wide_pathway").model)
     assert 168_000 < wide.encoder.size + wide.decoder_B.size <= 168_770
 
@@ -68,39 +69,39 @@ def test_beyond_keeps_the_architecture_and_the_epochs() -> None:
 
 
 def test_recipes_are_trained_once_and_rows_of_others_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recipes, "RECIPES", {"small": recipes.Recipe("small", "small", "part")})
-    monkeypatch.setattr(recipes, "load_config", lambda name: SMALL)
+    monkeypatch.setattr(recipe_tables, "RECIPES", {"small": recipe_tables.Recipe("small", "small", "part")})
+    monkeypatch.setattr(recipe_tables, "load_config", lambda name: SMALL)
     table = tmp_path / "table.csv"
     pd.DataFrame({"recipe": ["other", "small"], "seed": [1, 9], "pathway": ["A", "A"]}).to_csv(table, index=False)
-    recipes.write_recipes([], [1, 2], tmp_path / "runs", table, 256, device="cpu")
+    recipe_tables.write_recipes([], [1, 2], tmp_path / "runs", table, 256, device="cpu")
     first = pd.read_csv(table)
     assert list(first["recipe"]) == ["other", *["small"] * 4]
     assert list(first["seed"][1:]) == [1, 1, 2, 2]
     assert (first["epoch"][1:] == 2).all()
     weights = tmp_path / "runs" / "small" / "seed=1" / "checkpoints" / "latest.safetensors"
     written = weights.stat().st_mtime_ns
-    recipes.write_recipes(["small"], [1, 2], tmp_path / "runs", table, 256, device="cpu")
+    recipe_tables.write_recipes(["small"], [1, 2], tmp_path / "runs", table, 256, device="cpu")
     pd.testing.assert_frame_equal(pd.read_csv(table), first)
     assert weights.stat().st_mtime_ns == written
 
 
 def test_what_is_no_recipe_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="nonsense"):
-        recipes.write_recipes(["nonsense"], [1], tmp_path, tmp_path / "table.csv")
+        recipe_tables.write_recipes(["nonsense"], [1], tmp_path, tmp_path / "table.csv")
     with pytest.raises(RunError, match="ternary-lab recipes"):
-        recipes.load_recipes(tmp_path / "none.csv")
+        recipe_tables.load_recipes(tmp_path / "none.csv")
 
 
 def test_the_end_is_the_last_epoch_that_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = load_config(SMALL.as_dict(), {"training.total_epochs": 5, "checkpoints.every": 2})
     run = run_experiment(config, [1], tmp_path, device="cpu")[1]
-    assert recipes.end(run).epoch == 4
-    monkeypatch.setattr(recipes, "END", 3)
-    assert recipes.end(run).epoch == 2
+    assert recipe_tables.end(run).epoch == 4
+    monkeypatch.setattr(recipe_tables, "END", 3)
+    assert recipe_tables.end(run).epoch == 2
     for path in (run.path / "checkpoints").glob("epoch_*"):
         path.unlink()
     with pytest.raises(RunError):
-        recipes.end(run)
+        recipe_tables.end(run)
 
 
 def test_sharpening_multiplies_the_logits_and_nothing_else() -> None:
@@ -125,12 +126,12 @@ def test_both_pathways_at_random_are_one_generator() -> None:
         tables.append(sum(log_p[:, k, classes[:, k]] for k in range(9)).exp())
     joint = torch.cat(tables)
     information = torch.special.entr(joint.mean(0)).sum() - torch.special.entr(joint).sum(1).mean()
-    assert recipes.of_both(found) == pytest.approx(100 * math.exp(float(information)) / space.SIZE, rel=1e-3)
+    assert recipe_tables.of_both(found) == pytest.approx(100 * math.exp(float(information)) / space.SIZE, rel=1e-3)
 
 
 def test_an_effective_coverage_by_too_few_latents_is_not_shown() -> None:
     columns = [f"{kind}_coverage_{p}" for kind in ("effective", "info") for p in PATHWAYS]
-    few, enough = (recipes.load_histories(name)[columns].notna().all() for name in (REPAIRED, BEYOND))
+    few, enough = (recipe_tables.load_histories(name)[columns].notna().all() for name in (REPAIRED, BEYOND))
     assert few.to_list() == [False, False, True, True]
     assert enough.all()
 
@@ -139,7 +140,7 @@ def test_steadiness() -> None:
     history = pd.DataFrame({"epoch": range(40), "train_loss": [100.0, 1.0, 50.0] + [5.0] * 37, "neg_elbo_A": 14.0})
     history.loc[25, "train_loss"] = 8.0
     history.loc[history["epoch"] % 2 == 1, "neg_elbo_A"] = 14.5
-    found = recipes.steadiness(history, "A")
+    found = recipe_tables.steadiness(history, "A")
     assert found["spike"] == 3.0  # that of epoch 2 is of a loss that is still falling
     assert found["wobble"] == pytest.approx(0.5)
 
@@ -150,7 +151,7 @@ def test_effects_are_paired_by_seed() -> None:
         for recipe, shift in ((V5_5, 0.0), (BEYOND, 1.0)) for seed in (1, 2, 3) for p in PATHWAYS
     ]
     rows.append({"recipe": BEYOND, "seed": 4, "pathway": "A", "neg_elbo": 0.0})  # has nobody to be compared with
-    found = recipes.effects(pd.DataFrame(rows), [BEYOND], V5_5, ["neg_elbo"])
+    found = recipe_tables.effects(pd.DataFrame(rows), [BEYOND], V5_5, ["neg_elbo"])
     expected = interval([1.0, 1.0, 2.0])
     for _, row in found.iterrows():
         assert (row["n"], row["mean"], row["low"]) == (3, pytest.approx(expected.mean), pytest.approx(expected.low))
@@ -166,14 +167,14 @@ def _differences() -> pd.DataFrame:
 
 
 def test_what_is_sure_is_said_with_its_side() -> None:
-    bound, coverage = recipes.sure(_differences()).splitlines()
+    bound, coverage = recipe_tables.sure(_differences()).splitlines()
     assert bound == "- **-ELBO, test, nats**: better: a (A); worse: a (B)."
     assert coverage == "- **informative coverage, %**: better: a (A); worse: none."
-    assert set(recipes.BETTER) == set(MEASURES)
+    assert set(recipe_tables.BETTER) == set(MEASURES)
 
 
 def test_differences_are_listed_by_measure_and_in_their_order() -> None:
-    text = recipes.listed(_differences()[:4])
+    text = recipe_tables.listed(_differences()[:4])
     assert text.startswith("-ELBO, test, nats\n")
     first, second = text.splitlines()[-2:]
     assert first.split() == ["a", "-1", "[-2,", "-0.5]", "+1", "[+0.5,", "+2]"]
@@ -184,20 +185,20 @@ def test_a_goal_is_reached_by_both_pathways_or_not() -> None:
     index = pd.MultiIndex.from_product([[V5_5, BEYOND], PATHWAYS])
     values = {"neg_elbo": [14.0, 13.0, 13.5, 13.0], "effective_coverage": [98.0, 99.0, 97.0, 99.0]}
     medians = pd.DataFrame(values, index)
-    found = recipes.standing(medians, {"neg_elbo": (13.5, "≤"), "effective_coverage": (98, "≥")}, [V5_5, BEYOND])
+    found = recipe_tables.standing(medians, {"neg_elbo": (13.5, "≤"), "effective_coverage": (98, "≥")}, [V5_5, BEYOND])
     assert found["beyond"].tolist() == ["13.5 / 13 ✓", "97 / 99"]
     assert found["v5.5"].tolist() == ["14 / 13", "98 / 99 ✓"]
 
 
 def test_rows_are_picked_in_the_order_asked_for() -> None:
     table = pd.DataFrame({"recipe": ["a", "b", "a", "c"], "seed": [1, 1, 2, 1]})
-    assert recipes.pick(table, ["b", "a"])[["recipe", "seed"]].to_numpy().tolist() == [["b", 1], ["a", 1], ["a", 2]]
+    assert recipe_tables.pick(table, ["b", "a"])[["recipe", "seed"]].to_numpy().tolist() == [["b", 1], ["a", 1], ["a", 2]]
 
 
 def test_the_published_table_has_every_recipe_with_its_seeds() -> None:
-    table = recipes.load_recipes()
+    table = recipe_tables.load_recipes()
     there = {name: set(rows["seed"]) for name, rows in table.groupby("recipe")}
-    wanted = {name: set(recipes.seeds_of(recipe)) for name, recipe in RECIPES.items()}
+    wanted = {name: set(recipe_tables.seeds_of(recipe)) for name, recipe in RECIPES.items()}
     assert there.keys() == {*wanted, SHARPENED}
     assert all(there[name] >= seeds for name, seeds in wanted.items())
     assert there[SHARPENED] == wanted[V5_5]
@@ -253,7 +254,7 @@ def test_an_entrys_sums_are_its_averages_over_draws() -> None:
 
 
 def test_the_figures_show_what_they_are_given() -> None:
-    table = recipes.load_recipes()
+    table = recipe_tables.load_recipes()
     names = [V5_5, REPAIRED, BEYOND]
     measures = ["informative_coverage", "neg_elbo", "reconstruction_test"]
     drawing = figures.compared(table, names, measures)

@@ -22,22 +22,13 @@ import pandas as pd
 import pytest
 from small import SMALL
 
-from ternary_lab import (
-    ConfigError,
-    RunError,
-    branch,
-    checkpoint,
-    experiment,
-    load_config,
-    load_run,
-    load_runs,
-    run_experiment,
-)
+from ternary_lab import ConfigError, RunError, branch, load_config, load_run, load_runs, run_experiment
 from ternary_lab.config import Config
-from ternary_lab.experiment import Planned, train_runs
-from ternary_lab.integrity import sealed_json
+from ternary_lab.runs import checkpoint, train
+from ternary_lab.runs.checksums import sealed_json
+from ternary_lab.runs.train import Planned, train_runs
+from ternary_lab.runs.verify import verify
 from ternary_lab.training import TIMING_COLUMNS, Cohort, Epoch, EpochRecord
-from ternary_lab.verify import verify
 
 NEVER = load_config(SMALL.as_dict(), {"early_stopping.patience": 0, "training.total_epochs": 4})
 # Its scheduled validation loss rises with β at once, so it stops after its second epoch.
@@ -339,17 +330,17 @@ def test_an_epoch_is_written_while_the_next_but_one_is_trained(tmp_path: Path, m
 
 
 def test_files_of_a_cohort_come_in_order_however_slow_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    chance, real, lock = random.Random(0), experiment._RunFiles.commit, threading.Lock()
+    chance, real, lock = random.Random(0), train._RunFiles.commit, threading.Lock()
     committed: list[tuple[int, str, set[str]]] = []
 
-    def commit(self: experiment._RunFiles, row: EpochRecord, *rest: Any) -> None:
+    def commit(self: train._RunFiles, row: EpochRecord, *rest: Any) -> None:
         time.sleep(chance.uniform(0, 0.05))
         real(self, row, *rest)
         names = {path.stem for path in self.checkpoints.iterdir()}
         with lock:
             committed.append((row.epoch, row.run, names))
 
-    monkeypatch.setattr(experiment._RunFiles, "commit", commit)
+    monkeypatch.setattr(train._RunFiles, "commit", commit)
     seeds = list(range(1, 13))  # more than there are threads
     run_experiment(SMALL, seeds, tmp_path, device="cpu")
     assert [epoch for epoch, _, _ in committed] == sorted(epoch for epoch, _, _ in committed)
@@ -397,10 +388,10 @@ def test_latest_takes_its_name_when_everything_else_of_its_epoch_is_durable(
 def test_what_the_disk_refuses_a_thread_is_said_before_another_epoch_is_written(
     epoch: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, here = experiment._RunFiles.commit, threading.local()
+    real, here = train._RunFiles.commit, threading.local()
     begun: list[int] = []
 
-    def commit(self: experiment._RunFiles, row: EpochRecord, *rest: Any) -> None:
+    def commit(self: train._RunFiles, row: EpochRecord, *rest: Any) -> None:
         begun.append(row.epoch)
         here.full = (row.epoch, row.run) == (epoch, "seed=2")
         real(self, row, *rest)
@@ -411,7 +402,7 @@ def test_what_the_disk_refuses_a_thread_is_said_before_another_epoch_is_written(
             raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(experiment._RunFiles, "commit", commit)
+        patch.setattr(train._RunFiles, "commit", commit)
         patch.setattr(os, "fsync", sync)
         with pytest.raises(RunError, match=r"seed=2/.*: No space left on device: free space .* intact"):
             run_experiment(SMALL, [1, 2, 3], tmp_path / "full", device="cpu")
@@ -426,14 +417,14 @@ def test_what_the_disk_refuses_a_thread_is_said_before_another_epoch_is_written(
 
 
 def _slow_commits(monkeypatch: pytest.MonkeyPatch, then: Callable[[EpochRecord], None] = lambda _: None) -> None:
-    real = experiment._RunFiles.commit
+    real = train._RunFiles.commit
 
-    def commit(self: experiment._RunFiles, row: EpochRecord, *rest: Any) -> None:
+    def commit(self: train._RunFiles, row: EpochRecord, *rest: Any) -> None:
         time.sleep(0.1)
         real(self, row, *rest)
         then(row)
 
-    monkeypatch.setattr(experiment._RunFiles, "commit", commit)
+    monkeypatch.setattr(train._RunFiles, "commit", commit)
 
 
 def test_who_is_asked_whether_to_stop_finds_the_epoch_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,17 +25,17 @@ from hypothesis import strategies as st
 from small import SMALL
 
 from ternary_lab import NotebookError, RunError, load_config, load_run, load_runs, run_experiment, train
-from ternary_lab import checkpoint as checkpoints
 from ternary_lab.config import Config
 from ternary_lab.errors import DivergenceError, TernaryLabError
-from ternary_lab.experiment import Planned, train_runs
-from ternary_lab.integrity import check_table, check_text, digest, sealed_table, sealed_text
-from ternary_lab.locks import LOCK
 from ternary_lab.notebooks import run_notebook
-from ternary_lab.probes import write_probes
-from ternary_lab.record import read_table, read_text
+from ternary_lab.runs import checkpoint as checkpoints
+from ternary_lab.runs.checksums import check_table, check_text, digest, sealed_table, sealed_text
+from ternary_lab.runs.load import read_table, read_text
+from ternary_lab.runs.locks import LOCK
+from ternary_lab.runs.train import Planned, train_runs
+from ternary_lab.runs.verify import verify
+from ternary_lab.studies.probes import write_probes
 from ternary_lab.training import TIMING_COLUMNS
-from ternary_lab.verify import verify
 
 LONG = load_config(SMALL.as_dict(), {
     "early_stopping.patience": 0, "training.total_epochs": 40, "checkpoints.every": 10, "name": "long",
@@ -71,7 +71,7 @@ def _train(root: str, seeds: tuple[int, ...]) -> None:
 def processes() -> Any:
     """Processes that begin with the library loaded, so that a kill falls into training and not into imports."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["ternary_lab.experiment", "ternary_lab.training"])
+    context.set_forkserver_preload(["ternary_lab.runs.train", "ternary_lab.training"])
     return context
 
 
@@ -255,7 +255,7 @@ def test_verify_finds_what_was_forged_with_care(written: Path, tmp_path: Path) -
 # Two at once
 
 
-HOLD = "import sys, time; from pathlib import Path; from ternary_lab.locks import held\n" \
+HOLD = "import sys, time; from pathlib import Path; from ternary_lab.runs.locks import held\n" \
     "with held(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
 
 
@@ -482,9 +482,9 @@ def test_a_full_disk_and_a_read_only_one(small_disk: Path, tmp_path: Path) -> No
 def test_a_history_that_unpacks_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import lzma
 
-    from ternary_lab import record
+    from ternary_lab.runs import load
 
-    monkeypatch.setattr(record, "LARGEST", 2**20)
+    monkeypatch.setattr(load, "LARGEST", 2**20)
     path = tmp_path / "history.csv.xz"
     path.write_bytes(lzma.compress(b"0" * 2**26))
     with pytest.raises(RunError, match="more than"):

@@ -50,7 +50,7 @@ def check(site: Path) -> None:
         assert (site / "notebooks" / notebook.stem / "index.html").is_file()
     for recipe in (ROOT / "docs" / "recipes").glob("*.md"):
         assert (site / "recipes" / ("" if recipe.stem == "index" else recipe.stem) / "index.html").is_file()
-    for name in ("ternary_lab.schedules", "ternary_lab.metrics.information", "ternary_lab.widgets.map"):
+    for name in ("ternary_lab.schedules", "ternary_lab.metrics.information", "ternary_lab.explorer.map"):
         assert "<h2" in (site / "reference" / name / "index.html").read_text(encoding="utf-8"), name
     lost, silent = [], []
     for path in site.rglob("index.html"):

@@ -10,11 +10,7 @@ from typing import Any
 import pytest
 import reference
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
-
-from ternary_lab import load_config, losses
-from ternary_lab.bench import (
+from bench import (
     cohort_times,
     describe,
     evaluation_flop,
@@ -26,6 +22,10 @@ from ternary_lab.bench import (
     products,
     training_flop,
 )
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from ternary_lab import load_config, losses
 from ternary_lab.config import Config
 from ternary_lab.controllers import Correction, plan_epoch
 from ternary_lab.model import Architecture

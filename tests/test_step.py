@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import kstest, norm
 
-from ternary_lab import kernels, load_config
+from ternary_lab import load_config
+from ternary_lab.backend import kernels
+from ternary_lab.backend.random_streams import Streams
 from ternary_lab.config import Config
 from ternary_lab.controllers import Correction, plan_epoch
-from ternary_lab.random_streams import Streams
 from ternary_lab.step import Figures, PlainSteps, ReplayedSteps, Stepper
 from ternary_lab.training import TIMING_COLUMNS, Cohort
 

@@ -13,8 +13,8 @@ import pytest
 from small import SMALL
 
 from ternary_lab import load_runs, notebooks
-from ternary_lab.locks import LOCK
-from ternary_lab.record import PUBLISHED
+from ternary_lab.runs.load import PUBLISHED
+from ternary_lab.runs.locks import LOCK
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 TRAINING = FOLDER / "02_train.ipynb"

@@ -9,17 +9,19 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from answers import answers
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
+from studies import studies
 
-from ternary_lab import RunError, generalisation, load_runs, model_choice, space, splits
-from ternary_lab.answers import answers
+from ternary_lab import RunError, load_runs, space, splits
 from ternary_lab.figures.save import Drawing
-from ternary_lab.figures.studies import studies
-from ternary_lab.intervals import interval, summary
 from ternary_lab.metrics import likelihood
-from ternary_lab.record import ANSWERS, FULL, PUBLISHED, RunSet
+from ternary_lab.runs.load import ANSWERS, FULL, PUBLISHED, RunSet
+from ternary_lab.studies.checkpoints_and_ensembles import tables as checkpoint_tables
+from ternary_lab.studies.generalisation import tables
+from ternary_lab.studies.statistics import interval, summary
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -66,7 +68,7 @@ def test_intervals_cover_as_often_as_they_say() -> None:
 
 @pytest.fixture(scope="module")
 def scores() -> pd.DataFrame:
-    return model_choice.scored(load_runs(FULL))
+    return checkpoint_tables.scored(load_runs(FULL))
 
 
 def test_scores_are_of_every_epoch_up_to_120(scores: pd.DataFrame) -> None:
@@ -80,13 +82,13 @@ def test_scores_are_of_every_epoch_up_to_120(scores: pd.DataFrame) -> None:
 def test_nobody_is_better_than_the_best_and_the_outcome_as_a_criterion_has_no_regret(
     scores: pd.DataFrame, last: int | None
 ) -> None:
-    choices = model_choice.chosen(scores, last, fixed=[50])
+    choices = checkpoint_tables.chosen(scores, last, fixed=[50])
     if last is not None:
         assert choices["epoch"].max() <= last
-    lost = model_choice.regret(choices, scores, last)
-    assert (lost[list(model_choice.OUTCOMES)] >= 0).all().all()
+    lost = checkpoint_tables.regret(choices, scores, last)
+    assert (lost[list(checkpoint_tables.OUTCOMES)] >= 0).all().all()
     for outcome in ("coverage", "info_coverage"):
-        own = lost[lost["rule"] == model_choice.CRITERIA[outcome]]
+        own = lost[lost["rule"] == checkpoint_tables.CRITERIA[outcome]]
         assert (own[outcome] == 0).all()
     at = choices[choices["rule"] == "epoch 50"]
     assert (at["epoch"] == 50).all()
@@ -104,15 +106,15 @@ def test_test_scores_are_those_of_the_weights(scores: pd.DataFrame) -> None:
 
 def test_runs_without_probes_are_named() -> None:
     with pytest.raises(RunError, match="has no probes"):
-        model_choice.scored(load_runs("counterfactuals/lr_stays"))
+        checkpoint_tables.scored(load_runs("counterfactuals/lr_stays"))
     with pytest.raises(RunError, match="no table of alternatives"):
-        model_choice.load_alternatives("nothing.csv")
+        checkpoint_tables.load_alternatives("nothing.csv")
     with pytest.raises(RunError, match="no experiments"):
-        generalisation.load_experiments("nothing")
+        tables.load_experiments("nothing")
 
 
 def test_members_of_an_ensemble_are_themselves_and_the_mixture_is_between_or_beyond() -> None:
-    table = model_choice.checkpoint_ensembles(ONE, (60, 100), latents=4096).set_index(["member", "pathway"])
+    table = checkpoint_tables.checkpoint_ensembles(ONE, (60, 100), latents=4096).set_index(["member", "pathway"])
     for p in "AB":
         one, two = table.loc[("epoch 60", p)], table.loc[("epoch 100", p)]
         for name in ("equal weights", "learned weights"):
@@ -143,20 +145,20 @@ def test_published_answers_are_those_of_the_published_weights() -> None:
 
 
 def test_the_experiments_are_over_four_seeds_and_sizes_are_ordered() -> None:
-    experiments = generalisation.load_experiments()
-    assert {"train_1", "train_5", "train_20", "train_50", *generalisation.STRUCTURES} == set(experiments)
-    table = generalisation.sizes(experiments, load_runs("v5_5"))
+    experiments = tables.load_experiments()
+    assert {"train_1", "train_5", "train_20", "train_50", *tables.STRUCTURES} == set(experiments)
+    table = tables.sizes(experiments, load_runs("v5_5"))
     assert table.groupby("share")["seed"].nunique().min() >= 4
     assert table["share"].is_monotonic_increasing
     assert (table["entries"] >= table["test"]).all()
-    left = generalisation.structures(experiments)
+    left = tables.structures(experiments)
     assert set(left["operations"]) == {82, 216, 729}
     assert (left["entries_left_out"] >= left["left_out"]).all()
 
 
 def test_mixing_nothing_is_the_own_code_and_everything_the_others() -> None:
     run = ONE[42]
-    table = generalisation.mixing(run, [60], [0.0, 1.0]).set_index(["rho", "pathway"])["exact"]
+    table = tables.mixing(run, [60], [0.0, 1.0]).set_index(["rho", "pathway"])["exact"]
     x = space.operations(splits.split(run.config.data).test)
     model = run.model(60)
     for p, other in (("A", "B"), ("B", "A")):
@@ -170,7 +172,7 @@ def test_mixing_nothing_is_the_own_code_and_everything_the_others() -> None:
 def test_parts_are_the_probes_rearranged() -> None:
     probes = ONE[42].probes
     assert probes is not None
-    table = generalisation.parts(probes)
+    table = tables.parts(probes)
     assert len(table) == 6 * len(probes)
     row = table[(table["epoch"] == 60) & (table["pathway"] == "B") & (table["part"] == "validation")].iloc[0]
     assert row["exact"] == probes.set_index("epoch").at[60, "own_validation_B"]

@@ -15,15 +15,16 @@ import pytest
 from click.testing import CliRunner, Result
 from small import SMALL
 
-from ternary_lab import ConfigError, EngineError, RunError, load_config, load_run, run_experiment, sweep
-from ternary_lab.checkpoint import write_atomically
+from ternary_lab import ConfigError, EngineError, RunError, load_config, load_run, run_experiment
 from ternary_lab.cli import main
 from ternary_lab.config import Config, differences, is_structural
-from ternary_lab.design import Sweep, load_sweep, points
-from ternary_lab.engines import Local
 from ternary_lab.errors import TernaryLabError
 from ternary_lab.memory import run_bytes
-from ternary_lab.sweep import (
+from ternary_lab.runs.checkpoint import write_atomically
+from ternary_lab.sweeps import run
+from ternary_lab.sweeps.design import Sweep, load_sweep, points
+from ternary_lab.sweeps.engines import Local
+from ternary_lab.sweeps.run import (
     LARGER,
     METRICS,
     Cohort,
@@ -86,7 +87,7 @@ def test_the_table_is_what_training_each_run_by_itself_gives() -> None:
 def test_the_file_is_the_table_and_holds_the_histories_own_digits() -> None:
     it = _sweep()
     table = run_sweep(it, device="cpu")
-    pd.testing.assert_frame_equal(sweep.read_results("runs/sweeps/it/results.csv"), table)
+    pd.testing.assert_frame_equal(run.read_results("runs/sweeps/it/results.csv"), table)
     pd.testing.assert_frame_equal(results(it), table)
     for _, row in table.iterrows():
         history = Path(f"runs/sweeps/it/{row['point']}/seed={row['seed']}/history.csv").read_text().splitlines()
@@ -210,7 +211,7 @@ def test_cohorts_are_as_large_as_they_may_be_and_of_a_size(slots: int, most: int
 
 def test_a_cohort_fits_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     one = run_bytes(SMALL, "cpu")
-    monkeypatch.setattr(sweep, "free_bytes", lambda device: 3 * one)
+    monkeypatch.setattr(run, "free_bytes", lambda device: 3 * one)
     assert [len(cohort.runs) for cohort in _assigned(_sweep())] == [2, 3, 3]
 
 
@@ -261,7 +262,7 @@ def test_a_run_that_diverges_fails_with_its_reason_and_ends_no_other() -> None:
 
 def test_what_breaks_a_cohort_is_said_and_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     it = _sweep(cohort=4)
-    real = sweep.train_runs
+    real = run.train_runs
     calls = 0
 
     def breaks(*args: Any, **more: Any) -> None:
@@ -272,7 +273,7 @@ def test_what_breaks_a_cohort_is_said_and_tried_again(monkeypatch: pytest.Monkey
         real(*args, **more)
 
     with monkeypatch.context() as patch:
-        patch.setattr(sweep, "train_runs", breaks)
+        patch.setattr(run, "train_runs", breaks)
         table = run_sweep(it, device="cpu")
     assert list(table["status"]) == ["failed"] * 4 + ["done"] * 4
     assert set(table["reason"][:4]) == {"MemoryError: no more"}
@@ -394,7 +395,7 @@ def test_the_command_lists_what_failed_with_status_1(monkeypatch: pytest.MonkeyP
     def breaks(*_: Any, **__: Any) -> None:
         raise MemoryError("no more")
 
-    monkeypatch.setattr(sweep, "train_runs", breaks)
+    monkeypatch.setattr(run, "train_runs", breaks)
     done = _call("--device", "cpu")
     assert done.exit_code == 1
     assert len(done.stdout.splitlines()) == 5

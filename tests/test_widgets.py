@@ -23,10 +23,7 @@ from small import SMALL
 
 from ternary_lab import load_config, load_model, run_experiment, space
 from ternary_lab.errors import InputError, RunError
-from ternary_lab.figures.save import render
-from ternary_lab.model import PATHWAYS
-from ternary_lab.record import PUBLISHED, load_run, load_runs
-from ternary_lab.widgets import (
+from ternary_lab.explorer import (
     Dashboard,
     DecoderDesk,
     Explorer,
@@ -40,10 +37,13 @@ from ternary_lab.widgets import (
     View,
     watch,
 )
-from ternary_lab.widgets.inspector import hamming_neighbours
-from ternary_lab.widgets.live import draw_runs
-from ternary_lab.widgets.map import FRAME
-from ternary_lab.widgets.part import NAMES, Latest, Part, operation_index, operation_name
+from ternary_lab.explorer.inspector import hamming_neighbours
+from ternary_lab.explorer.live_training import draw_runs
+from ternary_lab.explorer.map import FRAME
+from ternary_lab.explorer.widget_base import NAMES, Latest, Part, operation_index, operation_name
+from ternary_lab.figures.save import render
+from ternary_lab.model import PATHWAYS
+from ternary_lab.runs.load import PUBLISHED, load_run, load_runs
 
 RUN = "v5_5/seed=42"
 KLEENE_AND, KLEENE_OR = 15633, 19569

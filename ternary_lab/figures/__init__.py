@@ -12,15 +12,15 @@ from typing import Any
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
+from ternary_lab.backend.numerics import fenced
 from ternary_lab.config import differences
 from ternary_lab.errors import RunError
-from ternary_lab.figures.report import REPORT, draw_report
+from ternary_lab.figures.history import FIGURES, Recipe, disruption, epoch_entropy
 from ternary_lab.figures.save import Drawing, render, save_figure, show
 from ternary_lab.figures.space import truth_tables
 from ternary_lab.figures.style import PATHWAY, style
-from ternary_lab.figures.training import FIGURES, Recipe, disruption, epoch_entropy
-from ternary_lab.numerics import fenced
-from ternary_lab.record import RunRecord, RunSet
+from ternary_lab.runs.load import RunRecord, RunSet
+from ternary_lab.studies.report.draw import REPORT, draw_report
 
 __all__ = [
     "FIGURES", "PATHWAY", "REPORT", "Drawing", "Recipe", "disruption", "draw_all", "draw_report", "epoch_entropy",

@@ -13,9 +13,9 @@ from matplotlib.ticker import LogFormatter
 from torch import Tensor
 
 from ternary_lab import space, symmetry
+from ternary_lab.figures.history import Panels
 from ternary_lab.figures.save import Drawing
 from ternary_lab.figures.style import ENTRY, INK, PATHWAY, WIDTH, figure_of, panels, style
-from ternary_lab.figures.training import Panels
 
 COLUMNS = 5
 """Tables in a row."""

@@ -12,9 +12,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ternary_lab.metrics.latents import Decoder, chunk_size
+from ternary_lab.backend.random_streams import Streams
+from ternary_lab.metrics.sobol import Decoder, chunk_size
 from ternary_lab.model import DualVAE, Pathway
-from ternary_lab.random_streams import Streams
 from ternary_lab.space import ENTRIES, SIZE, VALUES
 
 Decoding = Literal["categorical", "argmax"]

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from ternary_lab.metrics.coverage import best_classes, class_index
-from ternary_lab.metrics.latents import Decoder, chunk_size
+from ternary_lab.metrics.sobol import Decoder, chunk_size
 from ternary_lab.model import DualVAE, Pathway
 from ternary_lab.space import ENTRIES, SIZE, VALUES
 
@@ -184,7 +184,7 @@ def information_terms(decode: Decoder, z: Tensor) -> InformationTerms:
 
     `decode` gives logits (R, 9, 3, M) and must be differentiable for the terms to be. Memory grows as
     R · 324 · M numbers. A loss that has H(X) of fewer latents than there are operations wants a moving
-    average of the output distribution as well: see `ternary_lab.prior`.
+    average of the output distribution as well: see `ternary_lab.information_loss`.
     """
     log_q = torch.log_softmax(decode(z), 2)
     q = log_q.exp()

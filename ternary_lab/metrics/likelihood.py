@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ternary_lab.losses import gaussian_kl, one_hot
-from ternary_lab.metrics.entropy import ACTIVE
+from ternary_lab.metrics.latent_entropy import ACTIVE
 from ternary_lab.model import DualVAE, inject
 
 

@@ -1,0 +1,159 @@
+"""Where a computation runs: its device, its threads, and what of it runs side by side."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from ternary_lab.backend import cpus
+from ternary_lab.backend.devices import missing_gpu
+from ternary_lab.backend.numerics import prepare_thread
+from ternary_lab.errors import DeviceError
+
+# torch starts a thread for every CPU of the machine, however few the cgroup allows.
+if (_threads := cpus.within_quota(torch.get_num_threads())) < torch.get_num_threads():
+    torch.set_num_threads(_threads)
+
+K = TypeVar("K")
+T = TypeVar("T")
+
+
+def resolve_device(device: str | torch.device = "auto") -> torch.device:
+    """`auto` is CUDA where a GPU is present, else the CPU. Raises DeviceError for a device that is not there."""
+    if isinstance(device, str) and device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise DeviceError(f"unknown device {device!r}: use auto, cpu or cuda") from None
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise missing_gpu(str(chosen))
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise DeviceError(f"device {str(chosen)!r}: only {torch.cuda.device_count()} CUDA GPU(s) are visible")
+    if chosen.type not in ("cpu", "cuda"):
+        raise DeviceError(f"device {str(chosen)!r} is not supported: use auto, cpu or cuda")
+    return chosen
+
+
+def on_device(values: Sequence[Any], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Python numbers as a tensor on a device; the host does not wait until a GPU has them."""
+    made = torch.tensor(values, dtype=dtype, device="cpu")
+    return (made.pin_memory() if device.type == "cuda" else made).to(device, non_blocking=True)
+
+
+@contextmanager
+def at_most_threads(count: int) -> Iterator[None]:
+    """Within it torch uses at most `count` CPU threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(min(count, before))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def helping_threads(count: int) -> ThreadPoolExecutor | None:
+    """Threads for `Tasks`, each of which computes on one CPU thread; None for none."""
+    return ThreadPoolExecutor(count, "helper", prepare_thread) if count > 0 else None
+
+
+class Lanes:
+    """Work that need not wait for other work: side by side in a CUDA graph that is captured, elsewhere in its order.
+
+    What a call reads must be kept until the lanes have joined; a call must not use the lanes that it is called by.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._streams: list[torch.cuda.Stream] = []
+        self._open = 0
+
+    def together(self, *calls: Callable[[], Any]) -> list[Any]:
+        """What the calls return, in their order. The first should be the longest."""
+        if not self._capturing():
+            return [call() for call in calls]
+        others = [self._on_lane(i, call) for i, call in enumerate(calls[1:])]
+        first = calls[0]()
+        self.join()
+        return [first, *others]
+
+    def aside(self, call: Callable[[], object]) -> None:
+        """Make a call whose result nobody reads before `join`; such calls wait for one another."""
+        if self._capturing():
+            self._on_lane(0, call)
+        else:
+            call()
+
+    def join(self) -> None:
+        """What comes now waits for all that was given to the lanes."""
+        for lane in self._streams[: self._open]:
+            torch.cuda.current_stream(self._device).wait_stream(lane)
+        self._open = 0
+
+    def _capturing(self) -> bool:
+        return self._device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+
+    def _on_lane(self, index: int, call: Callable[[], T]) -> T:
+        if index == len(self._streams):
+            self._streams.append(torch.cuda.Stream(self._device))  # type: ignore[no-untyped-call]
+        lane = self._streams[index]
+        lane.wait_stream(torch.cuda.current_stream(self._device))
+        self._open = max(self._open, index + 1)
+        with torch.cuda.stream(lane):
+            return call()
+
+
+class Tasks(Generic[K, T]):
+    """Calls that helping threads work off in their order while the caller goes on.
+
+    What a call returns must not depend on the others, nor on the thread that makes it.
+    """
+
+    def __init__(self, calls: Mapping[K, Callable[[], T]], helpers: ThreadPoolExecutor | None) -> None:
+        self._calls, self._helpers = calls, helpers
+        self._futures: dict[K, Future[T]] = {}
+        self._own: dict[K, T] = {}
+
+    def begin(self) -> None:
+        """Hand the calls to the helpers, once."""
+        if self._helpers is not None:
+            self._futures = {key: self._helpers.submit(call) for key, call in self._calls.items()}
+            self._helpers = None
+
+    def results(self) -> dict[K, T]:
+        """What the calls returned, in their order. The caller makes those that no helper has begun.
+
+        Raises what a call raised.
+        """
+        self.begin()
+        with at_most_threads(1):
+            for key, call in self._calls.items():
+                if key not in self._own and (key not in self._futures or self._futures[key].cancel()):
+                    self._own[key] = call()
+        return {key: self._own[key] if key in self._own else self._futures[key].result() for key in self._calls}
+
+    def cancel(self) -> None:
+        """Begin no further call."""
+        for future in self._futures.values():
+            future.cancel()
+
+
+def in_order(calls: Iterable[Callable[[], T]], device: torch.device) -> Iterator[T]:
+    """What the calls return, in their order. On a CPU they are made on all of its threads, one thread each."""
+    threads = torch.get_num_threads() if device.type == "cpu" else 1
+    if threads == 1:
+        yield from (call() for call in calls)
+        return
+    with ThreadPoolExecutor(threads, "helper", prepare_thread) as pool:
+        under_way: deque[Future[T]] = deque()
+        for call in calls:
+            under_way.append(pool.submit(call))
+            if len(under_way) > 2 * threads:
+                yield under_way.popleft().result()
+        yield from (future.result() for future in under_way)

@@ -1,0 +1,350 @@
+"""What a run leaves behind, read back: its configuration, history, checkpoints and provenance.
+
+    RUN_DIR/seed=42/
+        config.yaml         every setting, resolved
+        provenance.json     what produced the run
+        history.csv         a row per epoch, written as it happens (published: history.csv.xz)
+        probes.csv          measures of the weights kept, where they were taken
+        log.jsonl           events: started, resumed, stopped
+        checkpoints/        epoch_0050, best_val_loss, latest and the one before it (safetensors)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import io
+import json
+import lzma
+import platform
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import torch
+
+from ternary_lab.runs import checkpoint
+from ternary_lab.runs.checkpoint import Checkpoint
+from ternary_lab.config import Config, from_yaml
+from ternary_lab.backend.cpus import available_cpus
+from ternary_lab.errors import FEW, RunError, nearest
+from ternary_lab.runs.checksums import REMEDY, check_json, check_table, check_text, damaged
+from ternary_lab.backend.numerics import can_flush_denormals
+from ternary_lab.training import COLUMNS, LATER
+
+if TYPE_CHECKING:
+    from ternary_lab.model import TernaryVAE
+
+CONFIG, PROVENANCE, HISTORY, PROBES, LOG, CHECKPOINTS = (
+    "config.yaml", "provenance.json", "history.csv", "probes.csv", "log.jsonl", "checkpoints",
+)
+PACKED_HISTORY = "history.csv.xz"
+FULL = "v5_5_full"
+"""The runs of all 400 epochs, which kept every epoch up to 120."""
+ANSWERS = "answers.csv"
+"""What `answers` found, published."""
+LARGEST = 64 * 2**20
+"""Bytes of a history or of another text, unpacked: a longer one is not read."""
+PUBLISHED = Path(__file__).parent / "published"
+"""Runs that ship with the library: histories and weights."""
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One run on disk. Nothing is read until it is asked for."""
+
+    path: Path
+
+    def __post_init__(self) -> None:
+        if not (self.path / CONFIG).is_file():
+            raise RunError(f"{self.path}: not a run directory: it has no {CONFIG}")
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @cached_property
+    def config(self) -> Config:
+        path = self.path / CONFIG
+        return from_yaml(check_text(read_text(path), path), str(path))
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """Seed, devices, versions, hash of the library's source, times."""
+        return _read_json(self.path / PROVENANCE)
+
+    def trained_on(self, epoch: int) -> Stretch:
+        """The device that trained and measured an epoch. Raises RunError where the provenance is damaged."""
+        try:
+            found = stretches(self.provenance)
+            return next((s for s in reversed(found) if s.first_epoch <= epoch), found[0])
+        except (KeyError, IndexError, TypeError):
+            raise damaged(self.path / PROVENANCE, "it does not say on which device the run was trained") from None
+
+    @property
+    def seed(self) -> int:
+        return int(self.provenance["seed"])
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """A row per epoch; the columns are those of `training.EpochRecord`."""
+        path = self.path / HISTORY
+        packed = self.path / PACKED_HISTORY
+        if not path.exists() and not packed.exists():
+            raise RunError(f"{path}: missing: no epoch has been finished yet")
+        table = read_table(path if path.exists() else packed, COLUMNS, LATER)
+        return table.assign(**{name: value for name, value in LATER.items() if name not in table})
+
+    def probed(self) -> pd.DataFrame:
+        """`probes`. Raises RunError where they were not kept."""
+        table = self.probes
+        if table is None:
+            raise RunError(f"{self.path}: has no probes: make them with `ternary-lab probe`")
+        return table
+
+    @property
+    def probes(self) -> pd.DataFrame | None:
+        """What `probes.probe_run` found, a row per epoch with weights; None where it was not kept."""
+        path = self.path / PROBES
+        return read_table(path) if path.exists() else None
+
+    @property
+    def epochs(self) -> list[int]:
+        """Epochs with a checkpoint of their own."""
+        found = (re.fullmatch(r"epoch_(\d+)\.safetensors", file.name) for file in self._checkpoints.glob("epoch_*"))
+        return sorted(int(match.group(1)) for match in found if match)
+
+    @property
+    def stopped(self) -> str | None:
+        """Why the run ended, or None while it can go on."""
+        reason = self.provenance.get("stopped")
+        return None if reason is None else str(reason)
+
+    @property
+    def selected(self) -> str:
+        """Name of the checkpoint that the configuration's criterion chose, for `checkpoint` and `model`."""
+        return f"best_{self.config.criterion}"
+
+    @property
+    def _checkpoints(self) -> Path:
+        return self.path / CHECKPOINTS
+
+    def checkpoint(self, epoch: int | str | None = None) -> Checkpoint:
+        """The checkpoint of an epoch, of a name such as "best_val_loss", or the latest.
+
+        Raises RunError naming the epochs there are when it does not exist.
+        """
+        name = "latest" if epoch is None else epoch if isinstance(epoch, str) else f"epoch_{epoch:04d}"
+        path = self._checkpoints / f"{name}.safetensors"
+        if path.is_file():
+            return checkpoint.load(path)
+        if isinstance(epoch, int) and (self._checkpoints / "latest.safetensors").is_file():
+            latest = self.checkpoint()
+            if latest.epoch == epoch:
+                return latest
+        raise RunError(f"{self.path}: no checkpoint {name}; there are those of epochs {spans(self.epochs)}")
+
+    def model(self, epoch: int | str | None = None) -> TernaryVAE:
+        """The trained model at an epoch (default: the last)."""
+        return self.checkpoint(epoch).model()
+
+
+class RunSet(Mapping[int, RunRecord]):
+    """The runs of one experiment by seed: `runs[42]`, and all rows at once in `history`."""
+
+    def __init__(self, runs: Mapping[int, RunRecord]) -> None:
+        self._runs = dict(runs)
+
+    def __getitem__(self, seed: int) -> RunRecord:
+        try:
+            return self._runs[seed]
+        except KeyError:
+            raise RunError(f"no run with seed {seed}; there are {spans(sorted(self._runs))}") from None
+
+    def __contains__(self, seed: object) -> bool:
+        return seed in self._runs
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._runs)
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """The histories of all runs, one below the other."""
+        return pd.concat([run.history for run in self._runs.values()], ignore_index=True)
+
+
+def load_run(source: str | Path) -> RunRecord:
+    """A run by its directory, or a published one by its name, "v5_5/seed=42". Raises RunError when there is none."""
+    path = _run_path(source)
+    if not (path / CONFIG).is_file():
+        inside = sorted(child.name for child in path.iterdir() if (child / CONFIG).is_file())
+        if inside:
+            shown = ", ".join(inside[:FEW]) + ", …" * (len(inside) > FEW)
+            raise RunError(f"{path}: holds {len(inside)} runs: choose one of {shown}")
+    return RunRecord(path)
+
+
+def load_runs(source: str | Path) -> RunSet:
+    """All runs in an experiment's directory (or a published experiment, "v5_5"), by seed."""
+    path = _run_path(source)
+    if (path / CONFIG).is_file():
+        run = RunRecord(path)
+        return RunSet({run.seed: run})
+    runs = [RunRecord(child) for child in sorted(path.iterdir()) if (child / CONFIG).is_file()]
+    if not runs:
+        raise RunError(f"{path}: holds no run")
+    return RunSet({run.seed: run for run in sorted(runs, key=lambda run: run.seed)})
+
+
+def located(path: str | Path) -> Path:
+    """A file or folder that is there, or else the place of what is published under that name."""
+    return Path(path) if Path(path).exists() else PUBLISHED / path
+
+
+def published() -> list[str]:
+    """Names of the runs that ship with the library, for `load_run`."""
+    return sorted(file.parent.relative_to(PUBLISHED).as_posix() for file in PUBLISHED.rglob(CONFIG))
+
+
+def _run_path(source: str | Path) -> Path:
+    path = Path(source)
+    if path.is_dir():
+        return path
+    if not path.is_absolute() and ".." not in path.parts and (PUBLISHED / path).is_dir():
+        return PUBLISHED / path
+    runs = published()
+    experiments = dict.fromkeys(run.rpartition("/")[0] for run in runs)
+    near = nearest(str(source), [*experiments, *runs], "`ternary-lab list runs`")
+    raise RunError(f"{path}: no such run directory, nor a published run{near}")
+
+
+def source_hash() -> str:
+    """sha256 over the library's own source, so that a result names the code that made it."""
+    digest = hashlib.sha256()
+    root = Path(__file__).parent.parent
+    for file in sorted(root.rglob("*.py")):
+        digest.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a result depends on."""
+    names = ("torch", "numpy", "pandas", "pydantic", "safetensors", "matplotlib", "ternary-lab")
+    found = {"python": platform.python_version()}
+    for name in names:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Epochs of a run that one device trained, up to those of the next stretch."""
+
+    first_epoch: int
+    device: str
+    """cpu or cuda."""
+    card: str | None
+    """A GPU's name."""
+    multiprocessors: int | None
+    """Of a GPU; None where it was not recorded."""
+    torch_version: str
+    tf32: bool | None
+    """Whether a GPU may round the factors of float32 products to TF32; None where it was not recorded."""
+
+    @staticmethod
+    def here(first_epoch: int, device: torch.device) -> Stretch:
+        """What this process trains on."""
+        version = str(torch.__version__)
+        if device.type == "cpu":
+            return Stretch(first_epoch, "cpu", None, None, version, False)
+        card = torch.cuda.get_device_properties(device)
+        tf32 = torch.backends.cuda.matmul.allow_tf32
+        return Stretch(first_epoch, "cuda", card.name, card.multi_processor_count, version, tf32)
+
+    def __str__(self) -> str:
+        return "the CPU" if self.device == "cpu" else f"a CUDA GPU ({self.card})"
+
+
+def stretches(provenance: Mapping[str, Any]) -> list[Stretch]:
+    """The devices of a run, in the order of its epochs. Older runs tell the first one only, as `device`."""
+    if "devices" in provenance:
+        return [Stretch(**stretch) for stretch in provenance["devices"]]
+    name, version = provenance["device"], provenance["versions"]["torch"]
+    if name == "cpu":
+        return [Stretch(0, "cpu", None, None, version, False)]
+    return [Stretch(0, "cuda", name, None, version, None)]
+
+
+def provenance(seed: int, stretch: Stretch) -> dict[str, Any]:
+    """What is about to produce a run."""
+    return {
+        "seed": seed,
+        "devices": [asdict(stretch)],
+        "dtype": "float32",
+        "threads": torch.get_num_threads(),
+        "available_cpus": available_cpus(),
+        "denormals": "zero" if can_flush_denormals() else "kept",
+        "source_sha256": source_hash(),
+        "versions": versions(),
+        "wall_seconds": 0.0,
+    }
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunError(f"{path}: missing: start the run again with the same command to restore it") from None
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path}: damaged: {error}") from None
+    if not isinstance(data, dict):
+        raise RunError(f"{path}: damaged: not a mapping")
+    return check_json(data, path)
+
+
+def read_text(path: Path) -> str:
+    """A text file of a run, unpacked, at most `LARGEST` bytes of it."""
+    try:
+        with (lzma.open if path.suffix == ".xz" else open)(path, "rb") as file:
+            data = file.read(LARGEST + 1)
+    except (OSError, EOFError, lzma.LZMAError) as error:
+        raise RunError(f"{path}: cannot be read: {error}: {REMEDY}") from None
+    if len(data) > LARGEST:
+        raise RunError(f"{path}: more than {LARGEST} bytes: not a run's, and not read")
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        raise damaged(path, "it is not text") from None
+
+
+def read_table(path: Path, columns: Sequence[str] | None = None, later: Collection[str] = ()) -> pd.DataFrame:
+    """A CSV file of a run, without its checksums. Raises RunError for a damaged one, or one of other columns.
+
+    `later`, the last of the columns, may be lacking.
+    """
+    text = check_table(read_text(path), path, columns, later)
+    try:
+        return pd.read_csv(io.StringIO(text))
+    except ValueError as error:
+        raise damaged(path, str(error).splitlines()[0]) from None
+
+
+def spans(numbers: list[int]) -> str:
+    """[0, 10, 45, 46, 47] as "0, 10, 45-47"."""
+    found: list[list[int]] = []
+    for number in numbers:
+        if found and number == found[-1][1] + 1:
+            found[-1][1] = number
+        else:
+            found.append([number, number])
+    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in found) or "none"

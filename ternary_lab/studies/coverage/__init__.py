@@ -1,0 +1,1 @@
+"""Notebook 05: coverage by several definitions, draws needed, trivial baselines, rare operations."""

@@ -1,0 +1,1 @@
+"""Notebook 04: the disruption at epoch 50, its loss terms, and counterfactual runs without its causes."""

@@ -1,0 +1,1 @@
+"""Notebook 07: held-out operations, smaller training sets, noise, interpolation, latent arithmetic, neighbours."""

@@ -1,0 +1,1 @@
+"""Notebook 03: entropy of the latent code and aggregate posteriors, by epoch."""

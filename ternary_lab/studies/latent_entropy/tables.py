@@ -1,0 +1,84 @@
+"""The latent code of a run's checkpoints, measured over all 19,683 operations: entropies and aggregate posteriors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+
+from ternary_lab import space
+from ternary_lab.backend.numerics import fenced
+from ternary_lab.backend.random_streams import stream
+from ternary_lab.errors import RunError
+from ternary_lab.metrics.latent_entropy import aggregate_posterior, posterior_code, sampled_code
+from ternary_lab.model import PATHWAYS
+from ternary_lab.runs.load import RunRecord
+from ternary_lab.space import SIZE
+
+POINTS = 400
+"""Most points of a density that are kept."""
+
+
+@fenced
+def code_history(run: RunRecord, epochs: Sequence[int] | None = None, *, temperature: float = 1.0) -> pd.DataFrame:
+    """The code of all 19,683 operations, a row per epoch, pathway and dimension.
+
+    Columns are the fields of `metrics.entropy.SampledCode` at τ = `temperature` and of `PosteriorCode`, whether
+    the dimension is active, and `H`, the batch entropy at the epoch's own τ, which is in `tau`.
+
+    Args:
+        epochs: that have checkpoints; by default all of those.
+
+    Raises RunError when a checkpoint is missing, or there is none.
+    """
+    epochs = run.epochs if epochs is None else epochs
+    if not epochs:
+        raise RunError(f"{run.path}: keeps the weights of no epoch: set checkpoints.every when training")
+    history, batch, frames = run.history.set_index("epoch"), min(run.config.data.batch_size, SIZE), []
+    for epoch in epochs:
+        random = stream(run.seed, "evaluation", epoch)
+        x = space.operations(torch.randperm(SIZE, generator=random))
+        for pathway in PATHWAYS:
+            tau = float(history[f"temperature_{pathway}"].loc[epoch])
+            posterior = run.model(epoch).encode(x, pathway)
+            noise = posterior.std * torch.empty_like(posterior.mean).normal_(generator=random)
+            sampled = sampled_code(posterior.mean + temperature * noise, batch)
+            trained = sampled_code(posterior.mean + tau * noise, batch)
+            code = posterior_code(posterior.mean, posterior.std)
+            columns = {**vars(sampled), **vars(code), "active": code.active, "H": trained.batch_entropy}
+            frames.append(pd.DataFrame({
+                "epoch": epoch, "pathway": pathway, "dimension": range(noise.shape[-1]), "tau": tau,
+                **{name: values.numpy() for name, values in columns.items()},
+            }))
+    return pd.concat(frames, ignore_index=True)
+
+
+@fenced
+def posteriors(run: RunRecord, epochs: Sequence[int]) -> pd.DataFrame:
+    """Aggregate posteriors q(z_k) over all operations: rows of epoch, pathway, dimension, z and density.
+
+    Raises RunError when a checkpoint is missing.
+    """
+    frames = []
+    for epoch in epochs:
+        for pathway in PATHWAYS:
+            posterior = run.model(epoch).encode(space.operations(), pathway)
+            for dimension, (mean, std) in enumerate(zip(posterior.mean.t(), posterior.std.t(), strict=True)):
+                z, q = _thinned(*aggregate_posterior(mean, std))
+                frames.append(pd.DataFrame({
+                    "epoch": epoch, "pathway": pathway, "dimension": dimension, "z": z, "density": q,
+                }))
+    return pd.concat(frames, ignore_index=True)
+
+
+def _thinned(z: torch.Tensor, q: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Grid and density as means over neighbouring points, where there is more than one billionth of the highest."""
+    seen = (q > q.max() * 1e-9).nonzero().flatten()
+    shown = slice(int(seen[0]), int(seen[-1]) + 1)
+    starts = np.arange(0, len(z[shown]), math.ceil(len(z[shown]) / POINTS))
+    counts = np.diff([*starts, len(z[shown])])
+    grid, density = (np.add.reduceat(values[shown].numpy(), starts) / counts for values in (z, q))
+    return grid, density

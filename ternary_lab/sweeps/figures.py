@@ -1,0 +1,200 @@
+"""Figures of sweeps: main effects with intervals, interactions as heat maps, points in parallel coordinates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.collections import LineCollection
+from matplotlib.colors import Normalize, TwoSlopeNorm
+
+from ternary_lab.figures.save import Drawing
+from ternary_lab.figures.style import GREY, INK, PATHWAY, figure_of, panels, readable_on, style
+from ternary_lab.sweeps.main_effects import LEVELS, complete, varied
+
+METRICS = ("info_coverage_B", "info_coverage_A", "neg_elbo_A")
+"""What the published sweep is looked at for, what matters most first."""
+SPREAD = 0.05
+"""Height that lines through the same level are fanned out over, of an axis' height."""
+LOW = 0.1
+"""An axis is logarithmic where half of the values lie in so small a part of their range."""
+
+
+def main_effects(effects: pd.DataFrame) -> Drawing:
+    """A row per metric, a column per key: the mean at each level, with the 95 % interval of its effect over seeds.
+
+    Args:
+        effects: `effects.main_effects`.
+    """
+    metrics, keys = (list(dict.fromkeys(effects[column])) for column in ("metric", "key"))
+    with style():
+        axes = panels(len(metrics), len(keys), 0.8 + 1.6 * len(metrics), sharey="row")
+        for axis, (metric, key) in zip(axes, ((m, k) for m in metrics for k in keys), strict=True):
+            rows = effects[(effects["metric"] == metric) & (effects["key"] == key)]
+            middle, x = rows["overall"] + rows["mean"], range(len(rows))
+            axis.axhline(rows["overall"].iloc[0], color=GREY, linewidth=0.8, linestyle=":")
+            axis.errorbar(
+                x, middle, yerr=[_finite(rows["mean"] - rows["low"]), _finite(rows["high"] - rows["mean"])],
+                color=PATHWAY["A"], marker="o", markersize=3.5, linewidth=1, elinewidth=1.2, capsize=2,
+            )
+            axis.set_xticks(x, [_text(level) for level in rows["level"]])
+            axis.set_xlim(-0.4, len(rows) - 0.6)
+            if metric == metrics[0]:
+                axis.set_title(key)
+        for row, metric in enumerate(metrics):
+            axes[row * len(keys)].set_ylabel(metric)
+        figure_of(axes[0]).supxlabel(
+            f"level; mean over points, bar: 95 % interval of the effect over {effects['n'].min()} seeds; "
+            "dotted: mean of all", fontsize=7,
+        )
+    said = []
+    for (key, metric), rows in effects.groupby(["key", "metric"], sort=False):
+        means = rows["mean"].to_numpy()
+        best, worst = rows.iloc[means.argmax()], rows.iloc[means.argmin()]
+        said.append(f"{metric} from {worst['overall'] + worst['mean']:.3g} at {key} {_text(worst['level'])} "
+                    f"to {best['overall'] + best['mean']:.3g} at {_text(best['level'])}")
+    alt = f"Main effects of {len(keys)} keys over {effects['n'].min()} seeds: {'; '.join(said)}."
+    return Drawing(figure_of(axes[0]), alt, effects)
+
+
+def interactions(found: pd.DataFrame) -> Drawing:
+    """A heat map per pair of keys: what two levels do beyond what each does; a dot where the interval excludes 0.
+
+    Args:
+        found: rows of one metric of `effects.interactions`.
+    """
+    metric, pairs = found["metric"].iloc[0], list(dict.fromkeys(zip(found["key_a"], found["key_b"], strict=True)))
+    widest = found.groupby(["key_a", "key_b"])["level_a"].nunique().max()
+    columns = min(3 if widest <= 3 else 2, len(pairs))
+    count = -(-len(pairs) // columns)
+    most = max(float(found["mean"].abs().max()), 1e-12)
+    norm = TwoSlopeNorm(0, -most, most)
+    with style():
+        axes = panels(count, columns, 0.5 + 2.3 * count)
+        for axis, (a, b) in zip(axes, pairs, strict=False):
+            rows = found[(found["key_a"] == a) & (found["key_b"] == b)]
+            _heat_map(axis, rows, norm)
+            axis.set_xlabel(a)
+            axis.set_ylabel(b)
+        for axis in axes[len(pairs):]:
+            axis.remove()
+        figure = figure_of(axes[0])
+        bar = figure.colorbar(ScalarMappable(norm, "PuOr_r"), ax=axes[: len(pairs)], aspect=30, shrink=0.9)
+        bar.set_label(f"interaction, {metric}")
+        figure.supxlabel(f"dot: the 95 % interval over {found['n'].max()} seeds excludes 0", fontsize=7)
+    sure = found[(found["low"] > 0) | (found["high"] < 0)]
+    first = found.iloc[found["mean"].abs().to_numpy().argmax()]
+    alt = (
+        f"Interactions of {len(pairs)} pairs of keys in {metric}; {len(sure)} of {len(found)} exclude 0. The largest: "
+        f"{first['mean']:+.3g} at {first['key_a']} {_text(first['level_a'])} with {first['key_b']} "
+        f"{_text(first['level_b'])}."
+    )
+    return Drawing(figure, alt, found)
+
+
+def _heat_map(axis: Axes, rows: pd.DataFrame, norm: Normalize) -> None:
+    grid = rows.assign(sure=(rows["low"] > 0) | (rows["high"] < 0)).pivot(index="level_b", columns="level_a")
+    a, b = grid["mean"].columns, grid.index
+    cells, sure = grid["mean"].to_numpy(float), grid["sure"].to_numpy()
+    shades = axis.imshow(cells, cmap="PuOr_r", norm=norm, aspect="auto", origin="lower")
+    for y, x in np.ndindex(cells.shape):
+        if np.isnan(cells[y, x]):
+            continue
+        axis.text(x, y, f"{cells[y, x]:+.2g}{' •' if sure[y, x] else ''}", ha="center", va="center", fontsize=6.5,
+                  color=readable_on(tuple(shades.to_rgba(cells[y, x]))))
+    axis.set_xticks(range(len(a)), [_text(level) for level in a])
+    axis.set_yticks(range(len(b)), [_text(level) for level in b])
+    axis.grid(visible=False)
+
+
+def parallel(table: pd.DataFrame, metric: str) -> Drawing:
+    """A line per point across an axis per key, ending at its mean of a metric over seeds, which colours it.
+
+    Args:
+        table: a sweep's (`sweep.results`); points that are done for every seed are drawn.
+    """
+    rows = complete(table)
+    keys = varied(rows) or [table.columns[2]]
+    seeds = rows["seed"].nunique()
+    means = rows.groupby("point", sort=False).agg({**dict.fromkeys(keys, "first"), metric: "mean"}).reset_index()
+    means = means.sort_values(metric, kind="stable", ignore_index=True)
+    heights = np.stack([_heights(means[key], discrete=True) for key in keys] + [_heights(means[metric])], 1)
+    # Lines through one level would hide each other: they are fanned out in the order of the metric.
+    heights[:, :-1] += SPREAD * (np.arange(len(means)) / max(1, len(means) - 1) - 0.5)[:, None]
+    values = means[metric].to_numpy(float)
+    low, high = (np.nanmin(values), np.nanmax(values)) if np.isfinite(values).any() else (0.0, 1.0)
+    norm = Normalize(low, high if high > low else low + 1)
+    with style():
+        (axis,) = panels(1, 1, 3.2)
+        lines = [np.stack((np.arange(len(keys) + 1), line), 1) for line in heights]
+        colours = colormaps["viridis_r"](norm(values))
+        axis.add_collection(LineCollection(lines, colors=colours, linewidths=0.9, alpha=0.8))
+        for place, name in enumerate([*keys, metric]):
+            axis.axvline(place, color=INK, linewidth=0.7)
+            for height, text in _ticks(means[name], discrete=name != metric):
+                axis.text(place + 0.03, height, text, fontsize=6.5, va="center",
+                          bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.8})
+        axis.set_xticks(range(len(keys) + 1), [*keys, metric])
+        axis.set_yticks([])
+        axis.set_xlim(-0.1, len(keys) + 0.35)
+        axis.set_ylim(-0.06, 1.06)
+        axis.grid(visible=False)
+        axis.spines[["left", "bottom"]].set_visible(False)
+        bar = figure_of(axis).colorbar(ScalarMappable(norm, "viridis_r"), ax=axis, aspect=30, pad=0.02)
+        bar.set_label(f"{metric}, mean of {seeds} seeds")
+    ends = means.dropna(subset=[metric]).iloc[[0, -1]] if np.isfinite(values).any() else means.iloc[:0]
+    said = "; ".join(
+        f"{row[metric]:.3g} at " + ", ".join(f"{key} {_text(row[key])}" for key in keys) for _, row in ends.iterrows()
+    )
+    alt = f"{len(means)} points in parallel coordinates, mean {metric} over {seeds} seeds. Lowest and highest: {said}."
+    return Drawing(figure_of(axis), alt, means)
+
+
+def _heights(values: pd.Series[Any], discrete: bool = False) -> np.ndarray:
+    """Places on an axis from 0 to 1: levels evenly, many numbers on a scale."""
+    if discrete and not _many(values):
+        order = _levels(values)
+        return np.array([order.index(value) for value in values]) / max(1, len(order) - 1)
+    numbers = values.to_numpy(float)
+    if _logarithmic(values):
+        numbers = np.log(numbers)
+    low, span = np.nanmin(numbers, initial=np.inf), np.ptp(numbers[np.isfinite(numbers)]) if len(numbers) else 0.0
+    heights: np.ndarray = (numbers - low) / (span or 1.0)
+    return heights
+
+
+def _ticks(values: pd.Series[Any], discrete: bool) -> list[tuple[float, str]]:
+    if discrete and not _many(values):
+        order = _levels(values)
+        return [(i / max(1, len(order) - 1), _text(level)) for i, level in enumerate(order)]
+    low, high = values.min(), values.max()
+    middle = (low * high) ** 0.5 if _logarithmic(values) else (low + high) / 2
+    ticks = [(0.0, low), (0.5, middle), (1.0, high)] if high > low else [(0.0, low)]
+    return [(height, _text(value)) for height, value in ticks if value == value]
+
+
+def _many(values: pd.Series[Any]) -> bool:
+    return bool(pd.api.types.is_numeric_dtype(values)) and values.nunique() > LEVELS
+
+
+def _logarithmic(values: pd.Series[Any]) -> bool:
+    low, high = values.min(), values.max()
+    return _many(values) and bool(low > 0) and bool(values.median() < low + LOW * (high - low))
+
+
+def _levels(values: pd.Series[Any]) -> list[Any]:
+    return sorted(values.unique(), key=lambda value: (isinstance(value, str), value))
+
+
+def _finite(values: pd.Series[Any]) -> Sequence[float]:
+    """Lengths of error bars; of one seed there is none."""
+    return [value if np.isfinite(value) else 0.0 for value in values]
+
+
+def _text(level: Any) -> str:
+    return f"{level:.3g}" if isinstance(level, float) else str(level)

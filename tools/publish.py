@@ -1,0 +1,83 @@
+"""Copy finished runs into the library: `python -m ternary_lab.publish runs`, as `make reproduce ALL=1` leaves them.
+
+Of every run the configuration, provenance, history and probes; weights of some epochs, without optimiser state.
+"""
+
+from __future__ import annotations
+
+import lzma
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from answers import answers
+
+from ternary_lab.config import COUNTERFACTUALS
+from ternary_lab.errors import RunError
+from ternary_lab.runs import checkpoint, load
+from ternary_lab.runs.checkpoint import write_atomically
+from ternary_lab.runs.load import CHECKPOINTS, PUBLISHED, RunRecord, RunSet, load_runs
+from ternary_lab.studies.beyond_v55 import tables
+from ternary_lab.studies.beyond_v55.alternatives import write_table
+from ternary_lab.studies.generalisation.tables import GENERALISATION
+from ternary_lab.sweeps import run as sweep
+
+DENSE: Sequence[int | str] = (*range(0, 101, 10), *range(45, 50), *range(51, 56), 69, "best_val_loss", "latest")
+SPARSE: Sequence[int | str] = (60, 70, 80, 100)
+WEIGHTS: Mapping[str, Mapping[int, Sequence[int | str]]] = {
+    "v5_5": {42: DENSE, 43: SPARSE, 44: SPARSE, 45: SPARSE}, load.FULL: {42: (120, 200, 300, "latest")},
+    tables.BEYOND: {42: (0, 10, 20, 40, 70, tables.END, "latest")},
+}
+"""Experiment -> seed -> the checkpoints whose weights are published."""
+PARTS = ("v5_5", COUNTERFACTUALS, load.FULL, GENERALISATION, tables.BEYOND, "ablations", "variants")
+ONLY = (tables.REPAIRED, *tables.TAUGHT)
+"""Of the ablations and variants, those whose histories are drawn; the table has the end of all of them."""
+
+
+def publish(run: RunRecord, folder: Path, weights: Sequence[int | str] = ()) -> RunRecord:
+    """Copy one run to `folder`, with the weights of the epochs (or named checkpoints) given.
+
+    Raises RunError when one of them is missing, or the run is not finished.
+    """
+    if run.stopped is None:
+        raise RunError(f"{run.path}: is not finished: the same command that began it goes on")
+    points = {name if isinstance(name, str) else f"epoch_{name:04d}": run.checkpoint(name) for name in weights}
+    (folder / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / load.PROVENANCE, (run.path / load.PROVENANCE).read_bytes())
+    packed = lzma.compress((run.path / load.HISTORY).read_bytes(), preset=9 | lzma.PRESET_EXTREME)
+    write_atomically(folder / load.PACKED_HISTORY, packed)
+    if (run.path / load.PROBES).exists():
+        write_atomically(folder / load.PROBES, (run.path / load.PROBES).read_bytes())
+    for name, point in points.items():
+        checkpoint.save(folder / CHECKPOINTS / f"{name}.safetensors", replace(point, state=None))
+    write_atomically(folder / load.CONFIG, (run.path / load.CONFIG).read_bytes())
+    return RunRecord(folder)
+
+
+def main(runs: str, *parts: str) -> None:
+    """Replace what is published by what a folder holds: all of it, or the named parts."""
+    for part in parts or PARTS:
+        source, target = Path(runs) / part, PUBLISHED / part
+        groups = [source] if part in WEIGHTS else sorted(path for path in source.iterdir() if path.is_dir())
+        if part in ("ablations", "variants"):
+            groups = [path for path in groups if f"{part}/{path.name}" in ONLY]
+        found = {folder: load_runs(folder) for folder in groups}
+        shutil.rmtree(target, ignore_errors=True)
+        for folder, runs_there in found.items():
+            for seed, run in runs_there.items():
+                place = target / folder.relative_to(source) / f"seed={seed}"
+                print(publish(run, place, WEIGHTS.get(part, {}).get(seed, ())).path)
+    if not parts:
+        # Of the runs whose weights are published: anybody can ask again.
+        some = RunSet({seed: run for seed, run in load_runs("v5_5").items() if seed in WEIGHTS["v5_5"]})
+        write_table(answers(some, progress=True), PUBLISHED / load.ANSWERS)
+        swept = Path("sweeps") / sweep.LARGER / sweep.RESULTS
+        compared = Path("alternatives") / "table.csv"
+        for table, name in ((tables.TABLE, tables.TABLE), (swept, sweep.TABLE), (compared, "alternatives.csv")):
+            write_atomically(PUBLISHED / name, (Path(runs) / table).read_bytes())
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
