@@ -40,12 +40,12 @@ reproduce: install ## Train v5.5 and write the report (QUICK=1: in small; ALL=1:
 test: install ## Lint, type-check, tests and notebooks
 	$(BIN)/ruff check .
 	$(BIN)/ternary-lab check-notebooks
-	$(BIN)/python -m pytest -m alone $$(grep -l mark.alone tests/*.py) $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m alone $$(grep -rl mark.alone tests --include="*.py") $(PYTEST_ARGS)
 	$(MAKE) --no-print-directory --jobs 2 together beside
 
 # A browser has one core to itself, more or less; everything else then waits for nobody.
 driven: install
-	$(BIN)/python -m pytest -m driven $$(grep -l mark.driven tests/*.py) $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m driven $$(grep -rl mark.driven tests --include="*.py") $(PYTEST_ARGS)
 
 together: driven
 	$(SIDE_BY_SIDE) -m "not alone and not driven" --nbval-lax --nbval-current-env \
@@ -53,13 +53,13 @@ together: driven
 
 # On the core that a browser leaves: types, the notebook of which every output is compared, and processes that wait for one
 # another.
-BESIDE := notebooks/01_ternary_space.ipynb tests/test_cluster.py
-# At its defaults it trains v5.5: tests/test_stored_outputs.py has it show the published run, and train a small one.
+BESIDE := notebooks/01_ternary_space.ipynb tests/sweeps/test_cluster.py
+# At its defaults it trains v5.5: tests/notebooks/test_stored_outputs.py has it show the published run, and train a small one.
 TRAINS := notebooks/02_train.ipynb
 beside: install
 	$(BIN)/mypy
 	$(BIN)/python -m pytest --nbval --nbval-current-env notebooks/01_ternary_space.ipynb
-	$(BIN)/python -m pytest tests/test_cluster.py $(PYTEST_ARGS)
+	$(BIN)/python -m pytest tests/sweeps/test_cluster.py $(PYTEST_ARGS)
 
 test-slow: install ## The tests that take minutes as well
 	$(BIN)/python -m pytest --slow $(PYTEST_ARGS)
@@ -82,7 +82,7 @@ coverage: install ## How much of the library the tests reach: less than 90 % fai
 	$(SIDE_BY_SIDE) -m "not alone and not driven" --cov --cov-report term:skip-covered $(PYTEST_ARGS)
 
 fuzz: install ## Over 30,000 generated inputs: configurations, parameters, tensors, files, command lines
-	TERNARY_LAB_FUZZ=1 $(BIN)/python -m pytest -q tests/test_fuzz.py
+	TERNARY_LAB_FUZZ=1 $(BIN)/python -m pytest -q tests/repository/test_fuzz.py
 
 lab: install ## Open JupyterLab on the start notebook
 	$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 notebooks/00_start_here.ipynb
@@ -92,7 +92,7 @@ explore: install ## The latent explorer as a page, on this machine only
 
 screenshot: install ## Take figures/explorer.png of the explorer in Chromium (apt install chromium)
 	TERNARY_LAB_BROWSER=required TERNARY_LAB_SCREENSHOT=$(CURDIR)/figures/explorer.png \
-		$(BIN)/python -m pytest -q tests/test_browser.py -k voila
+		$(BIN)/python -m pytest -q tests/explorer/test_browser.py -k voila
 
 figures: install ## Rebuild figures/ from the published runs
 	$(BIN)/python tools/figures.py figures

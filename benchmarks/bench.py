@@ -31,14 +31,17 @@ import torch
 from ternary_lab import controllers as control
 from ternary_lab import space, splits
 from ternary_lab.backend.cpus import available_cpus
+from ternary_lab.backend.devices import resolve_device
 from ternary_lab.backend.numerics import fenced
-from ternary_lab.backend.threads import at_most_threads, resolve_device
-from ternary_lab.config import Config, load_config
+from ternary_lab.backend.threads import at_most_threads
+from ternary_lab.config import Config
+from ternary_lab.config_files import load_config
 from ternary_lab.errors import TernaryLabError
 from ternary_lab.metrics.evaluate import LATENTS, SAMPLES, evaluate
-from ternary_lab.model import Architecture, Network, TernaryVAE
-from ternary_lab.runs import load
-from ternary_lab.runs.checkpoint import write_atomically
+from ternary_lab.model import Architecture, TernaryVAE
+from ternary_lab.networks import Network
+from ternary_lab.runs import load, provenance
+from ternary_lab.runs.files import write_atomically
 from ternary_lab.training import Cohort, Measures, RunState
 
 TRAINED: Mapping[str, tuple[str, int]] = {
@@ -74,7 +77,7 @@ def bench(*, device: str = "auto", repeats: int = 5) -> Iterator[tuple[str, dict
     yield "evaluate", result
     result["import_seconds"] = import_seconds()
     result["help_seconds"] = process_seconds(["-m", "ternary_lab", "--help"])
-    result |= {"machine": machine(), "versions": load.versions(), "source_sha256": load.source_hash()}
+    result |= {"machine": machine(), "versions": provenance.versions(), "source_sha256": provenance.source_hash()}
     result["date"] = datetime.datetime.now(datetime.UTC).date().isoformat()
     yield "import", result
 

@@ -42,12 +42,12 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from ternary_lab import DeviceError, controllers, load_config, space, train
+from ternary_lab.backend.devices import resolve_device
 from ternary_lab.backend.numerics import fenced
-from ternary_lab.backend.threads import resolve_device
 from ternary_lab.config import Config
 from ternary_lab.metrics import coverage
 from ternary_lab.model import Architecture
-from ternary_lab.runs import load
+from ternary_lab.runs import provenance
 from ternary_lab.training import Cohort, RunState
 
 Checked = tuple[bool, Mapping[str, Any]]
@@ -83,8 +83,8 @@ class Findings:
         self.started = time.perf_counter()
         self.all: dict[str, Any] = {
             "device": "cpu" if device.type == "cpu" else torch.cuda.get_device_name(device),
-            "threads": torch.get_num_threads(), "machine": bench.machine(), "versions": load.versions(),
-            "source_sha256": load.source_hash(), "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+            "threads": torch.get_num_threads(), "machine": bench.machine(), "versions": provenance.versions(),
+            "source_sha256": provenance.source_hash(), "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
             "float32_matmul_precision": torch.get_float32_matmul_precision(),
             "checks": {}, "failures": {}, "kernels": {}, "cohorts": {},
         }

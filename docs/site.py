@@ -1,6 +1,6 @@
 """The site from what is there: README, notebooks as executed, figures, and a page of reference for every module.
 
-A hook of MkDocs (`hooks` in mkdocs.yml): no page is written by hand but the recipes beside this file.
+A hook of MkDocs (`hooks` in mkdocs.yml): no page is written by hand but the how-to pages beside this file.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ def modules() -> Iterator[str]:
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """The navigation: every notebook, recipe and module there is."""
+    """The navigation: every notebook, how-to page and module there is."""
     notebooks = [path.relative_to(ROOT).as_posix() for path in sorted(ROOT.glob("notebooks/*.ipynb"))]
-    recipes = [f"recipes/{path.name}" for path in sorted((ROOT / "docs" / "recipes").glob("*.md"))]
+    how_to = [f"how_to/{path.name}" for path in sorted((ROOT / "docs" / "how_to").glob("*.md"))]
     reference: list[Any] = [{name: f"reference/{name}.md"} for name in sorted(modules())]
     config.nav = [
         {"Ternary Lab": "README.md"},
         {"Notebooks": notebooks},
-        {"How do I…": recipes},
+        {"How do I…": how_to},
         {"Larger": ["slurm.md", "three_inputs.md"]},
         {"Reference": reference},
         {"Contributing": ["CONTRIBUTING.md", "CHANGELOG.md"]},

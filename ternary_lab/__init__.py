@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ternary_lab.config import Config as Config
-    from ternary_lab.config import Counterfactual as Counterfactual
-    from ternary_lab.config import load_config as load_config
-    from ternary_lab.config import load_counterfactual as load_counterfactual
+    from ternary_lab.config_files import Counterfactual as Counterfactual
+    from ternary_lab.config_files import load_config as load_config
+    from ternary_lab.config_files import load_counterfactual as load_counterfactual
     from ternary_lab.errors import CheckpointError as CheckpointError
     from ternary_lab.errors import ConfigError as ConfigError
     from ternary_lab.errors import DeviceError as DeviceError
@@ -24,23 +24,23 @@ if TYPE_CHECKING:
     from ternary_lab.errors import RunError as RunError
     from ternary_lab.errors import TernaryLabError as TernaryLabError
     from ternary_lab.explorer import watch as watch
+    from ternary_lab.history import EpochRecord as EpochRecord
     from ternary_lab.metrics.evaluate import Evaluation as Evaluation
     from ternary_lab.metrics.evaluate import evaluate as evaluate
     from ternary_lab.model import GaussianPosterior as GaussianPosterior
     from ternary_lab.model import TernaryVAE as TernaryVAE
     from ternary_lab.runs.checkpoint import load_model as load_model
+    from ternary_lab.runs.load import Comparison as Comparison
     from ternary_lab.runs.load import RunRecord as RunRecord
     from ternary_lab.runs.load import RunSet as RunSet
+    from ternary_lab.runs.load import compare as compare
     from ternary_lab.runs.load import load_run as load_run
     from ternary_lab.runs.load import load_runs as load_runs
-    from ternary_lab.runs.train import Comparison as Comparison
     from ternary_lab.runs.train import branch as branch
-    from ternary_lab.runs.train import compare as compare
     from ternary_lab.runs.train import run_experiment as run_experiment
     from ternary_lab.runs.train import train_counterfactuals as train_counterfactuals
     from ternary_lab.sweeps.design import load_sweep as load_sweep
     from ternary_lab.sweeps.run import run_sweep as run_sweep
-    from ternary_lab.training import EpochRecord as EpochRecord
     from ternary_lab.training import train as train
 
 # Threads that spin while they wait make two processes on the same cores up to ten times slower. It has
@@ -48,20 +48,22 @@ if TYPE_CHECKING:
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 _HOMES = {
-    "checkpoint": ("load_model",),
-    "config": ("Config", "Counterfactual", "load_config", "load_counterfactual"),
-    "design": ("load_sweep",),
+    "config": ("Config",),
+    "config_files": ("Counterfactual", "load_config", "load_counterfactual"),
     "errors": (
-        "CheckpointError", "ConfigError", "DeviceError", "DivergenceError", "EngineError", "InputError",
-        "NotebookError", "RunError", "TernaryLabError",
+        "CheckpointError", "ConfigError", "DeviceError", "DivergenceError", "EngineError",
+        "InputError", "NotebookError", "RunError", "TernaryLabError",
     ),
-    "evaluation": ("Evaluation", "evaluate"),
-    "experiment": ("Comparison", "branch", "compare", "run_experiment", "train_counterfactuals"),
+    "explorer": ("watch",),
+    "history": ("EpochRecord",),
+    "metrics.evaluate": ("Evaluation", "evaluate"),
     "model": ("GaussianPosterior", "TernaryVAE"),
-    "record": ("RunRecord", "RunSet", "load_run", "load_runs"),
-    "sweep": ("run_sweep",),
-    "training": ("EpochRecord", "train"),
-    "widgets": ("watch",),
+    "runs.checkpoint": ("load_model",),
+    "runs.load": ("Comparison", "RunRecord", "RunSet", "compare", "load_run", "load_runs"),
+    "runs.train": ("branch", "run_experiment", "train_counterfactuals"),
+    "sweeps.design": ("load_sweep",),
+    "sweeps.run": ("run_sweep",),
+    "training": ("train",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -11,19 +11,15 @@ Settings that differ between the runs of one cohort must not change the shape of
 from __future__ import annotations
 
 import functools
-import os
 import re
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from pydantic.fields import FieldInfo
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from ternary_lab import schedules
-from ternary_lab.errors import ConfigError, nearest
-from ternary_lab.selection import Criterion
+from ternary_lab.history import Criterion
 
 Epoch = Annotated[int, Field(ge=0, le=1_000_000)]
 Period = Annotated[int, Field(ge=1, le=1_000_000)]
@@ -491,7 +487,7 @@ class Config(Section):
 
     def as_yaml(self) -> str:
         """Every setting as YAML that `load_config` and `from_yaml` read back."""
-        return yaml.dump(self.as_dict(), Dumper=_StrictDumper, sort_keys=False, allow_unicode=True)
+        return yaml.dump(self.as_dict(), Dumper=StrictDumper, sort_keys=False, allow_unicode=True)
 
 
 STRUCTURAL = (
@@ -506,128 +502,6 @@ STRUCTURAL = (
 def is_structural(key: str) -> bool:
     """Whether a dotted key is one of `STRUCTURAL`, or lies in one."""
     return any(key == name or key.startswith(f"{name}.") for name in STRUCTURAL)
-
-
-@functools.cache
-def settings() -> Mapping[str, FieldInfo]:
-    """Every dotted key that an override can set, groups included; under beta those of every mode."""
-    found: dict[str, FieldInfo] = {}
-
-    def visit(section: type[BaseModel], prefix: str) -> None:
-        for name, field in section.model_fields.items():
-            found[f"{prefix}{name}"] = field
-            for inner in (field.annotation, *get_args(field.annotation)):
-                if isinstance(inner, type) and issubclass(inner, Section):
-                    visit(inner, f"{prefix}{name}.")
-
-    visit(Config, "")
-    return found
-
-
-def load_config(source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> Config:
-    """A configuration from a YAML file (or the name of a shipped one) or a mapping, with dotted overrides.
-
-    A file may name another as its `base`, relative to itself, and then holds only what differs. An
-    override that changes a `mode` drops the settings that only the old mode had.
-
-    Raises ConfigError on anything that is not exactly a configuration.
-    """
-    if isinstance(source, Mapping):
-        data, origin = dict(source), "configuration"
-    else:
-        path = find_config(source)
-        data, origin = _read_with_base(path, ()), str(path)
-    for key, value in (overrides or {}).items():
-        data = _merge(data, _nested(key, value))
-    return from_dict(data, origin)
-
-
-def from_dict(data: Mapping[str, Any], origin: str = "configuration") -> Config:
-    """The configuration that nested plain data describes. Raises ConfigError."""
-    try:
-        return Config.model_validate(tuples(data))
-    except ValidationError as error:
-        raise ConfigError(f"{origin}: {explain(error)}") from None
-    except RecursionError:
-        raise ConfigError(f"{origin}: nested too deeply") from None
-
-
-def from_yaml(text: str, origin: str) -> Config:
-    """The configuration in a YAML text without a `base`. Raises ConfigError."""
-    return from_dict(_mapping(text, origin), origin)
-
-
-def find_config(name: str | Path) -> Path:
-    """The path of a configuration file: as given, or a shipped one by its bare name."""
-    return find_shipped(name, config_files(), "configuration", "configs")
-
-
-def config_files() -> dict[str, Path]:
-    """The configurations that ship with the library, by bare name."""
-    return {
-        file.relative_to(folder).with_suffix("").as_posix(): file
-        for folder in shipped_folders("configs") for file in sorted(folder.rglob("*.yaml"))
-        if file.parent.name != COUNTERFACTUALS  # which are changes, not configurations
-    }
-
-
-def find_shipped(name: str | Path, shipped: Mapping[str, Path], what: str, listed: str) -> Path:
-    """The path of a file: as given, or a shipped one by its bare name.
-
-    Raises ConfigError that says what was wanted; `ternary-lab list LISTED` prints the names.
-    """
-    # os.path asks without raising, however long or odd the name is.
-    if os.path.isfile(name):
-        return Path(name)
-    if str(name) in shipped:
-        return shipped[str(name)]
-    if os.path.isdir(name):
-        raise ConfigError(f"{name}: is a directory, not a {what} file")
-    near = nearest(str(name), shipped, f"`ternary-lab list {listed}`")
-    raise ConfigError(f"{name}: no such file, nor a shipped {what}{near}")
-
-
-class Counterfactual(Section):
-    """What would have happened: a run continued after one of its epochs, or repeated from the start, otherwise set."""
-
-    name: str = Field(description="the file's name, and that of the folder of its runs")
-    title: str = Field(min_length=1, description="a few words for tables and legends")
-    after: Epoch | None = Field(None, description="the epoch whose state is taken over; none: trained from its seed")
-    set: dict[str, Any] = Field(description="dotted keys and their values")
-
-
-def load_counterfactual(path: str | Path) -> Counterfactual:
-    """A counterfactual from its YAML file, or a shipped one by its bare name. Raises ConfigError."""
-    shipped = {file.stem: file for file in shipped_configs(COUNTERFACTUALS)}
-    file = find_shipped(path, shipped, "counterfactual", "counterfactuals")
-    data = _read_with_base(file, ())
-    try:
-        return Counterfactual.model_validate({"name": file.stem, **data})
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise ConfigError(f"{file}: {where}: {first['msg']}: a counterfactual has title, after and set") from None
-
-
-def shipped_configs(folder: str) -> list[Path]:
-    """The configurations in a folder of `configs`, by name."""
-    return [file for parent in shipped_folders("configs") for file in sorted((parent / folder).glob("*.yaml"))]
-
-
-def shipped_counterfactuals() -> list[Counterfactual]:
-    """Those that ship with the library, by name."""
-    return [load_counterfactual(file) for file in shipped_configs(COUNTERFACTUALS)]
-
-
-def parse_override(text: str) -> tuple[str, Any]:
-    """`key=value` of a command line, the value read as YAML. Raises ConfigError."""
-    key, equals, value = text.partition("=")
-    if not equals or not key.strip():
-        raise ConfigError(f"--set {text!r}: write key=value, for example training.total_epochs=60")
-    try:
-        return key.strip(), read_yaml(value)
-    except (yaml.YAMLError, ValueError):
-        raise ConfigError(f"--set {text!r}: the value is not valid YAML") from None
 
 
 def differences(a: Config, b: Config) -> dict[str, tuple[Any, Any]]:
@@ -649,203 +523,19 @@ def flatten(data: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-LONGEST = 2**20
-"""Characters of a configuration file that are read at most."""
-
-
-DEEPEST = 100
-"""Levels of a configuration file that are read at most."""
-
 try:
-    from yaml import CSafeDumper as _Dumper
-    from yaml import CSafeLoader as _Loader
+    from yaml import CSafeDumper as SafeDumper
 except ImportError:  # PyYAML was built without libyaml, which is several times as fast
-    from yaml import SafeDumper as _Dumper  # type: ignore[assignment]
-    from yaml import SafeLoader as _Loader  # type: ignore[assignment]
-
-
-class _StrictLoader(_Loader):
-    """Safe YAML that reads 1e-3 as a number and refuses a key given twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, str | int | float):
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is not plain", key_node.start_mark)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-def read_yaml(text: str) -> Any:
-    """What a YAML text holds, read strictly: see `_StrictLoader`. Raises yaml.YAMLError and ValueError.
-
-    Aliases are refused, for a page of them can unfold to more than there is memory, and what is nested too deeply.
-    """
-    depth = 0
-    for event in yaml.parse(text, Loader=_Loader):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if isinstance(event, yaml.AliasEvent):
-            raise yaml.composer.ComposerError(None, None, "aliases (*name) are not allowed", event.start_mark)  # type: ignore[arg-type]
-        if depth > DEEPEST:
-            raise yaml.composer.ComposerError(None, None, f"nested deeper than {DEEPEST} levels", event.start_mark)  # type: ignore[arg-type]
-    return yaml.load(text, Loader=_StrictLoader)
+    from yaml import SafeDumper  # type: ignore[assignment]
 
 
 @functools.cache
-def _float_pattern() -> Any:
+def float_pattern() -> Any:
     return re.compile(r"^[-+]?(?:[0-9][0-9_]*)(?:\.[0-9_]*)?[eE][-+]?[0-9]+$")
 
 
-class _StrictDumper(_Dumper):
-    """Quotes what `_StrictLoader` would read as a number."""
+class StrictDumper(SafeDumper):
+    """Quotes what `StrictLoader` would read as a number."""
 
 
-for _side in (_StrictLoader, _StrictDumper):
-    _side.add_implicit_resolver("tag:yaml.org,2002:float", _float_pattern(), list("-+0123456789"))
-
-
-def shipped_folders(kind: str) -> list[Path]:
-    """The folder of `configs`, `sweeps` or `notebooks`: beside the package in a checkout, inside it in a wheel."""
-    package = Path(__file__).parent
-    return [folder for folder in (package.parent / kind, package / "shipped" / kind) if folder.is_dir()]
-
-
-def _read_with_base(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
-    if path.resolve() in seen:
-        raise ConfigError(f"{path}: its chain of `base` files comes back to itself")
-    data = read_mapping(path)
-    base = data.pop("base", None)
-    if base is None:
-        return data
-    if not isinstance(base, str):
-        raise ConfigError(f"{path}: base must be the name of a file, got {base!r}")
-    base_path = path.parent / base
-    if not base_path.is_file():
-        raise ConfigError(f"{path}: its base {base!r} does not exist beside it")
-    return _merge(_read_with_base(base_path, (*seen, path.resolve())), data)
-
-
-def read_mapping(path: Path) -> dict[str, Any]:
-    """What a YAML file holds: see `read_yaml`. Raises ConfigError unless it is a mapping."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise ConfigError(f"{path}: cannot be read: {reason}") from None
-    return _mapping(text, str(path))
-
-
-def _mapping(text: str, origin: str) -> dict[str, Any]:
-    if len(text) > LONGEST:
-        raise ConfigError(f"{origin}: {len(text)} characters, more than any configuration has ({LONGEST})")
-    try:
-        data = read_yaml(text)
-    except (yaml.YAMLError, ValueError) as error:
-        mark = getattr(error, "problem_mark", None)
-        # At the end of the text libyaml is one line further.
-        place = f"line {min(mark.line, text.count(chr(10))) + 1}: " if mark else ""
-        raise ConfigError(f"{origin}: not YAML: {place}{getattr(error, 'problem', None) or error}") from None
-    if not isinstance(data, dict):
-        found = "nothing" if data is None else f"a {type(data).__name__}"
-        raise ConfigError(f"{origin}: must be a mapping of settings, found {found}")
-    return data
-
-
-def _nested(key: str, value: Any) -> dict[str, Any]:
-    if not isinstance(key, str) or not key or not all(key.split(".")):
-        raise ConfigError(f"override {key!r}: a key is a dotted name such as training.total_epochs")
-    for part in reversed(key.split(".")):
-        value = {part: value}
-    return dict(value)
-
-
-_MODES: dict[str, type[Section]] = {
-    "staged": Staged, "lagged_after_warmup": Lagged, "linear_warmup": LinearWarmup, "jump": Jump,
-    "constant": Constant, "off": Off,
-}
-
-
-def _merge(base: dict[str, Any], change: Mapping[str, Any], name: str = "") -> dict[str, Any]:
-    """`base` with `change` laid over it; a new mode keeps only the settings that it knows."""
-    merged = dict(base)
-    mode = change.get("mode")
-    if isinstance(mode, str) and mode in _MODES and merged.get("mode") != mode:
-        merged = {key: value for key, value in merged.items() if key in _MODES[mode].model_fields}
-    for key, value in change.items():
-        below = merged.get(key)
-        # lr_steps is one value: a new table of steps replaces the old one, it does not mix with it.
-        if isinstance(below, dict) and isinstance(value, Mapping) and key != "lr_steps":
-            merged[key] = _merge(below, value, f"{name}{key}.")
-        else:
-            default = _default_at(f"{name}{key}")
-            whole = isinstance(value, Mapping) and isinstance(default, Section)
-            merged[key] = _merge(default.model_dump(), value) if whole and "mode" not in value else value
-    return merged
-
-
-def _default_at(key: str) -> Any:
-    """The default at a dotted key, so that `beta.B.lag` alone overrides one number of the default mode."""
-    value: Any = Config()
-    for part in key.split("."):
-        if not isinstance(value, Section) or part not in type(value).model_fields:
-            return None
-        value = getattr(value, part)
-    return value
-
-
-def tuples(value: Any) -> Any:
-    """Lists as tuples: strict validation takes no list where the immutable settings hold a tuple."""
-    if isinstance(value, Mapping):
-        return {key: tuples(inner) for key, inner in value.items()}
-    return tuple(tuples(inner) for inner in value) if isinstance(value, list | tuple) else value
-
-
-def _shown(key: str) -> str:
-    """A key as it is, or quoted where it would break the line of a message."""
-    return key if key.isprintable() else repr(key)
-
-
-def explain(error: ValidationError, model: type[BaseModel] = Config) -> str:
-    """The first problem of a model's data in one line: its key, what is allowed, the nearest name."""
-    problems = error.errors()
-    first = problems[0]
-    # The third part of a place under beta is the mode, not a key.
-    place = [
-        part for i, part in enumerate(first["loc"]) if part != "[key]" and not (i == 2 and first["loc"][0] == "beta")
-    ]
-    key = ".".join(str(part) for part in place) or "configuration"
-    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    given = _short(first.get("input"))
-    if first["type"] == "extra_forbidden":
-        known, group = _fields_at(first["loc"][:-1], model), key.rpartition(".")[0]
-        lists = "`ternary-lab list settings`" if model is Config else ""
-        near = nearest(str(first["loc"][-1]), known, lists, f"{group}." if group else "")
-        return f"unknown key {_shown(key)}{near}{more}"
-    if first["type"] == "value_error":
-        return f"{key}: {first['ctx']['error']}{more}" if place else f"{first['ctx']['error']}{more}"
-    if first["type"].startswith("union_tag"):
-        return f"{key}.mode: must be one of {', '.join(_MODES)}{more}"
-    message = first["msg"].removeprefix("Input ").replace("should", "must", 1)
-    return f"{key}: {message}, got {given}{more}"
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _fields_at(location: tuple[int | str, ...], model: type[BaseModel]) -> Mapping[str, FieldInfo]:
-    section = model
-    for part in location:
-        if part in _MODES:
-            section = _MODES[str(part)]
-            continue
-        annotation = section.model_fields[str(part)].annotation if str(part) in section.model_fields else None
-        if get_origin(annotation) is dict:  # names of the user's own, each with such a section
-            annotation = get_args(annotation)[1]
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            section = annotation
-    return section.model_fields
+StrictDumper.add_implicit_resolver("tag:yaml.org,2002:float", float_pattern(), list("-+0123456789"))

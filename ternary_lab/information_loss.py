@@ -23,9 +23,8 @@ import torch
 from torch import Tensor
 
 from ternary_lab import space
-from ternary_lab.losses import one_hot
 from ternary_lab.metrics.information import LOW, outer_probabilities
-from ternary_lab.space import ENTRIES, VALUES
+from ternary_lab.space import ENTRIES, VALUES, one_hot
 
 FLOOR = 1e-12
 """Smallest average probability whose logarithm is taken: a perfect generator has 5e-5."""

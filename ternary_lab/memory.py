@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 
-from ternary_lab.backend.devices import gpu_errors
-from ternary_lab.backend.threads import resolve_device
+from ternary_lab.backend.devices import gpu_errors, resolve_device
 from ternary_lab.config import Config
 from ternary_lab.metrics.sobol import PART, chunk_size
 from ternary_lab.model import Architecture

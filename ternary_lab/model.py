@@ -21,231 +21,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
-from functools import cached_property, partial
-from typing import Any, Literal
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from ternary_lab import config, space
-from ternary_lab.backend import kernels
+from ternary_lab.backend.devices import resolve_device
 from ternary_lab.backend.numerics import fenced
-from ternary_lab.backend.threads import Lanes
 from ternary_lab.errors import CheckpointError, InputError
-from ternary_lab.losses import gaussian_kl
+from ternary_lab.networks import Blocks, Bound, Layer, Network
 
 Pathway = Literal["A", "B"]
 PATHWAYS: tuple[Pathway, Pathway] = ("A", "B")
 LOGITS = space.ENTRIES * space.VALUES
-NARROW = 32
-"""Weight gradients with fewer columns are computed transposed: a product this thin is twice as slow on a CPU."""
-
-
-@dataclass(frozen=True)
-class Layer:
-    """y = act(W x + b + skip), W stacked from one or more named linear maps.
-
-    `skip` is the index of an earlier activation (0 is the network's input) that is added before the
-    activation function.
-    """
-
-    names: tuple[str, ...]
-    inputs: int
-    outputs: int
-    relu: bool = False
-    skip: int | None = None
-
-    @property
-    def size(self) -> int:
-        return self.outputs * (self.inputs + 1)
-
-
-@dataclass(frozen=True)
-class Network:
-    """A feed-forward network whose weights are rows of a block (G, size), one row per group.
-
-    In a row each layer holds its weight (outputs, inputs), then its bias (outputs).
-    """
-
-    layers: tuple[Layer, ...]
-
-    @cached_property
-    def size(self) -> int:
-        return sum(layer.size for layer in self.layers)
-
-    def views(self, block: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """(weight (G, outputs, inputs), bias (G, outputs)) of every layer, as views of the block (G, size)."""
-        views, at = [], 0
-        groups = block.shape[0]
-        for layer in self.layers:
-            middle = at + layer.outputs * layer.inputs
-            weight = block[:, at:middle].view(groups, layer.outputs, layer.inputs)
-            at += layer.size
-            views.append((weight, block[:, middle:at]))
-        return views
-
-    def parts(self, row: Tensor) -> Iterator[tuple[str, Tensor]]:
-        """(name, view) of every named weight and bias in one row (size,), in the order of construction."""
-        for layer, (weight, bias) in zip(self.layers, self.views(row.unsqueeze(0)), strict=True):
-            width = layer.outputs // len(layer.names)
-            for index, name in enumerate(layer.names):
-                rows = slice(index * width, (index + 1) * width)
-                yield f"{name}.weight", weight[0, rows]
-                yield f"{name}.bias", bias[0, rows]
-
-    def initialise(self, row: Tensor, generator: torch.Generator) -> None:
-        """Fill one row in place with ±1/√inputs uniform values, drawn layer by layer, weight before bias."""
-        for name, values in self.parts(row):
-            if name.endswith(".weight"):
-                torch.nn.init.kaiming_uniform_(values, a=math.sqrt(5), generator=generator)
-                bound = 1 / math.sqrt(values.shape[1])
-            else:
-                torch.nn.init.uniform_(values, -bound, bound, generator=generator)
-
-    def __call__(self, block: Tensor, x: Tensor) -> Tensor:
-        """Outputs (G, B, outputs) for x (G, B, inputs); differentiable once in the block and in x."""
-        return _Apply.apply(self, block, x)  # type: ignore[no-untyped-call,no-any-return]
-
-
-class Bound:
-    """A network bound to a block of weights and a block for their gradient.
-
-    Forwards and backwards are written out because a step of so small a model is mostly overhead: views
-    and buffers are made once, and each weight's gradient is written straight into its place. What
-    `forward` and `backward` return is overwritten by the next call for a batch of the same size.
-    """
-
-    def __init__(self, network: Network, block: Tensor, gradient: Tensor | None = None) -> None:
-        self.network = network
-        self.weights = [(weight, weight.transpose(1, 2), bias.unsqueeze(1)) for weight, bias in network.views(block)]
-        places = network.views(gradient) if gradient is not None else []
-        self.places = [(weight, weight.transpose(1, 2), bias.unsqueeze(1)) for weight, bias in places]
-        self._buffers: dict[tuple[str, int], list[Tensor]] = {}
-        self._lanes = Lanes(block.device)
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        """Activations of x (G, B, inputs): x, every layer's output, the network's output last."""
-        activations = [x]
-        buffers = self._of_size("forward", x, [layer.outputs for layer in self.network.layers])
-        for layer, (_, transposed, bias), y in zip(self.network.layers, self.weights, buffers, strict=True):
-            skip = None if layer.skip is None else activations[layer.skip]
-            if kernels.usable(y):
-                torch.bmm(activations[-1], transposed, out=y)
-                activations.append(kernels.add_bias(y, bias, skip, layer.relu))
-                continue
-            torch.baddbmm(bias, activations[-1], transposed, out=y)
-            if skip is not None:
-                y += skip
-            activations.append(y.relu_() if layer.relu else y)
-        return activations
-
-    def infer(self, features: Tensor) -> Tensor:
-        """Outputs (G, outputs, M) for features-first inputs (G, inputs, M).
-
-        Features first keeps what follows (entry probabilities, their products) contiguous in M.
-        """
-        activations = [features]
-        for layer, (weight, _, bias) in zip(self.network.layers, self.weights, strict=True):
-            skip = None if layer.skip is None else activations[layer.skip]
-            activations.append(kernels.linear(weight, bias.transpose(1, 2), activations[-1], skip, layer.relu))
-        return activations[-1]
-
-    def backward(self, activations: list[Tensor], gradient: Tensor, to_input: bool) -> Tensor | None:
-        """Write the weights' gradients, given the output's (G, B, outputs); return the input's if wanted."""
-        layers = self.network.layers
-        buffers = self._of_size("backward", gradient, [layer.inputs for layer in layers])
-        waiting: dict[int, Tensor] = {}
-        g = gradient
-        (ones,) = self._of_size("ones", gradient, [1])
-        ones = ones.fill_(1).transpose(1, 2)
-        for i in reversed(range(len(layers))):
-            layer = layers[i]
-            if layer.relu:
-                place = torch.empty_like(g) if g is gradient else g
-                g = torch.ops.aten.threshold_backward.grad_input(g, activations[i + 1], 0, grad_input=place)
-            self._lanes.aside(partial(self._write_gradients, i, activations[i], g, ones))
-            if layer.skip is not None:
-                waiting[layer.skip] = g
-            if i == 0 and not to_input:
-                break
-            weight, skipped = self.weights[i][0], waiting.pop(i, None)
-            if skipped is None:
-                g = torch.bmm(g, weight, out=buffers[i])
-            else:
-                g = torch.baddbmm(skipped, g, weight, out=buffers[i])
-        self._lanes.join()
-        return g if to_input else None
-
-    def _write_gradients(self, layer: int, x: Tensor, g: Tensor, ones: Tensor) -> None:
-        """Those of one layer's weight and bias, for its input x (G, B, inputs) and the gradient g in its output."""
-        weight_place, transposed_place, bias_place = self.places[layer]
-        if self.network.layers[layer].inputs < NARROW:
-            transposed_place.copy_(torch.bmm(x.transpose(1, 2), g))
-        else:
-            torch.bmm(g.transpose(1, 2), x, out=weight_place)
-        torch.bmm(ones, g, out=bias_place)
-
-    def _of_size(self, purpose: str, like: Tensor, widths: list[int]) -> list[Tensor]:
-        groups, batch = like.shape[:2]
-        key = purpose, batch
-        if key not in self._buffers:
-            self._buffers[key] = [like.new_empty(groups, batch, width) for width in widths]
-        return self._buffers[key]
-
-
-class _Apply(torch.autograd.Function):
-    """A bound network as one node of the autograd graph."""
-
-    @staticmethod
-    def forward(ctx: Any, network: Network, block: Tensor, x: Tensor) -> Tensor:
-        activations = Bound(network, block).forward(x)
-        ctx.network = network
-        ctx.save_for_backward(block, *activations)
-        return activations[-1]
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, Tensor | None]:
-        block, *activations = ctx.saved_tensors
-        grad_block = torch.empty_like(block)
-        bound = Bound(ctx.network, block, grad_block)
-        return None, grad_block, bound.backward(activations, gradient.contiguous(), ctx.needs_input_grad[2])
-
-
-@dataclass
-class Blocks:
-    """One tensor per block: weights, gradients or moments of R runs. See the module's notation."""
-
-    encoders: Tensor
-    decoder_A: Tensor
-    decoder_B: Tensor
-    statenet: Tensor
-
-    def trained(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The blocks that receive a gradient."""
-        return self.encoders, self.decoder_A, self.decoder_B
-
-    def copy(self) -> Blocks:
-        """The same numbers in memory of their own."""
-        return Blocks(*(block.clone(memory_format=torch.contiguous_format) for block in vars(self).values()))
-
-    def one(self, run: int) -> Blocks:
-        """The blocks of one run, as views."""
-        part = slice(run, run + 1)
-        return Blocks(self.encoders[:, part], self.decoder_A[part], self.decoder_B[part], self.statenet[part])
-
-    @staticmethod
-    def join(parts: list[Blocks]) -> Blocks:
-        """Blocks of several runs as those of one cohort."""
-        axis = {"encoders": 1}
-        return Blocks(**{
-            f.name: torch.cat([getattr(part, f.name) for part in parts], axis.get(f.name, 0)) for f in fields(Blocks)
-        })
-
-    def to(self, device: torch.device) -> Blocks:
-        return Blocks(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
 
 class Architecture:
@@ -488,7 +279,6 @@ class TernaryVAE:
 
     def to(self, device: str | torch.device) -> TernaryVAE:
         """The same model on another device."""
-        from ternary_lab.backend.threads import resolve_device
 
         return TernaryVAE(self.settings, self.core.blocks.to(resolve_device(device)))
 
@@ -558,3 +348,8 @@ def _pathway(name: str) -> int:
 
 def _kind(value: object) -> str:
     return str(value.dtype) if isinstance(value, Tensor) else type(value).__name__
+
+
+def gaussian_kl(mu: Tensor, log_variance: Tensor) -> Tensor:
+    """KL(N(μ, e^s) ‖ N(0, 1)) of every sample and dimension (Kingma & Welling 2014)."""
+    return -0.5 * (1 + log_variance - mu.square() - log_variance.exp())

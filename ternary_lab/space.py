@@ -136,3 +136,8 @@ NAMED: dict[str, Callable[[int, int], int]] = {
 def named() -> dict[str, int]:
     """Name -> operation index of every operation in `NAMED`."""
     return {name: int(index_of(from_function(function))) for name, function in NAMED.items()}
+
+
+def one_hot(x: Tensor) -> Tensor:
+    """Operations x (..., 9) as float one-hot classes (..., 9, 3)."""
+    return torch.nn.functional.one_hot((x + 1).long(), 3).float()

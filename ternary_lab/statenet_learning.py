@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ternary_lab.model import Blocks
+from ternary_lab.networks import Blocks
 
 
 @dataclass(frozen=True)

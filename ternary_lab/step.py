@@ -21,13 +21,16 @@ import torch
 from torch import Tensor
 
 from ternary_lab import controllers as control
-from ternary_lab import information_loss, losses
+from ternary_lab import information_loss, losses, space
 from ternary_lab.backend import kernels
+from ternary_lab.backend.devices import on_device
 from ternary_lab.backend.random_streams import Streams
-from ternary_lab.backend.threads import Lanes, on_device
+from ternary_lab.backend.threads import Lanes
 from ternary_lab.config import Config
 from ternary_lab.controllers import Correction, Plan
-from ternary_lab.model import Architecture, Blocks, Bound, inject
+from ternary_lab.metrics import latent_entropy
+from ternary_lab.model import Architecture, inject
+from ternary_lab.networks import Blocks, Bound
 from ternary_lab.space import ENTRIES, VALUES
 
 
@@ -257,7 +260,7 @@ class Stepper:
     def _alignment(self, z: Tensor) -> Alignment | None:
         if not self.aligns:
             return None
-        entropy, slope = losses.soft_entropy(z)
+        entropy, slope = latent_entropy.soft_entropy(z)
         towards = (entropy[0] - entropy[1]).sign()
         return Alignment(entropy, slope * torch.stack((towards, -towards))[:, :, None, None])
 
@@ -354,7 +357,7 @@ class PlainSteps:
 
     def __init__(self, stepper: Stepper, x: Tensor, noise: Tensor, draws: Streams) -> None:
         self._stepper, self._draws = stepper, draws
-        self._both, self._target, self._noise = x.repeat(2, 1, 1), losses.one_hot(x), noise
+        self._both, self._target, self._noise = x.repeat(2, 1, 1), space.one_hot(x), noise
         self._batch = stepper.config.data.batch_size
         self._count = -(-x.shape[1] // self._batch)
         self._settings: StepSettings | None = None
@@ -454,7 +457,7 @@ class ReplayedSteps:
         self._draws, self._next = draws, 0
         self._settings: StepSettings | None = None
         self._x.flatten(1, 2)[:, : self._n] = x
-        self._target.flatten(1, 2)[:, : self._n] = losses.one_hot(x)
+        self._target.flatten(1, 2)[:, : self._n] = space.one_hot(x)
         self._noise.flatten(2, 3)[:, :, : self._n] = noise
         self._z.fill_(float("nan"))
         self._log.zero_()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -18,115 +18,26 @@ from torch import Tensor
 
 from ternary_lab import controllers as control
 from ternary_lab import information_loss, losses, space, splits, statenet_learning
-from ternary_lab.backend.devices import gpu_errors
+from ternary_lab.backend.devices import gpu_errors, resolve_device
 from ternary_lab.backend.numerics import fenced
 from ternary_lab.backend.random_streams import Purpose, Streams
-from ternary_lab.backend.threads import at_most_threads, helping_threads, resolve_device
+from ternary_lab.backend.threads import at_most_threads, helping_threads
 from ternary_lab.config import Config, differences, is_structural
 from ternary_lab.controllers import Controllers, Correction, Plan
 from ternary_lab.errors import ConfigError, DivergenceError
+from ternary_lab.history import BLAME, BLAMED, EpochRecord, cost
 from ternary_lab.memory import room
+from ternary_lab.metrics import latent_entropy
 from ternary_lab.metrics.latent_entropy import batch_entropy
 from ternary_lab.metrics.per_epoch import Group, Measurement, Source
-from ternary_lab.model import Architecture, Blocks, DualVAE, inject, statenet
-from ternary_lab.selection import cost
+from ternary_lab.model import Architecture, DualVAE, inject, statenet
+from ternary_lab.networks import Blocks
 from ternary_lab.step import Figures, Pass, Stepper, StepRecord, StepSettings
 
 Measures = Literal["all", "coverage"]
 """Every metric of a row, or the sampled coverage alone, which is what the original measures."""
-
 SHARED_FROM = 3
 """Runs from which on a training step is worth several CPU threads: half of them, the others measure."""
-
-
-@dataclass(frozen=True)
-class EpochRecord:
-    """One run's epoch: a row of `history.csv`.
-
-    Losses, entropies and KL are in nats, coverages and reconstruction in percent. Loss terms, H and λ are
-    means over the epoch's batches; λ₁₋₃ therefore mix the value before and after StateNet's correction.
-    Sampled coverage is missing, its counts None, where `evaluation.coverage_at` has left it out.
-    `loss_*` are the terms as they enter the training loss, with λ, gradient scale and weight: their
-    sum is `train_loss`. `grad_norm_*` are of λ g ∇L before clipping.
-    `loss_information_*`, which older histories lack, are 0 where nothing asks for information.
-    `val_elbo` is the mean ELBO of both pathways on the validation split (higher is better); `delta_*` are
-    StateNet's outputs in (-1, 1).
-
-    Seconds are the whole cohort's: `seconds_train` for training and validation, beside which the epoch
-    before is measured; `seconds_eval` for what this epoch's measurement took beyond that.
-    """
-
-    run: str
-    seed: int
-    epoch: int
-    phase: int
-    train_loss: float
-    val_loss: float
-    val_elbo: float
-    ce_A: float
-    ce_B: float
-    kl_A: float
-    kl_B: float
-    H_A: float
-    H_B: float
-    entropy_B: float
-    repulsion_B: float
-    loss_ce_A: float
-    loss_kl_A: float
-    loss_ce_B: float
-    loss_kl_B: float
-    loss_entropy_B: float
-    loss_repulsion_B: float
-    loss_alignment: float
-    beta_A: float
-    beta_B: float
-    temperature_A: float
-    temperature_B: float
-    rho: float
-    lambda1: float
-    lambda2: float
-    lambda3: float
-    lr_scheduled: float
-    lr: float
-    delta_lr: float
-    delta_lambda1: float
-    delta_lambda2: float
-    delta_lambda3: float
-    grad_ratio: float
-    grad_momentum: float
-    grad_norm_A: float
-    grad_norm_B: float
-    unique_ops_A: int | None
-    unique_ops_B: int | None
-    coverage_A: float
-    coverage_B: float
-    info_coverage_A: float
-    info_coverage_B: float
-    effective_coverage_A: float
-    effective_coverage_B: float
-    neg_elbo_A: float
-    neg_elbo_B: float
-    reconstruction_A: float
-    reconstruction_B: float
-    seconds_train: float
-    seconds_eval: float
-    loss_information_A: float = 0.0
-    loss_information_B: float = 0.0
-
-
-BLAME = {
-    "ce_A": "the cross-entropy", "ce_B": "the cross-entropy", "kl_A": "the KL term", "kl_B": "the KL term",
-    "entropy_B": "the output entropy", "repulsion_B": "the repulsion", "H_A": "the latent entropy",
-    "H_B": "the latent entropy", "loss_information_A": "the information",
-    "loss_information_B": "the information", "train_loss": "the training loss", "val_loss": "the validation loss",
-    "grad_norm_A": "the gradient", "grad_norm_B": "the gradient",
-}
-BLAMED = tuple(term for term in BLAME if term != "val_loss")
-"""Columns that are looked at in every step, in the order in which they are computed."""
-COLUMNS = tuple(f.name for f in fields(EpochRecord))
-LATER = {f.name: f.default for f in fields(EpochRecord) if f.default is not MISSING}
-"""The last columns, which older histories lack, and what they would have held."""
-TIMING_COLUMNS = ("seconds_train", "seconds_eval")
 
 
 @dataclass(frozen=True)
@@ -550,7 +461,7 @@ class Cohort:
         )
         average = self.step.outputs.clone()
         forward = self.step.forward(
-            x.repeat(2, 1, 1), losses.one_hot(x), noise.transpose(0, 1), judged,
+            x.repeat(2, 1, 1), space.one_hot(x), noise.transpose(0, 1), judged,
             self.step.prior_latents(streams) if judged.prior is not None else None,
         )
         self.step.outputs.copy_(average)  # these latents are not of the training
@@ -577,7 +488,7 @@ class Cohort:
         """The loss of every batch and run, (batches, R), of operations x (B batches, 9)."""
         x = x.expand(self.runs, -1, -1)
         mu, log_variance = self.model.encode(x)
-        logits, target = self.model.decode(inject(mu, s.rho)), losses.one_hot(x)
+        logits, target = self.model.decode(inject(mu, s.rho)), space.one_hot(x)
         weights = s.weights
         if batches > 1:
             each, latent = (self.runs * batches, len(x[0]) // batches), mu.shape[-1]
@@ -585,7 +496,7 @@ class Cohort:
             logits, target = logits.reshape(2, *each, *logits.shape[3:]), target.reshape(*each, *target.shape[2:])
             weights = weights.repeated(batches)
         terms, _ = losses.loss_terms(target, mu, log_variance, mu, logits, weights)
-        entropy = losses.soft_entropy(mu)[0] if self.step.aligns else batch_entropy(mu)
+        entropy = latent_entropy.soft_entropy(mu)[0] if self.step.aligns else batch_entropy(mu)
         lambdas = weights.lambdas
         value = (lambdas[:2] * terms.pathway(weights)).sum(0) + lambdas[2] * (entropy[0] - entropy[1]).abs()
         return value.view(self.runs, batches).t()
@@ -689,4 +600,3 @@ def _divergence(term: str, epoch: int, step: int | None) -> str:
         f"diverged: {BLAME[term]}{pathway} was not finite in {where}: "
         "lower optimiser.lr_steps or optimiser.grad_clip"
     )
-

@@ -9,11 +9,12 @@ from studies import draw_studies
 from ternary_lab.errors import TernaryLabError
 from ternary_lab.explorer.animation import morph
 from ternary_lab.explorer.codes_by_epoch import Atlas
-from ternary_lab.figures import draw_all, draw_report
+from ternary_lab.figures import draw_all
 from ternary_lab.figures.save import save_files
 from ternary_lab.runs.load import load_run, load_runs
 from ternary_lab.studies.epoch50_disruption.tables import load_branches
 from ternary_lab.studies.report import collect, judge_all
+from ternary_lab.studies.report.draw import draw_report
 
 RUNS, EXPLORED = "v5_5", "v5_5/seed=42"
 

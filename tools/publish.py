@@ -1,4 +1,4 @@
-"""Copy finished runs into the library: `python -m ternary_lab.publish runs`, as `make reproduce ALL=1` leaves them.
+"""Copy finished runs into the library: `python tools/publish.py runs`, as `make reproduce ALL=1` leaves them.
 
 Of every run the configuration, provenance, history and probes; weights of some epochs, without optimiser state.
 """
@@ -17,10 +17,9 @@ from answers import answers
 from ternary_lab.config import COUNTERFACTUALS
 from ternary_lab.errors import RunError
 from ternary_lab.runs import checkpoint, load
-from ternary_lab.runs.checkpoint import write_atomically
+from ternary_lab.runs.files import write_atomically, write_table
 from ternary_lab.runs.load import CHECKPOINTS, PUBLISHED, RunRecord, RunSet, load_runs
 from ternary_lab.studies.beyond_v55 import tables
-from ternary_lab.studies.beyond_v55.alternatives import write_table
 from ternary_lab.studies.generalisation.tables import GENERALISATION
 from ternary_lab.sweeps import run as sweep
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from ternary_lab.errors import DeviceError, TernaryLabError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 INTACT = "the last finished epoch is intact"
 RESUMES = f"{INTACT} and the same command resumes"
@@ -79,3 +84,30 @@ def _old_driver() -> DeviceError:
         f"the NVIDIA driver is too old for torch {torch.__version__} (CUDA {torch.version.cuda}): update the driver, "
         "install a torch build for an older CUDA, or use --device cpu"
     )
+
+
+def resolve_device(device: str | torch.device = "auto") -> torch.device:
+    """`auto` is CUDA where a GPU is present, else the CPU. Raises DeviceError for a device that is not there."""
+    import torch
+
+    if isinstance(device, str) and device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise DeviceError(f"unknown device {device!r}: use auto, cpu or cuda") from None
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise missing_gpu(str(chosen))
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise DeviceError(f"device {str(chosen)!r}: only {torch.cuda.device_count()} CUDA GPU(s) are visible")
+    if chosen.type not in ("cpu", "cuda"):
+        raise DeviceError(f"device {str(chosen)!r} is not supported: use auto, cpu or cuda")
+    return chosen
+
+
+def on_device(values: Sequence[Any], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Python numbers as a tensor on a device; the host does not wait until a GPU has them."""
+    import torch
+
+    made = torch.tensor(values, dtype=dtype, device="cpu")
+    return (made.pin_memory() if device.type == "cuda" else made).to(device, non_blocking=True)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ternary_lab.backend import kernels
-from ternary_lab.backend.threads import on_device
+from ternary_lab.backend.devices import on_device
 
 Purpose = Literal["order", "noise", "coverage", "latents", "evaluation", "sample", "prior", "lesson"]
 

@@ -3,48 +3,21 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
 import torch
-from torch import Tensor
 
 from ternary_lab.backend import cpus
-from ternary_lab.backend.devices import missing_gpu
 from ternary_lab.backend.numerics import prepare_thread
-from ternary_lab.errors import DeviceError
 
 # torch starts a thread for every CPU of the machine, however few the cgroup allows.
 if (_threads := cpus.within_quota(torch.get_num_threads())) < torch.get_num_threads():
     torch.set_num_threads(_threads)
-
 K = TypeVar("K")
 T = TypeVar("T")
-
-
-def resolve_device(device: str | torch.device = "auto") -> torch.device:
-    """`auto` is CUDA where a GPU is present, else the CPU. Raises DeviceError for a device that is not there."""
-    if isinstance(device, str) and device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-    except RuntimeError:
-        raise DeviceError(f"unknown device {device!r}: use auto, cpu or cuda") from None
-    if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise missing_gpu(str(chosen))
-    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise DeviceError(f"device {str(chosen)!r}: only {torch.cuda.device_count()} CUDA GPU(s) are visible")
-    if chosen.type not in ("cpu", "cuda"):
-        raise DeviceError(f"device {str(chosen)!r} is not supported: use auto, cpu or cuda")
-    return chosen
-
-
-def on_device(values: Sequence[Any], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Python numbers as a tensor on a device; the host does not wait until a GPU has them."""
-    made = torch.tensor(values, dtype=dtype, device="cpu")
-    return (made.pin_memory() if device.type == "cuda" else made).to(device, non_blocking=True)
 
 
 @contextmanager

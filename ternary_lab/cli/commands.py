@@ -145,7 +145,7 @@ def train(
       ternary-lab train v5_5 --seeds 42 43 44 --set training.total_epochs=60
       ternary-lab train configs/v5_5.yaml --set beta.B.mode=off --run-dir runs/no-beta-B
     """
-    from ternary_lab.config import load_config, parse_override
+    from ternary_lab.config_files import load_config, parse_override
 
     # Overrides are read before torch is imported: a typing error should not take seconds to be told.
     settings = load_config(config, dict(parse_override(text) for text in overrides))
@@ -181,7 +181,7 @@ def list_names(what: str) -> None:
       ternary-lab list runs
       ternary-lab list settings
     """
-    from ternary_lab import config
+    from ternary_lab import config, config_files
     from ternary_lab.sweeps import design
 
     names: Iterable[object]
@@ -191,13 +191,13 @@ def list_names(what: str) -> None:
 
             names = published()
         case "configs":
-            names = config.config_files()
+            names = config_files.config_files()
         case "recipes":
             from ternary_lab.studies.beyond_v55.tables import RECIPES
 
             names = RECIPES
         case "counterfactuals":
-            names = [file.stem for file in config.shipped_configs(config.COUNTERFACTUALS)]
+            names = [file.stem for file in config_files.shipped_configs(config.COUNTERFACTUALS)]
         case "sweeps":
             names = design.sweep_files()
         case "notebooks":
@@ -206,7 +206,7 @@ def list_names(what: str) -> None:
 
             names = find_notebooks([notebook_folder()])
         case _:
-            names = config.settings()
+            names = config_files.settings()
     for name in names:
         click.echo(str(name))
 
@@ -278,8 +278,9 @@ def alternatives(seeds: list[int], runs: str, run_dir: Path, epochs: int, latent
     Example:
       ternary-lab alternatives --seeds 42 43 44 45
     """
+    from ternary_lab.runs.files import write_table
     from ternary_lab.runs.load import load_runs
-    from ternary_lab.studies.beyond_v55.alternatives import benchmark, write_table
+    from ternary_lab.studies.beyond_v55.alternatives import benchmark
 
     table = benchmark(
         seeds, run_dir, runs=load_runs(runs), epochs=epochs, latents=latents, device=device, progress=True
@@ -334,7 +335,7 @@ def branch(runs: Path, files: tuple[str, ...], seeds: list[int], run_dir: Path, 
       ternary-lab branch runs/v5_5
       ternary-lab branch runs/v5_5 lr_stays --seeds 42 43
     """
-    from ternary_lab.config import load_counterfactual, shipped_counterfactuals
+    from ternary_lab.config_files import load_counterfactual, shipped_counterfactuals
 
     counterfactuals = [load_counterfactual(file) for file in files] or shipped_counterfactuals()
     from ternary_lab.runs.load import load_runs
@@ -504,7 +505,7 @@ def evaluate(
       ternary-lab evaluate epoch_60.pt --json
     """
     from ternary_lab import splits
-    from ternary_lab.backend.threads import resolve_device
+    from ternary_lab.backend.devices import resolve_device
     from ternary_lab.errors import RunError
     from ternary_lab.metrics import evaluate as evaluation
     from ternary_lab.runs.checkpoint import open_checkpoint
@@ -602,8 +603,8 @@ def reproduce(quick: bool, everything: bool, device: str) -> None:
 @_command
 def compare(run_a: Path, run_b: Path, as_csv: bool, latex: bool, as_json: bool) -> None:
     """Compare two runs: the settings that differ, and the last epoch's metrics."""
+    from ternary_lab.runs.load import compare as compare_runs
     from ternary_lab.runs.load import load_run
-    from ternary_lab.runs.train import compare as compare_runs
 
     comparison = compare_runs(load_run(run_a), load_run(run_b))
     if as_json:

@@ -16,11 +16,13 @@ from pathlib import Path
 
 from ternary_lab import notebooks
 from ternary_lab.backend.numerics import fenced
-from ternary_lab.config import COUNTERFACTUALS, load_config, shipped_configs, shipped_counterfactuals, shipped_folders
+from ternary_lab.config import COUNTERFACTUALS
+from ternary_lab.config_files import load_config, shipped_configs, shipped_counterfactuals, shipped_folders
 from ternary_lab.errors import NotebookError
+from ternary_lab.runs.files import write_table
 from ternary_lab.runs.load import FULL, RunSet
 from ternary_lab.runs.train import run_experiment, train_counterfactuals
-from ternary_lab.studies.beyond_v55.alternatives import benchmark, write_table
+from ternary_lab.studies.beyond_v55.alternatives import benchmark
 from ternary_lab.studies.beyond_v55.tables import write_all
 from ternary_lab.studies.generalisation.tables import GENERALISATION
 from ternary_lab.studies.probes import write_probes

@@ -163,7 +163,9 @@ class Inspector(Part):
             for i, pathway in enumerate(PATHWAYS)
         ]
         drawn = "".join(
-            widget_base.captioned(widget_base.table(widget_base.entries(i), label=f"operation {i}", small=True), operation_name(i))
+            widget_base.captioned(
+                widget_base.table(widget_base.entries(i), label=f"operation {i}", small=True), operation_name(i)
+            )
             for i in chosen[:SHOWN]
         )
         more = f" (the first {SHOWN})" if len(chosen) > SHOWN else ""

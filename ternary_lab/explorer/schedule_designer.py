@@ -11,7 +11,8 @@ from pathlib import Path
 import ipywidgets as widgets
 from matplotlib.figure import Figure
 
-from ternary_lab.config import Config, load_config
+from ternary_lab.config import Config
+from ternary_lab.config_files import load_config
 from ternary_lab.errors import ConfigError
 from ternary_lab.explorer.live_training import SHORTEST, Dashboard
 from ternary_lab.explorer.widget_base import Part, button, row

@@ -20,10 +20,9 @@ from ternary_lab.figures.save import Drawing, render, save_figure, show
 from ternary_lab.figures.space import truth_tables
 from ternary_lab.figures.style import PATHWAY, style
 from ternary_lab.runs.load import RunRecord, RunSet
-from ternary_lab.studies.report.draw import REPORT, draw_report
 
 __all__ = [
-    "FIGURES", "PATHWAY", "REPORT", "Drawing", "Recipe", "disruption", "draw_all", "draw_report", "epoch_entropy",
+    "FIGURES", "PATHWAY", "Drawing", "Recipe", "disruption", "draw_all", "epoch_entropy",
     "render", "save_figure", "show", "show_history", "style", "truth_tables",
 ]
 

@@ -23,8 +23,8 @@ from matplotlib.figure import Figure
 
 from ternary_lab.errors import RunError
 from ternary_lab.figures.style import RC, style
-from ternary_lab.runs import load
-from ternary_lab.runs.checkpoint import write_atomically
+from ternary_lab.runs import provenance
+from ternary_lab.runs.files import write_atomically
 
 MANIFEST = "manifest.json"
 # What would differ from one writing to the next is left out of the files.
@@ -98,8 +98,8 @@ def save_files(
         "notebook": notebook,
         "parameters": dict(parameters),
         "seeds": list(seeds),
-        "source_sha256": load.source_hash(),
-        "versions": load.versions(),
+        "source_sha256": provenance.source_hash(),
+        "versions": provenance.versions(),
     }
     text = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
     write_atomically(folder / MANIFEST, text.encode())

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ternary_lab.losses import gaussian_kl, one_hot
-from ternary_lab.model import DualVAE, inject
+from ternary_lab.model import DualVAE, gaussian_kl, inject
+from ternary_lab.space import one_hot
 
 
 def linear_cka(a: Tensor, b: Tensor) -> Tensor:

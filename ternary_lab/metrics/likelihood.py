@@ -12,9 +12,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ternary_lab.losses import gaussian_kl, one_hot
 from ternary_lab.metrics.latent_entropy import ACTIVE
-from ternary_lab.model import DualVAE, inject
+from ternary_lab.model import DualVAE, gaussian_kl, inject
+from ternary_lab.space import one_hot
 
 
 @torch.no_grad()

@@ -7,14 +7,12 @@ weights-only one just the model. Files are replaced atomically: a reader sees th
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
-import os
 import struct
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,12 +23,15 @@ from safetensors.numpy import save as save_arrays
 from safetensors.torch import load as load_tensors
 from torch import Tensor
 
-from ternary_lab.config import Config, from_yaml
-from ternary_lab.controllers import Controllers
-from ternary_lab.errors import CheckpointError, RunError
-from ternary_lab.runs.checksums import DOCUMENT, REMEDY, digest
-from ternary_lab.model import Architecture, Blocks, TernaryVAE
 from ternary_lab.backend.numerics import fenced
+from ternary_lab.config import Config
+from ternary_lab.config_files import from_yaml
+from ternary_lab.controllers import Controllers
+from ternary_lab.errors import CheckpointError
+from ternary_lab.model import Architecture, TernaryVAE
+from ternary_lab.networks import Blocks
+from ternary_lab.runs.checksums import DOCUMENT, REMEDY, digest
+from ternary_lab.runs.files import write_atomically
 from ternary_lab.space import SIZE
 from ternary_lab.training import Best, RunState
 
@@ -219,51 +220,6 @@ def _plain(value: object) -> bool:
     return isinstance(value, Tensor) and (value.layout, value.device.type, value.is_floating_point()) == (
         torch.strided, "cpu", True
     )
-
-
-def write_atomically(path: Path, data: bytes, *, lasting: bool = True) -> None:
-    """Replace a file by new content, durably. Raises RunError naming the file when that fails.
-
-    Unless it is `lasting`, a power cut may bring the old file back, whole.
-    """
-    with written_beside(path, data, lasting=lasting):
-        pass
-
-
-@contextlib.contextmanager
-def written_beside(path: Path, data: bytes, *, lasting: bool = True) -> Iterator[Path]:
-    """A file of new content in the folder of `path`, durable already, which takes that name at the end of the block.
-
-    In the block it can be given other names. Raises RunError naming `path` when it cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        yield temporary
-        os.replace(temporary, path)
-        if lasting:
-            sync_directory(path.parent)
-    except Exception as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        if not isinstance(error, OSError):
-            raise
-        raise RunError(
-            f"{path}: cannot be written: {error.strerror}: free space or choose another directory; "
-            "what was written before is intact and the same command resumes"
-        ) from None
-
-
-def sync_directory(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    directory = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
 
 
 def _check_file(path: Path) -> None:

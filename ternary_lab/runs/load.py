@@ -11,33 +11,30 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib.metadata
 import io
 import json
 import lzma
-import platform
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import torch
 
+from ternary_lab.config import Config
+from ternary_lab.config_files import from_yaml
+from ternary_lab.errors import FEW, RunError, nearest
+from ternary_lab.history import COLUMNS, LATER
 from ternary_lab.runs import checkpoint
 from ternary_lab.runs.checkpoint import Checkpoint
-from ternary_lab.config import Config, from_yaml
-from ternary_lab.backend.cpus import available_cpus
-from ternary_lab.errors import FEW, RunError, nearest
 from ternary_lab.runs.checksums import REMEDY, check_json, check_table, check_text, damaged
-from ternary_lab.backend.numerics import can_flush_denormals
-from ternary_lab.training import COLUMNS, LATER
 
 if TYPE_CHECKING:
     from ternary_lab.model import TernaryVAE
+from ternary_lab import config
+from ternary_lab.runs.provenance import Stretch, stretches
 
 CONFIG, PROVENANCE, HISTORY, PROBES, LOG, CHECKPOINTS = (
     "config.yaml", "provenance.json", "history.csv", "probes.csv", "log.jsonl", "checkpoints",
@@ -225,81 +222,6 @@ def _run_path(source: str | Path) -> Path:
     raise RunError(f"{path}: no such run directory, nor a published run{near}")
 
 
-def source_hash() -> str:
-    """sha256 over the library's own source, so that a result names the code that made it."""
-    digest = hashlib.sha256()
-    root = Path(__file__).parent.parent
-    for file in sorted(root.rglob("*.py")):
-        digest.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
-    return digest.hexdigest()
-
-
-def versions() -> dict[str, str]:
-    """Versions of what a result depends on."""
-    names = ("torch", "numpy", "pandas", "pydantic", "safetensors", "matplotlib", "ternary-lab")
-    found = {"python": platform.python_version()}
-    for name in names:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
-
-
-@dataclass(frozen=True)
-class Stretch:
-    """Epochs of a run that one device trained, up to those of the next stretch."""
-
-    first_epoch: int
-    device: str
-    """cpu or cuda."""
-    card: str | None
-    """A GPU's name."""
-    multiprocessors: int | None
-    """Of a GPU; None where it was not recorded."""
-    torch_version: str
-    tf32: bool | None
-    """Whether a GPU may round the factors of float32 products to TF32; None where it was not recorded."""
-
-    @staticmethod
-    def here(first_epoch: int, device: torch.device) -> Stretch:
-        """What this process trains on."""
-        version = str(torch.__version__)
-        if device.type == "cpu":
-            return Stretch(first_epoch, "cpu", None, None, version, False)
-        card = torch.cuda.get_device_properties(device)
-        tf32 = torch.backends.cuda.matmul.allow_tf32
-        return Stretch(first_epoch, "cuda", card.name, card.multi_processor_count, version, tf32)
-
-    def __str__(self) -> str:
-        return "the CPU" if self.device == "cpu" else f"a CUDA GPU ({self.card})"
-
-
-def stretches(provenance: Mapping[str, Any]) -> list[Stretch]:
-    """The devices of a run, in the order of its epochs. Older runs tell the first one only, as `device`."""
-    if "devices" in provenance:
-        return [Stretch(**stretch) for stretch in provenance["devices"]]
-    name, version = provenance["device"], provenance["versions"]["torch"]
-    if name == "cpu":
-        return [Stretch(0, "cpu", None, None, version, False)]
-    return [Stretch(0, "cuda", name, None, version, None)]
-
-
-def provenance(seed: int, stretch: Stretch) -> dict[str, Any]:
-    """What is about to produce a run."""
-    return {
-        "seed": seed,
-        "devices": [asdict(stretch)],
-        "dtype": "float32",
-        "threads": torch.get_num_threads(),
-        "available_cpus": available_cpus(),
-        "denormals": "zero" if can_flush_denormals() else "kept",
-        "source_sha256": source_hash(),
-        "versions": versions(),
-        "wall_seconds": 0.0,
-    }
-
-
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
@@ -348,3 +270,31 @@ def spans(numbers: list[int]) -> str:
         else:
             found.append([number, number])
     return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in found) or "none"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two runs side by side."""
+
+    settings: pd.DataFrame
+    """Index: dotted key; columns a and b; the settings that differ."""
+    final: pd.DataFrame
+    """Index: column of the history; columns a and b; the last epoch."""
+    histories: pd.DataFrame
+    """Both histories, told apart by the column `which`."""
+
+
+def compare(run_a: RunRecord, run_b: RunRecord) -> Comparison:
+    """Differing settings, final metrics and the histories of two runs. Raises RunError for one without an epoch."""
+    for run in (run_a, run_b):
+        if run.history.empty:
+            raise RunError(f"{run.path}: has no epoch yet: wait for its first, or train it on")
+    changed = config.differences(run_a.config, run_b.config)
+    settings = pd.DataFrame(
+        {"a": [a for a, _ in changed.values()], "b": [b for _, b in changed.values()]},
+        index=pd.Index(changed, name="key"),
+    )
+    last = {which: run.history.iloc[-1] for which, run in (("a", run_a), ("b", run_b))}
+    final = pd.DataFrame(last).drop(index=["run"])
+    histories = pd.concat([run.history.assign(which=which) for which, run in (("a", run_a), ("b", run_b))])
+    return Comparison(settings, final, histories)

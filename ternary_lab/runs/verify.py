@@ -10,17 +10,15 @@ from typing import Any
 
 import torch
 
-from ternary_lab.runs import checkpoint
-from ternary_lab.runs import load
-from ternary_lab import space
-from ternary_lab import splits
-from ternary_lab.errors import DeviceError, RunError, TernaryLabError
-from ternary_lab.runs.checksums import check_events
-from ternary_lab.runs.locks import LOCK, OWNER
-from ternary_lab.metrics.per_epoch import Group, Measurement, Source
+from ternary_lab import space, splits
+from ternary_lab.backend.devices import resolve_device
 from ternary_lab.backend.numerics import fenced
+from ternary_lab.errors import DeviceError, RunError, TernaryLabError
+from ternary_lab.metrics.per_epoch import Group, Measurement, Source
+from ternary_lab.runs import checkpoint, load
+from ternary_lab.runs.checksums import check_events
 from ternary_lab.runs.load import RunRecord
-from ternary_lab.backend.threads import resolve_device
+from ternary_lab.runs.locks import LOCK, OWNER
 
 TOLERANCE = 1e-3
 """Largest relative difference of a metric computed again, with at least 1 as the unit. On a CPU of the kind that

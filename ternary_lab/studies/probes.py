@@ -30,8 +30,9 @@ from ternary_lab.errors import RunError
 from ternary_lab.metrics import codes, coverage, likelihood
 from ternary_lab.metrics.evaluate import SAMPLES
 from ternary_lab.model import PATHWAYS, DualVAE, Pathway, TernaryVAE
-from ternary_lab.runs.checkpoint import Checkpoint, write_atomically
+from ternary_lab.runs.checkpoint import Checkpoint
 from ternary_lab.runs.checksums import sealed_table
+from ternary_lab.runs.files import write_atomically
 from ternary_lab.runs.load import PROBES, RunRecord
 from ternary_lab.studies.checkpoints_and_ensembles import calibration
 

@@ -34,8 +34,9 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from ternary_lab import config
-from ternary_lab.config import Config, Section, load_config, settings
+from ternary_lab import config_files
+from ternary_lab.config import Config, Section
+from ternary_lab.config_files import load_config, settings
 from ternary_lab.errors import ConfigError, nearest
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
@@ -236,23 +237,23 @@ class Point:
 def load_sweep(source: str | Path) -> Sweep:
     """A sweep from its YAML file, or a shipped one by its bare name. Raises ConfigError naming the key."""
     path = find_sweep(source)
-    data = config.read_mapping(path)
+    data = config_files.read_mapping(path)
     if isinstance(base := data.get("base"), str) and os.path.isfile(path.parent / base):
         data["base"] = str(path.parent / base)
     try:
-        return Sweep.model_validate(config.tuples({"name": path.stem, **data}))
+        return Sweep.model_validate(config_files.tuples({"name": path.stem, **data}))
     except ValidationError as error:
-        raise ConfigError(f"{path}: {config.explain(error, Sweep)}") from None
+        raise ConfigError(f"{path}: {config_files.explain(error, Sweep)}") from None
 
 
 def find_sweep(name: str | Path) -> Path:
     """The path of a sweep's file: as given, or a shipped one by its bare name. Raises ConfigError."""
-    return config.find_shipped(name, sweep_files(), "sweep", "sweeps")
+    return config_files.find_shipped(name, sweep_files(), "sweep", "sweeps")
 
 
 def sweep_files() -> dict[str, Path]:
     """The sweeps that ship with the library, by bare name."""
-    folders = config.shipped_folders("sweeps")
+    folders = config_files.shipped_folders("sweeps")
     return {file.stem: file for folder in folders for file in sorted(folder.glob("*.yaml"))}
 
 
@@ -261,7 +262,7 @@ def points(sweep: Sweep) -> list[Point]:
 
     Raises ConfigError for a base that is none, a point that is no configuration, and more epochs than budgeted.
     """
-    base = load_config(config.find_config(sweep.base), sweep.set).as_dict()
+    base = load_config(config_files.find_config(sweep.base), sweep.set).as_dict()
     found: dict[str, Point] = {}
     for number, values in enumerate(sweep.design.points(), 1):
         # A mode comes first: it drops the settings that only the mode before it had.

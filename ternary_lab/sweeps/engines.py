@@ -54,7 +54,7 @@ class Local:
     slots = 1
 
     def __init__(self, device: str = "auto") -> None:
-        from ternary_lab.backend.threads import resolve_device
+        from ternary_lab.backend.devices import resolve_device
 
         self.device = str(resolve_device(device))
 

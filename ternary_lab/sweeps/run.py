@@ -33,16 +33,17 @@ import pandas as pd
 from ternary_lab.backend.numerics import fenced
 from ternary_lab.config import Config, flatten, is_structural
 from ternary_lab.errors import RunError, TernaryLabError
+from ternary_lab.history import COLUMNS, LATER, TIMING_COLUMNS
 from ternary_lab.memory import free_bytes, run_bytes
-from ternary_lab.runs.checkpoint import write_atomically
 from ternary_lab.runs.checksums import check_table
+from ternary_lab.runs.directory import Planned
+from ternary_lab.runs.files import write_atomically
 from ternary_lab.runs.load import CONFIG, HISTORY, RunRecord, located, read_text
 from ternary_lab.runs.locks import held, is_held
-from ternary_lab.runs.train import Planned, train_runs
+from ternary_lab.runs.train import train_runs
 from ternary_lab.sweeps import engines
 from ternary_lab.sweeps.design import Point, Sweep, points
 from ternary_lab.sweeps.engines import Engine
-from ternary_lab.training import COLUMNS, LATER, TIMING_COLUMNS
 
 Status = Literal["done", "running", "failed", "left"]
 

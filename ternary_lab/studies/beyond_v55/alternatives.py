@@ -35,19 +35,20 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 from tqdm import tqdm
 
-from ternary_lab import config, space, splits
+from ternary_lab import config, config_files, space, splits
+from ternary_lab.backend.devices import resolve_device
 from ternary_lab.backend.numerics import fenced
 from ternary_lab.backend.random_streams import stream
-from ternary_lab.backend.threads import resolve_device
 from ternary_lab.errors import CheckpointError, ConfigError, DivergenceError
-from ternary_lab.losses import gaussian_kl, one_hot
 from ternary_lab.metrics import baselines, coverage
 from ternary_lab.metrics.evaluate import SAMPLES, Evaluation, evaluate
 from ternary_lab.metrics.information import Information, decoder_sums
 from ternary_lab.metrics.latent_entropy import ACTIVE
-from ternary_lab.model import LOGITS, PATHWAYS, Architecture, Blocks, Bound, Layer, Network, Pathway, TernaryVAE
-from ternary_lab.runs.checkpoint import write_atomically
+from ternary_lab.model import LOGITS, PATHWAYS, Architecture, Pathway, TernaryVAE, gaussian_kl
+from ternary_lab.networks import Blocks, Bound, Layer, Network
+from ternary_lab.runs.files import write_atomically
 from ternary_lab.runs.load import RunSet
+from ternary_lab.space import one_hot
 from ternary_lab.training import check_seeds
 
 BETAS = (0.1, 0.3, 1.0)
@@ -266,7 +267,7 @@ def train_family(
     check_seeds(seeds)
     if epochs < 1:
         raise ConfigError(f"epochs must be at least 1, got {epochs}")
-    settings, place = config.load_config("v5_5"), resolve_device(device)
+    settings, place = config_files.load_config("v5_5"), resolve_device(device)
     o, batch = settings.optimiser, settings.data.batch_size
     runs = [(beta, seed) for beta in family.betas for seed in seeds]
     beta = torch.tensor([1.0 if beta is None else beta for beta, _ in runs], device=place)
@@ -361,12 +362,6 @@ def measured(
         values = family.measure([block[i : i + 1] for block in trained.blocks], seed, latents)
         yield {"model": name, "beta": beta, "seed": seed, "parameters": family.parameters,
                "seconds": trained.seconds, **values}
-
-
-@fenced
-def write_table(table: pd.DataFrame, path: Path) -> None:
-    """Write a table as CSV, to seven digits, atomically."""
-    write_atomically(path, table.to_csv(index=False, float_format="%.7g", lineterminator="\n").encode())
 
 
 @fenced

@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ternary_lab.losses import gaussian_kl
+from ternary_lab.model import gaussian_kl
 from ternary_lab.space import ENTRIES, SIZE
 
 GRID = 4001

@@ -18,15 +18,16 @@ from tqdm import tqdm
 
 from ternary_lab import space, splits
 from ternary_lab.backend.numerics import fenced
-from ternary_lab.config import load_config
+from ternary_lab.config_files import load_config
 from ternary_lab.errors import ConfigError, RunError, nearest
 from ternary_lab.metrics.baselines import scaled
 from ternary_lab.metrics.evaluate import Evaluation, evaluate
 from ternary_lab.model import PATHWAYS, Pathway, TernaryVAE
 from ternary_lab.runs.checkpoint import Checkpoint
+from ternary_lab.runs.files import write_table
 from ternary_lab.runs.load import PUBLISHED, RunRecord, RunSet, load_runs, located
 from ternary_lab.runs.train import run_experiment
-from ternary_lab.studies.beyond_v55.alternatives import row, write_table
+from ternary_lab.studies.beyond_v55.alternatives import row
 from ternary_lab.studies.statistics import interval
 
 Group = Literal["v5.5", "defect", "repaired", "statenet", "beyond", "part", "front", "short"]

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import LogFormatter, MaxNLocator, NullFormatter
 
-from ternary_lab import selection, space
+from ternary_lab import history, space
 from ternary_lab.config import Config
 from ternary_lab.figures.save import Drawing
 from ternary_lab.figures.style import (
@@ -50,7 +50,7 @@ def scores(scores: pd.DataFrame, last: int | None = None) -> Drawing:
             band(axis, rows, "epoch", outcome, color=GREY)
             for criterion, (marker, colour) in MARKS.items():
                 for i, (_, run) in enumerate(rows.groupby("seed")):
-                    epoch = selection.best_epoch(run, criterion)  # type: ignore[arg-type]
+                    epoch = history.best_epoch(run, criterion)  # type: ignore[arg-type]
                     value = run.loc[run["epoch"] == epoch, outcome].iloc[0]
                     axis.plot(epoch, value, marker, color=colour, markersize=4, alpha=0.85, linestyle="none",
                               label=CRITERIA[criterion] if i == 0 else None)
@@ -65,7 +65,7 @@ def scores(scores: pd.DataFrame, last: int | None = None) -> Drawing:
             *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3,
             title=f"the epoch that a criterion chooses; line and band: median and range, n = {n}",
         )
-    picks = {c: [selection.best_epoch(run, c) for _, run in rows.groupby("seed")] for c in selection.CRITERIA}
+    picks = {c: [history.best_epoch(run, c) for _, run in rows.groupby("seed")] for c in history.CRITERIA}
     said = "; ".join(f"{CRITERIA[c]}: {', '.join(map(str, epochs))}" for c, epochs in picks.items())
     columns = ["seed", "epoch", *OUTCOMES, "val_loss", "val_elbo"]
     return Drawing(figure_of(axes[0]), f"Six outcomes through the epochs; epochs chosen by {said}.", rows[columns])

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ternary_lab import selection, space, splits
+from ternary_lab import history, space, splits
 from ternary_lab.backend.numerics import fenced
 from ternary_lab.backend.random_streams import stream
 from ternary_lab.errors import RunError
@@ -80,7 +80,7 @@ def chosen(scores: pd.DataFrame, last: int | None = None, fixed: Sequence[int] =
     for seed, run in scores.groupby("seed"):
         within = run if last is None else run[run["epoch"] <= last]
         at = within.set_index("epoch")
-        picks = {title: selection.best_epoch(within, name) for name, title in CRITERIA.items()}  # type: ignore[arg-type]
+        picks = {title: history.best_epoch(within, name) for name, title in CRITERIA.items()}  # type: ignore[arg-type]
         picks |= {f"epoch {epoch}": epoch for epoch in fixed} | {"last epoch": int(within["epoch"].max())}
         for rule, epoch in picks.items():
             rows.append({"rule": rule, "seed": seed, "epoch": epoch, **at.loc[epoch, list(OUTCOMES)].to_dict()})

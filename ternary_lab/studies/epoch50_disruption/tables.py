@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from ternary_lab.config import COUNTERFACTUALS, Counterfactual, shipped_counterfactuals
+from ternary_lab.config import COUNTERFACTUALS
+from ternary_lab.config_files import Counterfactual, shipped_counterfactuals
 from ternary_lab.errors import RunError
 from ternary_lab.runs.load import RunRecord, RunSet, load_runs, located
 from ternary_lab.studies.statistics import interval

@@ -14,7 +14,8 @@ import torch
 from ternary_lab import space, splits
 from ternary_lab.backend.numerics import fenced
 from ternary_lab.backend.random_streams import Streams
-from ternary_lab.config import COUNTERFACTUALS, Config, shipped_counterfactuals
+from ternary_lab.config import COUNTERFACTUALS, Config
+from ternary_lab.config_files import shipped_counterfactuals
 from ternary_lab.errors import RunError
 from ternary_lab.metrics.coverage import drawn_operations, uniform_coverage
 from ternary_lab.metrics.evaluate import SAMPLES

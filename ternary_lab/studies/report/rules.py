@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ternary_lab import space
-from ternary_lab.config import load_config
+from ternary_lab.config_files import load_config
 from ternary_lab.metrics.evaluate import SAMPLES
 from ternary_lab.studies.report.evidence import Run, Trial
 from ternary_lab.studies.report.ledger import Claim, ledger

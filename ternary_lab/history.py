@@ -1,0 +1,136 @@
+"""The history of a run: its columns, and the criteria that choose its best epoch from them.
+
+    val_loss         the validation loss under the current β and λ; values of different epochs are not comparable
+    val_elbo         the ELBO of the validation split, mean of both pathways
+    coverage         sampled coverage, mean of both pathways
+    info_coverage    informative coverage, mean of both pathways
+    reconstruction   exact reconstruction of the validation split from the own code, mean of both pathways
+
+A criterion never reads the test split. The first of several equally good epochs is the best, as in training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from ternary_lab.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One run's epoch: a row of `history.csv`.
+
+    Losses, entropies and KL are in nats, coverages and reconstruction in percent. Loss terms, H and λ are
+    means over the epoch's batches; λ₁₋₃ therefore mix the value before and after StateNet's correction.
+    Sampled coverage is missing, its counts None, where `evaluation.coverage_at` has left it out.
+    `loss_*` are the terms as they enter the training loss, with λ, gradient scale and weight: their
+    sum is `train_loss`. `grad_norm_*` are of λ g ∇L before clipping.
+    `loss_information_*`, which older histories lack, are 0 where nothing asks for information.
+    `val_elbo` is the mean ELBO of both pathways on the validation split (higher is better); `delta_*` are
+    StateNet's outputs in (-1, 1).
+
+    Seconds are the whole cohort's: `seconds_train` for training and validation, beside which the epoch
+    before is measured; `seconds_eval` for what this epoch's measurement took beyond that.
+    """
+
+    run: str
+    seed: int
+    epoch: int
+    phase: int
+    train_loss: float
+    val_loss: float
+    val_elbo: float
+    ce_A: float
+    ce_B: float
+    kl_A: float
+    kl_B: float
+    H_A: float
+    H_B: float
+    entropy_B: float
+    repulsion_B: float
+    loss_ce_A: float
+    loss_kl_A: float
+    loss_ce_B: float
+    loss_kl_B: float
+    loss_entropy_B: float
+    loss_repulsion_B: float
+    loss_alignment: float
+    beta_A: float
+    beta_B: float
+    temperature_A: float
+    temperature_B: float
+    rho: float
+    lambda1: float
+    lambda2: float
+    lambda3: float
+    lr_scheduled: float
+    lr: float
+    delta_lr: float
+    delta_lambda1: float
+    delta_lambda2: float
+    delta_lambda3: float
+    grad_ratio: float
+    grad_momentum: float
+    grad_norm_A: float
+    grad_norm_B: float
+    unique_ops_A: int | None
+    unique_ops_B: int | None
+    coverage_A: float
+    coverage_B: float
+    info_coverage_A: float
+    info_coverage_B: float
+    effective_coverage_A: float
+    effective_coverage_B: float
+    neg_elbo_A: float
+    neg_elbo_B: float
+    reconstruction_A: float
+    reconstruction_B: float
+    seconds_train: float
+    seconds_eval: float
+    loss_information_A: float = 0.0
+    loss_information_B: float = 0.0
+
+
+BLAME = {
+    "ce_A": "the cross-entropy", "ce_B": "the cross-entropy", "kl_A": "the KL term", "kl_B": "the KL term",
+    "entropy_B": "the output entropy", "repulsion_B": "the repulsion", "H_A": "the latent entropy",
+    "H_B": "the latent entropy", "loss_information_A": "the information",
+    "loss_information_B": "the information", "train_loss": "the training loss", "val_loss": "the validation loss",
+    "grad_norm_A": "the gradient", "grad_norm_B": "the gradient",
+}
+BLAMED = tuple(term for term in BLAME if term != "val_loss")
+"""Columns that are looked at in every step, in the order in which they are computed."""
+COLUMNS = tuple(f.name for f in fields(EpochRecord))
+LATER = {f.name: f.default for f in fields(EpochRecord) if f.default is not MISSING}
+"""The last columns, which older histories lack, and what they would have held."""
+TIMING_COLUMNS = ("seconds_train", "seconds_eval")
+Criterion = Literal["val_loss", "val_elbo", "coverage", "info_coverage", "reconstruction"]
+CRITERIA: tuple[Criterion, ...] = get_args(Criterion)
+
+
+def cost(values: Mapping[str, Any] | pd.DataFrame, criterion: Criterion) -> Any:
+    """What a criterion makes of an epoch's measurements, or of whole columns of them: smaller is better."""
+    match criterion:
+        case "val_loss":
+            return values["val_loss"]
+        case "val_elbo":
+            return -values["val_elbo"]
+        case _:
+            return -(values[f"{criterion}_A"] + values[f"{criterion}_B"]) / 2
+
+
+def best_epoch(history: pd.DataFrame, criterion: Criterion, last: int | None = None) -> int:
+    """The epoch of one run that a criterion chooses, among those up to `last` that it was measured after.
+
+    Raises InputError when there is none.
+    """
+    rows = history if last is None else history[history["epoch"] <= last]
+    costs = cost(rows, criterion).dropna()
+    if costs.empty:
+        raise InputError(f"{criterion}: was not measured after any epoch")
+    return int(rows.loc[costs.idxmin(), "epoch"])

@@ -1,0 +1,273 @@
+"""Parameters of a notebook: read from its cell tagged `parameters`, checked against types and ranges.
+
+The cell is read and never executed:
+
+    epochs = 60             # epochs to train [1, 400]
+    rates = [1e-3, 3e-4]    # learning rates to try [0, inf]
+    device = "auto"         # where to train {auto, cpu, cuda}
+    scale: float = 1        # an annotation widens or names a type: int, float, bool, str, or a list of one
+
+`NAME = literal  # description`, optionally closed by a range `[low, high]` (both ends included) or a set
+`{a, b}`; either holds for every element of a list. Anything computed belongs in a later cell: a caller's
+value replaces the literal and not values that are derived from it.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import math
+import re
+import sys
+import tokenize
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from ternary_lab.errors import NotebookError, nearest
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
+from ternary_lab.notebooks.cells import (
+    assigned_names,
+    code_cells,
+    compile_statement,
+    first_line,
+    parse_cell,
+    read_names,
+    read_notebook,
+    tags,
+)
+
+Scalar: TypeAlias = int | float | bool | str
+Value: TypeAlias = Scalar | list[Scalar]
+SCALARS: dict[str, type[Scalar]] = {"int": int, "float": float, "bool": bool, "str": str}
+TYPES = (*SCALARS, *(f"list[{name}]" for name in SCALARS))
+_NUMBER = re.compile(r"[+-]?[0-9.]+(e[+-]?[0-9]+)?", re.ASCII | re.IGNORECASE)
+_COMMENT = re.compile(r"#\s*(?P<text>.*?)\s*(\[(?P<range>[^\[\]]*)\]|\{(?P<choices>[^{}]*)\})?")
+_SPELLING = {"int": "an int such as 3", "float": "a float such as 1e-3", "bool": "true or false"}
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One setting of a notebook. `low`, `high` and `choices` hold for each element of a list."""
+
+    name: str
+    default: Value
+    type: str
+    description: str = ""
+    low: float = -math.inf
+    high: float = math.inf
+    choices: tuple[Scalar, ...] = ()
+
+    @property
+    def scalar(self) -> str:
+        """The type of the value, or of each element of a list."""
+        return self.type.removeprefix("list[").removesuffix("]")
+
+    @property
+    def is_list(self) -> bool:
+        return self.type != self.scalar
+
+    def check(self, value: object) -> Value:
+        """The value itself, an int turned into a float where one is due.
+
+        Raises:
+            NotebookError: another type, not finite, out of range, or not among the choices.
+        """
+        if not self.is_list:
+            return self._check_scalar(value)
+        if not isinstance(value, list):
+            raise self._refusal(value)
+        return [self._check_scalar(element) for element in value]
+
+    def _check_scalar(self, value: object) -> Scalar:
+        kind = SCALARS[self.scalar]
+        if kind is float and type(value) is int and abs(value) < sys.float_info.max:
+            value = float(value)
+        if not isinstance(value, kind) or isinstance(value, bool) != (kind is bool):
+            raise self._refusal(value)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise self._refusal(value, "a finite number")
+        if isinstance(value, int | float) and not self.low <= value <= self.high:
+            raise self._refusal(value, f"a value in [{self.low:g}, {self.high:g}]")
+        if self.choices and value not in self.choices:
+            raise self._refusal(value, f"one of {', '.join(map(str, self.choices))}")
+        return value
+
+    def _refusal(self, value: object, wanted: str | None = None) -> NotebookError:
+        return NotebookError(f"parameter `{self.name}` takes {wanted or self.type}, not {value!r}")
+
+    def _parse_scalar(self, text: str) -> Scalar:
+        if self.scalar == "str":
+            return text
+        if self.scalar == "bool" and text.lower() in ("true", "false"):
+            return text.lower() == "true"
+        if self.scalar in ("int", "float") and _NUMBER.fullmatch(text):
+            with suppress(ValueError):
+                return SCALARS[self.scalar](text)
+        raise self._refusal(text, _SPELLING[self.scalar])
+
+
+def parameters(path: str | Path) -> dict[str, Parameter]:
+    """The contract of a notebook, in the order of its parameters cell; empty where it has none.
+
+    Raises:
+        NotebookError: no such notebook, or a parameters cell that breaks the contract.
+    """
+    return declared_parameters(read_notebook(Path(path)), path)
+
+
+def check_parameters(path: str | Path, values: Mapping[str, object]) -> dict[str, Value]:
+    """The given values, checked against the notebook's contract before any kernel starts.
+
+    Raises:
+        NotebookError: an unknown name, another type, out of range, or not among the choices.
+    """
+    known = parameters(path)
+    _check_names(path, known, values)
+    return {name: known[name].check(value) for name, value in values.items()}
+
+
+def parse_parameters(path: str | Path, texts: Mapping[str, str]) -> dict[str, Value]:
+    """`check_parameters` for values written on a command line.
+
+    Raises:
+        NotebookError: as `check_parameters`, or a text that does not spell the parameter's type.
+    """
+    known = parameters(path)
+    _check_names(path, known, texts)
+    return {name: parse_value(text, known[name]) for name, text in texts.items()}
+
+
+def parse_value(text: str, parameter: Parameter) -> Value:
+    """A checked value from a command line: `true`, `3`, `1e-3`, `1,2` or `[1,2]`; a string stands for itself.
+
+    Raises:
+        NotebookError: a text that does not spell the parameter's type, or a value it does not take.
+    """
+    if not parameter.is_list:
+        return parameter.check(parameter._parse_scalar(text))
+    text = text.strip()
+    if text.startswith("[") and text.endswith("]"):
+        text = text[1:-1].strip()
+    elements = [element.strip() for element in text.split(",")] if text else []
+    if "" in elements:
+        raise NotebookError(f"parameter `{parameter.name}` has an empty element: write it as 1,2 or [1,2]")
+    return parameter.check([parameter._parse_scalar(element) for element in elements])
+
+
+def validate(path: str | Path, namespace: Mapping[str, object]) -> None:
+    """Check a notebook's own values from inside it: `validate("02_train.ipynb", globals())`.
+
+    Raises:
+        NotebookError: a value that the contract does not allow.
+    """
+    check_parameters(path, {name: namespace[name] for name in parameters(path) if name in namespace})
+
+
+def unread_parameters(path: str | Path) -> list[str]:
+    """Parameters that no later cell reads, or that one overwrites first: setting them changes nothing.
+
+    Raises:
+        NotebookError: as `parameters`, or a code cell that is not Python.
+    """
+    notebook = read_notebook(Path(path))
+    unread = declared_parameters(notebook, path)
+    overwritten: set[str] = set()
+    later = False
+    for number, cell in code_cells(notebook):
+        if later and "injected-parameters" not in tags(cell):
+            for statement in parse_cell(number, cell.source).body:
+                for name in read_names(compile_statement(statement)) - overwritten:
+                    unread.pop(name, None)
+                overwritten |= assigned_names(statement)
+        later = later or "parameters" in tags(cell)
+    return list(unread)
+
+
+def _check_names(path: str | Path, known: Mapping[str, Parameter], names: Iterable[str]) -> None:
+    for name in names:
+        if name not in known:
+            if not known:
+                raise NotebookError(f"{path} has no parameter `{name}`: no cell is tagged `parameters`")
+            near = nearest(name, known, "its cell tagged `parameters`")
+            raise NotebookError(f"{path} has no parameter `{name}`{near}")
+
+
+def declared_parameters(notebook: NotebookNode, path: str | Path) -> dict[str, Parameter]:
+    cells = [cell.source for cell in notebook.cells if "parameters" in tags(cell)]
+    if not cells:
+        return {}
+    if len(cells) > 1:
+        raise NotebookError(f"{path}: {len(cells)} cells are tagged `parameters`: keep one")
+    try:
+        statements = ast.parse(cells[0]).body
+    except (SyntaxError, ValueError) as error:
+        raise NotebookError(f"{path}: the parameters cell is not Python: {error}") from None
+    tokens = tokenize.generate_tokens(io.StringIO(cells[0]).readline)
+    comments = {token.start[0]: token.string for token in tokens if token.type == tokenize.COMMENT}
+    found: dict[str, Parameter] = {}
+    for statement in statements:
+        try:
+            parameter = _read_parameter(statement, comments.get(statement.end_lineno or 0, "#"))
+            if parameter.name in found:
+                raise NotebookError(f"`{parameter.name}` is assigned twice: keep one")
+        except NotebookError as error:
+            raise NotebookError(f"{path}: parameters cell, line {statement.lineno}: {error}") from None
+        found[parameter.name] = parameter
+    return found
+
+
+def _read_parameter(statement: ast.stmt, comment: str) -> Parameter:
+    match statement:
+        case ast.Assign(targets=[ast.Name(id=name)], value=expression):
+            declared = None
+        case ast.AnnAssign(target=ast.Name(id=name), annotation=annotation, value=ast.expr() as expression):
+            declared = ast.unparse(annotation)
+        case _:
+            written = first_line(ast.unparse(statement))
+            raise NotebookError(f"`{written}` is not `NAME = literal`: move it to a later cell")
+    try:
+        default = ast.literal_eval(expression)
+    except (ValueError, TypeError, SyntaxError):
+        raise NotebookError(f"`{name}` is not a plain literal: compute it in a later cell") from None
+    kind = declared or _type_of(default)
+    if kind not in TYPES:
+        raise NotebookError(f"`{name}` is of type {kind}: use one of {', '.join(TYPES)}")
+    match_ = _COMMENT.fullmatch(comment)
+    assert match_ is not None  # every part of the pattern is optional
+    parameter = Parameter(name, default, kind, match_["text"])
+    if match_["range"] is not None:
+        low, high = _read_range(parameter, match_["range"])
+        parameter = replace(parameter, low=low, high=high)
+    if match_["choices"] is not None:
+        texts = (text.strip() for text in match_["choices"].split(","))
+        choices = tuple(parameter._parse_scalar(text) for text in texts)
+        parameter = replace(parameter, choices=choices)
+    return replace(parameter, default=parameter.check(default))
+
+
+def _read_range(parameter: Parameter, text: str) -> tuple[float, float]:
+    try:
+        low, high = (float(bound) for bound in text.split(","))
+    except ValueError:
+        low, high = math.nan, math.nan
+    if parameter.scalar not in ("int", "float") or not low <= high:
+        raise NotebookError(
+            f"`[{text}]` is no range for `{parameter.name}`: close a number's comment with [low, high]"
+        )
+    return low, high
+
+
+def _type_of(value: object) -> str:
+    if not isinstance(value, list):
+        return type(value).__name__
+    kinds = {type(element).__name__ for element in value}
+    if kinds == {"int", "float"}:
+        return "list[float]"
+    if len(kinds) != 1:
+        return "mixed list" if kinds else "list of nothing (annotate it: `list[int]`)"
+    return f"list[{kinds.pop()}]"

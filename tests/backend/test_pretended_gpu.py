@@ -1,0 +1,596 @@
+"""The library on a pretended GPU: nothing mixes devices, the numbers are the CPU's, and what it costs may only fall."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pretend_gpu
+import pytest
+import torch
+from pretend_gpu import CPU, NAME, PretendedGPU, RefusedByCUDAError, TensorFloat32
+from small import SMALL
+from torch import Tensor
+
+from ternary_lab import evaluate, load_config, load_run, losses, run_experiment, space, symmetry
+from ternary_lab.backend import kernels
+from ternary_lab.config import Config
+from ternary_lab.explorer import confusion
+from ternary_lab.explorer.codes_by_epoch import Snapshot
+from ternary_lab.explorer.inspector import decoded_entries
+from ternary_lab.history import TIMING_COLUMNS
+from ternary_lab.metrics import coverage, latent_entropy
+from ternary_lab.model import GaussianPosterior, TernaryVAE
+from ternary_lab.runs.load import RunSet
+from ternary_lab.studies import probes
+from ternary_lab.studies.beyond_v55 import alternatives
+from ternary_lab.studies.checkpoints_and_ensembles import calibration, ensembles
+from ternary_lab.studies.generalisation import arithmetic, neighbourhood, paths, robustness
+from ternary_lab.training import Cohort, train
+
+BUDGETS = {
+    "kernels of a training step": 157,
+    "kernels of a training step, for each further run": 0.5,
+    "kernels of an epoch besides its steps": 682,
+    "kernels of an epoch, for each further run": 13,
+    "host waits of a training step": 0,
+    "host waits of a training step, for each further run": 0,
+    "host waits of an epoch besides its steps": 7,
+    "host waits of an epoch, for each further run": 0,
+}
+"""What v5.5 may cost on a GPU. A figure here may only be lowered. Besides its steps an epoch has validating, measuring
+(here little) and handing over each run's state. Sums whose order shows are not listed: none is allowed anywhere."""
+
+CLOSE = 3e-6
+"""Relative, with at least 1 as the unit. The arithmetic is the CPU's, but on a GPU runs are measured together and in
+larger pieces, and `soft_entropy` adds in another order: float32 sums of some ten nats then differ by some 1e-6."""
+AFTER_STEPS = 1e-4
+"""Likewise, of training. A GPU's optimiser may round its rates to float32, 1e-7 of a step, which the steps amplify."""
+
+TINY = {
+    "model": {"latent_dim": 4, "encoder_hidden": [16], "decoder_A_hidden": [16], "decoder_B_hidden": 16},
+    "data": {"batch_size": 128, "train_fraction": 0.02, "validation_fraction": 0.01},
+    "evaluation": {"coverage_samples": 500, "latents": 256},
+    "information": {"start_epoch": 0, "latents": 64},
+    "training.total_epochs": 2,
+}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread(one_thread: None) -> None:
+    """Nothing on a GPU is done by helping threads; the CPU's part is small."""
+
+
+@pytest.fixture(autouse=True)
+def _by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library finds the pretended GPU under its name, and asks CUDA what it is called."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith("ternary_lab") and (resolve := getattr(module, "resolve_device", None)):
+            def resolved(device: Any = "auto", resolve: Callable[[Any], torch.device] = resolve) -> torch.device:
+                return torch.device(NAME, 0) if str(device).startswith(NAME) else resolve(device)
+
+            monkeypatch.setattr(module, "resolve_device", resolved)
+    card = SimpleNamespace(name="a pretended GPU", multi_processor_count=132, total_memory=2**36, major=9, minor=0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: card)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: card.name)
+
+
+@pytest.fixture
+def gpu() -> Iterator[PretendedGPU]:
+    with PretendedGPU() as pretended:
+        yield pretended
+
+
+@pytest.fixture(scope="module")
+def model() -> TernaryVAE:
+    return load_run("v5_5/seed=42").model(100)
+
+
+def plain(value: Any) -> Any:
+    """Tensors as lists, NaN as None: what can be compared."""
+    if isinstance(value, Tensor):
+        return plain(value.tolist())
+    if isinstance(value, dict):
+        return {key: plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(one) for one in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def close(found: Any, expected: Any, tolerance: float, where: str = "") -> None:
+    """Numbers, however nested, to a tolerance that is relative above 1; what is no number, equal."""
+    if isinstance(expected, dict):
+        assert found.keys() == expected.keys(), where
+        for key in expected:
+            close(found[key], expected[key], tolerance, f"{where} {key}")
+    elif isinstance(expected, list):
+        assert len(found) == len(expected), where
+        for i, (a, b) in enumerate(zip(found, expected, strict=True)):
+            close(a, b, tolerance, f"{where} {i}")
+    elif isinstance(expected, float) and math.isfinite(expected):
+        assert found is not None, where
+        assert abs(found - expected) <= tolerance * max(1.0, abs(expected)), f"{where}: {found} and {expected}"
+    else:
+        assert found == expected, where
+
+
+def on_both(call: Callable[[torch.device], Any], tolerance: float = CLOSE) -> None:
+    """Make a call on CPU and pretended GPU; compare what it returns, and that no sum depends on its order."""
+    expected = plain(call(CPU))
+    with PretendedGPU() as gpu:
+        found = plain(call(gpu.device))
+    close(found, expected, tolerance)
+    assert gpu.kernels, "nothing was done on the GPU"
+    assert not gpu.atomics, f"sums whose order shows: {most(gpu.atomics)}"
+
+
+def most(places: Counter[str]) -> str:
+    return "; ".join(f"{count} × {place}" for place, count in places.most_common(12) if count)
+
+
+def columns(records: Sequence[Any]) -> list[dict[str, Any]]:
+    return [{key: value for key, value in asdict(r).items() if key not in TIMING_COLUMNS} for r in records]
+
+
+def trained(configs: Sequence[Config], device: torch.device, epochs: int = 2) -> list[dict[str, Any]]:
+    cohort = Cohort(configs, range(len(configs)), device)
+    return columns([record for _ in range(epochs) for record in cohort.advance()])
+
+
+# --- the same numbers
+
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "v5_5": ("v5_5", {}),
+    "repaired": ("repaired", {}),
+    "beyond": ("beyond", {}),
+    "aligned": ("variants/aligned", {}),
+    "statenet that learns": ("ablations/statenet_learns", {}),
+    "statenet that learns of information": ("variants/statenet_learns", {}),
+    "statenet as drawn": ("variants/statenet_as_drawn", {}),
+    "no statenet": ("ablations/statenet_off", {}),
+    "free bits of means": ("ablations/free_bits_of_means", {}),
+    "raw norms": ("ablations/raw_gradient_norms", {}),
+    "clipped per pathway": ("v5_5", {"optimiser.clip_per": "pathway"}),
+    "argmax": ("v5_5", {"evaluation.coverage_decoding": "argmax"}),
+    "counted when read": ("v5_5", {"evaluation.coverage_at": "when_read"}),
+    "streams of the CPU": ("beyond", {"runtime.streams": "cpu"}),
+    "more operations than there are": ("v5_5", {"data.epoch_operations": 500}),
+}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_variant_trains_as_on_the_cpu(name: str) -> None:
+    recipe, changes = VARIANTS[name]
+    config = load_config(load_config(recipe, TINY).as_dict(), changes)
+    on_both(lambda device: trained([config, config], device), AFTER_STEPS)
+
+
+def test_runs_that_differ_in_values_train_side_by_side_as_on_the_cpu() -> None:
+    changes: tuple[dict[str, Any], ...] = (
+        {}, {"kl.free_bits": 0.0, "optimiser.lr_steps": {0: 0.01}},
+        {"optimiser.grad_clip": 0.1, "loss.entropy_weight": 1.0},
+    )
+    configs = [load_config("v5_5", {**TINY, **change}) for change in changes]
+    on_both(lambda device: trained(configs, device), AFTER_STEPS)
+
+
+def test_a_run_that_diverges_leaves_and_the_other_goes_on_as_on_the_cpu() -> None:
+    wild = {"optimiser.lr_steps": {0: 1e6}, "statenet.lr_high": 1e6}
+    configs = [load_config("v5_5", {**TINY, **change}) for change in (wild, {})]
+
+    def left(device: torch.device) -> list[Any]:
+        cohort = Cohort(configs, [1, 2], device)
+        records = [record for epoch in cohort.epochs() for record, _ in epoch.finish()]
+        return [list(cohort.diverged), columns(records)]
+
+    assert left(CPU)[0] == ["seed=1"]
+    on_both(left, AFTER_STEPS)
+
+
+def test_it_is_found_by_its_name(gpu: PretendedGPU) -> None:
+    assert [record.epoch for record in train(load_config("v5_5", TINY), [1], device=NAME)] == [0, 1]
+    assert gpu.kernels["baddbmm"] > 0
+
+
+@pytest.mark.parametrize("recipe", ["v5_5", "repaired", "beyond"])
+def test_a_run_cut_after_an_epoch_goes_on_with_the_same_bits(recipe: str, gpu: PretendedGPU) -> None:
+    configs = [load_config(recipe, {**TINY, "training.total_epochs": 3})] * 2
+    whole = Cohort(configs, [1, 2], gpu.device)
+    whole.advance()
+    states = [whole.state(i) for i in range(2)]
+    resumed = Cohort(configs, [1, 2], gpu.device, states)
+    assert plain(columns(whole.advance())) == plain(columns(resumed.advance()))
+    for i in range(2):
+        for part in ("blocks", "first_moments", "second_moments"):
+            a, b = (vars(getattr(cohort.state(i), part)).values() for cohort in (whole, resumed))
+            assert all(map(torch.equal, a, b)), part
+
+
+def test_a_run_cut_on_disk_ends_with_the_bytes_of_a_whole_one(tmp_path: Path, gpu: PretendedGPU) -> None:
+    def left(where: str) -> dict[str, bytes]:
+        return {p.name: p.read_bytes() for p in (tmp_path / where).rglob("*.safetensors")}
+
+    # With streams that go on on any device: to provenance this one is a CUDA GPU, which it is not.
+    config = load_config(SMALL.as_dict(), {"runtime.streams": "cpu"})
+    run_experiment(config, [1], tmp_path / "whole", device=NAME)
+    run_experiment(config, [1], tmp_path / "cut", device=NAME, stop=lambda: True)
+    cut = left("cut")
+    run_experiment(config, [1], tmp_path / "cut", device=NAME)
+    assert left("whole") == left("cut") != cut
+
+
+def test_evaluation(model: TernaryVAE) -> None:
+    on_both(lambda device: evaluate(model.to(device), samples=2000, latents=1024, iwae_samples=2).as_dict())
+
+
+def test_probes(model: TernaryVAE, monkeypatch: pytest.MonkeyPatch) -> None:
+    fewer = {
+        "DRAWS": (500, 1000), "ARGMAX_DRAWS": 500, "JUDGED": 64, "POSTERIOR_SAMPLES": 2, "IMPORTANCE_SAMPLES": 4,
+    }
+    for name, value in fewer.items():
+        monkeypatch.setattr(probes, name, value)
+    on_both(lambda device: probes.probe(model.to(device).core, 0.3, space.split(42)))
+
+
+@pytest.mark.parametrize("name", alternatives.families())
+def test_alternatives(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = space.split
+    monkeypatch.setattr(space, "split", lambda seed, *of: replace(whole(seed, *of), train=whole(seed, *of).train[:128]))
+    monkeypatch.setattr(alternatives, "SAMPLES", 2000)
+    monkeypatch.setattr(alternatives, "evaluate", partial(evaluate, samples=2000, iwae_samples=1))
+    family = alternatives.families()[name]
+
+    def rows(device: torch.device) -> dict[str, Any]:
+        found = alternatives.train_family(family, [1, 2], 1, device=device)
+        row = next(iter(alternatives.measured(name, found, 256)))
+        return {key: value for key, value in row.items() if key != "seconds"}
+
+    on_both(rows, AFTER_STEPS)
+
+
+def test_what_alternatives_are_compared_with_is_measured_on_their_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(alternatives, "evaluate", partial(evaluate, samples=2000, iwae_samples=1))
+    runs = RunSet({42: load_run("v5_5/seed=42")})
+    on_both(lambda device: list(alternatives.floors([0], 64, device=device)))
+    on_both(lambda device: list(alternatives.rows_of(runs, 100, 64, device=device)))
+
+
+def test_what_the_widgets_show(model: TernaryVAE) -> None:
+    def shown(device: torch.device) -> dict[str, Any]:
+        snapshot = Snapshot(100, model.to(device))
+        return {
+            "reconstructed": snapshot.reconstructed, "own": snapshot.own_log_probability[:, ::50],
+            "prior": snapshot.log_probability("A")[::50], "near": snapshot.neighbours("B", 77),
+            "plane": snapshot.plane("B", "pca").points.abs()[::50],
+            "table": decoded_entries(SimpleNamespace(snapshot=snapshot), "A", torch.ones(16)),  # type: ignore[arg-type]
+            "instead": confusion.confused_with(snapshot.model, "A", 77, 3),
+            "path": paths.walk(snapshot.model, "B", paths.straight(*snapshot.mu[1, :2], 5), (0, 1)).log_probability,
+        }
+
+    on_both(shown)
+
+
+def test_metrics_of_codes(model: TernaryVAE) -> None:
+    some = torch.arange(0, space.SIZE, 97)
+    tables = space.operations(some)
+
+    def measured(device: torch.device) -> dict[str, Any]:
+        there = model.to(device)
+        posterior = there.encode(tables)
+        code = latent_entropy.posterior_code(posterior.mean, posterior.std)
+        vectors = arithmetic.edit_vectors(there, "A", some.to(device))
+        p = torch.stack([ensembles.entry_probabilities(there, way, tables) for way in ("A", "B")])
+        return {
+            "prior_kl": code.prior_kl, "active": code.active, "preservation": vars(neighbourhood.preservation(
+                there.encode(space.operations()).mean, some[:20])),
+            "edits": vars(arithmetic.edits(there, "A", some.to(device), vectors)),
+            "flipped": vars(robustness.denoising(there, "B", tables)),
+            "erased": vars(robustness.denoising(there, "B", tables.to(device), how="erased")),
+            "paths": vars(paths.path_quality(there, "B", torch.tensor([[0, 5], [7, 11]]))),
+            "ensemble": ensembles.reconstruction(p, tables),
+        }
+
+    on_both(measured)
+
+
+@pytest.mark.parametrize("of", ["cpu", NAME])
+def test_a_generator_of_either_device_serves_a_model_on_either(of: str, model: TernaryVAE) -> None:
+    tables = space.operations(torch.arange(0, space.SIZE, 97))
+
+    def drawn(device: torch.device) -> dict[str, Any]:
+        there = model.to(device)
+        place = of if device.type == NAME else "cpu"
+
+        def g() -> torch.Generator:
+            return torch.Generator(place).manual_seed(5)
+
+        calibrated = calibration.reliability(*calibration.entry_predictions(there, "A", tables, generator=g()))
+        return {
+            "sampled": there.sample(50, generator=g()), "best": there.sample(50, "A", argmax=True, generator=g()),
+            "posterior": there.encode(tables).sample(generator=g()), "calibration": vars(calibrated),
+            "error": calibrated.error,
+            "members": ensembles.entry_probabilities(there, "B", tables, generator=g()),
+            "analogies": vars(arithmetic.analogies(there, "B", 100, g())),
+            "tolerance": robustness.noise_tolerance(there, "B", tables, (0.5, 1.0), g()),
+        }
+
+    on_both(drawn)
+
+
+def test_without_a_generator_the_models_own_device_draws(model: TernaryVAE, gpu: PretendedGPU) -> None:
+    there = model.to(NAME)
+    assert there.sample(3).device == there.encode(space.operations(torch.arange(3))).sample().device == gpu.device
+
+
+# --- the same sums in any order and precision
+
+
+@pytest.mark.parametrize("scale", [0.1, 1.0, 3.0])
+def test_the_soft_entropy_is_summed_in_order_and_is_the_cpus(scale: float) -> None:
+    z = scale * torch.randn(2, 3, 64, 5, generator=torch.Generator().manual_seed(1))
+    z[0, 0, :3, 0] = torch.tensor([math.nan, -3.0, 3.0])
+    on_both(lambda device: latent_entropy.soft_entropy(z.to(device)))
+
+
+def test_indices_do_not_depend_on_the_precision_of_products() -> None:
+    classes = (space.operations().t() + 1).unsqueeze(0)
+    powers = 3.0 ** torch.arange(9)
+    with TensorFloat32():
+        wrong = (torch.matmul(powers, classes).long()[0] != torch.arange(space.SIZE)).float().mean()
+        found = coverage.class_index(classes)[0]
+        images = symmetry.images(symmetry.GROUPS["negation"])
+        codes = torch.nn.functional.one_hot(classes[0].t().long(), 3).flatten(1).float()
+        kept = neighbourhood.preservation(codes, torch.arange(0, space.SIZE, 997))
+    assert float(wrong) > 0.5  # what a product would give
+    assert torch.equal(found, torch.arange(space.SIZE))
+    assert torch.equal(images, symmetry.images(symmetry.GROUPS["negation"]))
+    assert (kept.trustworthiness, kept.continuity) == (1, 1)
+
+
+# --- what it costs
+
+
+@contextmanager
+def own_kernels(gpu: PretendedGPU) -> Iterator[None]:
+    """The library takes its own kernels, as on CUDA; each computes its plain form and counts as one kernel."""
+    inside = False
+
+    def plain(form: Callable[..., Any], *of: Any) -> Any:
+        nonlocal inside
+        inside = True
+        try:
+            return form(*of)
+        finally:
+            inside = False
+
+    def terms(target: Tensor, logits: Tensor, entropy: Tensor) -> tuple[Tensor, ...]:
+        none = torch.zeros_like(latent_entropy)
+        return losses.output_terms(target, logits, losses.Weights(none, none, none, latent_entropy, none, none))
+
+    forms: dict[str, Callable[..., Any]] = {
+        "adamw": kernels.adamw, "add_bias": kernels.add_bias, "linear": kernels.linear, "output_terms": terms,
+    }
+    own = {name: gpu.as_one_kernel(partial(plain, form), name) for name, form in forms.items()}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernels, "usable", lambda tensor: tensor.device.type == NAME and not inside)
+        patch.setattr(kernels, "_triton", lambda: SimpleNamespace(**own))
+        yield
+
+
+def counted(runs: int, steps: int, **changes: Any) -> PretendedGPU:
+    """What is counted in the second epoch of runs of v5.5 with so many steps: in the first, buffers are made."""
+    config = load_config("v5_5", {
+        "data.epoch_operations": 64 * steps, "evaluation.coverage_samples": 500, "evaluation.latents": 64, **changes,
+    })
+    with PretendedGPU() as gpu, own_kernels(gpu):
+        cohort = Cohort([config] * runs, range(runs), gpu.device)
+        cohort.advance()
+        gpu.kernels.clear()
+        gpu.waits.clear()
+        cohort.advance()
+    return gpu
+
+
+@pytest.fixture(scope="module")
+def costs(one_thread: None) -> dict[str, tuple[float, str]]:
+    """Every budget's figure, and where it arises."""
+    cases = [counted(runs, steps) for runs in (1, 3) for steps in (2, 6)]
+
+    def cost(what: str, counts: Sequence[Counter[str]]) -> dict[str, tuple[float, str]]:
+        few, many, few_of_3, many_of_3 = counts
+        steps, steps_of_3 = many - few, many_of_3 - few_of_3
+        step = steps.total() / 4
+        return {
+            f"{what} of a training step": (step, most(steps)),
+            f"{what} of a training step, for each further run": (
+                (steps_of_3.total() - steps.total()) / 8, most(steps_of_3 - steps),
+            ),
+            f"{what} of an epoch besides its steps": (few.total() - 2 * step, most(few)),
+            f"{what} of an epoch, for each further run": ((few_of_3.total() - few.total()) / 2, most(few_of_3 - few)),
+        }
+
+    return cost("kernels", [c.kernels for c in cases]) | cost("host waits", [c.waits for c in cases])
+
+
+def check_budget(name: str, found: float, places: str) -> None:
+    assert found <= BUDGETS[name], f"{name}: {found:g}, allowed are {BUDGETS[name]}: {places}"
+
+
+@pytest.mark.parametrize("name", BUDGETS)
+def test_a_budget_holds(name: str, costs: dict[str, tuple[float, str]]) -> None:
+    check_budget(name, *costs[name])
+
+
+# --- the pretended GPU itself: planted faults are seen
+
+
+def _left_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = space.one_hot
+    monkeypatch.setattr(losses, "one_hot", lambda x: whole(x).cpu())
+
+
+def _setting_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = losses.loss_terms
+    monkeypatch.setattr(losses, "loss_terms", lambda *of: whole(*of[:-1], replace(of[-1], beta=of[-1].beta.cpu())))
+
+
+def _through_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = space.one_hot
+    monkeypatch.setattr(losses, "one_hot", lambda x: torch.from_numpy(np.asarray(whole(x))))
+
+
+def _generator_of_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = space.one_hot
+    monkeypatch.setattr(losses, "one_hot", lambda x: whole(x.clone().random_(-1, 2, generator=torch.Generator())))
+
+
+@pytest.mark.parametrize(("plant", "refused"), [
+    (_left_on_the_cpu, r"tensors on gpu and on cpu, \(.*\), at losses\.py:\d+"),
+    (_setting_on_the_cpu, r"tensors on gpu and on cpu, \(.*\), at losses\.py:\d+"),
+    (_through_numpy, r"numpy: a tensor on gpu at \w+\.py:\d+"),
+    (_generator_of_the_cpu, r"random_: a tensor on gpu, a generator on cpu at \w+\.py:\d+"),
+])
+def test_a_fault_in_training_is_refused_and_named(
+    plant: Callable[[pytest.MonkeyPatch], None], refused: str, gpu: PretendedGPU, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant(monkeypatch)
+    with pytest.raises(RefusedByCUDAError, match=refused):
+        trained([load_config("v5_5", TINY)], gpu.device, 1)
+
+
+def test_noise_on_the_cpu_is_refused_and_named(
+    model: TernaryVAE, gpu: PretendedGPU, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sample(of: GaussianPosterior, *, generator: torch.Generator) -> Tensor:
+        return of.mean + of.std * torch.empty(of.mean.shape).normal_(generator=generator)
+
+    monkeypatch.setattr(GaussianPosterior, "sample", sample)
+    tables = space.operations(torch.arange(3))
+    with pytest.raises(RefusedByCUDAError, match=r"on gpu and on cpu, \(3, 16\), at metrics.calibration\.py:\d+"):
+        calibration.entry_predictions(model.to(NAME), "A", tables, generator=torch.Generator())
+
+
+def _adamw(step: Tensor, *rows: Tensor) -> None:
+    torch._fused_adamw_(
+        *([row] for row in rows), [], [step], lr=0.1, beta1=0.9, beta2=0.9, weight_decay=0.0, eps=1e-8, amsgrad=False,
+        maximize=False,
+    )
+
+
+REFUSED: dict[str, Callable[[Tensor, Tensor], object]] = {
+    "a sum": lambda there, here: there + here,
+    "a sum into the CPU": lambda there, here: here.add_(there),
+    "a sum into a CPU scalar": lambda there, here: here[0].add_(there[0]),
+    "a product": lambda there, here: here @ there,
+    "an output": lambda there, here: torch.add(there, there, out=here),
+    "a stack of scalars": lambda there, here: torch.stack((there[0], here[0])),
+    "GPU indices into the CPU": lambda there, here: here[there.long()],
+    "a CPU index to gather": lambda there, here: there.gather(0, here.long()),
+    "a step counter": lambda there, here: _adamw(here[0], *(there.clone() for _ in range(4))),
+    "a generator of the CPU": lambda there, here: there.normal_(generator=torch.Generator()),
+    "a generator of the GPU": lambda there, here: here.normal_(generator=torch.Generator(NAME)),
+    "a draw by a generator of the GPU": lambda there, here: torch.randperm(3, generator=torch.Generator(NAME)),
+    "numpy": lambda there, here: np.asarray(there),
+}
+ALLOWED: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "a scalar of the CPU": lambda there, here: there * here[0],
+    "CPU indices": lambda there, here: there[here.long()],
+    "a CPU mask": lambda there, here: there[here > 1],
+    "a copy": lambda there, here: there.clone().copy_(here),
+    "a step counter": lambda there, here: _adamw(there[0].clone(), *(there.clone() for _ in range(4))) or there,
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cuda_refuses_is_refused(name: str, gpu: PretendedGPU) -> None:
+    here = torch.arange(3.0)
+    with pytest.raises(RefusedByCUDAError):
+        REFUSED[name](here.to(gpu.device), here)
+
+
+@pytest.mark.parametrize("name", ALLOWED)
+def test_what_cuda_allows_is_allowed(name: str, gpu: PretendedGPU) -> None:
+    here = torch.arange(3.0)
+    assert ALLOWED[name](here.to(gpu.device), here).device == gpu.device
+
+
+WAITING: dict[str, tuple[int, Callable[[Tensor], object]]] = {
+    "a number": (1, lambda x: float(x[0])),
+    "a condition": (1, lambda x: bool((x > 1).any())),
+    "a list": (1, lambda x: x.tolist()),
+    "a selection by a mask": (1, lambda x: x[x > 1]),
+    "a selection by indices of the CPU": (1, lambda x: x[torch.tensor([2, 0])]),
+    "a copy to the CPU": (1, lambda x: x.cpu()),
+    "a copy from the CPU": (1, lambda x: x.copy_(torch.ones(3))),
+    "a copy that is not waited for": (0, lambda x: x.copy_(torch.ones(3), non_blocking=True)),
+    "a filling by a mask": (0, lambda x: x.masked_fill_(x > 1, 0.0)),
+    "arithmetic": (0, lambda x: x.add_(1).mul_(x).sum()),
+}
+
+
+@pytest.mark.parametrize("name", WAITING)
+def test_waits_are_counted(name: str, gpu: PretendedGPU) -> None:
+    expected, act = WAITING[name]
+    x = torch.arange(3.0).to(gpu.device)
+    gpu.waits.clear()
+    act(x)
+    assert gpu.waits.total() == expected
+
+
+def test_sums_in_any_order_are_seen_unless_they_are_of_whole_numbers(gpu: PretendedGPU) -> None:
+    x, index = torch.zeros(4).to(gpu.device), torch.tensor([1, 1]).to(gpu.device)
+    x.index_add_(0, index, torch.ones(2).to(gpu.device))
+    assert not gpu.atomics
+    x.index_add_(0, index, torch.full((2,), 0.3).to(gpu.device))
+    x.index_put_((index,), torch.full((2,), 0.3).to(gpu.device), accumulate=True)
+    x.cumsum(0)
+    x.multinomial(2, replacement=True)
+    torch.bincount(index, weights=x[:2])
+    assert gpu.atomics.total() == 5
+
+
+def test_a_wait_in_every_step_breaks_the_budget_and_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, name = losses.repulsion, "host waits of a training step"
+    monkeypatch.setattr(losses, "repulsion", lambda z, *of: whole(z + 0 * float(z[0, 0, 0]) * float(z[0, 0, 1]), *of))
+    few, many = (counted(1, steps, data={"validation_fraction": 0.01}).waits for steps in (2, 6))
+    with pytest.raises(AssertionError, match=rf"{name}: .* 8 × _local_scalar_dense at losses.py:\d+"):
+        check_budget(name, (many.total() - few.total()) / 4, most(many - few))
+
+
+def test_a_race_in_a_loss_is_seen_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def scattered(place: Tensor, inside: Tensor) -> Tensor:
+        counts = torch.zeros(*place.shape[:-2], 50, place.shape[-1], device=place.device)
+        return counts.scatter_add_(-2, place.long(), 0.3 * inside)
+
+    monkeypatch.setattr(losses, "_soft_counts", scattered)
+    with PretendedGPU() as gpu:
+        trained([load_config("variants/aligned", TINY)], gpu.device, 1)
+    assert gpu.atomics
+    assert all(place.startswith("scatter_add_ at losses.py:") for place in gpu.atomics)
+
+
+def test_it_says_what_to_do_when_torch_has_moved_what_it_stands_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch._C, "_set_only_lift_cpu_tensors")
+    with pytest.raises(RuntimeError, match=r"moved .*_set_only_lift_cpu_tensors.*: bring that file up to date"):
+        pretend_gpu.register.__wrapped__()
+
+
+def test_there_is_no_gpu_afterwards() -> None:
+    with PretendedGPU() as gpu:
+        left = torch.ones(2, device=gpu.device)
+    assert torch.Generator().device == CPU
+    with pytest.raises(RuntimeError, match="after `with PretendedGPU"):
+        left.add(1)
+    x = torch.ones(3, requires_grad=True)
+    x.square().sum().backward()  # type: ignore[no-untyped-call]
+    assert x.grad is not None
+    assert x.grad.tolist() == [2, 2, 2]

@@ -1,0 +1,175 @@
+"""A step at fixed addresses, as a CUDA graph replays it, is the plain step to the last bit; so are CUDA's kernels."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, fields
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import kstest, norm
+
+from ternary_lab import load_config
+from ternary_lab.backend import kernels
+from ternary_lab.backend.random_streams import Streams
+from ternary_lab.config import Config
+from ternary_lab.controllers import Correction, plan_epoch
+from ternary_lab.history import TIMING_COLUMNS
+from ternary_lab.step import Figures, PlainSteps, ReplayedSteps, Stepper
+from ternary_lab.training import Cohort
+
+CPU = torch.device("cpu")
+SMALL = {
+    "data.batch_size": 64, "data.train_fraction": 0.02, "training.total_epochs": 3, "evaluation.coverage_samples": 500,
+    "evaluation.latents": 512,
+}
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "v5_5": ("v5_5", {}),
+    "alignment with a gradient": ("repaired", {}),
+    "information": ("beyond", {"information.start_epoch": 1, "information.latents": 32}),
+    "learning StateNet": ("v5_5", {"statenet.training": "hypergradient", "statenet.lessons": 2}),
+    "clipping by pathway": ("v5_5", {"optimiser.clip_per": "pathway", "gradient_balance.norm": "raw"}),
+    "free bits of means": ("v5_5", {"kl.free_bits_per": "dimension_mean"}),
+    "one full batch": ("v5_5", {"data.epoch_operations": 64}),
+    "several passes": ("v5_5", {"data.epoch_operations": 700}),
+}
+
+
+def _config(name: str) -> Config:
+    base, changes = VARIANTS[name]
+    return load_config(base, SMALL | changes)
+
+
+def _trained(config: Config) -> tuple[list[dict[str, Any]], list[torch.Tensor]]:
+    cohort = Cohort([config] * 2, [1, 2], CPU)
+    records = [record for _ in range(3) for record in cohort.advance()]
+    rows = [{k: v for k, v in asdict(record).items() if k not in TIMING_COLUMNS} for record in records]
+    return rows, [*cohort.step.moving(), cohort.blocks.statenet]
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_steps_at_fixed_addresses_train_to_the_same_bits(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = _config(name)
+    rows, weights = _trained(config)
+
+    def replayed(self: Stepper, x: torch.Tensor, noise: torch.Tensor, draws: Streams) -> ReplayedSteps:
+        if self._replayed is None or not self._replayed.fits(x):
+            self._replayed = ReplayedSteps(self, x.shape[1])
+        self._replayed.begin(x, noise, draws)
+        return self._replayed
+
+    monkeypatch.setattr(Stepper, "epoch", replayed)
+    found, at_fixed_addresses = _trained(config)
+    assert repr(found) == repr(rows)
+    assert all(torch.equal(a, b) for a, b in zip(at_fixed_addresses, weights, strict=True))
+
+
+def test_figures_are_of_every_step_and_leave_out_what_no_batch_held() -> None:
+    config = _config("v5_5")
+    cohort = Cohort([config], [1], CPU)
+    x, noise = cohort._data()
+    found: list[Figures] = []
+    for kind in (PlainSteps, ReplayedSteps):
+        stepper = Cohort([config], [1], CPU).step
+        plan = plan_epoch(config, 0, cohort.controllers[0])
+        draws = Streams([1], "prior", device=CPU)
+        steps: PlainSteps | ReplayedSteps
+        if kind is PlainSteps:
+            steps = PlainSteps(stepper, x, noise, draws)
+        else:
+            steps = ReplayedSteps(stepper, x.shape[1])
+            steps.begin(x, noise, draws)
+        steps.use(stepper.settings([plan], [Correction.none(plan)]))
+        with torch.no_grad():
+            for _ in range(len(steps)):
+                steps.forward()
+                steps.update()
+        found.append(steps.figures())
+    plain, replayed = found
+    for field in fields(Figures):
+        a, b = getattr(plain, field.name), getattr(replayed, field.name)
+        assert (a is None and b is None) or torch.allclose(a, b, rtol=0, atol=0, equal_nan=True), field.name
+    rest = x.shape[1] % 64
+    assert plain.z[-1, :, :, rest:].isnan().all()
+    assert plain.z[:-1].isfinite().all()
+
+
+def test_one_adamw_for_all_rows_is_torchs_for_each() -> None:
+    generator = torch.Generator().manual_seed(0)
+    rows, size, steps = 3, 501, 6
+
+    def some() -> torch.Tensor:
+        return torch.randn(rows, size, generator=generator)
+
+    weights, first, second = some(), torch.zeros(rows, size), torch.zeros(rows, size)
+    rates = torch.tensor([[1e-3, 5e-4, 2e-3], [0.9, 0.8, 0.9], [0.999, 0.99, 0.999], [1e-8] * 3, [1e-4, 0.0, 0.1]])
+    plain = [torch.nn.Parameter(weights[i].double()) for i in range(rows)]
+    optimisers = [
+        torch.optim.AdamW([p], lr=lr, betas=(b1, b2), eps=eps, weight_decay=decay)
+        for p, (lr, b1, b2, eps, decay) in zip(plain, rates.double().t().tolist(), strict=True)
+    ]
+    for step in range(1, steps + 1):
+        gradients, divisor = some(), torch.rand(rows, generator=generator) + 0.5
+        for i in range(rows):
+            plain[i].grad = (gradients[i] / divisor[i]).double()
+            optimisers[i].step()
+        kernels.adamw(weights, gradients, first, second, divisor, rates, torch.tensor(float(step)))
+    # float32 beside float64: six steps of at most lr, each of which rounds twice.
+    torch.testing.assert_close(weights.double(), torch.stack([p.detach() for p in plain]), rtol=0, atol=2e-6)
+
+
+def test_philox_has_its_published_numbers() -> None:
+    """Of the known-answer tests that come with Salmon et al.'s Random123: counter and key 0."""
+    assert kernels.philox_bits(torch.tensor([0]), 0, 4).tolist() == [
+        [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]
+    ]
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    seed=st.integers(0, 2**32 - 1), first=st.integers(0, 2**20), count=st.integers(1, 99), begin=st.integers(0, 8)
+)
+def test_a_draw_depends_on_its_place_alone(seed: int, first: int, count: int, begin: int) -> None:
+    keys = torch.tensor([seed, seed + 1])
+    whole = kernels.philox_bits(keys, first, 4 * begin + count)
+    assert torch.equal(kernels.philox_bits(keys, first + begin, count), whole[:, 4 * begin :])
+    assert torch.equal(kernels.philox_bits(keys[1:], first, count), whole[1:, :count])
+    normal = kernels.philox_normal(keys, first, 4 * begin + count)
+    assert torch.equal(kernels.philox_normal(keys, first + begin, count), normal[:, 4 * begin :])
+
+
+def test_philoxs_normal_numbers_are_normal() -> None:
+    drawn = kernels.philox_normal(torch.tensor([3, 5]), 0, 20_000)
+    for row in drawn:
+        assert kstest(row.numpy(), norm.cdf).pvalue > 1e-3
+    assert abs(float(torch.corrcoef(drawn)[0, 1])) < 0.03
+    uniform = kernels.philox_uniform(torch.tensor([3]), 0, 20_000)[0]
+    assert kstest(uniform.numpy(), "uniform").pvalue > 1e-3
+    assert 0 <= float(uniform.min()) <= float(uniform.max()) < 1
+
+
+class _Counted(Streams):
+    """Streams that draw by Philox, as on CUDA."""
+
+    def __init__(self, seeds: list[int]) -> None:
+        super().__init__(seeds, "order", device=CPU)
+        self._generators, self._keys = [], torch.tensor(seeds)
+
+
+def test_permutations_hold_every_number_once_and_differ() -> None:
+    streams = _Counted([1, 2])
+    one, other = streams.permutations(1000), streams.permutations(1000)
+    for rows in (one, other):
+        assert torch.equal(rows.sort(1).values, torch.arange(1000).expand(2, -1))
+    assert not torch.equal(one[0], one[1])
+    assert not torch.equal(one[0], other[0])
+
+
+def test_a_run_draws_the_same_in_any_company() -> None:
+    together, alone = _Counted([7, 8]), _Counted([8])
+    for _ in range(2):
+        assert torch.equal(together.normal(3, 5)[1], alone.normal(3, 5)[0])
+        assert torch.equal(together.uniform(7)[1], alone.uniform(7)[0])
+        assert torch.equal(together.permutations(9)[1], alone.permutations(9)[0])

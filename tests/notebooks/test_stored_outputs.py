@@ -1,0 +1,120 @@
+"""The committed notebooks: well formed, and a single changed number in a checked output turns CI red."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from small import SMALL
+
+from ternary_lab import load_runs, notebooks
+from ternary_lab.runs.load import PUBLISHED
+from ternary_lab.runs.locks import LOCK
+
+FOLDER = Path(__file__).parents[2] / "notebooks"
+TRAINING = FOLDER / "02_train.ipynb"
+PATHS = sorted(FOLDER.glob("*.ipynb"))
+MARK = "# NBVAL_CHECK_OUTPUT"
+STRICT = {"01_ternary_space"}
+"""Notebooks of which every output is compared."""
+TEXTS = ("plain", "markdown", "html")
+NEGATIVE_ZERO = re.compile(r"(?<![\w.+-])[-−]0(?:\.0*)?(?:[eE][+-]?\d+)?(?![\w+-]|\.?\d)")
+"""As a number by itself: not in 0-119, which is a range, nor in -0+000-0+, which is an operation."""
+
+
+def _checked_with_number(notebook: nbformat.NotebookNode, strict: bool) -> int:
+    """Index of the first checked cell whose stored text holds a number."""
+    for index, cell in enumerate(notebook.cells):
+        if cell.cell_type == "code" and (strict or cell.source.startswith(MARK)):
+            text = "".join(output.get("text", "") for output in cell.outputs)
+            if re.search(r"\d", text):
+                return index
+    raise AssertionError("no checked cell with a number")
+
+
+def _nbval(path: Path) -> subprocess.CompletedProcess[str]:
+    mode = "--nbval" if path.stem in STRICT else "--nbval-lax"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", mode, "--nbval-current-env"]
+    return subprocess.run([*command, path.name], cwd=path.parent, capture_output=True, text=True, timeout=600)
+
+
+def test_there_are_notebooks() -> None:
+    assert [path.stem for path in PATHS] == [
+        "00_start_here", "01_ternary_space", "02_train", "03_latent_entropy", "04_epoch50_disruption", "05_coverage",
+        "06_latent_explorer", "07_generalisation", "08_checkpoints_and_ensembles", "09_beyond_v55",
+        "10_sweep", "11_report",
+    ]
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_a_committed_notebook_is_well_formed(path: Path) -> None:
+    assert notebooks.check_notebook(path) == []
+    assert _checked_with_number(nbformat.read(path, as_version=4), path.stem in STRICT) > 0
+
+
+@pytest.mark.parametrize(("text", "there"), [
+    ("-0", True), ("-0.0", True), ("[-0.00, +0.05]", True), ("-0.00 %", True), ("−0", True), ("-0e+00", True),
+    ("0", False), ("-0.5", False), ("-0.001", False), ("0-119", False), ("-0+000-0+", False), ("1e-0", False),
+])
+def test_a_negative_zero_is_recognised(text: str, there: bool) -> None:
+    assert (NEGATIVE_ZERO.search(f"x {text} y") is not None) == there
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_no_output_has_a_negative_zero(path: Path) -> None:
+    """Whether a rounded zero has a sign is for rounding to decide. The form `z`, as in `+z.2f`, leaves it out."""
+    cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    found = [
+        text[max(match.start() - 40, 0) : match.end()]
+        for cell in cells for output in cell.outputs
+        for text in (output.get("text", ""), *(output.get("data", {}).get(f"text/{kind}", "") for kind in TEXTS))
+        for match in NEGATIVE_ZERO.finditer(text)
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize("path", [
+    pytest.param(path, id=path.stem, marks=() if path.stem in STRICT else pytest.mark.slow) for path in PATHS
+])
+def test_one_changed_digit_turns_the_check_red(path: Path, tmp_path: Path) -> None:
+    """And nothing else does: the cells before it pass."""
+    notebook = nbformat.read(path, as_version=4)
+    index = _checked_with_number(notebook, path.stem in STRICT)
+    # What follows the checked cell takes minutes in some notebooks and decides nothing here.
+    notebook.cells = notebook.cells[: index + 1]
+    output = next(o for o in notebook.cells[index].outputs if re.search(r"\d", o.get("text", "")))
+    last = list(re.finditer(r"\d", output.text))[-1]
+    digit = str((int(last.group()) + 1) % 10)
+    output.text = output.text[: last.start()] + digit + output.text[last.end() :]
+    nbformat.write(notebook, tmp_path / path.name)
+    checked = _nbval(tmp_path / path.name)
+    before = sum(cell.cell_type == "code" for cell in notebook.cells[:index])
+    assert checked.returncode == 1, checked.stdout
+    assert re.search(rf"\b1 failed, {before} passed", checked.stdout), checked.stdout
+    assert "mismatch" in checked.stdout
+
+
+def test_the_training_notebook_shows_a_run_that_has_ended(tmp_path: Path) -> None:
+    """The published one, laid where the notebook keeps its own, gives the outputs stored: it trains nothing."""
+    source, target = PUBLISHED / "v5_5" / "seed=42", tmp_path / "runs" / "v5_5" / "seed=42"
+    shutil.copytree(source, target)
+    (tmp_path / "notebooks").mkdir()
+    shutil.copy(TRAINING, tmp_path / "notebooks")
+    checked = _nbval(tmp_path / "notebooks" / TRAINING.name)
+    assert checked.returncode == 0, checked.stdout
+    assert {path.name for path in target.iterdir()} == {LOCK, *(path.name for path in source.iterdir())}
+
+
+def test_the_training_notebook_trains(tmp_path: Path) -> None:
+    (tmp_path / "small.yaml").write_text(SMALL.as_yaml())
+    values = {"config": str(tmp_path / "small.yaml"), "seeds": [1, 2], "run_dir": str(tmp_path / "runs")}
+    notebooks.run_notebook(TRAINING, tmp_path / "out.ipynb", {**values, "device": "cpu"}, progress=False)
+    assert [len(run.history) for run in load_runs(tmp_path / "runs").values()] == [3, 3]
+    executed = nbformat.read(tmp_path / "out.ipynb", as_version=4)
+    said = executed.cells[-2].outputs[0].data["text/markdown"]
+    assert said.startswith("Seed 1 ran for 3 epochs (complete: 3 epochs).")

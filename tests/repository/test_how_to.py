@@ -1,0 +1,56 @@
+"""Every recipe of the documentation does what it says: its Python is run as it stands, in an empty folder."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+FOLDER = Path(__file__).parents[2] / "docs" / "how_to"
+PAGES = sorted(path for path in FOLDER.glob("*.md") if path.stem != "index")
+SECONDS = 2.0
+"""Of processor time: what a block takes at most once the library is imported."""
+
+
+def _blocks(page: Path) -> list[tuple[int, str]]:
+    """(line in the page, source) of every fenced block of Python."""
+    text = page.read_text(encoding="utf-8")
+    fenced = re.finditer(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [(text[: found.start(1)].count("\n"), found[1]) for found in fenced]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _imported() -> None:
+    import torch
+
+
+    weight = torch.zeros(1, requires_grad=True)
+    weight.sum().backward()
+    torch.optim.AdamW([weight]).step()  # at the first, torch imports seconds of compiler
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_a_recipe_runs_as_it_stands(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    module = ModuleType("recipe")
+    monkeypatch.setitem(sys.modules, "recipe", module)  # where classes are defined, pydantic looks names up
+    blocks = _blocks(page)
+    assert blocks
+    for line, source in blocks:
+        code = compile("\n" * line + source, str(page), "exec")  # a failure names the line of the page
+        started = time.process_time()
+        exec(code, vars(module))
+        taken = time.process_time() - started
+        assert taken < SECONDS, f"{page.name}, line {line + 1}: {taken:.1f} s"
+
+
+def test_the_index_lists_every_recipe() -> None:
+    index = (FOLDER / "index.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"\]\((\w+\.md)\)", index)) == {page.name for page in PAGES}
+    assert {page.stem for page in PAGES} == {"schedule", "decoder", "metric", "space", "claims"}

@@ -1,0 +1,67 @@
+"""The documentation site: built without a warning, every link on it leads somewhere, every picture has words."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+class Page(HTMLParser):
+    """The links, pictures and anchors of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.alts: list[str | None] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        self.links += [value for name in ("href", "src") if (value := given.get(name))]
+        if tag == "img":
+            self.alts.append(given.get("alt"))
+
+
+@pytest.mark.slow
+def test_the_site_is_whole(tmp_path: Path) -> None:
+    if importlib.util.find_spec("mkdocs") is None:
+        pytest.skip("MkDocs is not installed: run `make docs` once")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "WARNING" not in done.stderr
+    check(tmp_path / "site")
+
+
+def check(site: Path) -> None:
+    """Every notebook, recipe and module has its page; links within the site lead to files; pictures have words."""
+    assert (site / "index.html").is_file()
+    for notebook in (ROOT / "notebooks").glob("*.ipynb"):
+        assert (site / "notebooks" / notebook.stem / "index.html").is_file()
+    for recipe in (ROOT / "docs" / "recipes").glob("*.md"):
+        assert (site / "recipes" / ("" if recipe.stem == "index" else recipe.stem) / "index.html").is_file()
+    for name in ("ternary_lab.schedules", "ternary_lab.metrics.information", "ternary_lab.explorer.map"):
+        assert "<h2" in (site / "reference" / name / "index.html").read_text(encoding="utf-8"), name
+    lost, silent = [], []
+    for path in site.rglob("index.html"):
+        page = Page(path.read_text(encoding="utf-8"))
+        for link in page.links:
+            parts = urlsplit(link)
+            if parts.scheme or parts.netloc or not parts.path:
+                continue
+            target = (path.parent / unquote(parts.path)).resolve()
+            if not (target.is_file() or (target / "index.html").is_file()):
+                lost.append(f"{path.relative_to(site)}: {link}")
+        silent += [str(path.relative_to(site)) for alt in page.alts if not alt]
+    assert lost == []
+    assert silent == []

@@ -1,0 +1,598 @@
+"""A run killed anywhere and started again ends with the bytes of one that was not."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from small import SMALL
+
+from ternary_lab import ConfigError, RunError, branch, load_config, load_run, load_runs, run_experiment
+from ternary_lab.config import Config
+from ternary_lab.history import TIMING_COLUMNS, EpochRecord
+from ternary_lab.runs import checkpoint, train
+from ternary_lab.runs.checksums import sealed_json
+from ternary_lab.runs.directory import Planned
+from ternary_lab.runs.train import train_runs
+from ternary_lab.runs.verify import verify
+from ternary_lab.training import Cohort, Epoch
+
+NEVER = load_config(SMALL.as_dict(), {"early_stopping.patience": 0, "training.total_epochs": 4})
+# Its scheduled validation loss rises with β at once, so it stops after its second epoch.
+EARLY = load_config(NEVER.as_dict(), {
+    "early_stopping.patience": 1, "beta.A.start": 500.0, "optimiser.lr_steps": {0: 1e-6},
+})
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_fsync(one_thread: None) -> Iterator[None]:
+    """No test here cuts the power, which is what fsync is for."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
+
+
+def _left(root: Path) -> dict[str, Any]:
+    """What the runs in a directory ended with: rows without times, and every checkpoint's bytes."""
+    left: dict[str, Any] = {}
+    for path in sorted(root.rglob("*")):
+        name = path.relative_to(root).as_posix()
+        assert not name.endswith(".tmp"), name
+        if path.suffix == ".safetensors":
+            left[name] = path.read_bytes()
+        elif path.name == "history.csv":
+            left[name] = load_run(path.parent).history.drop(columns=list(TIMING_COLUMNS)).to_csv()
+        elif path.name == "config.yaml":
+            left[name] = path.read_text()
+    return left
+
+
+def _same(a: dict[str, Any], b: dict[str, Any]) -> None:
+    assert a.keys() == b.keys()
+    for name in a:
+        assert a[name] == b[name], f"{name} differs"
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing in the library may catch it."""
+
+
+class _Trap:
+    """Fails at the n-th operation that makes something durable or gives it its name."""
+
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, n: int, error: Callable[[], BaseException],
+        names: Sequence[str] = ("fsync", "replace", "link"),
+    ) -> None:
+        self.count = 0
+        lock = threading.Lock()
+        for name in names:
+            real = getattr(os, name)
+
+            def trapped(*args: Any, real: Callable[..., Any] = real) -> Any:
+                with lock:  # several threads write
+                    self.count += 1
+                    now = self.count
+                if now == n:
+                    raise error()
+                return real(*args)
+
+            monkeypatch.setattr(os, name, trapped)
+
+
+def _runs(root: Path, configs: Sequence[Config]) -> list[Planned]:
+    return [Planned(root / f"seed={seed}", config, seed) for seed, config in enumerate(configs, 1)]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], int]:
+    """A cohort of three, one of which leaves early; with the number of places where it can be interrupted."""
+    root = tmp_path_factory.mktemp("undisturbed")
+    with pytest.MonkeyPatch.context() as patch:
+        trap = _Trap(patch, -1, Killed)
+        train_runs(_runs(root, [NEVER, EARLY, NEVER]), device="cpu")
+    rows = [len(load_run(root / f"seed={seed}").history) for seed in (1, 2, 3)]
+    assert rows == [4, 2, 4]
+    return _left(root), trap.count
+
+
+def _interrupted(
+    root: Path, monkeypatch: pytest.MonkeyPatch, n: int, error: Callable[[], BaseException], caught: type[BaseException]
+) -> None:
+    with monkeypatch.context() as patch:
+        _Trap(patch, n, error)
+        with pytest.raises(caught):
+            train_runs(_runs(root, [NEVER, EARLY, NEVER]), device="cpu")
+
+
+@pytest.mark.parametrize("step", [29, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_cohort_killed_twice_at_any_file_operation_ends_the_same(
+    step: int, undisturbed: tuple[dict[str, Any], int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected, places = undisturbed
+    assert places > 100
+    for n in range(1, places + 1, step):
+        root = tmp_path / str(n)
+        _interrupted(root, monkeypatch, n, Killed, Killed)
+        with contextlib.suppress(AssertionError, pytest.fail.Exception):  # when it has ended before
+            _interrupted(root, monkeypatch, 1 + 11 * n % 40, Killed, Killed)
+        train_runs(_runs(root, [NEVER, EARLY, NEVER]), device="cpu")
+        _same(_left(root), expected)
+        shutil.rmtree(root)
+
+
+def test_a_full_disk_is_named_and_leaves_what_can_be_resumed(
+    undisturbed: tuple[dict[str, Any], int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected, places = undisturbed
+
+    def full() -> OSError:
+        return OSError(28, "No space left on device")
+
+    for n in range(1, places * 9 // 10, 29):  # links are not among them
+        root = tmp_path / str(n)
+        with monkeypatch.context() as patch:
+            _Trap(patch, n, full, ("fsync", "replace"))
+            with pytest.raises(RunError, match="No space left on device: free space"):
+                train_runs(_runs(root, [NEVER, EARLY, NEVER]), device="cpu")
+        for latest in root.glob("*/checkpoints/latest.safetensors"):
+            load_run(latest.parents[1]).model()
+        train_runs(_runs(root, [NEVER, EARLY, NEVER]), device="cpu")
+        _same(_left(root), expected)
+        shutil.rmtree(root)
+
+
+def test_a_torn_last_row_is_dropped(tmp_path: Path) -> None:
+    run_experiment(SMALL, [1], tmp_path / "a", device="cpu")
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    # As if killed in the last epoch: its row is torn, its checkpoint not yet there.
+    run = tmp_path / "b" / "seed=1"
+    text = (run / "history.csv").read_text()
+    (run / "history.csv").write_text(text[: len(text) - 20])
+    os.replace(run / "checkpoints" / "previous.safetensors", run / "checkpoints" / "latest.safetensors")
+    run_experiment(SMALL, [1], tmp_path / "b", device="cpu")
+    left, expected = _left(tmp_path / "b"), _left(tmp_path / "a")
+    _same(left, expected)
+
+
+def test_a_reader_always_finds_the_latest_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    latest = tmp_path / "seed=1" / "checkpoints" / "latest.safetensors"
+    seen = []
+    real = os.replace
+
+    def watched(source: Any, target: Any) -> None:
+        seen.append(latest.exists())
+        real(source, target)
+        seen.append(latest.exists())
+
+    monkeypatch.setattr(os, "replace", watched)
+    run_experiment(SMALL, [1], tmp_path, device="cpu")
+    assert seen[seen.index(True) :].count(False) == 0
+
+
+def test_without_hard_links_it_resumes_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    run_experiment(SMALL, [1, 2], tmp_path / "a", device="cpu")
+    monkeypatch.setattr(os, "link", refused)
+    run_experiment(SMALL, [1, 2], tmp_path / "b", device="cpu")
+    _same(_left(tmp_path / "b"), _left(tmp_path / "a"))
+
+
+def _contents(root: Path) -> dict[Path, tuple[bytes, int]]:
+    return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in root.rglob("*") if path.is_file()}
+
+
+def test_a_finished_run_is_not_repeated(tmp_path: Path) -> None:
+    run_experiment(SMALL, [1, 2], tmp_path, device="cpu")
+    before = _contents(tmp_path)
+    runs = run_experiment(SMALL, [1, 2], tmp_path, device="cpu")
+    assert _contents(tmp_path) == before
+    assert runs[1].stopped == "complete: 3 epochs"
+
+
+def test_an_added_seed_is_trained_alone(tmp_path: Path) -> None:
+    run_experiment(SMALL, [1], tmp_path, device="cpu")
+    before = _contents(tmp_path)
+    runs = run_experiment(SMALL, [1, 2], tmp_path, device="cpu")
+    after = _contents(tmp_path)
+    assert {path: after[path] for path in before} == before
+    assert (len(runs[2].history), runs[2].checkpoint().cohort) == (3, ("seed=2",))
+
+
+def test_a_run_that_stops_leaves_its_cohort(tmp_path: Path) -> None:
+    train_runs(_runs(tmp_path, [NEVER, EARLY]), device="cpu")
+    stayed, left = load_run(tmp_path / "seed=1"), load_run(tmp_path / "seed=2")
+    assert left.stopped is not None
+    assert left.stopped.startswith("early stop: val_loss has not improved since epoch")
+    assert left.checkpoint().cohort == ("seed=1", "seed=2")
+    assert stayed.checkpoint().cohort == ("seed=1",)
+
+
+def test_runs_of_other_company_go_on_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two that stand at the same epoch by chance do not become a cohort: a kill would then change the bits."""
+    for name in ("a", "b"):
+        with monkeypatch.context() as patch:
+            _Trap(patch, 30, Killed)
+            with pytest.raises(Killed):
+                run_experiment(SMALL, [1], tmp_path / name, device="cpu")
+    run_experiment(SMALL, [1, 2], tmp_path / "a", device="cpu")  # 2 from its start, then 1
+    with monkeypatch.context() as patch:
+        _Trap(patch, 30, Killed)
+        with pytest.raises(Killed):
+            run_experiment(SMALL, [1, 2], tmp_path / "b", device="cpu")
+    assert load_run(tmp_path / "b/seed=1").checkpoint().epoch == load_run(tmp_path / "b/seed=2").checkpoint().epoch
+    run_experiment(SMALL, [1, 2], tmp_path / "b", device="cpu")
+    _same(_left(tmp_path / "b"), _left(tmp_path / "a"))
+
+
+def test_a_member_set_back_by_one_takes_its_company_with_it(tmp_path: Path) -> None:
+    run_experiment(SMALL, [1, 2], tmp_path, device="cpu")
+    expected = _left(tmp_path)
+    (tmp_path / "seed=2" / "checkpoints" / "latest.safetensors").unlink()
+    run_experiment(SMALL, [1, 2], tmp_path, device="cpu")
+    _same(_left(tmp_path), expected)
+
+
+def test_fresh_starts_again_even_after_a_kill_while_deleting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_experiment(SMALL, [1], tmp_path, device="cpu")
+    expected = _left(tmp_path)
+    other = load_config(SMALL.as_dict(), {"kl.free_bits": 0.1})
+    run_experiment(other, [1], tmp_path, device="cpu", fresh=True)
+    assert _left(tmp_path) != expected
+    real, removed = os.unlink, []
+
+    def some(path: Any, **keywords: Any) -> None:
+        removed.append(path)
+        if len(removed) == 3:
+            raise Killed
+        real(path, **keywords)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", some)
+        with pytest.raises(Killed):
+            run_experiment(SMALL, [1], tmp_path, device="cpu", fresh=True)
+    run_experiment(SMALL, [1], tmp_path, device="cpu", fresh=True)
+    _same(_left(tmp_path), expected)
+
+
+def test_a_missing_provenance_is_restored(tmp_path: Path) -> None:
+    run_experiment(SMALL, [1], tmp_path, device="cpu")
+    (tmp_path / "seed=1" / "provenance.json").unlink()
+    assert run_experiment(SMALL, [1], tmp_path, device="cpu")[1].seed == 1
+
+
+@pytest.mark.parametrize(("damage", "part"), [
+    (lambda run: (run / "history.csv").unlink(), "0 rows where the checkpoint has 2 epochs"),
+    (lambda run: (run / "history.csv").write_bytes(b"\xff\n" * 9), "history.csv: damaged"),
+    (lambda run: (run / "config.yaml").unlink(), "is not empty and not a run directory"),
+    (lambda run: (run / "provenance.json").write_text("[]"), "damaged"),
+])
+def test_a_damaged_run_is_named_and_left_alone(damage: Callable[[Path], object], part: str, tmp_path: Path) -> None:
+    from ternary_lab import TernaryLabError
+
+    run_experiment(SMALL, [1], tmp_path, device="cpu")
+    run = tmp_path / "seed=1"
+    os.replace(run / "checkpoints" / "previous.safetensors", run / "checkpoints" / "latest.safetensors")
+    damage(run)
+    before = _contents(tmp_path)
+    with pytest.raises(TernaryLabError, match=part):
+        run_experiment(SMALL, [1], tmp_path, device="cpu")
+    assert _contents(tmp_path) == before
+
+
+# --- threads that write
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_is_left() -> Iterator[None]:
+    yield
+    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("writer")] == []
+
+
+def _in_writer() -> bool:
+    return threading.current_thread().name.startswith("writer")
+
+
+def test_an_epoch_is_written_while_the_next_but_one_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first write of the first epoch, which comes out once the second is trained, waits for the third."""
+    third, real, real_sync, met = threading.Event(), Cohort.train_next, os.fsync, []
+
+    def train_next(self: Cohort) -> Epoch | None:
+        if self.epoch == 2:
+            third.set()
+        return real(self)
+
+    def sync(file: int) -> None:
+        if _in_writer():
+            met.append(third.wait(60))
+        real_sync(file)
+
+    monkeypatch.setattr(Cohort, "train_next", train_next)
+    monkeypatch.setattr(os, "fsync", sync)
+    run_experiment(SMALL, [1, 2], tmp_path, device="cpu")
+    assert len(met) > 1
+    assert all(met)
+
+
+def test_files_of_a_cohort_come_in_order_however_slow_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chance, real, lock = random.Random(0), train._RunFiles.commit, threading.Lock()
+    committed: list[tuple[int, str, set[str]]] = []
+
+    def commit(self: train._RunFiles, row: EpochRecord, *rest: Any) -> None:
+        time.sleep(chance.uniform(0, 0.05))
+        real(self, row, *rest)
+        names = {path.stem for path in self.checkpoints.iterdir()}
+        with lock:
+            committed.append((row.epoch, row.run, names))
+
+    monkeypatch.setattr(train._RunFiles, "commit", commit)
+    seeds = list(range(1, 13))  # more than there are threads
+    run_experiment(SMALL, seeds, tmp_path, device="cpu")
+    assert [epoch for epoch, _, _ in committed] == sorted(epoch for epoch, _, _ in committed)
+    names = [f"seed={seed}" for seed in seeds]
+    for epoch in range(3):
+        assert sorted(run for e, run, _ in committed if e == epoch) == sorted(names)
+    for epoch, _, found in committed:
+        assert {f"epoch_{e:04d}" for e in range(0, epoch + 1, 2)} <= found
+        assert ("previous" in found) == (epoch > 0)
+    for seed in seeds:
+        assert list(load_run(tmp_path / f"seed={seed}").history["epoch"]) == [0, 1, 2]
+
+
+def test_latest_takes_its_name_when_everything_else_of_its_epoch_is_durable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    real_replace, real_sync = os.replace, os.fsync
+
+    def replace_(source: Any, target: Any) -> None:
+        done.append(Path(target).stem if _in_writer() else "")
+        real_replace(source, target)
+
+    def sync(file: int) -> None:
+        done.append(f"sync {Path(os.readlink(f'/proc/self/fd/{file}')).name}" if _in_writer() else "")
+        real_sync(file)
+
+    monkeypatch.setattr(os, "replace", replace_)
+    monkeypatch.setattr(os, "fsync", sync)
+    run_experiment(SMALL, [1], tmp_path, device="cpu")
+    done = [step for step in done if step]
+    ends = [i for i, step in enumerate(done) if step == "latest"]
+    assert len(ends) == 3
+    for epoch, (start, end) in enumerate(zip([0, *(i + 1 for i in ends)], ends, strict=False)):
+        steps = done[start:end]
+        content = next(i for i, step in enumerate(steps) if step.startswith("sync .latest"))
+        if epoch % 2 == 0:
+            kept = steps.index(f"epoch_{epoch:04d}")
+            assert content < kept < steps.index("sync checkpoints", kept)
+        assert "sync history.csv" in steps
+        assert done[end + 1] == "sync checkpoints"
+
+
+@pytest.mark.parametrize("epoch", [0, 1, 2])
+def test_what_the_disk_refuses_a_thread_is_said_before_another_epoch_is_written(
+    epoch: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, here = train._RunFiles.commit, threading.local()
+    begun: list[int] = []
+
+    def commit(self: train._RunFiles, row: EpochRecord, *rest: Any) -> None:
+        begun.append(row.epoch)
+        here.full = (row.epoch, row.run) == (epoch, "seed=2")
+        real(self, row, *rest)
+
+    def sync(_: int) -> None:
+        if getattr(here, "full", False):
+            assert _in_writer()
+            raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train._RunFiles, "commit", commit)
+        patch.setattr(os, "fsync", sync)
+        with pytest.raises(RunError, match=r"seed=2/.*: No space left on device: free space .* intact"):
+            run_experiment(SMALL, [1, 2, 3], tmp_path / "full", device="cpu")
+    assert max(begun) == epoch
+    latest = tmp_path / "full" / "seed=2" / "checkpoints" / "latest.safetensors"
+    assert latest.exists() == (epoch > 0)
+    if epoch:
+        assert checkpoint.load(latest).epoch == epoch - 1
+    run_experiment(SMALL, [1, 2, 3], tmp_path / "full", device="cpu")
+    run_experiment(SMALL, [1, 2, 3], tmp_path / "whole", device="cpu")
+    _same(_left(tmp_path / "full"), _left(tmp_path / "whole"))
+
+
+def _slow_commits(monkeypatch: pytest.MonkeyPatch, then: Callable[[EpochRecord], None] = lambda _: None) -> None:
+    real = train._RunFiles.commit
+
+    def commit(self: train._RunFiles, row: EpochRecord, *rest: Any) -> None:
+        time.sleep(0.1)
+        real(self, row, *rest)
+        then(row)
+
+    monkeypatch.setattr(train._RunFiles, "commit", commit)
+
+
+def test_who_is_asked_whether_to_stop_finds_the_epoch_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[int]] = []
+
+    def stop() -> bool:
+        seen.append([load_run(tmp_path / f"seed={seed}").checkpoint().epoch for seed in (1, 2)])
+        return len(seen) == 2
+
+    _slow_commits(monkeypatch)
+    run_experiment(NEVER, [1, 2], tmp_path, device="cpu", stop=stop)
+    assert seen == [[0, 0], [1, 1]]
+
+
+def test_an_interrupt_waits_for_the_files_of_the_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(row: EpochRecord) -> None:
+        if row.epoch == 0 and row.run == "seed=1":
+            os.kill(os.getpid(), signal.SIGINT)
+
+    _slow_commits(monkeypatch, interrupt)
+    with pytest.raises(KeyboardInterrupt, match="the same call goes on"):
+        run_experiment(NEVER, [1, 2], tmp_path, device="cpu")
+    epochs = [load_run(tmp_path / f"seed={seed}").checkpoint().epoch for seed in (1, 2)]
+    assert epochs in ([0, 0], [1, 1])
+    assert all(verify(run).sound for run in load_runs(tmp_path).values())
+
+
+def test_a_kill_in_the_midst_of_a_write_resumes_to_the_same_bytes(tmp_path: Path) -> None:
+    """The real signal, sent by the thread itself while the main thread trains."""
+    run_experiment(NEVER, [1, 2], tmp_path / "whole", device="cpu")
+    (tmp_path / "never.yaml").write_text(NEVER.as_yaml())
+    script = textwrap.dedent("""
+        import os, signal, sys, threading
+        import torch
+        from ternary_lab import load_config, run_experiment
+        torch.set_num_threads(1)
+        real, left = os.replace, [int(sys.argv[1])]
+        def replace(source, target):
+            if threading.current_thread().name.startswith("writer"):
+                left[0] -= 1
+                if not left[0]:
+                    os.kill(os.getpid(), signal.SIGKILL)
+            real(source, target)
+        os.replace = replace
+        run_experiment(load_config("never.yaml"), [1, 2], "killed", device="cpu")
+    """)
+    done = subprocess.run([sys.executable, "-c", script, "11"], cwd=tmp_path, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert any(tmp_path.rglob(".*.tmp"))
+    run_experiment(NEVER, [1, 2], tmp_path / "killed", device="cpu")
+    _same(_left(tmp_path / "killed"), _left(tmp_path / "whole"))
+
+
+def test_the_seconds_of_a_run_are_those_of_its_training(tmp_path: Path) -> None:
+    started = time.perf_counter()
+    run = run_experiment(NEVER, [1], tmp_path, device="cpu")[1]
+    wall = time.perf_counter() - started
+    epochs = run.history[list(TIMING_COLUMNS)].sum().sum()
+    assert 0.5 * epochs <= run.provenance["wall_seconds"] <= wall
+
+
+def test_a_moving_average_of_the_outputs_is_that_of_its_epoch(tmp_path: Path) -> None:
+    """Whatever of a run moves while the next epoch is trained, its checkpoint holds what the epoch left."""
+    informed = load_config(SMALL.as_dict(), {
+        "information": {"noise_weight": 0.1, "start_epoch": 0, "latents": 16}, "training.total_epochs": 4,
+    })
+    run_experiment(informed, [1, 2], tmp_path / "whole", device="cpu")
+    asked = iter((False, True))
+    run_experiment(informed, [1, 2], tmp_path / "cut", device="cpu", stop=lambda: next(asked))
+    run_experiment(informed, [1, 2], tmp_path / "cut", device="cpu")
+    _same(_left(tmp_path / "cut"), _left(tmp_path / "whole"))
+
+
+# --- branches
+
+
+def test_a_branch_under_the_same_settings_repeats_the_run(tmp_path: Path) -> None:
+    run = run_experiment(SMALL, [1], tmp_path, device="cpu")[1]
+    twin = branch(run, 0, {}, device="cpu")
+    columns = [c for c in run.history if c not in (*TIMING_COLUMNS, "run")]
+    assert twin.history[columns].equals(run.history[columns].iloc[1:].reset_index(drop=True))
+    # A branch has its run's seed and must not be taken for the run when the experiment is read back.
+    assert load_runs(tmp_path)[1].path == run.path
+    assert twin.path.is_relative_to(run.path)
+
+
+def test_a_branch_differs_by_its_setting_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = run_experiment(SMALL, [1], tmp_path, device="cpu")[1]
+    changed = branch(run, 0, {"kl.free_bits": 0.0}, run_dir=tmp_path / "changed", device="cpu")
+    assert list(changed.history["epoch"]) == [1, 2]
+    assert (changed.history["kl_A"] < run.history["kl_A"].iloc[1:].to_numpy()).all()
+    with monkeypatch.context() as patch:
+        _Trap(patch, 20, Killed)
+        with pytest.raises(Killed):
+            branch(run, 0, {"kl.free_bits": 0.0}, run_dir=tmp_path / "again" / "changed", device="cpu")
+    branch(run, 0, {"kl.free_bits": 0.0}, run_dir=tmp_path / "again" / "changed", device="cpu")
+    _same(_left(tmp_path / "again" / "changed"), _left(tmp_path / "changed"))
+
+
+def test_a_branch_by_another_criterion_forgets_the_best_by_the_first(tmp_path: Path) -> None:
+    run = run_experiment(SMALL, [1], tmp_path, device="cpu")[1]
+    settings = {"early_stopping.metric": "info_coverage", "select_by": "coverage"}
+    state = branch(run, 0, settings, run_dir=tmp_path / "other", device="cpu").checkpoint().state
+    assert state is not None
+    assert (state.best.value < 0, state.selected.value < 0) == (True, True)
+    assert min(state.best.epoch, state.selected.epoch) > 0
+
+
+def test_a_branch_that_cannot_be_is_refused(tmp_path: Path) -> None:
+    run = run_experiment(SMALL, [1], tmp_path, device="cpu")[1]
+    for epoch, overrides, error, part in (
+        (1, {}, RunError, "there are those of epochs 0, 2"),
+        (0, {"model.latent_dim": 3}, ConfigError, "cannot change"),
+        (0, {"data.batch_size": 3}, ConfigError, "cannot change"),
+        (0, {"kl.bits": 3}, ConfigError, "unknown key kl.bits"),
+        (2, {}, ConfigError, "training.total_epochs: must exceed 3"),
+    ):
+        with pytest.raises(error, match=part):
+            branch(run, epoch, overrides, device="cpu")
+    assert [path.name for path in tmp_path.iterdir()] == ["seed=1"]
+
+
+# --- the real signal
+
+
+@pytest.mark.parametrize(("seeds", "instants"), [
+    pytest.param([1], [8], id="one run"),
+    pytest.param([1, 2], [1, 8], id="a cohort of two", marks=pytest.mark.slow),  # `test_safety` has it at any instant
+])
+def test_sigkill(seeds: list[int], instants: list[int], tmp_path: Path) -> None:
+    config = load_config(SMALL.as_dict(), {"training.total_epochs": 20})
+    file = tmp_path / "small.yaml"
+    file.write_text(config.as_yaml())
+    run_experiment(config, seeds, tmp_path / "whole", device="cpu")
+
+    command = [sys.executable, "-m", "ternary_lab", "train", str(file), "--seeds", *map(str, seeds), "--device", "cpu",
+               "--run-dir", str(tmp_path / "killed")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    history = tmp_path / "killed" / f"seed={seeds[-1]}" / "history.csv"
+    for rows in instants:
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        give_up = time.monotonic() + 60
+        while not (history.exists() and history.read_bytes().count(b"\n") > rows):
+            assert process.poll() is None
+            assert time.monotonic() < give_up
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+    _same(_left(tmp_path / "killed"), _left(tmp_path / "whole"))
+    events = [json.loads(line)["event"] for line in history.with_name("log.jsonl").read_text().splitlines()]
+    assert (events[0], events[-2:], len(events)) == ("started", ["resumed", "stopped"], len(instants) + 2)
+
+
+def test_a_run_of_weights_only_is_finished_or_cannot_go_on(tmp_path: Path) -> None:
+    run = run_experiment(NEVER, [1], tmp_path, device="cpu")[1]
+    expected, latest = run.history, run.path / "checkpoints" / "latest.safetensors"
+    point = checkpoint.load(latest)
+    checkpoint.save(latest, replace(point, state=None))
+    weights = latest.read_bytes()
+    again = run_experiment(NEVER, [1, 2], tmp_path, device="cpu")
+    pd.testing.assert_frame_equal(again[1].history, expected)
+    assert latest.read_bytes() == weights
+    assert len(again[2].history) == len(expected)
+    told = json.loads((run.path / "provenance.json").read_text())
+    del told["sha256"]
+    (run.path / "provenance.json").write_bytes(sealed_json({**told, "stopped": None}))
+    with pytest.raises(RunError, match=r"latest.safetensors: holds weights only and cannot be continued"):
+        run_experiment(NEVER, [1], tmp_path, device="cpu")
