@@ -16,10 +16,10 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from ternary_lab import schedules
-from ternary_lab.history import Criterion
+from ternary_lab.history import OLD_NAMES, Criterion
 
 Epoch = Annotated[int, Field(ge=0, le=1_000_000)]
 Period = Annotated[int, Field(ge=1, le=1_000_000)]
@@ -339,9 +339,17 @@ class Training(Section):
     total_epochs: int = Field(400, ge=1, le=100_000, description="epochs to train at most")
 
 
+def _present_name(name: Any) -> Any:
+    """A criterion by its present name: older configurations have an older one."""
+    return OLD_NAMES.get(name, name) if isinstance(name, str) else name
+
+
+ByName = Annotated[Criterion, BeforeValidator(_present_name)]
+
+
 class EarlyStopping(Section):
     patience: int = Field(100, ge=0, le=1_000_000, description="stop after so many epochs without gain; 0: never")
-    metric: Criterion = Field(
+    metric: ByName = Field(
         "val_loss", description="v5.5 watches the scheduled validation loss (selection.CRITERIA)"
     )
 
@@ -397,7 +405,7 @@ class Config(Section):
     optimiser: Optimiser = Optimiser()
     training: Training = Training()
     early_stopping: EarlyStopping = EarlyStopping()
-    select_by: Criterion | None = Field(
+    select_by: ByName | None = Field(
         None, description="criterion whose best epoch is kept as the run's model; none: the early-stopping metric"
     )
     evaluation: Evaluation = Evaluation()

@@ -3,7 +3,7 @@
     val_loss         the validation loss under the current β and λ; values of different epochs are not comparable
     val_elbo         the ELBO of the validation split, mean of both pathways
     coverage         sampled coverage, mean of both pathways
-    info_coverage    informative coverage, mean of both pathways
+    informative_coverage    informative coverage, mean of both pathways
     reconstruction   exact reconstruction of the validation split from the own code, mean of both pathways
 
 A criterion never reads the test split. The first of several equally good epochs is the best, as in training.
@@ -82,8 +82,8 @@ class EpochRecord:
     unique_ops_B: int | None
     coverage_A: float
     coverage_B: float
-    info_coverage_A: float
-    info_coverage_B: float
+    informative_coverage_A: float
+    informative_coverage_B: float
     effective_coverage_A: float
     effective_coverage_B: float
     neg_elbo_A: float
@@ -109,7 +109,23 @@ COLUMNS = tuple(f.name for f in fields(EpochRecord))
 LATER = {f.name: f.default for f in fields(EpochRecord) if f.default is not MISSING}
 """The last columns, which older histories lack, and what they would have held."""
 TIMING_COLUMNS = ("seconds_train", "seconds_eval")
-Criterion = Literal["val_loss", "val_elbo", "coverage", "info_coverage", "reconstruction"]
+OLD_NAMES = {
+    "info_coverage": "informative_coverage",
+    "info_coverage_A": "informative_coverage_A",
+    "info_coverage_B": "informative_coverage_B",
+}
+"""Names that files of runs and sweeps use -> the names that the library uses."""
+_IN_FILES = {name: old for old, name in OLD_NAMES.items()}
+
+
+def name_in_files(name: str) -> str:
+    """The name that a run's files use for a column or a criterion: an old one, where files have always had it."""
+    return _IN_FILES.get(name, name)
+
+
+FILE_COLUMNS = tuple(name_in_files(name) for name in COLUMNS)
+"""`COLUMNS` as the head of `history.csv` has them."""
+Criterion = Literal["val_loss", "val_elbo", "coverage", "informative_coverage", "reconstruction"]
 CRITERIA: tuple[Criterion, ...] = get_args(Criterion)
 
 

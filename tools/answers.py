@@ -1,7 +1,7 @@
 """Answers to the report's recommendations that no history holds: of every seed's weights, a row per measure.
 
     measure                                    | value, mean of both pathways
-    <member>: info_coverage, neg_iwae, noisy   | `model_choice.checkpoint_ensembles`: percent, nats, percent
+    <member>: informative_coverage, neg_iwae, noisy   | `model_choice.checkpoint_ensembles`: percent, nats, percent
     path: detour, path: between                | `generalisation.interpolation`, straight paths at epoch 100
 """
 
@@ -14,7 +14,7 @@ from ternary_lab.runs.load import RunSet
 from ternary_lab.studies.checkpoints_and_ensembles.tables import RECOMMENDED, checkpoint_ensembles
 from ternary_lab.studies.generalisation.tables import interpolation
 
-MEASURES = ("info_coverage", "neg_iwae", "noisy")
+MEASURES = ("informative_coverage", "neg_iwae", "noisy")
 
 
 @fenced

@@ -164,7 +164,7 @@ def train(
         click.echo(
             f"{run.path}: {run.stopped}; epoch {row['epoch']}: loss {row['train_loss']:.3f}, sampled coverage "
             f"{row['coverage_A']:.2f} / {row['coverage_B']:.2f} %, informative coverage "
-            f"{row['info_coverage_A']:.2f} / {row['info_coverage_B']:.2f} % (A / B)"
+            f"{row['informative_coverage_A']:.2f} / {row['informative_coverage_B']:.2f} % (A / B)"
         )
 
 
@@ -351,7 +351,7 @@ def branch(runs: Path, files: tuple[str, ...], seeds: list[int], run_dir: Path, 
         last = trained.history.groupby("seed").last()
         click.echo(
             f"{run_dir / c.name}: {c.title}, {len(trained)} runs; informative coverage "
-            f"{last['info_coverage_A'].median():.2f} / {last['info_coverage_B'].median():.2f} % (A / B)"
+            f"{last['informative_coverage_A'].median():.2f} / {last['informative_coverage_B'].median():.2f} % (A / B)"
         )
 
 

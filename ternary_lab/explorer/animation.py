@@ -92,12 +92,12 @@ def _frames(atlas: Atlas, epochs: list[int]) -> Iterator[Picture]:
         course = figure.add_subplot(grid[1, :])
         for pathway, line in (("A", "-"), ("B", "--")):
             course.plot(
-                history["epoch"], history[f"info_coverage_{pathway}"], color=PATHWAY[pathway], linestyle=line,
+                history["epoch"], history[f"informative_coverage_{pathway}"], color=PATHWAY[pathway], linestyle=line,
                 label=pathway,
             )
         course.set(xlabel="epoch", ylabel="informative\ncoverage, %", xlim=(epochs[0] - 6, epochs[-1] + 2))
         shown = history[history["epoch"] <= epochs[-1] + 2]
-        course.set_ylim(0, 1.1 * shown[["info_coverage_A", "info_coverage_B"]].to_numpy().max())
+        course.set_ylim(0, 1.1 * shown[["informative_coverage_A", "informative_coverage_B"]].to_numpy().max())
         course.xaxis.set_major_locator(MaxNLocator(integer=True))
         course.legend(loc="upper left", ncols=2)
         cursor = course.axvline(epochs[0], color=GREEN, linewidth=2)

@@ -165,7 +165,7 @@ def draw_course(history: pd.DataFrame, width: float = 10.0, height: float = 1.9)
         upper.set(ylabel="loss")
         for pathway in PATHWAYS:
             lower.plot(
-                history["epoch"], history[f"info_coverage_{pathway}"], color=PATHWAY[pathway], label=pathway,
+                history["epoch"], history[f"informative_coverage_{pathway}"], color=PATHWAY[pathway], label=pathway,
                 linestyle="-" if pathway == "A" else "--",
             )
         lower.set(ylabel="informative\ncoverage, %", xlabel="epoch")
@@ -176,6 +176,6 @@ def draw_course(history: pd.DataFrame, width: float = 10.0, height: float = 1.9)
     end = history.iloc[-1]
     alt = (
         f"Training loss and informative coverage by epoch; at epoch {int(last)} the loss is {end['train_loss']:.2f}, "
-        f"informative coverage {end['info_coverage_A']:.1f} % (A) and {end['info_coverage_B']:.1f} % (B)."
+        f"informative coverage {end['informative_coverage_A']:.1f} % (A) and {end['informative_coverage_B']:.1f} % (B)."
     )
     return Course(figure, 0.07, 0.995, first - 0.5, last + 0.5, alt)

@@ -21,7 +21,7 @@ LINE = {"A": "-", "B": "--"}
 PANELS = (
     ("loss", {"train_loss": ("#222222", "-", "training"), "val_loss": ("#767676", "--", "validation")}),
     ("sampled coverage, %", {f"coverage_{p}": (PATHWAY[p], LINE[p], p) for p in "AB"}),
-    ("informative coverage, %", {f"info_coverage_{p}": (PATHWAY[p], LINE[p], p) for p in "AB"}),
+    ("informative coverage, %", {f"informative_coverage_{p}": (PATHWAY[p], LINE[p], p) for p in "AB"}),
     ("latent entropy H, nats", {f"H_{p}": (PATHWAY[p], LINE[p], p) for p in "AB"}),
 )
 
@@ -138,6 +138,6 @@ def draw_runs(runs: RunSet) -> tuple[Figure, str]:
     last = [history.iloc[-1] for history in histories]
     said = "; ".join(
         f"seed {int(row['seed'])}, epoch {int(row['epoch'])}: loss {row['train_loss']:.3g}, informative coverage "
-        f"{row['info_coverage_A']:.2f} % (A) and {row['info_coverage_B']:.2f} % (B)" for row in last
+        f"{row['informative_coverage_A']:.2f} % (A) and {row['informative_coverage_B']:.2f} % (B)" for row in last
     )
     return figure, f"Loss, sampled and informative coverage and latent entropy by epoch. {said or 'No epoch yet'}."

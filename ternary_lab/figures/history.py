@@ -150,7 +150,7 @@ def coverage(history: pd.DataFrame, config: Config = V5_5, ax: Panels = None) ->
     samples, decoding = config.evaluation.coverage_samples, config.evaluation.coverage_decoding
     kinds = (
         ("coverage", f"sampled, %\nn = {samples:,} {decoding} draws"),
-        ("info_coverage", f"informative, %\nfrom {config.evaluation.latents:,} latents"),
+        ("informative_coverage", f"informative, %\nfrom {config.evaluation.latents:,} latents"),
         ("effective_coverage", f"effective (argmax), %\nfrom {config.evaluation.latents:,} latents"),
     )
     artists: list[Artist] = []
@@ -309,7 +309,7 @@ def _coverage_alt(history: pd.DataFrame, config: Config) -> str:
     parts = [
         f"{label} of B is {from_to(history, f'{kind}_B', '.2f')}"
         for kind, label in (
-            ("coverage", "Sampled coverage"), ("info_coverage", "informative coverage"),
+            ("coverage", "Sampled coverage"), ("informative_coverage", "informative coverage"),
             ("effective_coverage", "effective coverage"),
         )
     ]
@@ -381,7 +381,7 @@ def _both(*names: str) -> tuple[str, ...]:
 FIGURES: dict[str, Recipe] = {
     "loss": Recipe(loss, _loss_alt, ("train_loss", "val_loss", "beta_B")),
     "coverage": Recipe(
-        coverage, _coverage_alt, _both("coverage", "info_coverage", "effective_coverage"),
+        coverage, _coverage_alt, _both("coverage", "informative_coverage", "effective_coverage"),
         lambda config: {"uniform_baseline": uniform_coverage(config.evaluation.coverage_samples)},
     ),
     "entropy": Recipe(entropy, _entropy_alt, _both("H"), lambda config: {"H_expected": epoch_entropy(config)}),

@@ -153,7 +153,7 @@ class Measurement:
             elbo, reconstruction = (torch.cat(part, 1) for part in zip(*self._held_out.results().values(), strict=True))
             for i, pathway in enumerate(PATHWAYS):
                 found = [part.information() for part in information[pathway]]
-                values[f"info_coverage_{pathway}"] = torch.cat([part.informative_coverage for part in found])
+                values[f"informative_coverage_{pathway}"] = torch.cat([part.informative_coverage for part in found])
                 values[f"effective_coverage_{pathway}"] = torch.cat([part.effective_coverage for part in found])
                 values[f"neg_elbo_{pathway}"] = elbo[i]
                 values[f"reconstruction_{pathway}"] = reconstruction[i]

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from ternary_lab.errors import RunError
-from ternary_lab.history import COLUMNS, LATER, EpochRecord
+from ternary_lab.history import COLUMNS, FILE_COLUMNS, LATER, EpochRecord, name_in_files
 from ternary_lab.runs import checkpoint
 from ternary_lab.runs.checkpoint import Checkpoint
 from ternary_lab.runs.checksums import ROW, check_table, sealed_event, sealed_json, sealed_row
@@ -99,14 +99,14 @@ class RunFiles:
         names = [f"epoch_{row.epoch:04d}"] if config.checkpoints.keeps(row.epoch) else []
         for best, criterion in {(state.best, config.early_stopping.metric), (state.selected, config.criterion)}:
             if best.epoch == row.epoch:
-                names.append(f"best_{criterion}")
+                names.append(f"best_{name_in_files(criterion)}")
         with written_beside(latest, checkpoint.encoded(point, self._config)) as file:
             for name in names:
                 link_again(file, self.checkpoints / f"{name}.safetensors")
             if names:
                 self._sync(self.checkpoints)
             cells = [getattr(row, name) for name in COLUMNS]
-            self._append(self.run.path / HISTORY, sealed_row(_csv_line(COLUMNS), _csv_line(cells)))
+            self._append(self.run.path / HISTORY, sealed_row(_csv_line(FILE_COLUMNS), _csv_line(cells)))
             self._spent(seconds, state.stopped)
             if latest.exists():
                 link_again(latest, self.checkpoints / "previous.safetensors")
@@ -158,13 +158,13 @@ class RunFiles:
         """Drop rows of epochs that were not committed, a torn last line among them."""
         path = self.run.path / HISTORY
         text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-        head, *rows = check_table(text, path, COLUMNS, LATER).splitlines() if "\n" in text else [""]
+        head, *rows = check_table(text, path, FILE_COLUMNS, LATER).splitlines() if "\n" in text else [""]
         lacking = "".join(f",{value}" for name, value in LATER.items() if name not in head.split(","))
         epoch = COLUMNS.index("epoch")
-        kept = [_csv_line([*COLUMNS, ROW]) + "\n"]
+        kept = [_csv_line([*FILE_COLUMNS, ROW]) + "\n"]
         for row in rows:
             if int(next(csv.reader([row]))[epoch]) < next_epoch:
-                kept.append(sealed_row(_csv_line(COLUMNS), row + lacking))
+                kept.append(sealed_row(_csv_line(FILE_COLUMNS), row + lacking))
         first = first_epoch_of(self.run)
         if len(kept) - 1 != next_epoch - first:
             raise RunError(

@@ -26,7 +26,7 @@ import pandas as pd
 from ternary_lab.config import Config
 from ternary_lab.config_files import from_yaml
 from ternary_lab.errors import FEW, RunError, nearest
-from ternary_lab.history import COLUMNS, LATER
+from ternary_lab.history import FILE_COLUMNS, LATER, OLD_NAMES, name_in_files
 from ternary_lab.runs import checkpoint
 from ternary_lab.runs.checkpoint import Checkpoint
 from ternary_lab.runs.checksums import REMEDY, check_json, check_table, check_text, damaged
@@ -93,7 +93,7 @@ class RunRecord:
         packed = self.path / PACKED_HISTORY
         if not path.exists() and not packed.exists():
             raise RunError(f"{path}: missing: no epoch has been finished yet")
-        table = read_table(path if path.exists() else packed, COLUMNS, LATER)
+        table = read_table(path if path.exists() else packed, FILE_COLUMNS, LATER).rename(columns=OLD_NAMES)
         return table.assign(**{name: value for name, value in LATER.items() if name not in table})
 
     def probed(self) -> pd.DataFrame:
@@ -124,7 +124,7 @@ class RunRecord:
     @property
     def selected(self) -> str:
         """Name of the checkpoint that the configuration's criterion chose, for `checkpoint` and `model`."""
-        return f"best_{self.config.criterion}"
+        return f"best_{name_in_files(self.config.criterion)}"
 
     @property
     def _checkpoints(self) -> Path:

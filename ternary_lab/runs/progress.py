@@ -73,7 +73,7 @@ class Progress:
 
     def update(self, records: Sequence[EpochRecord]) -> None:
         row = records[0]
-        coverage = f"informative coverage {row.info_coverage_A:.2f}/{row.info_coverage_B:.2f} %"
+        coverage = f"informative coverage {row.informative_coverage_A:.2f}/{row.informative_coverage_B:.2f} %"
         figures = f"loss {row.train_loss:.3f}, {coverage}"
         self.bar.update(1)
         self.bar.set_postfix_str(figures)

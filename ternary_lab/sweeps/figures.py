@@ -17,7 +17,7 @@ from ternary_lab.figures.save import Drawing
 from ternary_lab.figures.style import GREY, INK, PATHWAY, figure_of, panels, readable_on, style
 from ternary_lab.sweeps.main_effects import LEVELS, complete, varied
 
-METRICS = ("info_coverage_B", "info_coverage_A", "neg_elbo_A")
+METRICS = ("informative_coverage_B", "informative_coverage_A", "neg_elbo_A")
 """What the published sweep is looked at for, what matters most first."""
 SPREAD = 0.05
 """Height that lines through the same level are fanned out over, of an axis' height."""

@@ -33,7 +33,7 @@ import pandas as pd
 from ternary_lab.backend.numerics import fenced
 from ternary_lab.config import Config, flatten, is_structural
 from ternary_lab.errors import RunError, TernaryLabError
-from ternary_lab.history import COLUMNS, LATER, TIMING_COLUMNS
+from ternary_lab.history import COLUMNS, FILE_COLUMNS, LATER, OLD_NAMES, TIMING_COLUMNS
 from ternary_lab.memory import free_bytes, run_bytes
 from ternary_lab.runs.checksums import check_table
 from ternary_lab.runs.directory import Planned
@@ -408,7 +408,7 @@ def results(sweep: Sweep, run_dir: str | Path | None = None) -> pd.DataFrame:
 
 def read_results(source: str | Path | io.StringIO) -> pd.DataFrame:
     """A results.csv; numbers come back as they were."""
-    return pd.read_csv(source, keep_default_na=False, na_values=["", "nan"])
+    return pd.read_csv(source, keep_default_na=False, na_values=["", "nan"]).rename(columns=OLD_NAMES)
 
 
 def load_results(path: str | Path = TABLE) -> pd.DataFrame:
@@ -448,8 +448,8 @@ def _table(plan: Plan) -> str:
 def _last_row(history: Path) -> dict[str, str]:
     """The last row of a run's history. Raises RunError when it is damaged."""
     first, *_, last = read_text(history).splitlines(keepends=True)
-    head, row = csv.reader(check_table(first + last, history, COLUMNS, LATER).splitlines())
-    return dict(zip(head, row, strict=True))
+    head, row = csv.reader(check_table(first + last, history, FILE_COLUMNS, LATER).splitlines())
+    return {OLD_NAMES.get(name, name): cell for name, cell in zip(head, row, strict=True)}
 
 
 def _cell(value: Any) -> str:

@@ -384,7 +384,7 @@ def test_what_was_not_measured_is_null_in_json() -> None:
     found = _call(*words, "--set", "loss_weights={initial: 1, low: 1, high: 1}").stdout
     (row,) = json.loads(found, parse_constant=pytest.fail)
     assert row["coverage_A"] is None
-    assert row["info_coverage_A"] > 0
+    assert row["informative_coverage_A"] > 0
 
 
 def test_a_seed_that_is_no_number_is_named() -> None:

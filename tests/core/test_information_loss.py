@@ -167,7 +167,7 @@ def test_a_trained_decoder_is_less_noisy_for_the_term_and_the_rows_terms_still_a
     assert records[-1].loss_information_A != 0
     assert [r.loss_information_B for r in plain] == [0] * len(plain)
     assert records[0].ce_A == plain[0].ce_A
-    assert records[-1].info_coverage_B > plain[-1].info_coverage_B
+    assert records[-1].informative_coverage_B > plain[-1].informative_coverage_B
 
 
 def test_a_term_of_weight_0_changes_nothing_but_rounding() -> None:

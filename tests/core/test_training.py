@@ -135,8 +135,8 @@ def _check_behaviour(history: pd.DataFrame) -> None:
     assert 5 < h.loc[51, "train_loss"] < 9
     assert (h.loc[:49, "beta_B"] == 0).all()
     assert h.loc[50, "beta_B"] == pytest.approx(0.2121, abs=1e-4)
-    assert h.loc[49, "info_coverage_B"] < 0.5
-    assert h.loc[50, "info_coverage_B"] > 5
+    assert h.loc[49, "informative_coverage_B"] < 0.5
+    assert h.loc[50, "informative_coverage_B"] > 5
     assert h["val_loss"].loc[:51].idxmin() < 10
 
 

@@ -83,7 +83,7 @@ def _finished(config: Config, finish: Callable[[Cohort], list[Epoch]]) -> list[d
     ]
 
 
-@pytest.mark.parametrize("metric", ["val_loss", "info_coverage"])
+@pytest.mark.parametrize("metric", ["val_loss", "informative_coverage"])
 def test_measuring_beside_training_changes_no_bit(metric: str) -> None:
     """The loop that finishes every epoch before it trains the next is the obvious one."""
 

@@ -528,7 +528,7 @@ def test_a_branch_differs_by_its_setting_and_resumes(tmp_path: Path, monkeypatch
 
 def test_a_branch_by_another_criterion_forgets_the_best_by_the_first(tmp_path: Path) -> None:
     run = run_experiment(SMALL, [1], tmp_path, device="cpu")[1]
-    settings = {"early_stopping.metric": "info_coverage", "select_by": "coverage"}
+    settings = {"early_stopping.metric": "informative_coverage", "select_by": "coverage"}
     state = branch(run, 0, settings, run_dir=tmp_path / "other", device="cpu").checkpoint().state
     assert state is not None
     assert (state.best.value < 0, state.selected.value < 0) == (True, True)

@@ -244,11 +244,11 @@ def test_verify_finds_what_was_forged_with_care(written: Path, tmp_path: Path) -
     assert verify(load_run(run)).largest_difference == 0
     path = run / "history.csv"
     table = read_table(path)
-    table.loc[table.index[-1], "info_coverage_B"] += 5
+    table.loc[table.index[-1], "informative_coverage_B"] += 5
     path.write_text(sealed_table(table.to_csv(index=False, lineterminator="\n")))
     found = verify(load_run(run))
-    assert found.differing == ["info_coverage_B"]
-    assert "info_coverage_B" in found.describe()
+    assert found.differing == ["informative_coverage_B"]
+    assert "informative_coverage_B" in found.describe()
     (run / "notes.exe").write_bytes(b"MZ")
     assert "none of the files" in verify(load_run(run)).files["notes.exe"]
 

@@ -167,14 +167,17 @@ def test_weights_that_are_none_are_refused(weights: list[float]) -> None:
 def _history() -> pd.DataFrame:
     rows = {"epoch": [0, 1, 2, 3], "val_loss": [0.4, 0.3, 0.3, 5.0], "val_elbo": [-20.0, -16.0, -15.0, -15.0]}
     rows |= {f"coverage_{p}": [99.0, 98.0, 97.0, 99.0] for p in "AB"}
-    rows |= {"info_coverage_A": [0.0, 1.0, 5.0, 4.0], "info_coverage_B": [0.0, 9.0, 4.0, 7.0]}
+    rows |= {"informative_coverage_A": [0.0, 1.0, 5.0, 4.0], "informative_coverage_B": [0.0, 9.0, 4.0, 7.0]}
     rows |= {f"reconstruction_{p}": [1.0, 90.0, 100.0, 100.0] for p in "AB"}
     return pd.DataFrame(rows)
 
 
 @pytest.mark.parametrize(
     ("criterion", "best", "before_2"),
-    [("val_loss", 1, 1), ("val_elbo", 2, 1), ("coverage", 0, 0), ("info_coverage", 3, 1), ("reconstruction", 2, 1)],
+    [
+        ("val_loss", 1, 1), ("val_elbo", 2, 1), ("coverage", 0, 0), ("informative_coverage", 3, 1),
+        ("reconstruction", 2, 1),
+    ],
 )
 def test_each_criterion_takes_its_first_best_epoch(
     criterion: history.Criterion, best: int, before_2: int

@@ -87,7 +87,7 @@ def test_nobody_is_better_than_the_best_and_the_outcome_as_a_criterion_has_no_re
         assert choices["epoch"].max() <= last
     lost = checkpoint_tables.regret(choices, scores, last)
     assert (lost[list(checkpoint_tables.OUTCOMES)] >= 0).all().all()
-    for outcome in ("coverage", "info_coverage"):
+    for outcome in ("coverage", "informative_coverage"):
         own = lost[lost["rule"] == checkpoint_tables.CRITERIA[outcome]]
         assert (own[outcome] == 0).all()
     at = choices[choices["rule"] == "epoch 50"]

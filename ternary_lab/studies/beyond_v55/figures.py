@@ -47,7 +47,7 @@ MARKS = "osD^v"
 OFF_LINE = (SKY, GREEN, PURPLE)
 """Of recipes that are not on the front."""
 EPOCHS = {
-    "info_coverage": "informative coverage, %", "effective_coverage": "effective coverage, %",
+    "informative_coverage": "informative coverage, %", "effective_coverage": "effective coverage, %",
     "neg_elbo": "-ELBO, validation, nats", "reconstruction": "reconstruction, validation, %",
 }
 
@@ -205,7 +205,7 @@ def epochs(histories: Mapping[str, pd.DataFrame], sharpened: pd.DataFrame) -> Dr
     """What is wanted, epoch by epoch: histories by title, and v5.5 sharpened (rows of the table) as a line."""
     factor, best = _covering_most(sharpened)
     at = best[["informative_coverage", "effective_coverage", "neg_elbo"]].mean()
-    lines = {"info_coverage": "informative_coverage", "effective_coverage": "effective_coverage"}
+    lines = {"informative_coverage": "informative_coverage", "effective_coverage": "effective_coverage"}
     colours = (GREY, SKY, VERMILION, PURPLE)
     kept = []
     with style():
@@ -235,7 +235,7 @@ def epochs(histories: Mapping[str, pd.DataFrame], sharpened: pd.DataFrame) -> Dr
     said = []
     for title, history in histories.items():
         last = history[history["epoch"] == history["epoch"].max()]
-        mean = (last["info_coverage_A"].median() + last["info_coverage_B"].median()) / 2
+        mean = (last["informative_coverage_A"].median() + last["informative_coverage_B"].median()) / 2
         said.append(f"{title} {mean:.3g} % at epoch {int(last['epoch'].iloc[0])}")
     alt = f"Four measures through the epochs. Informative coverage, median: {'; '.join(said)}."
     return Drawing(figure_of(axes[0]), alt, pd.concat(kept, ignore_index=True))

@@ -28,7 +28,7 @@ from ternary_lab.studies.checkpoints_and_ensembles.tables import CRITERIA, OUTCO
 from ternary_lab.studies.generalisation.figures import band
 
 MARKS = {"val_loss": ("o", VERMILION), "val_elbo": ("s", BLUE), "coverage": ("^", PURPLE),
-         "info_coverage": ("D", GREEN), "reconstruction": ("v", ORANGE)}
+         "informative_coverage": ("D", GREEN), "reconstruction": ("v", ORANGE)}
 FEWEST = 50
 """Predictions below which a bin is not drawn."""
 FARTHEST = 30.0
@@ -89,7 +89,7 @@ def regrets(table: pd.DataFrame) -> Drawing:
         figure_of(axes[0]).supxlabel(
             f"short of the run's best epoch by (a dot per seed, n = {table['seed'].nunique()}; 0 is best)", fontsize=8
         )
-    means = table.groupby("rule")["info_coverage"].mean().sort_values()
+    means = table.groupby("rule")["informative_coverage"].mean().sort_values()
     said = ", ".join(f"{rule} {value:.3g}" for rule, value in means.items())
     alt = f"What each rule of choosing an epoch costs in six outcomes. Informative coverage lost, mean, points: {said}."
     return Drawing(figure_of(axes[0]), alt, table)
@@ -102,7 +102,7 @@ def full(history: pd.DataFrame, config: Config) -> Drawing:
     with style():
         axes = panels(3, 2, 5.4, sharex=True)
         for axis, (metric, label) in zip(axes, (
-            ("coverage", "sampled coverage, %"), ("info_coverage", "informative coverage, %"),
+            ("coverage", "sampled coverage, %"), ("informative_coverage", "informative coverage, %"),
             ("reconstruction", "reconstruction, validation, %"), ("neg_elbo", "-ELBO, validation, nats"),
         ), strict=False):
             for p, colour in PATHWAY.items():
@@ -129,7 +129,7 @@ def full(history: pd.DataFrame, config: Config) -> Drawing:
         f"epoch {e}: reconstruction {r['reconstruction_A']:.3g} / {r['reconstruction_B']:.3g} %, "
         f"-ELBO {r['neg_elbo_A']:.3g} / {r['neg_elbo_B']:.3g} nats" for e, r in at.iterrows()
     )
-    metrics = ("coverage", "info_coverage", "reconstruction", "neg_elbo", "temperature")
+    metrics = ("coverage", "informative_coverage", "reconstruction", "neg_elbo", "temperature")
     names = [f"{metric}_{p}" for metric in metrics for p in PATHWAY]
     alt = f"All {int(history['epoch'].max()) + 1} planned epochs of {n} runs, median, A / B. At {said}."
     return Drawing(figure_of(axes[0]), alt, history[["seed", "epoch", "phase", "rho", *names]])
@@ -138,7 +138,7 @@ def full(history: pd.DataFrame, config: Config) -> Drawing:
 def checkpoint_ensembles(table: pd.DataFrame) -> Drawing:
     """Checkpoints alone and as a mixture: `model_choice.checkpoint_ensembles`, a dot per seed."""
     measures = {
-        "info_coverage": "informative, %", "effective_coverage": "effective, %", "neg_iwae": "-IWAE, test, nats",
+        "informative_coverage": "informative, %", "effective_coverage": "effective, %", "neg_iwae": "-IWAE, test, nats",
         "noisy": "test exact\nfrom samples, %",
     }
     return _dots(table, "member", measures, "checkpoints alone and together")

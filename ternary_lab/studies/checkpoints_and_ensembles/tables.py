@@ -33,7 +33,7 @@ IMPORTANCE_SAMPLES = 64
 
 OUTCOMES = {
     "coverage": "sampled coverage, %",
-    "info_coverage": "informative coverage, %",
+    "informative_coverage": "informative coverage, %",
     "effective_coverage": "effective coverage, %",
     "test": "reconstruction, test, %",
     "neg_elbo": "-ELBO, test, nats",
@@ -48,7 +48,7 @@ MODELS = {
 }
 CRITERIA: dict[str, str] = {
     "val_loss": "validation loss as scheduled", "val_elbo": "validation ELBO", "coverage": "sampled coverage",
-    "info_coverage": "informative coverage", "reconstruction": "validation reconstruction",
+    "informative_coverage": "informative coverage", "reconstruction": "validation reconstruction",
 }
 
 
@@ -65,7 +65,7 @@ def scored(runs: RunSet) -> pd.DataFrame:
             measured[name] = sum(probes[f"{column}_{p}"] for column in columns for p in PATHWAYS) / 2
         # The history's own are of the validation split.
         history = run.history
-        for name in ("coverage", "info_coverage", "effective_coverage"):
+        for name in ("coverage", "informative_coverage", "effective_coverage"):
             history[name] = (history[f"{name}_A"] + history[f"{name}_B"]) / 2
         parts.append(history.merge(measured, on="epoch"))
     return pd.concat(parts, ignore_index=True)
@@ -254,7 +254,7 @@ def _sums(model: TernaryVAE, pathway: Pathway, latents: int, seed: int) -> Sums:
 
 def _generator(info: Information) -> dict[str, float]:
     return {
-        "info_coverage": float(info.informative_coverage), "effective_coverage": float(info.effective_coverage),
+        "informative_coverage": float(info.informative_coverage), "effective_coverage": float(info.effective_coverage),
         "output_entropy": float(info.output_entropy), "decoder_noise": float(info.decoder_noise),
     }
 

@@ -19,7 +19,7 @@ from ternary_lab.metrics.coverage import expected_coverage, uniform_coverage
 
 LINES = ("-", "--", ":", "-.")
 LEARNT = {
-    "coverage": "sampled, %", "info_coverage": "informative, %", "effective_coverage": "effective (argmax), %",
+    "coverage": "sampled, %", "informative_coverage": "informative, %", "effective_coverage": "effective (argmax), %",
     "neg_elbo": "-ELBO, nats",
 }
 """Metrics of a history that are shown side by side."""

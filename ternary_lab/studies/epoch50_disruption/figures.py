@@ -124,10 +124,10 @@ def trajectories(branches: Mapping[str, Branch], first: int = 35) -> Drawing:
     names = list(branches)
     with style():
         axes = panels(3, 3, 5.2, sharex=True, sharey=True)
-        control = outcomes(branches[names[0]].runs.history).groupby("epoch")["info_coverage"].median()
+        control = outcomes(branches[names[0]].runs.history).groupby("epoch")["informative_coverage"].median()
         for axis, (name, branch) in zip(axes, branches.items(), strict=False):
             rows = outcomes(branch.runs.history)
-            groups = rows[rows["epoch"] >= first].groupby("epoch")["info_coverage"]
+            groups = rows[rows["epoch"] >= first].groupby("epoch")["informative_coverage"]
             if name != names[0]:
                 axis.plot(control.index, control, color=GREY, linewidth=0.9, linestyle="--")
             axis.plot(groups.median().index, groups.median(), color=INK)
@@ -141,12 +141,11 @@ def trajectories(branches: Mapping[str, Branch], first: int = 35) -> Drawing:
         n = min(len(branch.runs) for branch in branches.values())
         figure.supylabel(f"informative coverage, % (median and range, n = {n}; dashed: as scheduled)", fontsize=8)
     rows = pd.concat([outcomes(b.runs.history).assign(name=n) for n, b in branches.items()], ignore_index=True)
-    ends = ", ".join(
-        f"{branch.title} {outcomes(branch.runs.history).query('epoch == epoch.max()')['info_coverage'].median():.3g} %"
-        for branch in branches.values()
-    )
+    last = rows.groupby("name")["epoch"].transform("max")
+    ended = rows[rows["epoch"] == last].groupby("name")["informative_coverage"].median()
+    ends = ", ".join(f"{branch.title} {ended[name]:.3g} %" for name, branch in branches.items())
     alt = f"Informative coverage through the epochs, one panel for each counterfactual. At the end, median: {ends}."
-    return Drawing(figure, alt, rows[["name", "seed", "epoch", "info_coverage"]])
+    return Drawing(figure, alt, rows[["name", "seed", "epoch", "informative_coverage"]])
 
 
 def final(branches: Mapping[str, Branch]) -> Drawing:
@@ -166,7 +165,7 @@ def final(branches: Mapping[str, Branch]) -> Drawing:
                 axis.set_xscale("log")
         axes[0].set_yticks(range(len(names)), [_mathematical(branches[name].title) for name in names])
         axes[7].set_axis_off()
-    best = table.groupby("title")["info_coverage"].median().sort_values()
+    best = table.groupby("title")["informative_coverage"].median().sort_values()
     alt = (
         f"Seven outcomes at epoch 103 of {len(branches)} counterfactuals, a dot for each seed. Informative coverage is "
         f"lowest with {best.index[0]} ({best.iloc[0]:.3g} %) and highest with {best.index[-1]} ({best.iloc[-1]:.3g} %)."

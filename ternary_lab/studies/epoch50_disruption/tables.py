@@ -31,7 +31,7 @@ OUTCOMES = {
     "train_loss": "training loss, nats",
     "kl": "KL with free bits, nats",
     "coverage": "sampled coverage, %",
-    "info_coverage": "informative coverage, %",
+    "informative_coverage": "informative coverage, %",
     "effective_coverage": "effective coverage, %",
     "neg_elbo": "-ELBO, nats",
     "reconstruction": "reconstruction, %",

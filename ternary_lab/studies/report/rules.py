@@ -198,7 +198,7 @@ QUANTITIES: Mapping[str, Callable[[Claim], Rule]] = {
 
 def _info(run: Run) -> float:
     """Informative coverage at epoch 103, percent, mean of both pathways."""
-    return run.both("info_coverage", 103)
+    return run.both("informative_coverage", 103)
 
 
 def _late_coverage(run: Run) -> float:
@@ -332,7 +332,7 @@ RULES: Mapping[str, Rule] = {
     "rec-future-plateau-100": statement(
         lambda run: run.both("coverage", 103) - run.both("coverage", 70), lambda v: v <= 0.25,
         "Mean coverage still rises by {median:.2f} points from 70 to 103, informative coverage by {also:.1f}.",
-        also=lambda run: run.both("info_coverage", 103) - run.both("info_coverage", 70),
+        also=lambda run: run.both("informative_coverage", 103) - run.both("informative_coverage", 70),
     ),
     "coverage-combined-is-mean": Rule(
         fact=lambda trial: "mean of A and B" if ledger().holds("combined-is-mean") else "another combination",
@@ -390,7 +390,7 @@ RULES: Mapping[str, Rule] = {
     "rec-future-diminishing": statement(
         lambda run: run.later("coverage"), lambda v: v <= 0.25,
         "From 120 to 400 epochs sampled coverage changes by {median:+.1f} points ({n} runs), informative coverage by "
-        "{also:+.1f}: it is lost, not just gained more slowly.", also=lambda run: run.later("info_coverage"),
+        "{also:+.1f}: it is lost, not just gained more slowly.", also=lambda run: run.later("informative_coverage"),
     ),
     "rec-shift-smooths-surge": statement(
         lambda run: (run.controls["jump_at_40"].both("coverage", 40) - run.both("coverage", 39))
@@ -688,14 +688,14 @@ RULES: Mapping[str, Rule] = {
     "checkpoint-contains-optimizer": untestable(NO_FILE),
     "logs-in-checkpoints": untestable(NO_FILE),
     "rec-prod-checkpoints-60-70": statement(
-        lambda run: (run.mean("info_coverage_A", 60, 70) + run.mean("info_coverage_B", 60, 70)) / 2
-        - run.both("info_coverage", 100), lambda v: v >= 0,
+        lambda run: (run.mean("informative_coverage_A", 60, 70) + run.mean("informative_coverage_B", 60, 70)) / 2
+        - run.both("informative_coverage", 100), lambda v: v >= 0,
         "Informative coverage of epochs 60-70 minus that of 100: {median:+.1f} points; -ELBO is {also:+.2f} nats off.",
         also=lambda run: (run.mean("neg_elbo_A", 60, 70) + run.mean("neg_elbo_B", 60, 70)) / 2
         - run.both("neg_elbo", 100),
     ),
     "rec-prod-ensemble": statement(
-        lambda run: run.answer("equal weights: info_coverage") - run.answer("epoch 100: info_coverage"),
+        lambda run: run.answer("equal weights: informative_coverage") - run.answer("epoch 100: informative_coverage"),
         lambda v: v >= 0,
         "Informative coverage of the four as a mixture minus that of epoch 100 alone: {median:+.1f} points ({n} runs); "
         "-IWAE {also:+.2f} nats.",
@@ -769,7 +769,8 @@ RULES: Mapping[str, Rule] = {
     "disruption-known-feature": untestable(NO_FILE),
     "spike-previous-concern": untestable(EARLIER),
     "higher-beta-better-latents": statement(
-        lambda run: -run.against("beta_b_jumps_to_half", lambda r: r.at("info_coverage_B", 103)), lambda v: v > 0,
+        lambda run: -run.against("beta_b_jumps_to_half", lambda r: r.at("informative_coverage_B", 103)),
+        lambda v: v > 0,
         "Informative coverage of B at 103 with β_B 0.5 minus as scheduled: {median:+.2f} points.",
     ),
     "entropy-means-utilisation": statement(

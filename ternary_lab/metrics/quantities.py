@@ -1,0 +1,63 @@
+"""Names of the measured quantities: words, unit, direction and column, in one table.
+
+Histories, evaluations, tables of studies, figures and the command line take their labels from here. A quantity that
+both pathways have stands in two columns, `<column>_A` and `<column>_B`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Better = Literal["more", "less"]
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """One measured quantity."""
+
+    name: str
+    words: str
+    unit: str = ""
+    better: Better | None = None
+    """Whether more or less of it is better; None where neither is."""
+    paired: bool = True
+    """Whether each pathway has its own value."""
+
+    @property
+    def label(self) -> str:
+        """Words and unit, as on an axis."""
+        return f"{self.words}, {self.unit}" if self.unit else self.words
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of a history that hold it."""
+        return (f"{self.name}_A", f"{self.name}_B") if self.paired else (self.name,)
+
+
+QUANTITIES: dict[str, Quantity] = {quantity.name: quantity for quantity in (
+    Quantity("train_loss", "training loss", "nats", "less", paired=False),
+    Quantity("val_loss", "validation loss", "nats", "less", paired=False),
+    Quantity("val_elbo", "validation ELBO", "nats", "more", paired=False),
+    Quantity("ce", "cross-entropy", "nats", "less"),
+    Quantity("kl", "KL with free bits", "nats"),
+    Quantity("H", "latent entropy H", "nats"),
+    Quantity("coverage", "sampled coverage", "%", "more"),
+    Quantity("informative_coverage", "informative coverage", "%", "more"),
+    Quantity("effective_coverage", "effective coverage", "%", "more"),
+    Quantity("neg_elbo", "-ELBO", "nats", "less"),
+    Quantity("neg_iwae", "-IWAE", "nats", "less"),
+    Quantity("reconstruction", "reconstruction", "%", "more"),
+    Quantity("missing_mass", "KL(U‖p)", "nats", "less"),
+    Quantity("n99", "n₉₉", "draws", "less"),
+    Quantity("active_units", "active units", ""),
+    Quantity("spike", "largest rise of the loss", "nats", "less", paired=False),
+    Quantity("wobble", "wobble of -ELBO", "nats", "less"),
+)}
+"""Every quantity by its name."""
+
+
+def label(name: str, split: str = "") -> str:
+    """Words and unit of a quantity, with the split that it was measured on: "-ELBO, test, nats"."""
+    quantity = QUANTITIES[name]
+    return ", ".join(part for part in (quantity.words, split, quantity.unit) if part)

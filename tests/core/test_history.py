@@ -1,0 +1,27 @@
+"""Columns and criteria under the names that older files have."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from ternary_lab import load_config, load_run
+from ternary_lab.history import COLUMNS, FILE_COLUMNS, OLD_NAMES, name_in_files
+
+
+def test_names_in_files_and_present_names_are_each_others_inverse() -> None:
+    assert [OLD_NAMES.get(name, name) for name in FILE_COLUMNS] == list(COLUMNS)
+    assert [name_in_files(name) for name in COLUMNS] == list(FILE_COLUMNS)
+
+
+def test_a_history_of_old_column_names_is_read_under_the_present_ones() -> None:
+    history = load_run("v5_5/seed=42").history
+    assert isinstance(history, pd.DataFrame)
+    assert list(history.columns) == list(COLUMNS)
+
+
+@pytest.mark.parametrize("key", ["early_stopping.metric", "select_by"])
+def test_an_old_criterion_is_read_as_the_present_one(key: str) -> None:
+    old, new = (load_config("quick", {key: name}) for name in ("info_coverage", "informative_coverage"))
+    assert old == new
+    assert load_config(old.as_dict()) == new
