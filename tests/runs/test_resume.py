@@ -25,7 +25,7 @@ from small import SMALL
 from ternary_lab import ConfigError, RunError, branch, load_config, load_run, load_runs, run_experiment
 from ternary_lab.config import Config
 from ternary_lab.history import TIMING_COLUMNS, EpochRecord
-from ternary_lab.runs import checkpoint, train
+from ternary_lab.runs import checkpoint, epoch_files
 from ternary_lab.runs.checksums import sealed_json
 from ternary_lab.runs.directory import Planned
 from ternary_lab.runs.train import train_runs
@@ -332,17 +332,17 @@ def test_an_epoch_is_written_while_the_next_but_one_is_trained(tmp_path: Path, m
 
 
 def test_files_of_a_cohort_come_in_order_however_slow_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    chance, real, lock = random.Random(0), train._RunFiles.commit, threading.Lock()
+    chance, real, lock = random.Random(0), epoch_files.RunFiles.commit, threading.Lock()
     committed: list[tuple[int, str, set[str]]] = []
 
-    def commit(self: train._RunFiles, row: EpochRecord, *rest: Any) -> None:
+    def commit(self: epoch_files.RunFiles, row: EpochRecord, *rest: Any) -> None:
         time.sleep(chance.uniform(0, 0.05))
         real(self, row, *rest)
         names = {path.stem for path in self.checkpoints.iterdir()}
         with lock:
             committed.append((row.epoch, row.run, names))
 
-    monkeypatch.setattr(train._RunFiles, "commit", commit)
+    monkeypatch.setattr(epoch_files.RunFiles, "commit", commit)
     seeds = list(range(1, 13))  # more than there are threads
     run_experiment(SMALL, seeds, tmp_path, device="cpu")
     assert [epoch for epoch, _, _ in committed] == sorted(epoch for epoch, _, _ in committed)
@@ -390,10 +390,10 @@ def test_latest_takes_its_name_when_everything_else_of_its_epoch_is_durable(
 def test_what_the_disk_refuses_a_thread_is_said_before_another_epoch_is_written(
     epoch: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, here = train._RunFiles.commit, threading.local()
+    real, here = epoch_files.RunFiles.commit, threading.local()
     begun: list[int] = []
 
-    def commit(self: train._RunFiles, row: EpochRecord, *rest: Any) -> None:
+    def commit(self: epoch_files.RunFiles, row: EpochRecord, *rest: Any) -> None:
         begun.append(row.epoch)
         here.full = (row.epoch, row.run) == (epoch, "seed=2")
         real(self, row, *rest)
@@ -404,7 +404,7 @@ def test_what_the_disk_refuses_a_thread_is_said_before_another_epoch_is_written(
             raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(train._RunFiles, "commit", commit)
+        patch.setattr(epoch_files.RunFiles, "commit", commit)
         patch.setattr(os, "fsync", sync)
         with pytest.raises(RunError, match=r"seed=2/.*: No space left on device: free space .* intact"):
             run_experiment(SMALL, [1, 2, 3], tmp_path / "full", device="cpu")
@@ -419,14 +419,14 @@ def test_what_the_disk_refuses_a_thread_is_said_before_another_epoch_is_written(
 
 
 def _slow_commits(monkeypatch: pytest.MonkeyPatch, then: Callable[[EpochRecord], None] = lambda _: None) -> None:
-    real = train._RunFiles.commit
+    real = epoch_files.RunFiles.commit
 
-    def commit(self: train._RunFiles, row: EpochRecord, *rest: Any) -> None:
+    def commit(self: epoch_files.RunFiles, row: EpochRecord, *rest: Any) -> None:
         time.sleep(0.1)
         real(self, row, *rest)
         then(row)
 
-    monkeypatch.setattr(train._RunFiles, "commit", commit)
+    monkeypatch.setattr(epoch_files.RunFiles, "commit", commit)
 
 
 def test_who_is_asked_whether_to_stop_finds_the_epoch_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
