@@ -13,13 +13,17 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, field_validator, model_validator
 
 from ternary_lab import schedules
+from ternary_lab.errors import nearest
 from ternary_lab.history import OLD_NAMES, Criterion
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Epoch = Annotated[int, Field(ge=0, le=1_000_000)]
 Period = Annotated[int, Field(ge=1, le=1_000_000)]
@@ -228,10 +232,61 @@ class KL(Section):
     )
 
 
+class LossTerm(Section):
+    """A loss term that a configuration adds: its settings are the fields, its value and gradient a method.
+
+    A subclass gives `name`, `words` and `pathways`, may have more fields, and writes `value`. Defining it registers it;
+    configurations then take it as `loss.added.NAME`. The module that defines it must be imported before a configuration
+    that names it is read.
+    """
+
+    name: ClassVar[str]
+    """Its name in configurations and in the columns NAME_A and loss_NAME_A of a history."""
+    words: ClassVar[str]
+    """Its words in messages: "the sharpness"."""
+    pathways: ClassVar[Literal["AB", "A", "B"]] = "AB"
+    weight: float = Field(allow_inf_nan=False, ge=-1e6, le=1e6, description="factor of the term in the loss")
+
+    _declared: ClassVar[dict[str, type[LossTerm]]] = {}
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        if not re.fullmatch("[a-z][a-z0-9_]*", cls.name):
+            raise ValueError(f"name of a loss term: small letters, digits and _, got {cls.name!r}")
+        LossTerm._declared[cls.name] = cls
+
+    def weight_at(self, epoch: int) -> float:
+        """The factor at an epoch, counted from 0."""
+        return self.weight
+
+    def value(self, batch: PathwayBatch) -> tuple[Tensor, TermGradients]:
+        """The value (R,) of a batch of one pathway, and its gradients: see `losses.PathwayBatch`."""
+        raise NotImplementedError
+
+    @classmethod
+    def read(cls, terms: Any) -> Any:
+        """Settings by name as terms of the declared classes. Raises ValueError for a name that no class has."""
+        if not isinstance(terms, Mapping):
+            return terms
+        for name in terms:
+            if name not in cls._declared:
+                raise ValueError(
+                    f"no loss term {name!r} is declared{nearest(str(name), cls._declared)}: import the module that "
+                    "declares it before the configuration is read"
+                )
+        return {
+            name: settings if isinstance(settings, LossTerm) else cls._declared[name].model_validate(settings)
+            for name, settings in terms.items()
+        }
+
+
 class Loss(Section):
     entropy_weight: Weight = Field(0.05, description="weight of B's output entropy S")
     repulsion_weight: Weight = Field(0.01, description="weight of B's latent repulsion")
     repulsion_sigma: Positive = Field(0.5, description="width of the repulsion kernel exp(-d²/σ²)")
+    added: Annotated[dict[str, SerializeAsAny[LossTerm]], BeforeValidator(LossTerm.read)] = Field(
+        {}, description="terms that are declared outside the library: name -> weight and settings (config.LossTerm)"
+    )
 
 
 class EntropyAlignment(Section):
@@ -429,6 +484,14 @@ class Config(Section):
         """What the run's model is chosen by."""
         return self.select_by or self.early_stopping.metric
 
+    @property
+    def added_columns(self) -> tuple[str, ...]:
+        """Columns of the history that the added loss terms have: value and share in the training loss."""
+        return tuple(
+            f"{prefix}{name}_{pathway}"
+            for name, term in self.loss.added.items() for prefix in ("", "loss_") for pathway in term.pathways
+        )
+
     def betas(self, e: int) -> tuple[float, float]:
         """(β_A, β_B) at epoch e."""
         chosen = {"A": self.beta.A, "B": self.beta.B}
@@ -499,7 +562,7 @@ class Config(Section):
 
 
 STRUCTURAL = (
-    "data", "model", "kl.free_bits_per", "entropy_alignment.gradient", "information.latents", "information.decay",
+    "data", "model", "kl.free_bits_per", "loss.added", "entropy_alignment.gradient", "information.latents", "information.decay",
     "information.margin",
     "gradient_balance.norm", "gradient_balance.enabled", "statenet.training", "statenet.lessons",
     "statenet.lesson_operations", "optimiser.clip_per", "training", "evaluation", "runtime",

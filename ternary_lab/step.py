@@ -1,19 +1,19 @@
 """One optimiser step of R runs side by side: settings, forward pass, losses, gradients, clipping, AdamW.
 
-`Stepper` computes a step. Two classes take an epoch's steps with it, and give the same figures:
+`Stepper` computes a step. Two classes take the steps of an epoch with it and give the same figures:
 
-    PlainSteps      computes each as it comes, which is the way of a CPU
-    ReplayedSteps   reads and writes at fixed addresses, so that on CUDA a step is captured once as a graph and
-                    then replayed: a step has some 200 kernels of two microseconds, and launching them one by one
-                    takes ten times as long as computing them
+    PlainSteps      computes each step when it is asked for; used on a CPU
+    ReplayedSteps   reads and writes at fixed addresses, so that on CUDA a step is captured once as a graph and then
+                    replayed: a step has some 200 kernels of two microseconds, and launching them one by one takes ten
+                    times as long as computing them
 
 Shapes and symbols are those of `model`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
@@ -21,29 +21,36 @@ import torch
 from torch import Tensor
 
 from ternary_lab import controllers as control
-from ternary_lab import information_loss, losses, space
+from ternary_lab import losses, space
 from ternary_lab.backend import kernels
 from ternary_lab.backend.devices import on_device
 from ternary_lab.backend.random_streams import Streams
 from ternary_lab.backend.threads import Lanes
 from ternary_lab.config import Config
 from ternary_lab.controllers import Correction, Plan
-from ternary_lab.metrics import latent_entropy
+from ternary_lab.losses import InformationWeights, TermNumbers
 from ternary_lab.model import Architecture, inject
 from ternary_lab.networks import Blocks, Bound
 from ternary_lab.space import ENTRIES, VALUES
 
+FIXED = 19
+"""Rows of `StepSettings.packed` in front of the numbers of the loss terms."""
+
 
 @dataclass(frozen=True)
 class StepSettings:
-    """What a training step reads besides its batch: views of one tensor with a value per run, (R,) unless said.
+    """The numbers that a training step reads besides its batch: views of one tensor with a value per run.
 
-    One tensor, because a transfer to a GPU costs the same for one number as for all of them.
+    One tensor, because a transfer to a GPU costs the same for one number as for all of them. Shapes are (R,) unless said.
     """
 
     packed: Tensor
-    """(25, R): all of them, in the order of `Stepper.settings`."""
-    weights: losses.Weights
+    """(FIXED + numbers of the terms, R): all of them, in the order of `Stepper.settings`."""
+    terms: losses.Numbers
+    """Weights and settings of every loss term."""
+    free_bits_per: losses.FreeBits
+    lambdas: Tensor
+    """(3, R): λ₁, λ₂, λ₃."""
     temperature: Tensor
     """(2, R, 1, 1)"""
     rho: Tensor
@@ -57,91 +64,52 @@ class StepSettings:
     grad_clip: Tensor
     rates: Tensor
     """(5, R): learning rate, β₁, β₂, ε, weight decay of AdamW."""
-    prior: information_loss.PriorWeights | None
-    """None where no run's loss has the terms of `prior` in this epoch."""
+    information: InformationWeights | None
+    """None where the loss of no run has information terms in this epoch."""
     lr: Sequence[float]
     """The learning rates once more, as Python numbers of full precision."""
-
-    @staticmethod
-    def of(packed: Tensor, free_bits_per: losses.FreeBits, informed: bool, lr: Sequence[float]) -> StepSettings:
-        """The settings in a packed tensor (25, R)."""
-        weights = losses.Weights(
-            beta=packed[0:2], lambdas=packed[2:5], free_bits=packed[5], entropy=packed[6], repulsion=packed[7],
-            repulsion_sigma=packed[8], free_bits_per=free_bits_per,
-        )
-        return StepSettings(
-            packed, weights, temperature=packed[9:11, :, None, None], rho=packed[11, :, None, None],
-            kept=packed[12, :, None, None], forgetting=packed[13], scale_low=packed[14], scale_high=packed[15],
-            grad_clip=packed[16], rates=packed[17:22],
-            prior=information_loss.PriorWeights(*packed[22:25]) if informed else None, lr=lr,
-        )
-
-
-@dataclass(frozen=True)
-class Alignment:
-    """|H_A - H_B| of a batch by an H that has a gradient."""
-
-    entropy: Tensor
-    """(2, R): H_A and H_B."""
-    z: Tensor
-    """(2, R, B, L): gradient of |H_A - H_B| in the latents, before λ₃."""
 
 
 @dataclass(frozen=True)
 class Pass:
-    """A batch on its way through the model: what the backward pass needs."""
+    """A forward pass of a batch, with everything that the backward pass needs."""
 
-    terms: losses.LossTerms
-    gradients: losses.LossGradients
+    values: Mapping[str, Tensor]
+    """Column -> value (R,) of every loss term."""
+    gradients: losses.Gradients
     z: Tensor
     """(2, R, B, L): sampled latents, before injection."""
     noise: Tensor
     """(2, R, B, L): z - μ."""
     activations: tuple[list[Tensor], list[Tensor], list[Tensor]]
     """Of the encoders, decoder A and decoder B."""
-    alignment: Alignment | None
+    alignment: losses.Alignment | None
     """None where the alignment has no gradient."""
-    prior: information_loss.PriorTerms | None
-    decoded: Tensor
-    """(2, R, B + M, 27): gradients in the decoders' logits, those of M prior latents behind the batch's."""
+    information: losses.InformationValues | None
+    d_logits: Tensor
+    """(2, R, B + M, 27): gradients in the decoders' logits; those of M prior latents follow those of the batch."""
 
 
 @dataclass(frozen=True)
 class StepRecord:
-    """What an optimiser step did; tensors (2, R)."""
+    """The gradient balance and clipping of an optimiser step; tensors (2, R)."""
 
     scale: Tensor
     """g, the gradient balance."""
     norm: Tensor
-    """Pathways' gradient norms before clipping."""
+    """Gradient norms of the pathways before clipping."""
     clip: Tensor
     """Factor of the clipping, at most 1."""
 
 
 @dataclass(frozen=True)
 class Figures:
-    """What S steps tell: tensors (S, ..., R)."""
+    """Figures of S steps."""
 
-    ce: Tensor
-    """(S, 2, R)"""
-    kl: Tensor
-    """(S, 2, R)"""
-    entropy_B: Tensor
-    """(S, R)"""
-    repulsion_B: Tensor
-    """(S, R)"""
-    scale: Tensor
-    """(S, 2, R): g."""
-    norm: Tensor
-    """(S, 2, R): gradient norms before clipping."""
-    lambdas: Tensor
-    """(S, 3, R)"""
-    information: Tensor
-    """(S, 2, R): the terms of `prior` with their weights; 0 where nothing asks for them."""
-    aligned: Tensor | None
-    """(S, 2, R): H_A and H_B with a gradient, or None."""
+    log: Mapping[str, Tensor]
+    """Name -> (S, R), see `Stepper.logged`."""
     z: Tensor
-    """(S, 2, R, B, L): latents; NaN behind a batch that is not full."""
+    """(S, 2, R, B, L): latents; NaN in the places that a batch leaves empty."""
 
 
 class Steps(Protocol):
@@ -149,13 +117,13 @@ class Steps(Protocol):
 
     def __len__(self) -> int: ...
     def use(self, settings: StepSettings) -> None:
-        """The settings of the calls to come."""
+        """Take the settings for the calls to come."""
     def forward(self) -> Pass:
-        """The next step's forward pass. What it holds is overwritten by that of the step after."""
+        """The next step's forward pass. The step after it overwrites the tensors."""
     def update(self) -> StepRecord:
-        """The optimiser step that belongs to it, likewise."""
+        """The optimiser step that belongs to the last forward pass. The step after it overwrites the tensors."""
     def figures(self) -> Figures:
-        """What all steps told."""
+        """The figures of all steps."""
 
 
 class Stepper:
@@ -180,6 +148,13 @@ class Stepper:
         self.device, self.runs = norms.device, len(self.configs)
         self.gradients = Blocks(*(torch.zeros_like(block) for block in vars(blocks).values()))
         self.aligns = self.config.entropy_alignment.gradient == "differentiable"
+        self.terms = losses.terms_of(self.config)
+        self.numbers = FIXED + sum(len(t.pathways) + len(t.settings(self.config)) for t in self.terms)
+        self.logged = (
+            *(column for term in self.terms for column in term.columns), "scale_A", "scale_B", "norm_A", "norm_B",
+            "lambda1", "lambda2", "lambda3", "information_A", "information_B",
+            *(("aligned_A", "aligned_B") if self.aligns else ()),
+        )
         self._taken = torch.tensor(float(steps), dtype=torch.float32, device=self.device)
         encoders = blocks.encoders.flatten(0, 1), self.gradients.encoders.flatten(0, 1)
         self._encoders = Bound(self.architecture.encoder, *encoders)
@@ -188,8 +163,10 @@ class Stepper:
         self._part_norms = torch.empty(2, 2, self.runs, device=self.device)
         self._lanes = Lanes(self.device)
         parts = (blocks, self.gradients, first_moments, second_moments)
+        # Run -> pathway -> part -> the contiguous rows of the pathway's encoder and decoder.
         self._rows = [
-            [[_rows(part, run, pathway) for part in parts] for pathway in range(2)] for run in range(self.runs)
+            [[[p.encoders[i, run], (p.decoder_A, p.decoder_B)[i][run]] for p in parts] for i in range(2)]
+            for run in range(self.runs)
         ]
         self._replayed: ReplayedSteps | None = None
 
@@ -203,20 +180,34 @@ class Stepper:
         for c, p, k in zip(self.configs, plans, corrections, strict=True):
             o, information = c.optimiser, c.information.weights(p.epoch)
             informed |= any(information)
+            numbers = [number for t in self.terms for number in (*t.weights(c, p), *t.settings(c))]
             rows.append((
-                p.beta_A, p.beta_B, k.lambda1, k.lambda2, k.lambda3, c.kl.free_bits, c.loss.entropy_weight,
-                c.loss.repulsion_weight, c.loss.repulsion_sigma, p.temperature_A, p.temperature_B, p.rho, 1 - p.rho,
+                k.lambda1, k.lambda2, k.lambda3, p.temperature_A, p.temperature_B, p.rho, 1 - p.rho,
                 1 - p.grad_momentum, c.gradient_balance.low, c.gradient_balance.high, o.grad_clip,
-                k.lr, o.beta1, o.beta2, o.eps, o.weight_decay, *information,
+                k.lr, o.beta1, o.beta2, o.eps, o.weight_decay, *information, *numbers,
             ))
-        packed = self.values(rows).t().contiguous()
-        return StepSettings.of(packed, self.config.kl.free_bits_per, informed, [k.lr for k in corrections])
+        return self.unpacked(self.values(rows).t().contiguous(), informed, [k.lr for k in corrections])
+
+    def unpacked(self, packed: Tensor, informed: bool, lr: Sequence[float]) -> StepSettings:
+        """The settings in a packed tensor (numbers, R)."""
+        terms, row = {}, FIXED
+        for term in self.terms:
+            middle = row + len(term.pathways)
+            end = middle + len(term.settings(self.config))
+            terms[term.name] = TermNumbers(packed[row:middle], packed[middle:end])
+            row = end
+        return StepSettings(
+            packed, terms, self.config.kl.free_bits_per, lambdas=packed[0:3], temperature=packed[3:5, :, None, None],
+            rho=packed[5, :, None, None], kept=packed[6, :, None, None], forgetting=packed[7], scale_low=packed[8],
+            scale_high=packed[9], grad_clip=packed[10], rates=packed[11:16],
+            information=InformationWeights(*packed[16:19]) if informed else None, lr=lr,
+        )
 
     def epoch(self, x: Tensor, noise: Tensor, draws: Streams) -> Steps:
         """The steps of one pass over operations x (R, n, 9) with noise (2, R, n, L), and prior latents from `draws`."""
         if self.device.type == "cpu":
             return PlainSteps(self, x, noise, draws)
-        if self._replayed is None or not self._replayed.fits(x):
+        if self._replayed is None or self._replayed.operations != x.shape[1]:
             self._replayed = ReplayedSteps(self, x.shape[1])
         self._replayed.begin(x, noise, draws)
         return self._replayed
@@ -230,7 +221,7 @@ class Stepper:
     ) -> Pass:
         """Operations x (2R, B, 9), once for each encoder, with noise ε (2, R, B, L), up to the loss terms.
 
-        Latents (R, M, L) drawn from the prior, the same for both pathways, add the terms of `prior`.
+        Latents (R, M, L) drawn from the prior, the same for both pathways, add the information terms.
         """
         runs, batch = target.shape[:2]
         encoded = self._encoders.forward(x)
@@ -240,29 +231,25 @@ class Stepper:
         injected = inject(z, s.rho)
         if latents is not None:
             injected = torch.cat((injected, latents.expand(2, -1, -1, -1)), 2)
-        decoded_b, decoded_a, code, alignment = self._lanes.together(
+        code, gradients = losses.Batch(mu, log_variance, z, s.free_bits_per), losses.Gradients()
+        of_code = [term for term in self.terms if term.of == "code"]
+        decoded_b, decoded_a, values, alignment = self._lanes.together(
             lambda: self._decoder_B.forward(injected[1]), lambda: self._decoder_A.forward(injected[0]),
-            lambda: losses.code_terms(mu, log_variance, z, s.weights), lambda: self._alignment(z),
+            lambda: losses.compute_terms(of_code, code, s.terms, gradients), lambda: losses.alignment(z) if self.aligns else None,
         )
         every = torch.stack((decoded_a[-1], decoded_b[-1]))
-        terms, gradients = losses.joined(
-            code, losses.output_terms(target, every[:, :, :batch].view(2, *target.shape), s.weights)
-        )
+        whole = code.decoded(target, every[:, :, :batch].view(2, *target.shape))
+        of_output = [term for term in self.terms if term.of == "output"]
+        values |= losses.compute_terms(of_output, whole, s.terms, gradients)
+        assert gradients.logits is not None
         d_logits, informed = gradients.logits.flatten(3), None
-        if latents is not None and s.prior is not None:
+        if latents is not None and s.information is not None:
             settings = self.config.information
-            informed, d_informed = information_loss.prior_terms(
-                every[:, :, batch:], self.outputs, settings.decay, settings.margin, s.prior
+            informed, d_informed = losses.information_loss(
+                every[:, :, batch:], self.outputs, settings.decay, settings.margin, s.information
             )
             d_logits = torch.cat((d_logits, d_informed), 2)
-        return Pass(terms, gradients, z, noise, (encoded, decoded_a, decoded_b), alignment, informed, d_logits)
-
-    def _alignment(self, z: Tensor) -> Alignment | None:
-        if not self.aligns:
-            return None
-        entropy, slope = latent_entropy.soft_entropy(z)
-        towards = (entropy[0] - entropy[1]).sign()
-        return Alignment(entropy, slope * torch.stack((towards, -towards))[:, :, None, None])
+        return Pass(values, gradients, z, noise, (encoded, decoded_a, decoded_b), alignment, informed, d_logits)
 
     def update(self, forward: Pass, s: StepSettings) -> StepRecord:
         """One optimiser step from a forward pass: differentiate, balance, clip, AdamW, moving averages."""
@@ -271,7 +258,7 @@ class Stepper:
             ratio = self.norms.flip(0) / (self.norms + control.TINY)
             scale = torch.minimum(torch.maximum(ratio, s.scale_low), s.scale_high)
         # The gradients are those of L_A and L_B; λ g and the clipping are one factor per pathway.
-        factor = s.weights.lambdas[:2] * scale
+        factor = s.lambdas[:2] * scale
         self.differentiate(forward, s, factor)
         g, parts = self.gradients, self._part_norms
         self._lanes.together(
@@ -292,21 +279,23 @@ class Stepper:
     def differentiate(self, forward: Pass, s: StepSettings, factor: Tensor) -> None:
         """Gradients of L_A with respect to pathway A and of L_B with respect to pathway B, into their blocks.
 
-        They are multiplied by `factor` (2, R) afterwards, which the alignment's, being of neither, is divided by.
+        They are multiplied by `factor` (2, R) afterwards. The alignment belongs to no pathway, so its gradient is
+        divided by `factor` here.
         """
         _, decoded_a, decoded_b = forward.activations
         d_b, d_a = self._lanes.together(
-            lambda: self._decoder_B.backward(decoded_b, forward.decoded[1], to_input=True),
-            lambda: self._decoder_A.backward(decoded_a, forward.decoded[0], to_input=True),
+            lambda: self._decoder_B.backward(decoded_b, forward.d_logits[1], to_input=True),
+            lambda: self._decoder_A.backward(decoded_a, forward.d_logits[0], to_input=True),
         )
-        assert d_a is not None
-        assert d_b is not None
-        batch = forward.z.shape[2]  # what follows it are prior latents, which come from no encoder
+        batch = forward.z.shape[2]  # prior latents, which come from no encoder, follow it
         d_z = torch.stack((d_a[:, :batch], d_b[:, :batch])).mul_(s.kept)
-        d_z[1].add_(forward.gradients.z_B)
+        for pathway, gradient in forward.gradients.z.items():
+            d_z[pathway].add_(gradient)
         if forward.alignment is not None:
-            share = s.weights.lambdas[2] / factor.clamp_min(control.TINY)
+            share = s.lambdas[2] / factor.clamp_min(control.TINY)
             d_z.addcmul_(forward.alignment.z, share[:, :, None, None])
+        assert forward.gradients.mu is not None
+        assert forward.gradients.log_variance is not None
         self.differentiate_encoders(forward, d_z, forward.gradients.mu, forward.gradients.log_variance)
 
     def differentiate_encoders(self, forward: Pass, d_z: Tensor, mu: Tensor, log_variance: Tensor) -> None:
@@ -334,7 +323,7 @@ class Stepper:
             return
         self._taken.add_(1)
         parts = self.blocks, self.gradients, self.first_moments, self.second_moments
-        learns = self.config.statenet.training != "none"  # from the gradients as they were taken
+        learns = self.config.statenet.training != "none"  # it learns from the gradients as the step took them
 
         def update(name: str, divisor: Tensor, rates: Tensor) -> None:
             weights, gradients, first, second = (getattr(part, name).flatten(0, -2) for part in parts)
@@ -346,6 +335,19 @@ class Stepper:
             partial(update, "decoder_A", divisor[0], s.rates),
         )
 
+    def row(self, forward: Pass, record: StepRecord, s: StepSettings) -> Tensor:
+        """The figures of a step (len(logged), R), in the order of `logged`."""
+        informed = torch.zeros_like(record.norm)
+        if forward.information is not None and s.information is not None:
+            informed = forward.information.weighted(s.information)
+        parts = [forward.values[column].unsqueeze(0) for term in self.terms for column in term.columns]
+        parts += [record.scale, record.norm, s.lambdas, informed]
+        return torch.cat(parts if forward.alignment is None else [*parts, forward.alignment.entropy])
+
+    def figures(self, log: Tensor, z: Tensor) -> Figures:
+        """The rows of S steps (S, len(logged), R) by name, with their latents."""
+        return Figures(dict(zip(self.logged, log.unbind(1), strict=True)), z)
+
     def moving(self) -> list[Tensor]:
         """Every tensor that a step changes and the next one reads."""
         blocks = [b for part in (self.blocks, self.first_moments, self.second_moments) for b in part.trained()]
@@ -353,17 +355,15 @@ class Stepper:
 
 
 class PlainSteps:
-    """See the module."""
+    """The steps of an epoch, each computed when it is asked for: see the module."""
 
     def __init__(self, stepper: Stepper, x: Tensor, noise: Tensor, draws: Streams) -> None:
         self._stepper, self._draws = stepper, draws
         self._both, self._target, self._noise = x.repeat(2, 1, 1), space.one_hot(x), noise
         self._batch = stepper.config.data.batch_size
         self._count = -(-x.shape[1] // self._batch)
-        self._settings: StepSettings | None = None
-        self._pass: Pass | None = None
-        self._passes: list[tuple[losses.LossTerms, Tensor, Tensor | None, Tensor | None]] = []
-        self._updates: list[StepRecord] = []
+        self._next, self._log = 0, torch.empty(self._count, len(stepper.logged), stepper.runs)
+        self._z = torch.full((self._count, *noise.shape[:2], self._batch, noise.shape[3]), float("nan"))
 
     def __len__(self) -> int:
         return self._count
@@ -372,46 +372,28 @@ class PlainSteps:
         self._settings = settings
 
     def forward(self) -> Pass:
-        s = self._settings
-        assert s is not None
-        part = slice(len(self._passes) * self._batch, (len(self._passes) + 1) * self._batch)
-        latents = self._stepper.prior_latents(self._draws) if s.prior is not None else None
-        forward = self._stepper.forward(
+        s, step = self._settings, self._next
+        part = slice(step * self._batch, (step + 1) * self._batch)
+        latents = self._stepper.prior_latents(self._draws) if s.information is not None else None
+        self._pass = self._stepper.forward(
             self._both[:, part], self._target[:, part], self._noise[:, :, part], s, latents
         )
-        informed = forward.prior.pathway(s.prior) if forward.prior is not None and s.prior is not None else None
-        aligned = forward.alignment.entropy if forward.alignment is not None else None
-        self._passes.append((forward.terms, s.weights.lambdas, informed, aligned))
-        self._pass = forward
-        self._keep(forward.z)
-        return forward
-
-    def _keep(self, z: Tensor) -> None:
-        if len(self._passes) == 1:
-            shape = (self._count, 2, z.shape[1], self._batch, z.shape[3])
-            self._z = torch.full(shape, float("nan"), device=z.device)
-        self._z[len(self._passes) - 1, :, :, : z.shape[2]] = z
+        self._z[step, :, :, : self._pass.z.shape[2]] = self._pass.z
+        return self._pass
 
     def update(self) -> StepRecord:
-        assert self._pass is not None
-        assert self._settings is not None
-        self._updates.append(self._stepper.update(self._pass, self._settings))
-        return self._updates[-1]
+        record = self._stepper.update(self._pass, self._settings)
+        self._log[self._next] = self._stepper.row(self._pass, record, self._settings)
+        self._next += 1
+        return record
 
     def figures(self) -> Figures:
-        terms, lambdas, informed, aligned = zip(*self._passes, strict=True)
-        norm = torch.stack([update.norm for update in self._updates])
-        return Figures(
-            **{f.name: torch.stack([getattr(t, f.name) for t in terms]) for f in fields(losses.LossTerms)},
-            scale=torch.stack([update.scale for update in self._updates]), norm=norm, lambdas=torch.stack(lambdas),
-            information=torch.zeros_like(norm) if None in informed else torch.stack(informed),
-            aligned=None if None in aligned else torch.stack(aligned), z=self._z,
-        )
+        return self._stepper.figures(self._log, self._z)
 
 
 @dataclass(frozen=True)
 class _Graphs:
-    """A captured step of one kind: its two graphs, and what their replay leaves at fixed addresses."""
+    """A captured step of one kind: its two graphs, and the tensors at fixed addresses that their replay fills."""
 
     forward: torch.cuda.CUDAGraph
     update: torch.cuda.CUDAGraph
@@ -420,19 +402,13 @@ class _Graphs:
 
 
 class ReplayedSteps:
-    """See the module. One object serves every epoch of a cohort.
+    """The steps of every epoch of a cohort, captured once and replayed: see the module."""
 
-    Args:
-        n: operations of an epoch.
-    """
-
-    def __init__(self, stepper: Stepper, n: int) -> None:
-        self._stepper = stepper
+    def __init__(self, stepper: Stepper, operations: int) -> None:
+        self._stepper, self.operations = stepper, operations
         config, device, runs = stepper.config, stepper.device, stepper.runs
-        self._n, self._batch, latent = n, config.data.batch_size, config.model.latent_dim
-        self._count = -(-n // self._batch)
-        # Rows of the log: CE, KL, S, rep, g, norms, λ, information and, where it has a gradient, H.
-        self._widths = [2, 2, 1, 1, 2, 2, 3, 2] + [2] * stepper.aligns
+        self._batch, latent = config.data.batch_size, config.model.latent_dim
+        self._count = -(-operations // self._batch)
 
         def buffer(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
             return torch.zeros(shape, dtype=dtype, device=device)
@@ -442,23 +418,19 @@ class ReplayedSteps:
         self._noise = buffer(2, runs, self._count, self._batch, latent)
         self._latents = buffer(runs, config.information.latents, latent) if config.information.enabled else None
         self._z = buffer(self._count, 2, runs, self._batch, latent)
-        self._log = buffer(self._count, sum(self._widths), runs)
-        self._packed = buffer(25, runs)
+        self._log = buffer(self._count, len(stepper.logged), runs)
+        self._packed = buffer(stepper.numbers, runs)
         self._at = buffer(1, dtype=torch.int64)
         self._graphs: dict[tuple[int, bool], _Graphs] = {}
         self._pool: Any = None  # memory that the graphs share, as they never run side by side
-
-    def fits(self, x: Tensor) -> bool:
-        """Whether an epoch of operations x (R, n, 9) can be taken."""
-        return x.shape[1] == self._n
 
     def begin(self, x: Tensor, noise: Tensor, draws: Streams) -> None:
         """Go to the first step of an epoch."""
         self._draws, self._next = draws, 0
         self._settings: StepSettings | None = None
-        self._x.flatten(1, 2)[:, : self._n] = x
-        self._target.flatten(1, 2)[:, : self._n] = space.one_hot(x)
-        self._noise.flatten(2, 3)[:, :, : self._n] = noise
+        self._x.flatten(1, 2)[:, : self.operations] = x
+        self._target.flatten(1, 2)[:, : self.operations] = space.one_hot(x)
+        self._noise.flatten(2, 3)[:, :, : self.operations] = noise
         self._z.fill_(float("nan"))
         self._log.zero_()
         self._at.zero_()
@@ -468,15 +440,13 @@ class ReplayedSteps:
 
     def use(self, settings: StepSettings) -> None:
         self._packed.copy_(settings.packed)
-        self._settings = StepSettings.of(
-            self._packed, settings.weights.free_bits_per, settings.prior is not None, settings.lr
-        )
+        self._settings = self._stepper.unpacked(self._packed, settings.information is not None, settings.lr)
 
     def forward(self) -> Pass:
         assert self._settings is not None
-        batch = min(self._batch, self._n - self._next * self._batch)
-        self._kind = batch, self._settings.prior is not None
-        if self._latents is not None and self._settings.prior is not None:
+        batch = min(self._batch, self.operations - self._next * self._batch)
+        self._kind = batch, self._settings.information is not None
+        if self._latents is not None and self._settings.information is not None:
             self._latents.copy_(self._stepper.prior_latents(self._draws))
         if self._stepper.device.type != "cuda":  # nothing to capture with
             self._pass = self._forward(*self._kind)
@@ -514,22 +484,12 @@ class ReplayedSteps:
         s = self._settings
         assert s is not None
         record = self._stepper.update(forward, s)
-        terms = forward.terms
-        informed = torch.zeros_like(record.norm)
-        if forward.prior is not None and s.prior is not None:
-            informed = forward.prior.pathway(s.prior)
-        aligned = [] if forward.alignment is None else [forward.alignment.entropy]
-        row = torch.cat((
-            terms.ce, terms.kl, terms.entropy_B.unsqueeze(0), terms.repulsion_B.unsqueeze(0), record.scale,
-            record.norm, s.weights.lambdas, informed, *aligned,
-        ))
-        self._log.index_copy_(0, self._at, row.unsqueeze(0))
+        self._log.index_copy_(0, self._at, self._stepper.row(forward, record, s).unsqueeze(0))
         self._at.add_(1)
         return record
 
     def _capture(self, batch: int, informed: bool) -> _Graphs:
-        """The step's graphs. Capturing computes nothing; what has to be made ready first, a step that is undone does.
-        """
+        """The step's graphs. Capturing computes nothing; a step that is undone prepares it."""
         stepper = self._stepper
         moving, steps = [*stepper.moving(), self._at], stepper.steps
         before = [tensor.clone() for tensor in moving]
@@ -551,13 +511,4 @@ class ReplayedSteps:
         return _Graphs(forward, update, leaves, record)
 
     def figures(self) -> Figures:
-        ce, kl, entropy, repulsion, scale, norm, lambdas, informed, *aligned = torch.split(self._log, self._widths, 1)
-        return Figures(
-            ce, kl, entropy[:, 0], repulsion[:, 0], scale, norm, lambdas, informed, aligned[0] if aligned else None,
-            self._z,
-        )
-
-
-def _rows(blocks: Blocks, run: int, pathway: int) -> list[Tensor]:
-    """One run's contiguous rows of one pathway: its encoder's and its decoder's."""
-    return [blocks.encoders[pathway, run], (blocks.decoder_B if pathway else blocks.decoder_A)[run]]
+        return self._stepper.figures(self._log, self._z)
