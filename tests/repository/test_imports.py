@@ -14,9 +14,9 @@ import ternary_lab
 ROOT = Path(ternary_lab.__file__).parent
 # From the innermost to the outermost: modules of the core and, as one, each package.
 ORDER = (
-    "errors", "backend", "space", "symmetry", "schedules", "history", "config", "config_files", "splits", "networks",
-    "model", "controllers", "metrics", "losses", "information_loss", "statenet_learning", "memory", "step", "training",
-    "runs", "figures", "studies", "sweeps", "explorer", "notebooks", "cli",
+    "errors", "backend", "space", "symmetry", "settings", "schedules", "history", "config", "config_files", "splits",
+    "networks", "model", "controllers", "metrics", "losses", "information_loss", "statenet_learning", "memory", "step",
+    "training", "runs", "figures", "studies", "sweeps", "explorer", "notebooks", "cli",
 )
 RANK = {name: rank for rank, name in enumerate(ORDER)}
 
