@@ -1,47 +1,58 @@
-"""An experiment as data: strict settings, one base file and small files that override it.
+"""The configuration of an experiment: all its settings, with their defaults, ranges and descriptions.
 
-A setting is named by its dotted key, `beta.B.mode` or `training.total_epochs`. Nothing is coerced and
-nothing is ignored: an unknown key, a wrong type or a value out of range is a ConfigError that names
-the key, what is allowed and, for a misspelt name, the nearest one that exists.
+A setting is named by its dotted key, for example `beta.B.mode` or `training.total_epochs`. The settings that vary by
+epoch are in `schedules`. `config_files` reads configurations from files and explains errors.
 
-Settings that differ between the runs of one cohort must not change the shape of the computation;
-`STRUCTURAL` names those that do.
+The runs of a cohort are computed together. They may differ in all settings except those in `STRUCTURAL`.
 """
 
 from __future__ import annotations
 
-import functools
+import math
 import re
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, field_validator, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator, model_validator
 
-from ternary_lab import schedules
-from ternary_lab.errors import nearest
 from ternary_lab.history import OLD_NAMES, Criterion
+from ternary_lab.schedules import (
+    Betas,
+    Phases,
+    Rho,
+    Temperatures,
+    cosine_decay,
+    cycle,
+    jump,
+    step_value,
+)
+from ternary_lab.settings import Choice, Epoch, Momentum, Period, Positive, Section, StrictDumper, Weight, Width
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Epoch = Annotated[int, Field(ge=0, le=1_000_000)]
-Period = Annotated[int, Field(ge=1, le=1_000_000)]
-Width = Annotated[int, Field(ge=1, le=4096)]
-Weight = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Momentum = Annotated[float, Field(ge=0, lt=1)]
 COUNTERFACTUALS = "counterfactuals"
 """The folder of changes to configurations, and of the runs that came of them."""
-LOGICS = ("kleene", "lukasiewicz", "goedel")
-"""Logics whose operations can be left out of training (`splits.CONNECTIVES`)."""
+CONNECTIVES: dict[str, tuple[str, ...]] = {
+    "kleene": ("not", "min (Kleene and)", "max (Kleene or)"),
+    "lukasiewicz": ("not", "Łukasiewicz implication"),
+    "goedel": ("false", "min (Kleene and)", "max (Kleene or)", "Gödel implication"),
+}
+"""Logic -> its connectives: names of `space.NAMED`, `not` for negation and `false` for the constant -1."""
 
 
-class Section(BaseModel):
-    """A group of settings: strict, closed, immutable."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+def parse_structure(text: str) -> tuple[str, str]:
+    """(kind, name) of a structure that can be left out of training: see `splits`. Raises ValueError."""
+    kind, _, name = text.partition(":")
+    known = {"orbit": "[0-9]{1,5}", "logic": "|".join(CONNECTIVES), "pattern": "[-0+*]{9}"}
+    if not re.fullmatch(known.get(kind, "(?!)"), name) or (kind == "orbit" and int(name) >= 19_683):
+        raise ValueError(
+            f"must be orbit:INDEX with an index below 19683, logic:{' or logic:'.join(CONNECTIVES)}, "
+            f"or pattern: and nine of -, 0, + and *; got {text!r}"
+        )
+    return kind, name
 
 
 class Data(Section):
@@ -59,12 +70,8 @@ class Data(Section):
     @field_validator("left_out")
     @classmethod
     def _a_structure(cls, value: str) -> str:
-        known = rf"(orbit:\d{{1,5}}|logic:({'|'.join(LOGICS)})|pattern:[-0+*]{{9}})?"
-        if not re.fullmatch(known, value) or (value.startswith("orbit:") and int(value[6:]) >= 19_683):
-            raise ValueError(
-                f"must be empty, orbit:INDEX with an index below 19683, logic:{' or logic:'.join(LOGICS)}, "
-                f"or pattern: and nine of -, 0, + and *; got {value!r}"
-            )
+        if value:
+            parse_structure(value)
         if value == "pattern:*********":
             raise ValueError(f"{value} leaves out the whole space: give at least one entry as -, 0 or +")
         return value
@@ -87,114 +94,6 @@ class Model(Section):
     decoder_B_hidden: Width = Field(128, description="width of decoder B")
     decoder_B_blocks: int = Field(2, ge=0, le=16, description="residual blocks of decoder B")
     use_statenet: bool = Field(True, description="whether StateNet corrects learning rate and loss weights")
-
-
-class Staged(Section):
-    """v5.5's β_A: a first warm-up to `start`, then a slow rise to `end` at the schedule's horizon."""
-
-    mode: Literal["staged"]
-    start: Weight = Field(0.3, description="value at the end of the warm-up")
-    end: Weight = Field(0.8, description="value at schedule.horizon")
-    warmup_epochs: Period = Field(50, description="epochs from 0 to start")
-
-
-class Lagged(Section):
-    """v5.5's β_B: start·e/warmup, then β of the other pathway times |sin lag|. With start 0, a jump."""
-
-    mode: Literal["lagged_after_warmup"]
-    start: Weight = Field(0.0, description="value that the warm-up leads to")
-    warmup_epochs: Period = Field(50, description="epochs before the lagged copy takes over")
-    lag: float = Field(0.785, ge=-7, le=7, description="phase lag in radians; the factor is |sin lag|")
-    ramp_epochs: Epoch = Field(0, description="epochs over which the lagged copy is faded in; 0 is the jump")
-
-
-class LinearWarmup(Section):
-    """0 to `end` linearly: what the report says that β_B does."""
-
-    mode: Literal["linear_warmup"]
-    end: Weight = Field(0.5, description="value after the warm-up")
-    warmup_epochs: Period = Field(50, description="epochs from 0 to end")
-
-
-class Jump(Section):
-    """0, then `end` from one epoch on."""
-
-    mode: Literal["jump"]
-    end: Weight = Field(0.5, description="value after the jump")
-    at_epoch: Epoch = Field(50, description="first epoch at which it is no longer 0")
-    ramp_epochs: Epoch = Field(0, description="epochs over which the value is reached; 0 is a jump")
-
-
-class Constant(Section):
-    mode: Literal["constant"]
-    value: Weight = Field(1.0, description="the value at every epoch")
-
-
-class Off(Section):
-    mode: Literal["off"]
-
-
-Beta = Annotated[Staged | Lagged | LinearWarmup | Jump | Constant | Off, Field(discriminator="mode")]
-
-
-class Betas(Section):
-    """Weights of the KL terms. At most one pathway may lag behind the other."""
-
-    A: Beta = Staged(mode="staged")
-    B: Beta = Lagged(mode="lagged_after_warmup")
-
-    @model_validator(mode="after")
-    def _one_leader(self) -> Betas:
-        if isinstance(self.A, Lagged) and isinstance(self.B, Lagged):
-            raise ValueError("beta.A and beta.B cannot both be lagged_after_warmup: one of them must lead")
-        return self
-
-
-class TemperatureA(Section):
-    start: Positive = Field(1.0, description="base at epoch 0")
-    end: Positive = Field(0.3, description="base at schedule.horizon")
-    temp_cyclic: bool = Field(True, description="whether the base swings")
-    cyclic_amplitude: Fraction = Field(0.1, description="amplitude of the swing as a share of the base")
-    period: Period = Field(30, description="epochs per swing")
-    temp_boost_amplitude: Weight = Field(0.5, description="absolute amplitude of the swing from phase 4 on")
-    floor: Weight = Field(0.1, description="the temperature is at least this")
-
-
-class TemperatureB(Section):
-    start: Positive = Field(0.9, description="value until delay_epochs")
-    end: Positive = Field(0.2, description="value `horizon` epochs after the delay")
-    delay_epochs: Epoch = Field(30, description="epochs before the decay begins")
-    temp_phase4: Positive = Field(0.3, description="value in phase 4")
-
-
-class Temperatures(Section):
-    """τ scales the posterior noise in training, z = μ + τ σ ε."""
-
-    A: TemperatureA = TemperatureA()
-    B: TemperatureB = TemperatureB()
-
-
-class Phases(Section):
-    """First epoch of each phase; phase 3 waits for balanced gradients."""
-
-    consolidation: Epoch = Field(40, description="first epoch of phase 2: ρ starts to rise")
-    convergence: Epoch = Field(120, description="first epoch at which phase 3 can begin")
-    convergence_end: Epoch = Field(200, description="epoch at which ρ of phase 3 would reach rho.coupled")
-    final: Epoch = Field(250, description="first epoch of phase 4")
-
-    @model_validator(mode="after")
-    def _in_order(self) -> Phases:
-        if not self.consolidation < self.convergence < self.convergence_end <= self.final:
-            raise ValueError("phases must be in order: consolidation < convergence < convergence_end <= final")
-        return self
-
-
-class Rho(Section):
-    """Permeability: the share of the other pathway's (stopped) latent that a decoder reads."""
-
-    isolated: Fraction = Field(0.1, description="ρ in phase 1")
-    consolidated: Fraction = Field(0.3, description="ρ at the end of phase 2")
-    coupled: Fraction = Field(0.7, description="ρ in phase 4")
 
 
 class LossWeights(Section):
@@ -224,6 +123,10 @@ class LossWeights(Section):
                 raise ValueError(f"loss_weights.{low} must not exceed loss_weights.{high}")
         return self
 
+    def lambda3(self, e: int) -> float:
+        """λ₃ at the start of epoch e."""
+        return self.lambda3_base + self.lambda3_amplitude * cycle(e, self.lambda3_period, phase=math.pi / 2)
+
 
 class KL(Section):
     free_bits: Weight = Field(0.5, description="lower bound of a dimension's KL, in nats")
@@ -232,60 +135,50 @@ class KL(Section):
     )
 
 
-class LossTerm(Section):
-    """A loss term that a configuration adds: its settings are the fields, its value and gradient a method.
+TermName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 
-    A subclass gives `name`, `words` and `pathways`, may have more fields, and writes `value`. Defining it registers it;
-    configurations then take it as `loss.added.NAME`. The module that defines it must be imported before a configuration
-    that names it is read.
+
+class LossTerm(Choice):
+    """Base class of the loss terms that a configuration adds to those of v5.5.
+
+    To add one, subclass it: a `mode` that no other term has, its words, the settings, and `value`. The class may be
+    defined anywhere, but before a configuration or a run that uses it is loaded. A configuration gives each of its terms
+    a name, which its columns in the history have: NAME_A for the value, loss_NAME_A for its share in the training loss.
+
+        class LargeLogits(LossTerm):
+            mode: Literal["large_logits"] = "large_logits"
+            words: ClassVar[str] = "the size of the logits"
+
+            def value(self, batch: PathwayBatch) -> tuple[Tensor, TermGradients]:
+                count = batch.logits[0].numel()
+                return batch.logits.square().sum((1, 2, 3)) / count, TermGradients(logits=2 * batch.logits / count)
+
+        load_config("v5_5", {"loss.added.size": {"mode": "large_logits", "weight": 0.001}})
     """
 
-    name: ClassVar[str]
-    """Its name in configurations and in the columns NAME_A and loss_NAME_A of a history."""
     words: ClassVar[str]
-    """Its words in messages: "the sharpness"."""
+    """Its words in messages."""
     pathways: ClassVar[Literal["AB", "A", "B"]] = "AB"
-    weight: float = Field(allow_inf_nan=False, ge=-1e6, le=1e6, description="factor of the term in the loss")
-
-    _declared: ClassVar[dict[str, type[LossTerm]]] = {}
-
-    @classmethod
-    def __pydantic_init_subclass__(cls, **_: Any) -> None:
-        if not re.fullmatch("[a-z][a-z0-9_]*", cls.name):
-            raise ValueError(f"name of a loss term: small letters, digits and _, got {cls.name!r}")
-        LossTerm._declared[cls.name] = cls
+    weight: float = Field(ge=-1e6, le=1e6, allow_inf_nan=False, description="factor of the term in the loss")
 
     def weight_at(self, epoch: int) -> float:
         """The factor at an epoch, counted from 0."""
         return self.weight
 
+    @abstractmethod
     def value(self, batch: PathwayBatch) -> tuple[Tensor, TermGradients]:
-        """The value (R,) of a batch of one pathway, and its gradients: see `losses.PathwayBatch`."""
-        raise NotImplementedError
+        """The value (R,) of a batch of one pathway, and its gradients: see `losses.PathwayBatch`.
 
-    @classmethod
-    def read(cls, terms: Any) -> Any:
-        """Settings by name as terms of the declared classes. Raises ValueError for a name that no class has."""
-        if not isinstance(terms, Mapping):
-            return terms
-        for name in terms:
-            if name not in cls._declared:
-                raise ValueError(
-                    f"no loss term {name!r} is declared{nearest(str(name), cls._declared)}: import the module that "
-                    "declares it before the configuration is read"
-                )
-        return {
-            name: settings if isinstance(settings, LossTerm) else cls._declared[name].model_validate(settings)
-            for name, settings in terms.items()
-        }
+        A mean over the batch, in nats. The loss adds weight · value.
+        """
 
 
 class Loss(Section):
     entropy_weight: Weight = Field(0.05, description="weight of B's output entropy S")
     repulsion_weight: Weight = Field(0.01, description="weight of B's latent repulsion")
     repulsion_sigma: Positive = Field(0.5, description="width of the repulsion kernel exp(-d²/σ²)")
-    added: Annotated[dict[str, SerializeAsAny[LossTerm]], BeforeValidator(LossTerm.read)] = Field(
-        {}, description="terms that are declared outside the library: name -> weight and settings (config.LossTerm)"
+    added: dict[TermName, SerializeAsAny[LossTerm]] = Field(
+        {}, description="more terms: name -> mode, weight and settings (LossTerm)"
     )
 
 
@@ -317,7 +210,7 @@ class Information(Section):
 
     def weights(self, e: int) -> tuple[float, float, float]:
         """Weights of H(X|Z), H(X) and the certainty at epoch e."""
-        share = schedules.jump(e, 1.0, self.start_epoch, self.ramp_epochs)
+        share = jump(e, 1.0, self.start_epoch, self.ramp_epochs)
         return share * self.noise_weight, share * self.entropy_weight, share * self.certainty_weight
 
 
@@ -382,6 +275,11 @@ class Optimiser(Section):
         if 0 not in self.lr_steps:
             raise ValueError("optimiser.lr_steps must contain epoch 0, the learning rate to start from")
         return self
+
+    def lr(self, e: int, horizon: int) -> float:
+        """Scheduled learning rate at epoch e."""
+        rate = step_value(e, self.lr_steps)
+        return rate * cosine_decay(e, horizon) if self.lr_decay == "cosine" else rate
 
 
 class Schedule(Section):
@@ -494,60 +392,28 @@ class Config(Section):
 
     def betas(self, e: int) -> tuple[float, float]:
         """(β_A, β_B) at epoch e."""
-        chosen = {"A": self.beta.A, "B": self.beta.B}
-        values = {name: self._leading_beta(beta, e) for name, beta in chosen.items() if not isinstance(beta, Lagged)}
-        for name, beta in chosen.items():
-            if isinstance(beta, Lagged):
-                leader = values["A" if name == "B" else "B"]
-                values[name] = schedules.lagged(
-                    e, leader, beta.start, beta.warmup_epochs, beta.lag, beta.ramp_epochs
-                )
-        return values["A"], values["B"]
-
-    def _leading_beta(self, beta: Staged | LinearWarmup | Jump | Constant | Off, e: int) -> float:
-        match beta:
-            case Staged():
-                return schedules.staged(e, beta.start, beta.end, beta.warmup_epochs, self.schedule.horizon)
-            case LinearWarmup():
-                return schedules.linear_warmup(e, beta.end, beta.warmup_epochs)
-            case Jump():
-                return schedules.jump(e, beta.end, beta.at_epoch, beta.ramp_epochs)
-            case Constant():
-                return beta.value
-            case Off():
-                return 0.0
+        return self.beta.values_at(e, self.schedule.horizon)
 
     def temperatures(self, e: int) -> tuple[float, float]:
         """(τ_A, τ_B) at epoch e."""
-        a, b = self.temperature.A, self.temperature.B
-        final = e >= self.phases.final
-        base = schedules.decay(e, a.start, a.end, 0, self.schedule.horizon)
-        amplitude = a.temp_boost_amplitude if final else a.cyclic_amplitude * base
-        swing = amplitude * schedules.cycle(e, a.period) if a.temp_cyclic else 0.0
-        tau_b = b.temp_phase4 if final else schedules.decay(e, b.start, b.end, b.delay_epochs, self.schedule.horizon)
-        return max(base + swing, a.floor), tau_b
+        t, horizon, final = self.temperature, self.schedule.horizon, self.phases.final
+        return t.A.value_at(e, horizon, final), t.B.value_at(e, horizon, final)
 
     def permeability(self, e: int, balanced: bool) -> float:
         """ρ at epoch e; in phase 3 it depends on whether the gradients are balanced."""
-        return schedules.permeability(
-            e, balanced, self.rho.isolated, self.rho.consolidated, self.rho.coupled,
-            self.phases.consolidation, self.phases.convergence, self.phases.convergence_end, self.phases.final,
-        )
+        return self.rho.value_at(e, balanced, self.phases)
 
     def phase(self, e: int, previous: int, balanced: bool) -> int:
         """Training phase 1..4 at epoch e."""
-        p = self.phases
-        return schedules.phase(e, previous, balanced, p.consolidation, p.convergence, p.final)
+        return self.phases.phase_at(e, previous, balanced)
 
     def lr(self, e: int) -> float:
         """Scheduled learning rate at epoch e."""
-        rate = schedules.step_value(e, self.optimiser.lr_steps)
-        return rate * schedules.cosine_decay(e, self.schedule.horizon) if self.optimiser.lr_decay == "cosine" else rate
+        return self.optimiser.lr(e, self.schedule.horizon)
 
     def lambda3(self, e: int) -> float:
         """λ₃ at the start of epoch e."""
-        w = self.loss_weights
-        return w.lambda3_base + w.lambda3_amplitude * schedules.cycle(e, w.lambda3_period, phase=1.5707963267948966)
+        return self.loss_weights.lambda3(e)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain nested data that YAML and JSON can hold and `from_dict` reads back."""
@@ -592,21 +458,3 @@ def flatten(data: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[name] = value
     return flat
-
-
-try:
-    from yaml import CSafeDumper as SafeDumper
-except ImportError:  # PyYAML was built without libyaml, which is several times as fast
-    from yaml import SafeDumper  # type: ignore[assignment]
-
-
-@functools.cache
-def float_pattern() -> Any:
-    return re.compile(r"^[-+]?(?:[0-9][0-9_]*)(?:\.[0-9_]*)?[eE][-+]?[0-9]+$")
-
-
-class StrictDumper(SafeDumper):
-    """Quotes what `StrictLoader` would read as a number."""
-
-
-StrictDumper.add_implicit_resolver("tag:yaml.org,2002:float", float_pattern(), list("-+0123456789"))

@@ -6,7 +6,6 @@ misspelt name, the nearest one that exists.
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,33 +15,25 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError
 from pydantic.fields import FieldInfo
 
-from ternary_lab.config import (
-    COUNTERFACTUALS,
-    Config,
-    Constant,
-    Epoch,
-    Jump,
-    Lagged,
-    LinearWarmup,
-    Off,
-    Section,
-    Staged,
-    float_pattern,
-)
+from ternary_lab.config import COUNTERFACTUALS, Config
 from ternary_lab.errors import ConfigError, nearest
+from ternary_lab.settings import Choice, Epoch, Section, read_yaml
+
+LONGEST = 2**20
+"""The largest number of characters in a configuration file."""
 
 
-@functools.cache
 def settings() -> Mapping[str, FieldInfo]:
-    """Every dotted key that an override can set, groups included; under beta those of every mode."""
+    """Every dotted key that an override can set, groups included; for a schedule the keys of all its modes."""
     found: dict[str, FieldInfo] = {}
 
     def visit(section: type[BaseModel], prefix: str) -> None:
         for name, field in section.model_fields.items():
             found[f"{prefix}{name}"] = field
-            for inner in (field.annotation, *get_args(field.annotation)):
-                if isinstance(inner, type) and issubclass(inner, Section):
-                    visit(inner, f"{prefix}{name}.")
+            kind = field.annotation
+            if isinstance(kind, type) and issubclass(kind, Section):
+                for member in kind.modes.values() if issubclass(kind, Choice) else (kind,):
+                    visit(member, f"{prefix}{name}.")
 
     visit(Config, "")
     return found
@@ -71,7 +62,7 @@ def from_dict(data: Mapping[str, Any], origin: str = "configuration") -> Config:
     try:
         return Config.model_validate(tuples(data))
     except ValidationError as error:
-        raise ConfigError(f"{origin}: {explain(error)}") from None
+        raise ConfigError(f"{origin}: {explain(error, data)}") from None
     except RecursionError:
         raise ConfigError(f"{origin}: nested too deeply") from None
 
@@ -154,50 +145,6 @@ def parse_override(text: str) -> tuple[str, Any]:
         raise ConfigError(f"--set {text!r}: the value is not valid YAML") from None
 
 
-try:
-    from yaml import CSafeLoader as SafeLoader
-except ImportError:  # PyYAML was built without libyaml, which is several times as fast
-    from yaml import SafeLoader  # type: ignore[assignment]
-
-LONGEST = 2**20
-"""Characters of a configuration file that are read at most."""
-DEEPEST = 100
-"""Levels of a configuration file that are read at most."""
-
-
-class StrictLoader(SafeLoader):
-    """Safe YAML that reads 1e-3 as a number and refuses a key given twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, str | int | float):
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is not plain", key_node.start_mark)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-StrictLoader.add_implicit_resolver("tag:yaml.org,2002:float", float_pattern(), list("-+0123456789"))
-
-
-def read_yaml(text: str) -> Any:
-    """What a YAML text holds, read strictly: see `StrictLoader`. Raises yaml.YAMLError and ValueError.
-
-    Aliases are refused, for a page of them can unfold to more than there is memory, and what is nested too deeply.
-    """
-    depth = 0
-    for event in yaml.parse(text, Loader=SafeLoader):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if isinstance(event, yaml.AliasEvent):
-            raise yaml.composer.ComposerError(None, None, "aliases (*name) are not allowed", event.start_mark)  # type: ignore[arg-type]
-        if depth > DEEPEST:
-            raise yaml.composer.ComposerError(None, None, f"nested deeper than {DEEPEST} levels", event.start_mark)  # type: ignore[arg-type]
-    return yaml.load(text, Loader=StrictLoader)
-
-
 def shipped_folders(kind: str) -> list[Path]:
     """The folder of `configs`, `sweeps` or `notebooks`: beside the package in a checkout, inside it in a wheel."""
     package = Path(__file__).parent
@@ -206,7 +153,7 @@ def shipped_folders(kind: str) -> list[Path]:
 
 def _read_with_base(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if path.resolve() in seen:
-        raise ConfigError(f"{path}: its chain of `base` files comes back to itself")
+        raise ConfigError(f"{path}: circular `base`: {' -> '.join(one.name for one in (*seen, path))}")
     data = read_mapping(path)
     base = data.pop("base", None)
     if base is None:
@@ -253,34 +200,27 @@ def _nested(key: str, value: Any) -> dict[str, Any]:
     return dict(value)
 
 
-_MODES: dict[str, type[Section]] = {
-    "staged": Staged, "lagged_after_warmup": Lagged, "linear_warmup": LinearWarmup, "jump": Jump,
-    "constant": Constant, "off": Off,
-}
-
-
-def _merge(base: dict[str, Any], change: Mapping[str, Any], name: str = "") -> dict[str, Any]:
+def _merge(base: dict[str, Any], change: Mapping[str, Any], place: str = "") -> dict[str, Any]:
     """`base` with `change` laid over it; a new mode keeps only the settings that it knows."""
-    merged = dict(base)
+    merged, family = dict(base), type(_default_at(place))
     mode = change.get("mode")
-    if isinstance(mode, str) and mode in _MODES and merged.get("mode") != mode:
-        merged = {key: value for key, value in merged.items() if key in _MODES[mode].model_fields}
+    if issubclass(family, Choice) and isinstance(mode, str) and mode in family.modes and merged.get("mode") != mode:
+        merged = {key: value for key, value in merged.items() if key in family.modes[mode].model_fields}
     for key, value in change.items():
-        below = merged.get(key)
+        below, inner = merged.get(key), f"{place}.{key}" if place else str(key)
+        if isinstance(value, Mapping) and not isinstance(below, dict) and "mode" not in value:
+            default = _default_at(inner)
+            below = default.model_dump() if isinstance(default, Section) else None
         # lr_steps is one value: a new table of steps replaces the old one, it does not mix with it.
-        if isinstance(below, dict) and isinstance(value, Mapping) and key != "lr_steps":
-            merged[key] = _merge(below, value, f"{name}{key}.")
-        else:
-            default = _default_at(f"{name}{key}")
-            whole = isinstance(value, Mapping) and isinstance(default, Section)
-            merged[key] = _merge(default.model_dump(), value) if whole and "mode" not in value else value
+        mixes = isinstance(below, dict) and isinstance(value, Mapping) and key != "lr_steps"
+        merged[key] = _merge(below, value, inner) if mixes else value
     return merged
 
 
-def _default_at(key: str) -> Any:
+def _default_at(place: str) -> Any:
     """The default at a dotted key, so that `beta.B.lag` alone overrides one number of the default mode."""
     value: Any = Config()
-    for part in key.split("."):
+    for part in place.split(".") if place else ():
         if not isinstance(value, Section) or part not in type(value).model_fields:
             return None
         value = getattr(value, part)
@@ -294,49 +234,33 @@ def tuples(value: Any) -> Any:
     return tuple(tuples(inner) for inner in value) if isinstance(value, list | tuple) else value
 
 
-def _shown(key: str) -> str:
-    """A key as it is, or quoted where it would break the line of a message."""
-    return key if key.isprintable() else repr(key)
-
-
-def explain(error: ValidationError, model: type[BaseModel] = Config) -> str:
-    """The first problem of a model's data in one line: its key, what is allowed, the nearest name."""
+def explain(error: ValidationError, data: Mapping[str, Any], model: type[BaseModel] = Config) -> str:
+    """The first problem of a model's data in one line: its key, the allowed values, the nearest name."""
     problems = error.errors()
     first = problems[0]
-    # The third part of a place under beta is the mode, not a key.
-    place = [
-        part for i, part in enumerate(first["loc"]) if part != "[key]" and not (i == 2 and first["loc"][0] == "beta")
-    ]
-    key = ".".join(str(part) for part in place) or "configuration"
+    place = [part for part in first["loc"] if part != "[key]"]
+    key = ".".join(map(str, place)) or "configuration"
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    given = _short(first.get("input"))
     if first["type"] == "extra_forbidden":
-        known, group = _fields_at(first["loc"][:-1], model), key.rpartition(".")[0]
-        lists = "`ternary-lab list settings`" if model is Config else ""
-        near = nearest(str(first["loc"][-1]), known, lists, f"{group}." if group else "")
-        return f"unknown key {_shown(key)}{near}{more}"
+        known, group = _fields_at(place[:-1], data, model), key.rpartition(".")[0]
+        listing = "`ternary-lab list settings`" if model is Config else ""
+        near = nearest(str(place[-1]), known, listing, f"{group}." if group else "")
+        return f"unknown key {key if key.isprintable() else repr(key)}{near}{more}"
     if first["type"] == "value_error":
         return f"{key}: {first['ctx']['error']}{more}" if place else f"{first['ctx']['error']}{more}"
-    if first["type"].startswith("union_tag"):
-        return f"{key}.mode: must be one of {', '.join(_MODES)}{more}"
-    message = first["msg"].removeprefix("Input ").replace("should", "must", 1)
-    return f"{key}: {message}, got {given}{more}"
+    message, given = first["msg"].removeprefix("Input ").replace("should", "must", 1), repr(first["input"])
+    return f"{key}: {message}, got {given if len(given) <= 60 else f'{given[:57]}...'}{more}"
 
 
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _fields_at(location: tuple[int | str, ...], model: type[BaseModel]) -> Mapping[str, FieldInfo]:
-    section = model
-    for part in location:
-        if part in _MODES:
-            section = _MODES[str(part)]
-            continue
-        annotation = section.model_fields[str(part)].annotation if str(part) in section.model_fields else None
-        if get_origin(annotation) is dict:  # names of the user's own, each with such a section
+def _fields_at(place: list[int | str], data: Any, model: type[BaseModel]) -> Mapping[str, FieldInfo]:
+    """The settings of the group at a place in a model's data."""
+    for part in place:
+        annotation = model.model_fields[str(part)].annotation if str(part) in model.model_fields else None
+        if get_origin(annotation) is dict:  # names that the user chose, each with a group of the same kind
             annotation = get_args(annotation)[1]
+        data = data[part]
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            section = annotation
-    return section.model_fields
+            model = annotation
+            if issubclass(model, Choice):
+                model = model.modes[data["mode"]]
+    return model.model_fields

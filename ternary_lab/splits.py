@@ -2,7 +2,7 @@
 
     STRUCTURE            | what is left out
     orbit:2019           | every operation that relabelling a, b and the result, or swapping a and b, makes of this one
-    logic:kleene         | every operation that the logic's connectives define (`CONNECTIVES`)
+    logic:kleene         | every operation that the logic's connectives define (`config.CONNECTIVES`)
     pattern:++-******    | every operation with these entries, in the order of `space`; * is any
 
 A random test split asks whether operations between seen ones are coded; a structure, whether a region is.
@@ -18,15 +18,6 @@ from torch import Tensor
 from ternary_lab import config, space, symmetry
 from ternary_lab.backend.numerics import fenced
 from ternary_lab.errors import ConfigError, InputError
-
-CONNECTIVES: dict[str, tuple[str, ...]] = {
-    "kleene": ("not", "min (Kleene and)", "max (Kleene or)"),
-    "lukasiewicz": ("not", "Łukasiewicz implication"),
-    "goedel": ("false", "min (Kleene and)", "max (Kleene or)", "Gödel implication"),
-}
-"""Named logics by their connectives: names of `space.NAMED`, `not` for negation and `false` for the constant -1."""
-
-_ENTRY = {"-": -1, "0": 0, "+": 1}
 
 
 @fenced
@@ -52,21 +43,22 @@ def per_epoch(data: config.Data) -> int:
 @fenced
 def members(structure: str) -> Tensor:
     """Indices (int64, ascending) of the operations of a structure. Raises InputError for another name."""
-    kind, _, name = structure.partition(":")
-    if kind == "orbit" and name.isdecimal() and int(name) < space.SIZE:
+    try:
+        kind, name = config.parse_structure(structure)
+    except ValueError as error:
+        raise InputError(f"a structure {error}") from None
+    if kind == "orbit":
         group = symmetry.GROUPS["isotopy and swap"]
         images = torch.stack([space.index_of(g(space.operations(torch.tensor(int(name))))) for g in group])
         return images.unique(sorted=True)  # type: ignore[no-any-return,no-untyped-call]
-    if kind == "logic" and name in CONNECTIVES:
+    if kind == "logic":
         return _definable(name)
-    if kind == "pattern" and len(name) == space.ENTRIES and set(name) <= {*_ENTRY, "*"}:
-        tables = space.operations()
-        fits = [tables[:, k] == _ENTRY[c] for k, c in enumerate(name) if c != "*"]
-        return torch.nonzero(torch.stack(fits).all(0) if fits else torch.ones(space.SIZE)).flatten()
-    raise InputError(
-        f"structure {structure!r}: write orbit:INDEX, logic:{' or logic:'.join(CONNECTIVES)}, "
-        "or pattern: and nine of -, 0, + and *"
-    )
+    tables = space.operations()
+    fits = torch.ones(space.SIZE, dtype=torch.bool)
+    for k, entry in enumerate(name):
+        if entry != "*":
+            fits &= tables[:, k] == "-0+".index(entry) - 1
+    return torch.nonzero(fits).flatten()
 
 
 @lru_cache
@@ -78,7 +70,7 @@ def _definable(logic: str) -> Tensor:
         known[new] = True
         found = torch.nonzero(known).flatten()
         made = torch.zeros_like(known)
-        for connective in CONNECTIVES[logic]:
+        for connective in config.CONNECTIVES[logic]:
             made[_applied(connective, _classes(new), _classes(found))] = True
         new = torch.nonzero(made & ~known).flatten()
     return torch.nonzero(known).flatten()

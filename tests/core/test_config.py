@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import torch
@@ -18,10 +18,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ternary_lab import ConfigError, load_config, run_experiment, train
-from ternary_lab.config import Beta, Config, differences, flatten
+from ternary_lab.config import Config, differences, flatten
 from ternary_lab.config_files import find_config, from_yaml, parse_override
 from ternary_lab.history import TIMING_COLUMNS
 from ternary_lab.metrics import per_epoch
+from ternary_lab.schedules import Schedule
 from ternary_lab.training import Cohort
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -154,7 +155,7 @@ BAD_FILES = {
     "number key": ("1: 2", "1"),
     "no base": ("base: missing.yaml", "its base 'missing.yaml' does not exist"),
     "base no text": ("base: 3", "base must be the name of a file"),
-    "own base": ("base: config.yaml", "comes back to itself"),
+    "own base": ("base: config.yaml", "circular `base`: config.yaml -> config.yaml"),
 }
 
 
@@ -173,7 +174,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("base: b.yaml")
     (tmp_path / "b.yaml").write_text("base: a.yaml")
     for source, part in (
-        (tmp_path / "latin.yaml", "not UTF-8"), (tmp_path / "a.yaml", "comes back to itself"),
+        (tmp_path / "latin.yaml", "not UTF-8"), (tmp_path / "a.yaml", "circular `base`: a.yaml -> b.yaml -> a.yaml"),
         (tmp_path, "is a directory"), (tmp_path / "none.yaml", "no such file"), ("v55", "did you mean v5_5?"),
         ("x" * 5000, "no such file"),
     ):
@@ -371,6 +372,5 @@ def test_runtime_streams_decides_where_random_numbers_are_drawn(monkeypatch: pyt
 def test_no_key_is_left_out_of_these_tests() -> None:
     tested = {key for key, _, _ in CHANGES} | ON_DISK.keys() | {"runtime.streams"}
     assert tested >= flatten(Config().as_dict()).keys()
-    modes = {section.model_fields["mode"].annotation: section for section in get_args(get_args(Beta)[0])}
-    fields = {get_args(mode)[0]: set(section.model_fields) - {"mode"} for mode, section in modes.items()}
+    fields = {mode: set(schedule.model_fields) - {"mode"} for mode, schedule in Schedule.modes.items()}
     assert fields == {mode: set(values) for mode, values in MODES.items()}

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from ternary_lab import load_config, schedules
 from ternary_lab.config import Config
+from ternary_lab.schedules import Staged
 
 CONFIG = Config()
 BREAKPOINTS = (0, 30, 40, 50, 60, 90, 120, 180, 200, 220, 250, 270, 300, 350, 400)
@@ -124,7 +125,7 @@ def test_the_other_modes_of_beta() -> None:
 
 @given(st.integers(0, 2000), st.floats(0, 10), st.floats(0, 10), st.integers(1, 500), st.integers(1, 500))
 def test_staged_stays_between_its_values(e: int, start: float, end: float, warmup: int, horizon: int) -> None:
-    value = schedules.staged(e, start, end, warmup, horizon)
+    value = Staged(start=start, end=end, warmup_epochs=warmup).value_at(e, horizon, 0.0)
     assert -1e-9 <= value <= max(start, end) + 1e-9
     assert e < max(warmup, horizon) or value == pytest.approx(end)
 
