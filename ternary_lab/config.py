@@ -12,6 +12,7 @@ import math
 import re
 from abc import abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import yaml
@@ -135,6 +136,35 @@ class KL(Section):
     )
 
 
+@dataclass(frozen=True)
+class PathwayBatch:
+    """A batch of one pathway, for a loss term that a configuration adds. R runs, B operations, L latent dimensions."""
+
+    target: Tensor
+    """(R, B, 9, 3): one-hot operations."""
+    mu: Tensor
+    """(R, B, L): posterior means."""
+    log_variance: Tensor
+    """(R, B, L)"""
+    z: Tensor
+    """(R, B, L): sampled latents."""
+    logits: Tensor
+    """(R, B, 9, 3): decoder outputs."""
+
+
+@dataclass(frozen=True)
+class TermGradients:
+    """Gradients of a term's value in the tensors of a `PathwayBatch`, of the same shapes; None for zero.
+
+    The gradients in μ and s leave out the part that reaches them through z.
+    """
+
+    mu: Tensor | None = None
+    log_variance: Tensor | None = None
+    z: Tensor | None = None
+    logits: Tensor | None = None
+
+
 TermName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 
 
@@ -142,8 +172,8 @@ class LossTerm(Choice):
     """Base class of the loss terms that a configuration adds to those of v5.5.
 
     To add one, subclass it: a `mode` that no other term has, its words, the settings, and `value`. The class may be
-    defined anywhere, but before a configuration or a run that uses it is loaded. A configuration gives each of its terms
-    a name, which its columns in the history have: NAME_A for the value, loss_NAME_A for its share in the training loss.
+    defined anywhere, but before a configuration or a run that uses it is loaded. A configuration names each of its
+    terms. The columns in the history are NAME_A for the value and loss_NAME_A for its share in the training loss.
 
         class LargeLogits(LossTerm):
             mode: Literal["large_logits"] = "large_logits"
@@ -428,9 +458,8 @@ class Config(Section):
 
 
 STRUCTURAL = (
-    "data", "model", "kl.free_bits_per", "loss.added", "entropy_alignment.gradient", "information.latents", "information.decay",
-    "information.margin",
-    "gradient_balance.norm", "gradient_balance.enabled", "statenet.training", "statenet.lessons",
+    "data", "model", "kl.free_bits_per", "loss.added", "entropy_alignment.gradient", "information.latents",
+    "information.decay", "information.margin", "gradient_balance.norm", "gradient_balance.enabled", "statenet.training", "statenet.lessons",
     "statenet.lesson_operations", "optimiser.clip_per", "training", "evaluation", "runtime",
 )
 """Settings that runs trained side by side must share: they decide shapes, which operations are computed, how long."""

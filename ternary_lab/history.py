@@ -12,7 +12,7 @@ A criterion never reads the test split. The first of several equally good epochs
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from ternary_lab.errors import InputError
@@ -94,18 +94,11 @@ class EpochRecord:
     seconds_eval: float
     loss_information_A: float = 0.0
     loss_information_B: float = 0.0
+    added: Mapping[str, float] = field(default_factory=dict)
+    """Column -> value of the loss terms that the configuration adds: see `config.LossTerm`."""
 
 
-BLAME = {
-    "ce_A": "the cross-entropy", "ce_B": "the cross-entropy", "kl_A": "the KL term", "kl_B": "the KL term",
-    "entropy_B": "the output entropy", "repulsion_B": "the repulsion", "H_A": "the latent entropy",
-    "H_B": "the latent entropy", "loss_information_A": "the information",
-    "loss_information_B": "the information", "train_loss": "the training loss", "val_loss": "the validation loss",
-    "grad_norm_A": "the gradient", "grad_norm_B": "the gradient",
-}
-BLAMED = tuple(term for term in BLAME if term != "val_loss")
-"""Columns that are looked at in every step, in the order in which they are computed."""
-COLUMNS = tuple(f.name for f in fields(EpochRecord))
+COLUMNS = tuple(f.name for f in fields(EpochRecord) if f.name != "added")
 LATER = {f.name: f.default for f in fields(EpochRecord) if f.default is not MISSING}
 """The last columns, which older histories lack, and what they would have held."""
 TIMING_COLUMNS = ("seconds_train", "seconds_eval")

@@ -9,8 +9,8 @@
     L_B = CE_B + β_B KL_B - w_S S + w_rep rep
     L   = λ₁ g_A L_A + λ₂ g_B L_B + λ₃ |H_A - H_B|
 
-A term is declared once, in `TERMS`: its name, its words, its pathways, its weight, and the function that computes it. Its
-columns in the history, its share of the training loss and the message on divergence follow from the declaration. A
+A term is declared once, in `TERMS`: its name, its words, its pathways, its weight, and the function that computes it.
+Its columns in the history, its share of the training loss and the message on divergence follow from the declaration. A
 configuration can add terms that are declared elsewhere: see `config.LossTerm`.
 
 Two parts of the loss are not such terms. The entropy alignment |H_A - H_B| belongs to both pathways. In v5.5 its H is a
@@ -36,7 +36,7 @@ from torch import Tensor
 
 from ternary_lab import space
 from ternary_lab.backend import kernels
-from ternary_lab.config import Config, LossTerm
+from ternary_lab.config import Config, LossTerm, PathwayBatch, TermGradients
 from ternary_lab.controllers import Plan
 from ternary_lab.metrics.information import LOW, outer_probabilities
 from ternary_lab.metrics.latent_entropy import soft_entropy
@@ -189,9 +189,12 @@ def _added(name: str, term: LossTerm) -> Term:
     """A term that a configuration adds, as the step computes it."""
 
     def compute(batch: Batch, numbers: TermNumbers, into: Gradients) -> Tensor:
+        assert batch.target is not None
+        assert batch.logits is not None
         values = []
         for index, pathway in enumerate(declared.indices):
-            value, gradients = term.value(PathwayBatch.of(batch, pathway))
+            rest = (part[pathway] for part in (batch.mu, batch.log_variance, batch.z, batch.logits))
+            value, gradients = term.value(PathwayBatch(batch.target, *rest))
             into.add(pathway, numbers.weight[index], gradients)
             values.append(value)
         return torch.stack(values)
@@ -201,42 +204,6 @@ def _added(name: str, term: LossTerm) -> Term:
         lambda config, plan: (config.loss.added[name].weight_at(plan.epoch),) * len(term.pathways),
     )
     return declared
-
-
-@dataclass(frozen=True)
-class PathwayBatch:
-    """One pathway's tensors, for a term that a configuration adds."""
-
-    target: Tensor
-    """(R, B, 9, 3): one-hot operations."""
-    mu: Tensor
-    """(R, B, L): posterior means."""
-    log_variance: Tensor
-    """(R, B, L)"""
-    z: Tensor
-    """(R, B, L): sampled latents."""
-    logits: Tensor
-    """(R, B, 9, 3): decoder outputs."""
-
-    @staticmethod
-    def of(batch: Batch, pathway: int) -> PathwayBatch:
-        assert batch.target is not None
-        assert batch.logits is not None
-        rest = (part[pathway] for part in (batch.mu, batch.log_variance, batch.z, batch.logits))
-        return PathwayBatch(batch.target, *rest)
-
-
-@dataclass(frozen=True)
-class TermGradients:
-    """Gradients of a term's value in one pathway's tensors; None where there is none.
-
-    The gradients in μ and s leave out the part that reaches them through z.
-    """
-
-    mu: Tensor | None = None
-    log_variance: Tensor | None = None
-    z: Tensor | None = None
-    logits: Tensor | None = None
 
 
 def compute_terms(terms: Iterable[Term], batch: Batch, numbers: Numbers, into: Gradients) -> dict[str, Tensor]:
@@ -263,6 +230,14 @@ def weighted(terms: Sequence[Term], values: Mapping[str, Tensor], numbers: Numbe
                 weight = numbers[term.name].weight[term.pathways.index(pathway)]
                 found[f"{term.name}_{pathway}"] = term.sign * weight * values[f"{term.name}_{pathway}"]
     return found
+
+
+def repeated(numbers: Numbers, times: int) -> dict[str, TermNumbers]:
+    """The numbers for `times` batches of each run, one after the other."""
+    return {
+        name: TermNumbers(*(part.repeat_interleave(times, -1) for part in (of.weight, of.settings)))
+        for name, of in numbers.items()
+    }
 
 
 def cross_entropy(target: Tensor, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -367,21 +342,21 @@ def information_loss(
         C             Σ e²/2m over values and entries; e is the excess of the log-odds over the margin m
 
     L_A and L_B each gain w_N N - w_E E + w_C C of their own decoder. With w_N = w_E that is -w I(X;Z), the information
-    of the output about the latent. Large logits everywhere make N small, but then a posterior sample on the wrong side of
-    a threshold costs hundreds of nats. C penalises confidence beyond what is needed to decode correctly. It is squared:
-    a linear penalty only makes a decoder that is linear in z less steep, a growing one makes it bend.
+    of the output about the latent. Large logits everywhere make N small, but then a posterior sample on the wrong side
+    of a threshold costs hundreds of nats. C penalises confidence beyond what is needed to decode correctly. It is
+    squared: a linear penalty only makes a decoder that is linear in z less steep, a growing one makes it bend.
 
     `average` (2, R, N) is the moving average of the output distribution over steps. It is brought up to date in place;
     where it is all zeros, it takes this step's distribution.
 
-    The gradient is that of w_N H(X|Z) - w_E H(X) + w_C C for the output distribution of these M latents, with the moving
-    average p̂ as the argument of the logarithm: ∂H(X)/∂p = -(ln p + 1) needs the frequency of an operation, which M latents
-    alone do not show. With z given, and E the mean over x ~ p(x|z),
+    The gradient is that of w_N H(X|Z) - w_E H(X) + w_C C for the output distribution of these M latents, with the
+    moving average p̂ as the argument of the logarithm: ∂H(X)/∂p = -(ln p + 1) needs the frequency of an operation,
+    which M latents alone do not show. With z given, and E the mean over x ~ p(x|z),
 
         ∂/∂ℓ_kc E[ln p̂(X)] = p_kc (E[ln p̂(X) | X_k = c] - E[ln p̂(X)])
 
-    and p(x|z) = u v splits into five entries and four (`metrics.information`). Two products with the table ln p̂ (81, 243)
-    replace a sum over all N operations for each latent.
+    and p(x|z) = u v splits into five entries and four (`metrics.information`). Two products with the table ln p̂ (81,
+    243) replace a sum over all N operations for each latent.
     """
     groups, latents = logits.shape[:2].numel(), logits.shape[2]
     entries = logits.view(groups, latents, ENTRIES, VALUES).permute(0, 2, 3, 1)

@@ -5,8 +5,8 @@ A hypergradient says how an objective V after one AdamW step changes with the se
 
     dV/dlr = ∇V(θ') · ∂θ'/∂lr             dV/dλ = ∇V(θ') · ∂θ'/∂g · ∂g/∂λ
 
-AdamW works entry by entry, so ∂θ'/∂g is a vector; m and v before the step are constants. The method looks one step ahead
-and misses effects that come later (the short-horizon bias of Wu et al. 2018).
+AdamW works entry by entry, so ∂θ'/∂g is a vector; m and v before the step are constants. The method looks one step
+ahead and misses effects that come later (the short-horizon bias of Wu et al. 2018).
 
 The objective is the -ELBO of some validation operations, minus a multiple of the information I(X;Z) where
 `statenet.information_weight` is not 0. A few steps of each epoch are lessons. R runs; the weights of a pathway are the

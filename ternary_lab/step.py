@@ -41,7 +41,8 @@ FIXED = 19
 class StepSettings:
     """The numbers that a training step reads besides its batch: views of one tensor with a value per run.
 
-    One tensor, because a transfer to a GPU costs the same for one number as for all of them. Shapes are (R,) unless said.
+    One tensor, because a transfer to a GPU costs the same for one number as for all of them. Shapes are (R,) unless
+    said.
     """
 
     packed: Tensor
@@ -235,7 +236,8 @@ class Stepper:
         of_code = [term for term in self.terms if term.of == "code"]
         decoded_b, decoded_a, values, alignment = self._lanes.together(
             lambda: self._decoder_B.forward(injected[1]), lambda: self._decoder_A.forward(injected[0]),
-            lambda: losses.compute_terms(of_code, code, s.terms, gradients), lambda: losses.alignment(z) if self.aligns else None,
+            lambda: losses.compute_terms(of_code, code, s.terms, gradients),
+            lambda: losses.alignment(z) if self.aligns else None,
         )
         every = torch.stack((decoded_a[-1], decoded_b[-1]))
         whole = code.decoded(target, every[:, :, :batch].view(2, *target.shape))

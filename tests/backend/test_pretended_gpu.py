@@ -373,8 +373,10 @@ def own_kernels(gpu: PretendedGPU) -> Iterator[None]:
             inside = False
 
     def terms(target: Tensor, logits: Tensor, entropy: Tensor) -> tuple[Tensor, ...]:
-        none = torch.zeros_like(entropy)
-        return losses.output_terms(target, logits, losses.Weights(none, none, none, entropy, none, none))
+        ce, p, gradient = losses.cross_entropy(target, logits)
+        value, slope = losses.mean_output_entropy(p[1])
+        gradient[1].addcmul_(slope, entropy[:, None, None, None], value=-1)
+        return ce, value, gradient
 
     forms: dict[str, Callable[..., Any]] = {
         "adamw": kernels.adamw, "add_bias": kernels.add_bias, "linear": kernels.linear, "output_terms": terms,
@@ -439,8 +441,8 @@ def _left_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _setting_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = losses.loss_terms
-    monkeypatch.setattr(losses, "loss_terms", lambda *of: whole(*of[:-1], replace(of[-1], beta=of[-1].beta.cpu())))
+    whole = losses.free_bits_kl
+    monkeypatch.setattr(losses, "free_bits_kl", lambda *of: whole(*of[:-1], of[-1].cpu()))
 
 
 def _through_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
