@@ -227,8 +227,8 @@ def weighted(terms: Sequence[Term], values: Mapping[str, Tensor], numbers: Numbe
     for pathway in "AB":
         for term in terms:
             if pathway in term.pathways:
-                weight = numbers[term.name].weight[term.pathways.index(pathway)]
-                found[f"{term.name}_{pathway}"] = term.sign * weight * values[f"{term.name}_{pathway}"]
+                share = numbers[term.name].weight[term.pathways.index(pathway)] * values[f"{term.name}_{pathway}"]
+                found[f"{term.name}_{pathway}"] = -share if term.sign < 0 else share
     return found
 
 

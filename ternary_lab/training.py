@@ -7,10 +7,11 @@ the other runs change its numbers by float rounding at most.
 from __future__ import annotations
 
 import math
+import operator
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import partial, reduce
 from typing import Any, Literal
 
 import torch
@@ -188,6 +189,13 @@ class Cohort:
         )
         self._load([every[i] for i in indices])
 
+    def drop_stopped(self) -> bool:
+        """Go on with the runs that have not stopped; False when there is none."""
+        going = [i for i, stopped in enumerate(self.stopped) if stopped is None]
+        if going and len(going) < self.runs:
+            self.keep(going)
+        return bool(going)
+
     # Epochs
 
     def advance(self) -> list[EpochRecord]:
@@ -208,12 +216,9 @@ class Cohort:
                 before = epoch
                 if epoch is None:
                     return
-                going = [i for i, stopped in enumerate(self.stopped) if stopped is None]
-                if not going:
+                if not self.drop_stopped():
                     yield epoch
                     return
-                if len(going) < self.runs:
-                    self.keep(going)
         finally:
             if before is not None:
                 before.measurement.cancel()
@@ -472,9 +477,9 @@ def _batch_losses(step: Stepper, model: DualVAE, x: Tensor, s: StepSettings, bat
         numbers, lambdas = losses.repeated(numbers, batches), lambdas.repeat_interleave(batches, -1)
     batch = losses.Batch(mu, log_variance, mu, s.free_bits_per, target, logits)
     values = losses.weighted(step.terms, losses.compute_terms(step.terms, batch, numbers, losses.Gradients()), numbers)
-    pathways = [sum(value for column, value in values.items() if column[-1] == p) for p in "AB"]
+    pathway = {p: reduce(operator.add, (v for column, v in values.items() if column[-1] == p)) for p in "AB"}
     entropy = soft_entropy(mu)[0] if step.aligns else batch_entropy(mu)
-    value = lambdas[0] * pathways[0] + lambdas[1] * pathways[1] + lambdas[2] * (entropy[0] - entropy[1]).abs()
+    value = lambdas[0] * pathway["A"] + lambdas[1] * pathway["B"] + lambdas[2] * (entropy[0] - entropy[1]).abs()
     return value.view(step.runs, batches).t()
 
 
