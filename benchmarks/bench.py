@@ -41,7 +41,8 @@ from ternary_lab.metrics.evaluate import LATENTS, SAMPLES, evaluate
 from ternary_lab.model import Architecture, TernaryVAE
 from ternary_lab.networks import Network
 from ternary_lab.runs import load, provenance
-from ternary_lab.training import Cohort, Measures, RunState
+from ternary_lab.training.cohort import Cohort, Measures
+from ternary_lab.training.run_state import RunState
 
 TRAINED: Mapping[str, tuple[str, int]] = {
     "v5.5 at epoch 100": ("v5_5/seed=42", 100), "beyond": ("beyond/seed=42", 103),

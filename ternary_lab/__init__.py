@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from ternary_lab.runs.train import train_counterfactuals as train_counterfactuals
     from ternary_lab.sweeps.design import load_sweep as load_sweep
     from ternary_lab.sweeps.run import run_sweep as run_sweep
-    from ternary_lab.training import train as train
+    from ternary_lab.training.train import train as train
 
 # Threads that spin while they wait make two processes on the same cores up to ten times slower. It has
 # to be said before torch loads its thread library.
@@ -63,7 +63,7 @@ _HOMES = {
     "runs.train": ("branch", "run_experiment", "train_counterfactuals"),
     "sweeps.design": ("load_sweep",),
     "sweeps.run": ("run_sweep",),
-    "training": ("train",),
+    "training.train": ("train",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

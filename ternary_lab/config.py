@@ -459,8 +459,9 @@ class Config(Section):
 
 STRUCTURAL = (
     "data", "model", "kl.free_bits_per", "loss.added", "entropy_alignment.gradient", "information.latents",
-    "information.decay", "information.margin", "gradient_balance.norm", "gradient_balance.enabled", "statenet.training", "statenet.lessons",
-    "statenet.lesson_operations", "optimiser.clip_per", "training", "evaluation", "runtime",
+    "information.decay", "information.margin", "gradient_balance.norm", "gradient_balance.enabled",
+    "statenet.training", "statenet.lessons", "statenet.lesson_operations", "optimiser.clip_per",
+    "training", "evaluation", "runtime",
 )
 """Settings that runs trained side by side must share: they decide shapes, which operations are computed, how long."""
 

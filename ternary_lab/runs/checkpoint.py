@@ -33,7 +33,7 @@ from ternary_lab.networks import Blocks
 from ternary_lab.runs.checksums import DOCUMENT, REMEDY, digest
 from ternary_lab.runs.files import write_atomically
 from ternary_lab.space import SIZE
-from ternary_lab.training import Best, RunState
+from ternary_lab.training.run_state import Best, RunState
 
 FORMAT = "ternary-lab-1"
 """The header's only key: safetensors writes several in random order, and equal runs shall leave equal bytes."""

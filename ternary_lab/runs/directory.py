@@ -17,7 +17,7 @@ from ternary_lab.runs.files import write_atomically
 from ternary_lab.runs.load import CHECKPOINTS, PROVENANCE, RunRecord
 from ternary_lab.runs.locks import LOCK, OWNER
 from ternary_lab.runs.provenance import Stretch
-from ternary_lab.training import RunState
+from ternary_lab.training.run_state import RunState
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from ternary_lab.runs.files import sync_directory, write_atomically, written_bes
 from ternary_lab.runs.load import CHECKPOINTS, HISTORY, LOG, PROVENANCE, RunRecord
 from ternary_lab.runs.provenance import Stretch, stretches
 from ternary_lab.runs.resume import link_again
-from ternary_lab.training import RunState
+from ternary_lab.training.run_state import RunState
 
 WRITERS = 8
 """Threads that write files, at most: while one waits for the disk, others encode, and one flush serves several."""

@@ -17,7 +17,7 @@ from ternary_lab.runs import checkpoint
 from ternary_lab.runs.directory import Planned, unwritable
 from ternary_lab.runs.files import write_atomically
 from ternary_lab.runs.load import CHECKPOINTS, RunRecord
-from ternary_lab.training import RunState
+from ternary_lab.training.run_state import RunState
 
 REPORT = logging.getLogger(__name__)
 

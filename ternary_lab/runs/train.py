@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from ternary_lab import config_files, memory
+from ternary_lab import config_files
 from ternary_lab.backend.devices import gpu_errors, resolve_device
 from ternary_lab.backend.numerics import fenced
 from ternary_lab.config import Config
@@ -33,7 +33,10 @@ from ternary_lab.runs.load import RunRecord, RunSet
 from ternary_lab.runs.locks import held
 from ternary_lab.runs.progress import Interrupt, Progress
 from ternary_lab.runs.resume import REPORT, newest_common_state, saved_states, set_back
-from ternary_lab.training import Best, Cohort, RunState, check_cohort, check_seeds
+from ternary_lab.training import memory
+from ternary_lab.training.cohort import Cohort, check_cohort
+from ternary_lab.training.run_state import Best, RunState
+from ternary_lab.training.train import check_seeds
 
 
 @fenced

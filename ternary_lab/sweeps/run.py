@@ -34,7 +34,6 @@ from ternary_lab.backend.numerics import fenced
 from ternary_lab.config import Config, flatten, is_structural
 from ternary_lab.errors import RunError, TernaryLabError
 from ternary_lab.history import COLUMNS, FILE_COLUMNS, LATER, OLD_NAMES, TIMING_COLUMNS
-from ternary_lab.memory import free_bytes, run_bytes
 from ternary_lab.runs.checksums import check_table
 from ternary_lab.runs.directory import Planned
 from ternary_lab.runs.files import write_atomically
@@ -44,6 +43,7 @@ from ternary_lab.runs.train import train_runs
 from ternary_lab.sweeps import engines
 from ternary_lab.sweeps.design import Point, Sweep, points
 from ternary_lab.sweeps.engines import Engine
+from ternary_lab.training.memory import free_bytes, run_bytes
 
 Status = Literal["done", "running", "failed", "left"]
 

@@ -13,15 +13,15 @@ import torch
 from small import SMALL
 
 from ternary_lab import DeviceError, RunError, branch, load_config, load_run, run_experiment
-from ternary_lab import memory as memories
 from ternary_lab.backend.devices import RESUMES, gpu_errors, missing_gpu
 from ternary_lab.config import Config
-from ternary_lab.memory import room, run_bytes
 from ternary_lab.runs.checksums import sealed_json
 from ternary_lab.runs.load import published
 from ternary_lab.runs.provenance import Stretch, stretches
 from ternary_lab.runs.verify import verify
-from ternary_lab.training import Cohort
+from ternary_lab.training import memory as memories
+from ternary_lab.training.cohort import Cohort
+from ternary_lab.training.memory import room, run_bytes
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -35,7 +35,8 @@ from ternary_lab.studies import probes
 from ternary_lab.studies.beyond_v55 import alternatives
 from ternary_lab.studies.checkpoints_and_ensembles import calibration, ensembles
 from ternary_lab.studies.generalisation import arithmetic, neighbourhood, paths, robustness
-from ternary_lab.training import Cohort, train
+from ternary_lab.training.cohort import Cohort
+from ternary_lab.training.train import train
 
 BUDGETS = {
     "kernels of a training step": 157,

@@ -23,7 +23,7 @@ from ternary_lab.config_files import find_config, from_yaml, parse_override
 from ternary_lab.history import TIMING_COLUMNS
 from ternary_lab.metrics import per_epoch
 from ternary_lab.schedules import Schedule
-from ternary_lab.training import Cohort
+from ternary_lab.training.cohort import Cohort
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

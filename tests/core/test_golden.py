@@ -18,7 +18,8 @@ from ternary_lab.metrics.latent_entropy import batch_entropy
 from ternary_lab.model import statenet
 from ternary_lab.runs.checkpoint import import_original
 from ternary_lab.space import SIZE, one_hot, operations
-from ternary_lab.training import Best, Cohort, RunState
+from ternary_lab.training.cohort import Cohort
+from ternary_lab.training.run_state import Best, RunState
 
 FILES = [
     Path(__file__).parents[1] / "data" / "golden.json",

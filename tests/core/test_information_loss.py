@@ -24,7 +24,8 @@ from ternary_lab.runs import checkpoint
 from ternary_lab.runs.checksums import ROW
 from ternary_lab.runs.load import load_run
 from ternary_lab.runs.train import run_experiment
-from ternary_lab.training import Cohort, train
+from ternary_lab.training.cohort import Cohort
+from ternary_lab.training.train import train
 
 INFORMED = Config.model_validate(SMALL.model_dump() | {
     "information": {

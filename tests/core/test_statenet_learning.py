@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from small import SMALL
 from torch import Tensor
 
-from ternary_lab import statenet_learning
 from ternary_lab.config import Config
 from ternary_lab.config_files import load_config
 from ternary_lab.controllers import correct, correction_slopes, plan_epoch
@@ -23,7 +22,10 @@ from ternary_lab.model import Architecture
 from ternary_lab.networks import Blocks
 from ternary_lab.runs import checkpoint
 from ternary_lab.runs.train import run_experiment
-from ternary_lab.training import Cohort, RunState, train
+from ternary_lab.training import statenet_learning
+from ternary_lab.training.cohort import Cohort
+from ternary_lab.training.run_state import RunState
+from ternary_lab.training.train import train
 
 BATCHES = {"encoders": (2, 1, 7), "decoder_A": (1, 5), "decoder_B": (1, 4), "statenet": (1, 3)}
 """Shapes of blocks in small, for one run."""

@@ -17,8 +17,10 @@ from ternary_lab.backend.random_streams import Streams
 from ternary_lab.config import Config
 from ternary_lab.controllers import Correction, plan_epoch
 from ternary_lab.history import TIMING_COLUMNS
-from ternary_lab.step import Figures, PlainSteps, ReplayedSteps, Stepper
-from ternary_lab.training import Cohort
+from ternary_lab.training import cohort as cohort_module
+from ternary_lab.training.cohort import Cohort
+from ternary_lab.training.epoch_steps import PlainSteps, ReplayedSteps, Steps
+from ternary_lab.training.step import Figures, Stepper
 
 CPU = torch.device("cpu")
 SMALL = {
@@ -54,13 +56,14 @@ def test_steps_at_fixed_addresses_train_to_the_same_bits(name: str, monkeypatch:
     config = _config(name)
     rows, weights = _trained(config)
 
-    def replayed(self: Stepper, x: torch.Tensor, noise: torch.Tensor, draws: Streams) -> ReplayedSteps:
-        if self._replayed is None or self._replayed.operations != x.shape[1]:
-            self._replayed = ReplayedSteps(self, x.shape[1])
-        self._replayed.begin(x, noise, draws)
-        return self._replayed
+    def replayed(
+        stepper: Stepper, x: torch.Tensor, noise: torch.Tensor, draws: Streams, before: Steps | None
+    ) -> ReplayedSteps:
+        steps = before if isinstance(before, ReplayedSteps) else ReplayedSteps(stepper, x.shape[1])
+        steps.begin(x, noise, draws)
+        return steps
 
-    monkeypatch.setattr(Stepper, "epoch", replayed)
+    monkeypatch.setattr(cohort_module, "begin_epoch", replayed)
     found, at_fixed_addresses = _trained(config)
     assert repr(found) == repr(rows)
     assert all(torch.equal(a, b) for a, b in zip(at_fixed_addresses, weights, strict=True))

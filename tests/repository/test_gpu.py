@@ -23,7 +23,7 @@ from small import SMALL
 
 from ternary_lab import RunError, load_config
 from ternary_lab.history import EpochRecord
-from ternary_lab.training import Cohort
+from ternary_lab.training.cohort import Cohort
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "benchmarks" / "gpu.py"

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ternary_lab import CheckpointError, RunError, load_config, load_model
 from ternary_lab.runs.checkpoint import FORMAT, LARGEST, Checkpoint, import_original, load, open_checkpoint, save
-from ternary_lab.training import Cohort
+from ternary_lab.training.cohort import Cohort
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

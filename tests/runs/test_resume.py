@@ -30,7 +30,7 @@ from ternary_lab.runs.checksums import sealed_json
 from ternary_lab.runs.directory import Planned
 from ternary_lab.runs.train import train_runs
 from ternary_lab.runs.verify import verify
-from ternary_lab.training import Cohort, Epoch
+from ternary_lab.training.cohort import Cohort, Epoch
 
 NEVER = load_config(SMALL.as_dict(), {"early_stopping.patience": 0, "training.total_epochs": 4})
 # Its scheduled validation loss rises with β at once, so it stops after its second epoch.

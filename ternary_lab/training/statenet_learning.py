@@ -29,7 +29,7 @@ from ternary_lab.controllers import Correction, Plan
 from ternary_lab.losses import InformationWeights, TermNumbers
 from ternary_lab.model import statenet
 from ternary_lab.networks import Blocks
-from ternary_lab.step import Pass, Stepper, StepRecord, StepSettings
+from ternary_lab.training.step import Pass, Stepper, StepRecord, StepSettings
 
 
 def lesson_steps(config: Config, steps: int) -> list[int]:

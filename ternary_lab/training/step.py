@@ -1,21 +1,13 @@
 """One optimiser step of R runs side by side: settings, forward pass, losses, gradients, clipping, AdamW.
 
-`Stepper` computes a step. Two classes take the steps of an epoch with it and give the same figures:
-
-    PlainSteps      computes each step when it is asked for; used on a CPU
-    ReplayedSteps   reads and writes at fixed addresses, so that on CUDA a step is captured once as a graph and then
-                    replayed: a step has some 200 kernels of two microseconds, and launching them one by one takes ten
-                    times as long as computing them
-
-Shapes and symbols are those of `model`.
+Shapes and symbols are those of `model`. `epoch_steps` takes the steps of an epoch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -29,9 +21,10 @@ from ternary_lab.backend.threads import Lanes
 from ternary_lab.config import Config
 from ternary_lab.controllers import Correction, Plan
 from ternary_lab.losses import InformationWeights, TermNumbers
-from ternary_lab.model import Architecture, inject
+from ternary_lab.metrics.latent_entropy import batch_entropy
+from ternary_lab.model import Architecture, inject, statenet
 from ternary_lab.networks import Blocks, Bound
-from ternary_lab.space import ENTRIES, VALUES
+from ternary_lab.training.run_state import RunState
 
 FIXED = 19
 """Rows of `StepSettings.packed` in front of the numbers of the loss terms."""
@@ -69,6 +62,24 @@ class StepSettings:
     """None where the loss of no run has information terms in this epoch."""
     lr: Sequence[float]
     """The learning rates once more, as Python numbers of full precision."""
+
+    @staticmethod
+    def unpacked(
+        packed: Tensor, config: Config, terms: Sequence[losses.Term], informed: bool, lr: Sequence[float]
+    ) -> StepSettings:
+        """The settings in a packed tensor; `informed` is whether a loss has information terms in this epoch."""
+        numbers, row = {}, FIXED
+        for term in terms:
+            middle = row + len(term.pathways)
+            end = middle + len(term.settings(config))
+            numbers[term.name] = TermNumbers(packed[row:middle], packed[middle:end])
+            row = end
+        return StepSettings(
+            packed, numbers, config.kl.free_bits_per, lambdas=packed[0:3], temperature=packed[3:5, :, None, None],
+            rho=packed[5, :, None, None], kept=packed[6, :, None, None], forgetting=packed[7], scale_low=packed[8],
+            scale_high=packed[9], grad_clip=packed[10], rates=packed[11:16],
+            information=InformationWeights(*packed[16:19]) if informed else None, lr=lr,
+        )
 
 
 @dataclass(frozen=True)
@@ -113,20 +124,6 @@ class Figures:
     """(S, 2, R, B, L): latents; NaN in the places that a batch leaves empty."""
 
 
-class Steps(Protocol):
-    """The steps of an epoch."""
-
-    def __len__(self) -> int: ...
-    def use(self, settings: StepSettings) -> None:
-        """Take the settings for the calls to come."""
-    def forward(self) -> Pass:
-        """The next step's forward pass. The step after it overwrites the tensors."""
-    def update(self) -> StepRecord:
-        """The optimiser step that belongs to the last forward pass. The step after it overwrites the tensors."""
-    def figures(self) -> Figures:
-        """The figures of all steps."""
-
-
 class Stepper:
     """The weights of R runs in training, and the step that changes them.
 
@@ -169,7 +166,31 @@ class Stepper:
             [[[p.encoders[i, run], (p.decoder_A, p.decoder_B)[i][run]] for p in parts] for i in range(2)]
             for run in range(self.runs)
         ]
-        self._replayed: ReplayedSteps | None = None
+
+    @staticmethod
+    def of(configs: Sequence[Config], states: Sequence[RunState], device: torch.device) -> Stepper:
+        """The stepper of runs in given states, which stand at the same step."""
+        blocks, first_moments, second_moments = (
+            Blocks.join([getattr(state, name) for state in states]).to(device)
+            for name in ("blocks", "first_moments", "second_moments")
+        )
+        outputs = [torch.zeros(2, 1, space.SIZE) if s.output is None else s.output for s in states]
+        norms = torch.tensor([(s.controllers.norm_A, s.controllers.norm_B) for s in states], device=device)
+        return Stepper(
+            configs, blocks, first_moments, second_moments, torch.cat(outputs, 1).to(device),
+            norms.t().contiguous(), states[0].steps,
+        )
+
+    def copies(self) -> Iterator[tuple[Blocks, Blocks, Blocks, Tensor]]:
+        """Of each run, copies on the CPU: weights, both moments, and the moving average of the output distributions.
+
+        From a GPU they come in one transfer.
+        """
+        every = (self.blocks, self.first_moments, self.second_moments)
+        *blocks, outputs = _on_cpu([*(block for part in every for block in vars(part).values()), self.outputs])
+        weights, first, second = (Blocks(*blocks[i : i + 4]) for i in (0, 4, 8))
+        for i in range(self.runs):
+            yield weights.one(i), first.one(i), second.one(i), outputs[:, i : i + 1]
 
     def values(self, rows: Sequence[float] | Sequence[Sequence[float]]) -> Tensor:
         """One value, or several, of every run: (R,) or (R, K) float32 on the device."""
@@ -187,31 +208,8 @@ class Stepper:
                 1 - p.grad_momentum, c.gradient_balance.low, c.gradient_balance.high, o.grad_clip,
                 k.lr, o.beta1, o.beta2, o.eps, o.weight_decay, *information, *numbers,
             ))
-        return self.unpacked(self.values(rows).t().contiguous(), informed, [k.lr for k in corrections])
-
-    def unpacked(self, packed: Tensor, informed: bool, lr: Sequence[float]) -> StepSettings:
-        """The settings in a packed tensor (numbers, R)."""
-        terms, row = {}, FIXED
-        for term in self.terms:
-            middle = row + len(term.pathways)
-            end = middle + len(term.settings(self.config))
-            terms[term.name] = TermNumbers(packed[row:middle], packed[middle:end])
-            row = end
-        return StepSettings(
-            packed, terms, self.config.kl.free_bits_per, lambdas=packed[0:3], temperature=packed[3:5, :, None, None],
-            rho=packed[5, :, None, None], kept=packed[6, :, None, None], forgetting=packed[7], scale_low=packed[8],
-            scale_high=packed[9], grad_clip=packed[10], rates=packed[11:16],
-            information=InformationWeights(*packed[16:19]) if informed else None, lr=lr,
-        )
-
-    def epoch(self, x: Tensor, noise: Tensor, draws: Streams) -> Steps:
-        """The steps of one pass over operations x (R, n, 9) with noise (2, R, n, L), and prior latents from `draws`."""
-        if self.device.type == "cpu":
-            return PlainSteps(self, x, noise, draws)
-        if self._replayed is None or self._replayed.operations != x.shape[1]:
-            self._replayed = ReplayedSteps(self, x.shape[1])
-        self._replayed.begin(x, noise, draws)
-        return self._replayed
+        packed = self.values(rows).t().contiguous()
+        return StepSettings.unpacked(packed, self.config, self.terms, informed, [k.lr for k in corrections])
 
     def prior_latents(self, draws: Streams) -> Tensor:
         """Latents (R, M, L) of one step, from the prior."""
@@ -337,6 +335,22 @@ class Stepper:
             partial(update, "decoder_A", divisor[0], s.rates),
         )
 
+    def statenet_inputs(self, plans: Sequence[Plan], forward: Pass) -> Tensor:
+        """(R, 9): the inputs of StateNet, from the epoch's first forward pass; see `controllers`."""
+        scheduled = self.values([(p.grad_ratio, p.rho, p.lambda1, p.lambda2, p.lambda3) for p in plans])
+        kl = torch.stack((forward.values["kl_A"], forward.values["kl_B"]), 1)
+        return torch.cat((batch_entropy(forward.z).t(), kl, scheduled), 1)
+
+    def corrections(self, plans: Sequence[Plan], inputs: Tensor) -> list[Correction]:
+        """StateNet's corrections of every run's plan."""
+        if not self.config.model.use_statenet:
+            return [Correction.none(plan) for plan in plans]
+        outputs = statenet(self.blocks, inputs).tolist()
+        return [
+            control.correct(config, plan, tuple(output))
+            for config, plan, output in zip(self.configs, plans, outputs, strict=True)
+        ]
+
     def row(self, forward: Pass, record: StepRecord, s: StepSettings) -> Tensor:
         """The figures of a step (len(logged), R), in the order of `logged`."""
         informed = torch.zeros_like(record.norm)
@@ -356,161 +370,11 @@ class Stepper:
         return [*blocks, self.outputs, self.norms, self._taken]
 
 
-class PlainSteps:
-    """The steps of an epoch, each computed when it is asked for: see the module."""
-
-    def __init__(self, stepper: Stepper, x: Tensor, noise: Tensor, draws: Streams) -> None:
-        self._stepper, self._draws = stepper, draws
-        self._both, self._target, self._noise = x.repeat(2, 1, 1), space.one_hot(x), noise
-        self._batch = stepper.config.data.batch_size
-        self._count = -(-x.shape[1] // self._batch)
-        self._next, self._log = 0, torch.empty(self._count, len(stepper.logged), stepper.runs)
-        self._z = torch.full((self._count, *noise.shape[:2], self._batch, noise.shape[3]), float("nan"))
-
-    def __len__(self) -> int:
-        return self._count
-
-    def use(self, settings: StepSettings) -> None:
-        self._settings = settings
-
-    def forward(self) -> Pass:
-        s, step = self._settings, self._next
-        part = slice(step * self._batch, (step + 1) * self._batch)
-        latents = self._stepper.prior_latents(self._draws) if s.information is not None else None
-        self._pass = self._stepper.forward(
-            self._both[:, part], self._target[:, part], self._noise[:, :, part], s, latents
-        )
-        self._z[step, :, :, : self._pass.z.shape[2]] = self._pass.z
-        return self._pass
-
-    def update(self) -> StepRecord:
-        record = self._stepper.update(self._pass, self._settings)
-        self._log[self._next] = self._stepper.row(self._pass, record, self._settings)
-        self._next += 1
-        return record
-
-    def figures(self) -> Figures:
-        return self._stepper.figures(self._log, self._z)
-
-
-@dataclass(frozen=True)
-class _Graphs:
-    """A captured step of one kind: its two graphs, and the tensors at fixed addresses that their replay fills."""
-
-    forward: torch.cuda.CUDAGraph
-    update: torch.cuda.CUDAGraph
-    leaves: Pass
-    record: StepRecord
-
-
-class ReplayedSteps:
-    """The steps of every epoch of a cohort, captured once and replayed: see the module."""
-
-    def __init__(self, stepper: Stepper, operations: int) -> None:
-        self._stepper, self.operations = stepper, operations
-        config, device, runs = stepper.config, stepper.device, stepper.runs
-        self._batch, latent = config.data.batch_size, config.model.latent_dim
-        self._count = -(-operations // self._batch)
-
-        def buffer(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-            return torch.zeros(shape, dtype=dtype, device=device)
-
-        self._x = buffer(runs, self._count, self._batch, ENTRIES)
-        self._target = buffer(runs, self._count, self._batch, ENTRIES, VALUES)
-        self._noise = buffer(2, runs, self._count, self._batch, latent)
-        self._latents = buffer(runs, config.information.latents, latent) if config.information.enabled else None
-        self._z = buffer(self._count, 2, runs, self._batch, latent)
-        self._log = buffer(self._count, len(stepper.logged), runs)
-        self._packed = buffer(stepper.numbers, runs)
-        self._at = buffer(1, dtype=torch.int64)
-        self._graphs: dict[tuple[int, bool], _Graphs] = {}
-        self._pool: Any = None  # memory that the graphs share, as they never run side by side
-
-    def begin(self, x: Tensor, noise: Tensor, draws: Streams) -> None:
-        """Go to the first step of an epoch."""
-        self._draws, self._next = draws, 0
-        self._settings: StepSettings | None = None
-        self._x.flatten(1, 2)[:, : self.operations] = x
-        self._target.flatten(1, 2)[:, : self.operations] = space.one_hot(x)
-        self._noise.flatten(2, 3)[:, :, : self.operations] = noise
-        self._z.fill_(float("nan"))
-        self._log.zero_()
-        self._at.zero_()
-
-    def __len__(self) -> int:
-        return self._count
-
-    def use(self, settings: StepSettings) -> None:
-        self._packed.copy_(settings.packed)
-        self._settings = self._stepper.unpacked(self._packed, settings.information is not None, settings.lr)
-
-    def forward(self) -> Pass:
-        assert self._settings is not None
-        batch = min(self._batch, self.operations - self._next * self._batch)
-        self._kind = batch, self._settings.information is not None
-        if self._latents is not None and self._settings.information is not None:
-            self._latents.copy_(self._stepper.prior_latents(self._draws))
-        if self._stepper.device.type != "cuda":  # nothing to capture with
-            self._pass = self._forward(*self._kind)
-            return self._pass
-        with torch.cuda.device(self._stepper.device):  # graphs are captured and replayed on the current one
-            if self._kind not in self._graphs:
-                self._graphs[self._kind] = self._capture(*self._kind)
-            self._graphs[self._kind].forward.replay()
-        return self._graphs[self._kind].leaves
-
-    def update(self) -> StepRecord:
-        self._next += 1
-        if self._stepper.device.type != "cuda":
-            return self._update(self._pass)
-        with torch.cuda.device(self._stepper.device):
-            self._graphs[self._kind].update.replay()
-        self._stepper.steps += 1
-        return self._graphs[self._kind].record
-
-    def _forward(self, batch: int, informed: bool) -> Pass:
-        """The step's forward pass, all at fixed addresses."""
-        s = self._settings
-        assert s is not None
-        runs = self._stepper.runs
-        x, target = (whole.index_select(1, self._at)[:, 0, :batch] for whole in (self._x, self._target))
-        noise = self._noise.index_select(2, self._at)[:, :, 0, :batch]
-        forward = self._stepper.forward(
-            x.expand(2, runs, batch, ENTRIES).reshape(2 * runs, batch, ENTRIES), target, noise, s,
-            self._latents if informed else None,
-        )
-        self._z[:, :, :, :batch].index_copy_(0, self._at, forward.z.unsqueeze(0))
-        return forward
-
-    def _update(self, forward: Pass) -> StepRecord:
-        s = self._settings
-        assert s is not None
-        record = self._stepper.update(forward, s)
-        self._log.index_copy_(0, self._at, self._stepper.row(forward, record, s).unsqueeze(0))
-        self._at.add_(1)
-        return record
-
-    def _capture(self, batch: int, informed: bool) -> _Graphs:
-        """The step's graphs. Capturing computes nothing; a step that is undone prepares it."""
-        stepper = self._stepper
-        moving, steps = [*stepper.moving(), self._at], stepper.steps
-        before = [tensor.clone() for tensor in moving]
-        side = torch.cuda.Stream(stepper.device)  # type: ignore[no-untyped-call]
-        main = torch.cuda.current_stream(stepper.device)
-        side.wait_stream(main)
-        with torch.cuda.stream(side):
-            self._update(self._forward(batch, informed))
-        main.wait_stream(side)
-        for tensor, value in zip(moving, before, strict=True):
-            tensor.copy_(value)
-        forward, update = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
-        with torch.cuda.graph(forward, pool=self._pool, capture_error_mode="thread_local"):
-            leaves = self._forward(batch, informed)
-        self._pool = forward.pool()
-        with torch.cuda.graph(update, pool=self._pool, capture_error_mode="thread_local"):
-            record = self._update(leaves)
-        stepper.steps = steps
-        return _Graphs(forward, update, leaves, record)
-
-    def figures(self) -> Figures:
-        return self._stepper.figures(self._log, self._z)
+def _on_cpu(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Copies of the tensors on the CPU, from a GPU by one transfer."""
+    if tensors[0].device.type == "cpu":
+        return [tensor.clone() for tensor in tensors]
+    whole = torch.cat([tensor.flatten() for tensor in tensors])
+    host = torch.empty(whole.shape, dtype=whole.dtype, pin_memory=whole.device.type == "cuda").copy_(whole)
+    parts = torch.split(host, [tensor.numel() for tensor in tensors])
+    return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
