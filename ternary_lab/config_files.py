@@ -212,8 +212,9 @@ def _merge(base: dict[str, Any], change: Mapping[str, Any], place: str = "") -> 
             default = _default_at(inner)
             below = default.model_dump() if isinstance(default, Section) else None
         # lr_steps is one value: a new table of steps replaces the old one, it does not mix with it.
-        mixes = isinstance(below, dict) and isinstance(value, Mapping) and key != "lr_steps"
-        merged[key] = _merge(below, value, inner) if mixes else value
+        if isinstance(below, dict) and isinstance(value, Mapping) and key != "lr_steps":
+            value = _merge(below, value, inner)
+        merged[key] = value
     return merged
 
 
