@@ -165,8 +165,8 @@ def orbit_count(group: Group) -> int:
     return sum(g.fixed() for g in group) // len(group)
 
 
-# Properties. Each function maps truth tables (..., 9) to bool (...) and raises InputError for other values. Its docstring
-# states the property and the number of operations that have it.
+# Properties. Each function maps truth tables (..., 9) to bool (...) and raises InputError for other values. Its
+# docstring states the property and how many operations have it.
 
 
 def _grid(tables: Tensor) -> Tensor:

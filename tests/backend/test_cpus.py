@@ -83,7 +83,7 @@ def test_nothing_that_is_there_raises(group: bytes, limit: bytes, name: str, tmp
 def test_the_library_starts_as_many_threads_as_the_quota_allows() -> None:
     code = (
         "import torch\nbefore = torch.get_num_threads()\n"
-        "from ternary_lab import cpus\ncpus.available_cpus = lambda: {}\n"
+        "from ternary_lab.backend import cpus\ncpus.available_cpus = lambda: {}\n"
         "import ternary_lab.backend.threads\nprint(before, torch.get_num_threads())"
     )
 

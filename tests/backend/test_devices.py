@@ -148,8 +148,8 @@ def test_the_estimate_for_a_gpu_grows_with_what_takes_memory(change: dict[str, A
 def test_the_largest_cohort_has_room(monkeypatch: pytest.MonkeyPatch) -> None:
     each = run_bytes(SMALL, "cuda")
     monkeypatch.setattr(memories, "free_bytes", lambda device: 7 * each)
-    assert "7 will" in room(SMALL, 8, "cuda")
-    assert "7 will" in room(SMALL, 800, "cuda")
+    assert "train at most 7 side by side" in room(SMALL, 8, "cuda")
+    assert "train at most 7 side by side" in room(SMALL, 800, "cuda")
 
 
 # --- the devices of a run

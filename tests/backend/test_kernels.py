@@ -11,7 +11,8 @@ import pytest
 
 CHECK = """
 import torch
-from ternary_lab import kernels, losses, triton_kernels
+from ternary_lab import losses, space
+from ternary_lab.backend import kernels, triton_kernels
 
 torch.manual_seed(0)
 keys = torch.tensor([12345678901234, 7])
@@ -51,7 +52,7 @@ for outputs, inputs, columns in ((27, 128, 70), (128, 16, 64), (130, 40, 129), (
             torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
 
 for batch in (2, 64, 100):
-    target = losses.one_hot(torch.randint(-1, 2, (3, batch, 9)).float())
+    target = space.one_hot(torch.randint(-1, 2, (3, batch, 9)).float())
     logits, weight = 4 * torch.randn(2, 3, batch, 9, 3), torch.tensor([0.0, 0.1, 0.5])
     w = losses.Weights(
         torch.ones(2, 3), torch.ones(3, 3), torch.zeros(3), weight, torch.ones(3), torch.ones(3)
