@@ -19,23 +19,14 @@ import yaml
 from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator, model_validator
 
 from ternary_lab.history import OLD_NAMES, Criterion
-from ternary_lab.schedules import (
-    Betas,
-    Phases,
-    Rho,
-    Temperatures,
-    cosine_decay,
-    cycle,
-    jump,
-    step_value,
-)
+from ternary_lab.schedules import Betas, Phases, Rho, Temperatures, cosine_decay, cycle, jump, step_value
 from ternary_lab.settings import Choice, Epoch, Momentum, Period, Positive, Section, StrictDumper, Weight, Width
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 COUNTERFACTUALS = "counterfactuals"
-"""The folder of changes to configurations, and of the runs that came of them."""
+"""Name of two folders: the counterfactuals' files in `configs`, and the runs made from them."""
 CONNECTIVES: dict[str, tuple[str, ...]] = {
     "kleene": ("not", "min (Kleene and)", "max (Kleene or)"),
     "lukasiewicz": ("not", "Łukasiewicz implication"),
@@ -57,16 +48,18 @@ def parse_structure(text: str) -> tuple[str, str]:
 
 
 class Data(Section):
+    """The split of the space, and the batches of an epoch."""
+
     split_seed: int = Field(42, ge=0, le=2**32 - 1, description="seed of the split, apart from the run's seed")
     train_fraction: float = Field(0.8, gt=0, lt=1, description="share of the 19,683 operations to train on")
     validation_fraction: float = Field(0.1, gt=0, lt=1, description="share to validate on; the rest is the test split")
     left_out: str = Field(
-        "", max_length=40, description="structure kept from training: orbit:I, logic:NAME or pattern:++-****** (splits)"
+        "", max_length=40, description="structure left out of training: orbit:I, logic:NAME or pattern:++-******"
     )
     epoch_operations: int = Field(
-        0, ge=0, le=1_000_000, description="operations per epoch, the training split in ever new orders; 0: it once"
+        0, ge=0, le=1_000_000, description="operations per epoch; 0: each of the training split once"
     )
-    batch_size: int = Field(64, ge=2, le=19_683, description="operations per optimiser step; the last batch is kept")
+    batch_size: int = Field(64, ge=2, le=19_683, description="operations per optimiser step; the last may be smaller")
 
     @field_validator("left_out")
     @classmethod
@@ -85,6 +78,8 @@ class Data(Section):
 
 
 class Model(Section):
+    """The sizes of the networks."""
+
     latent_dim: int = Field(16, ge=1, le=256, description="latent dimensions of each pathway")
     encoder_hidden: tuple[Width, ...] = Field(
         (256, 128, 64), min_length=1, max_length=16, description="widths of both encoders"
@@ -98,7 +93,7 @@ class Model(Section):
 
 
 class LossWeights(Section):
-    """λ₁, λ₂ weigh the pathways, λ₃ the entropy alignment; all three move during training."""
+    """Weights λ₁ of pathway A, λ₂ of pathway B and λ₃ of the entropy alignment; all three change during training."""
 
     initial: Weight = Field(0.7, description="λ₁ and λ₂ at epoch 0")
     low: Weight = Field(0.5, description="lower bound of λ₁ and λ₂")
@@ -130,9 +125,11 @@ class LossWeights(Section):
 
 
 class KL(Section):
+    """The lower bound of the KL terms."""
+
     free_bits: Weight = Field(0.5, description="lower bound of a dimension's KL, in nats")
     free_bits_per: Literal["sample", "dimension_mean"] = Field(
-        "sample", description="v5.5 bounds every sample and dimension; dimension_mean bounds the batch mean of each"
+        "sample", description="v5.5 bounds every sample and dimension; dimension_mean: the batch mean of each dimension"
     )
 
 
@@ -204,6 +201,8 @@ class LossTerm(Choice):
 
 
 class Loss(Section):
+    """The terms that only pathway B has."""
+
     entropy_weight: Weight = Field(0.05, description="weight of B's output entropy S")
     repulsion_weight: Weight = Field(0.01, description="weight of B's latent repulsion")
     repulsion_sigma: Positive = Field(0.5, description="width of the repulsion kernel exp(-d²/σ²)")
@@ -213,29 +212,31 @@ class Loss(Section):
 
 
 class EntropyAlignment(Section):
+    """The term that aligns the latent entropies of A and B."""
+
     gradient: Literal["none", "differentiable"] = Field(
-        "none", description="v5.5 counts in bins, which has no gradient; differentiable shares a value out to two bins"
+        "none", description="v5.5 counts values in bins, which has no gradient; differentiable: each value in two bins"
     )
 
 
 class Information(Section):
-    """What the decoders' output over prior latents says about the latent, I(X;Z) = H(X) - H(X|Z), in the loss.
+    """Loss terms that raise the information of a decoder's output X about a prior latent Z, I(X;Z) = H(X) - H(X|Z).
 
-    v5.5 has no such term: its weights are 0.
+    v5.5 has no such terms: the weights are 0.
     """
 
-    noise_weight: Weight = Field(0.0, description="weight of the decoder noise H(X|Z), which is made small")
-    entropy_weight: Weight = Field(0.0, description="weight of the output entropy H(X), which is made large")
-    certainty_weight: Weight = Field(0.0, description="weight of squared log-odds beyond the margin, made small")
-    margin: Positive = Field(9.0, description="log-odds that are certain enough")
-    start_epoch: Epoch = Field(20, description="epoch from which on the weights rise from 0")
-    ramp_epochs: Epoch = Field(20, description="epochs over which the weights are reached; 0 is at once")
+    noise_weight: Weight = Field(0.0, description="weight of the decoder noise H(X|Z), which is minimised")
+    entropy_weight: Weight = Field(0.0, description="weight of the output entropy H(X), which is maximised")
+    certainty_weight: Weight = Field(0.0, description="weight of squared log-odds beyond the margin, also minimised")
+    margin: Positive = Field(9.0, description="largest log-odds without a penalty")
+    start_epoch: Epoch = Field(20, description="epoch at which the weights start to rise from 0")
+    ramp_epochs: Epoch = Field(20, description="epochs until the weights are reached; 0: at once")
     latents: int = Field(512, ge=2, le=65_536, description="prior latents per step")
-    decay: Momentum = Field(0.995, description="decay per step of the moving average that H(X) is taken of")
+    decay: Momentum = Field(0.995, description="decay per step of the moving average from which H(X) is computed")
 
     @property
     def enabled(self) -> bool:
-        """Whether any epoch has such a term."""
+        """Whether any of the weights is above 0."""
         return self.noise_weight > 0 or self.entropy_weight > 0 or self.certainty_weight > 0
 
     def weights(self, e: int) -> tuple[float, float, float]:
@@ -245,12 +246,14 @@ class Information(Section):
 
 
 class GradientBalance(Section):
+    """Scales that bring the gradient norms of both pathways together."""
+
     enabled: bool = Field(True, description="whether the pathways' losses are scaled by their gradient norms")
     low: Positive = Field(0.5, description="lower bound of the scales")
     high: Positive = Field(2.0, description="upper bound of the scales")
-    norm: Literal["clipped", "raw"] = Field("clipped", description="v5.5 averages the norms after clipping")
-    momentum_balanced: Momentum = Field(0.95, description="momentum of the moving averages while balanced")
-    momentum_unbalanced: Momentum = Field(0.5, description="momentum while not balanced")
+    norm: Literal["clipped", "raw"] = Field("clipped", description="v5.5 averages norms after clipping; raw: before")
+    momentum_balanced: Momentum = Field(0.95, description="momentum of the average norms while balanced")
+    momentum_unbalanced: Momentum = Field(0.5, description="momentum of the average norms while not balanced")
 
     @model_validator(mode="after")
     def _in_order(self) -> GradientBalance:
@@ -260,14 +263,16 @@ class GradientBalance(Section):
 
 
 class StateNet(Section):
+    """The corrections by StateNet, and how StateNet itself is trained."""
+
     training: Literal["none", "hypergradient"] = Field(
-        "none", description="v5.5 leaves StateNet as drawn; hypergradient: by what its corrections do to validation"
+        "none", description="v5.5 does not train it; hypergradient: by the effect of its corrections on validation"
     )
     learning_rate: Positive = Field(0.01, description="learning rate of StateNet's own AdamW")
-    lessons: int = Field(4, ge=1, le=1000, description="steps per epoch whose hypergradient it learns from")
+    lessons: int = Field(4, ge=1, le=1000, description="steps per epoch from whose hypergradients StateNet learns")
     lesson_operations: int = Field(256, ge=2, le=19_683, description="validation operations per lesson")
     information_weight: Weight = Field(
-        0.0, description="what it learns to make small is -ELBO minus so much I(X;Z), of both pathways"
+        0.0, description="StateNet minimises -ELBO minus this weight times I(X;Z), summed over both pathways"
     )
     lr_scale: Weight = Field(0.05, description="largest relative correction of the learning rate")
     lambda_scale: Weight = Field(0.01, description="largest correction of a loss weight per epoch")
@@ -289,7 +294,7 @@ class Optimiser(Section):
         description="first epoch -> learning rate; must contain epoch 0",
     )
     lr_decay: Literal["none", "cosine"] = Field(
-        "none", description="v5.5 only steps; cosine multiplies by (1 + cos(pi e/schedule.horizon))/2 as well"
+        "none", description="v5.5 has steps only; cosine: also times (1 + cos(pi e/schedule.horizon))/2"
     )
     weight_decay: Weight = Field(1e-4, description="decoupled weight decay")
     beta1: Momentum = Field(0.9, description="momentum of the first moment")
@@ -297,7 +302,7 @@ class Optimiser(Section):
     eps: Positive = Field(1e-8, description="added to the root of the second moment")
     grad_clip: Positive = Field(1.0, description="largest norm of a gradient")
     clip_per: Literal["model", "pathway"] = Field(
-        "model", description="v5.5 clips the norm of the whole gradient; pathway: each pathway's by itself"
+        "model", description="v5.5 clips the norm of the whole gradient; pathway: of each pathway separately"
     )
 
     @model_validator(mode="after")
@@ -312,68 +317,77 @@ class Optimiser(Section):
         return rate * cosine_decay(e, horizon) if self.lr_decay == "cosine" else rate
 
 
-class Schedule(Section):
+class Horizon(Section):
+    """The time scale of the schedules."""
+
     horizon: Period = Field(
-        400, description="epochs that β_A's rise, the temperatures' decay and a cosine of lr are spread over"
+        400, description="epochs that the rise of β_A, the decay of τ and a cosine decay of lr take"
     )
 
 
 class Training(Section):
+    """The length of training."""
+
     total_epochs: int = Field(400, ge=1, le=100_000, description="epochs to train at most")
 
 
-def _present_name(name: Any) -> Any:
-    """A criterion by its present name: older configurations have an older one."""
+def _rename(name: Any) -> Any:
+    """The present name of a criterion: older configurations use an old one."""
     return OLD_NAMES.get(name, name) if isinstance(name, str) else name
 
 
-ByName = Annotated[Criterion, BeforeValidator(_present_name)]
+CriterionName = Annotated[Criterion, BeforeValidator(_rename)]
 
 
 class EarlyStopping(Section):
-    patience: int = Field(100, ge=0, le=1_000_000, description="stop after so many epochs without gain; 0: never")
-    metric: ByName = Field(
-        "val_loss", description="v5.5 watches the scheduled validation loss (selection.CRITERIA)"
-    )
+    """When a run stops before its last epoch."""
+
+    patience: int = Field(100, ge=0, le=1_000_000, description="epochs without improvement before stopping; 0: never")
+    metric: CriterionName = Field("val_loss", description="criterion that must improve (history.CRITERIA)")
 
 
 class Evaluation(Section):
-    """What is measured after every epoch."""
+    """The metrics of every epoch."""
 
-    coverage_samples: int = Field(195_000, ge=1, le=10_000_000, description="prior draws per pathway and epoch")
-    coverage_decoding: Literal["categorical", "argmax"] = Field("categorical", description="how a draw is decoded")
+    coverage_samples: int = Field(195_000, ge=1, le=10_000_000, description="prior samples per pathway and epoch")
+    coverage_decoding: Literal["categorical", "argmax"] = Field("categorical", description="how samples are decoded")
     coverage_at: Literal["every_epoch", "when_read"] = Field(
-        "every_epoch", description="when_read: draws are made only after epochs whose counts the controllers read"
+        "every_epoch", description="when_read: coverage is sampled only after epochs in which a controller reads it"
     )
     latents: int = Field(65_536, ge=64, le=2**22, description="Sobol latents for the output distribution")
     elbo_samples: int = Field(1, ge=1, le=1024, description="posterior samples per validation operation for -ELBO")
 
 
 class Checkpoints(Section):
-    every: Epoch = Field(10, description="a checkpoint every so many epochs; 0 is none")
+    """The epochs whose weights are kept."""
+
+    every: Epoch = Field(10, description="epochs between two checkpoints; 0: none")
     windows: tuple[tuple[Epoch, Epoch], ...] = Field(
-        ((39, 39), (45, 60), (69, 69)), description="epochs kept without gaps: [first, last]"
+        ((39, 39), (45, 60), (69, 69)), description="ranges of epochs that are all kept: [first, last]"
     )
 
     def keeps(self, e: int) -> bool:
+        """Whether the weights of epoch e are kept."""
         return (self.every > 0 and e % self.every == 0) or any(a <= e <= b for a, b in self.windows)
 
 
 class Runtime(Section):
+    """Where a run computes."""
+
     streams: Literal["device", "cpu"] = Field(
-        "device", description="where random numbers are drawn; cpu makes CPU and CUDA runs comparable"
+        "device", description="where random numbers are drawn; cpu: CPU and CUDA runs draw the same numbers"
     )
 
 
 class Config(Section):
-    """Everything that makes a run, apart from its seed. The defaults are those of v5.5."""
+    """All settings of a run except its seed. The defaults are those of v5.5."""
 
     name: str = Field(
         "v5_5", max_length=80, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", description="name of the experiment"
     )
     data: Data = Data()
     model: Model = Model()
-    schedule: Schedule = Schedule()
+    schedule: Horizon = Horizon()
     beta: Betas = Betas()
     temperature: Temperatures = Temperatures()
     phases: Phases = Phases()
@@ -388,28 +402,24 @@ class Config(Section):
     optimiser: Optimiser = Optimiser()
     training: Training = Training()
     early_stopping: EarlyStopping = EarlyStopping()
-    select_by: ByName | None = Field(
-        None, description="criterion whose best epoch is kept as the run's model; none: the early-stopping metric"
+    select_by: CriterionName | None = Field(
+        None, description="criterion whose best epoch becomes the run's model; null: early_stopping.metric"
     )
     evaluation: Evaluation = Evaluation()
     checkpoints: Checkpoints = Checkpoints()
     runtime: Runtime = Runtime()
 
     @model_validator(mode="after")
-    def _a_net_to_train(self) -> Config:
+    def _consistent(self) -> Config:
         if self.statenet.training != "none" and not self.model.use_statenet:
             raise ValueError("statenet.training: hypergradient needs model.use_statenet: true")
-        return self
-
-    @model_validator(mode="after")
-    def _a_coverage_to_judge_by(self) -> Config:
         if self.evaluation.coverage_at != "every_epoch" and "coverage" in (self.early_stopping.metric, self.criterion):
             raise ValueError("early_stopping.metric and select_by: coverage needs evaluation.coverage_at: every_epoch")
         return self
 
     @property
     def criterion(self) -> Criterion:
-        """What the run's model is chosen by."""
+        """The criterion that chooses the epoch of the run's model."""
         return self.select_by or self.early_stopping.metric
 
     @property
@@ -446,14 +456,14 @@ class Config(Section):
         return self.loss_weights.lambda3(e)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain nested data that YAML and JSON can hold and `from_dict` reads back."""
+        """Plain nested data for YAML and JSON; `load_config` reads them back."""
         data: dict[str, Any] = self.model_dump(mode="json")
-        # JSON mode would make text of the epochs.
+        # JSON mode turns the epochs into text.
         data["optimiser"]["lr_steps"] = dict(self.optimiser.lr_steps)
         return data
 
     def as_yaml(self) -> str:
-        """Every setting as YAML that `load_config` and `from_yaml` read back."""
+        """All settings as YAML; `load_config` and `from_yaml` read them back."""
         return yaml.dump(self.as_dict(), Dumper=StrictDumper, sort_keys=False, allow_unicode=True)
 
 
@@ -463,23 +473,23 @@ STRUCTURAL = (
     "statenet.training", "statenet.lessons", "statenet.lesson_operations", "optimiser.clip_per",
     "training", "evaluation", "runtime",
 )
-"""Settings that runs trained side by side must share: they decide shapes, which operations are computed, how long."""
+"""Settings that are the same in all runs of a cohort: they decide shapes, operations and the number of epochs."""
 
 
 def is_structural(key: str) -> bool:
-    """Whether a dotted key is one of `STRUCTURAL`, or lies in one."""
+    """Whether a dotted key is in `STRUCTURAL` or belongs to a group in it."""
     return any(key == name or key.startswith(f"{name}.") for name in STRUCTURAL)
 
 
 def differences(a: Config, b: Config) -> dict[str, tuple[Any, Any]]:
-    """Dotted key -> (value in a, value in b) of every setting in which two configurations differ."""
+    """Dotted key -> (value in a, value in b), for every setting in which two configurations differ."""
     flat_a, flat_b = flatten(a.as_dict()), flatten(b.as_dict())
     keys = dict.fromkeys([*flat_a, *flat_b])
     return {key: (flat_a.get(key), flat_b.get(key)) for key in keys if flat_a.get(key) != flat_b.get(key)}
 
 
 def flatten(data: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested data as dotted keys."""
+    """Nested data as a flat mapping from dotted keys to values."""
     flat: dict[str, Any] = {}
     for key, value in data.items():
         name = f"{prefix}{key}"

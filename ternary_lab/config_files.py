@@ -1,7 +1,7 @@
-"""Configurations from files: YAML read strictly, a `base` file, dotted overrides, shipped files by name, errors.
+"""Configuration files: strict YAML, a `base` file, dotted overrides, shipped files by name, error messages.
 
-An unknown key, a wrong type or a value out of range is a ConfigError that names the key, what is allowed and, for a
-misspelt name, the nearest one that exists.
+An unknown key, a wrong type or a value out of range raises a ConfigError. It names the key and the allowed values; for
+an unknown key it names the nearest known ones. Values are never converted.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LONGEST = 2**20
 
 
 def settings() -> Mapping[str, FieldInfo]:
-    """Every dotted key that an override can set, groups included; for a schedule the keys of all its modes."""
+    """Dotted key -> its field, for every key that an override can set: groups, and the settings of all modes."""
     found: dict[str, FieldInfo] = {}
 
     def visit(section: type[BaseModel], prefix: str) -> None:
@@ -40,12 +40,14 @@ def settings() -> Mapping[str, FieldInfo]:
 
 
 def load_config(source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> Config:
-    """A configuration from a YAML file (or the name of a shipped one) or a mapping, with dotted overrides.
+    """A configuration from a YAML file, the name of a shipped file, or a mapping.
 
-    A file may name another as its `base`, relative to itself, and then holds only what differs. An
-    override that changes a `mode` drops the settings that only the old mode had.
+    Args:
+        source: a file may name another file as its `base`, by a path relative to itself. Then it holds only the
+            settings that differ from the base.
+        overrides: dotted key -> value. A new `mode` drops the settings that only the old mode had.
 
-    Raises ConfigError on anything that is not exactly a configuration.
+    Raises ConfigError for a file that cannot be read and for an invalid setting.
     """
     if isinstance(source, Mapping):
         data, origin = dict(source), "configuration"
@@ -58,7 +60,7 @@ def load_config(source: str | Path | Mapping[str, Any], overrides: Mapping[str, 
 
 
 def from_dict(data: Mapping[str, Any], origin: str = "configuration") -> Config:
-    """The configuration that nested plain data describes. Raises ConfigError."""
+    """The configuration in nested plain data. Raises ConfigError."""
     try:
         return Config.model_validate(tuples(data))
     except ValidationError as error:
@@ -73,46 +75,50 @@ def from_yaml(text: str, origin: str) -> Config:
 
 
 def find_config(name: str | Path) -> Path:
-    """The path of a configuration file: as given, or a shipped one by its bare name."""
+    """The path of a configuration file, which is given by its path or, if shipped, by its bare name."""
     return find_shipped(name, config_files(), "configuration", "configs")
 
 
 def config_files() -> dict[str, Path]:
-    """The configurations that ship with the library, by bare name."""
+    """Bare name -> path of the configurations that ship with the library."""
     return {
         file.relative_to(folder).with_suffix("").as_posix(): file
         for folder in shipped_folders("configs") for file in sorted(folder.rglob("*.yaml"))
-        if file.parent.name != COUNTERFACTUALS  # which are changes, not configurations
+        if file.parent.name != COUNTERFACTUALS  # those are changes to configurations
     }
 
 
-def find_shipped(name: str | Path, shipped: Mapping[str, Path], what: str, listed: str) -> Path:
-    """The path of a file: as given, or a shipped one by its bare name.
+def find_shipped(name: str | Path, shipped: Mapping[str, Path], kind: str, listing: str) -> Path:
+    """The path of a file, which is given by its path or, if shipped, by its bare name.
 
-    Raises ConfigError that says what was wanted; `ternary-lab list LISTED` prints the names.
+    Args:
+        kind: the kind of file, for messages.
+        listing: `ternary-lab list LISTING` prints the names of the shipped files.
+
+    Raises ConfigError if there is no such file.
     """
-    # os.path asks without raising, however long or odd the name is.
+    # Unlike Path, os.path does not raise for a name that is too long or holds odd characters.
     if os.path.isfile(name):
         return Path(name)
     if str(name) in shipped:
         return shipped[str(name)]
     if os.path.isdir(name):
-        raise ConfigError(f"{name}: is a directory, not a {what} file")
-    near = nearest(str(name), shipped, f"`ternary-lab list {listed}`")
-    raise ConfigError(f"{name}: no such file, nor a shipped {what}{near}")
+        raise ConfigError(f"{name}: is a directory, not a {kind} file")
+    near = nearest(str(name), shipped, f"`ternary-lab list {listing}`")
+    raise ConfigError(f"{name}: no such file, nor a shipped {kind}{near}")
 
 
 class Counterfactual(Section):
-    """What would have happened: a run continued after one of its epochs, or repeated from the start, otherwise set."""
+    """Changed settings for a run: it continues with them after one of its epochs, or starts again with them."""
 
-    name: str = Field(description="the file's name, and that of the folder of its runs")
+    name: str = Field(description="name of the file and of the folder of its runs")
     title: str = Field(min_length=1, description="a few words for tables and legends")
-    after: Epoch | None = Field(None, description="the epoch whose state is taken over; none: trained from its seed")
+    after: Epoch | None = Field(None, description="last epoch before the change; null: the run starts again")
     set: dict[str, Any] = Field(description="dotted keys and their values")
 
 
 def load_counterfactual(path: str | Path) -> Counterfactual:
-    """A counterfactual from its YAML file, or a shipped one by its bare name. Raises ConfigError."""
+    """A counterfactual from its YAML file or, if shipped, by its bare name. Raises ConfigError."""
     shipped = {file.stem: file for file in shipped_configs(COUNTERFACTUALS)}
     file = find_shipped(path, shipped, "counterfactual", "counterfactuals")
     data = _read_with_base(file, ())
@@ -125,17 +131,17 @@ def load_counterfactual(path: str | Path) -> Counterfactual:
 
 
 def shipped_configs(folder: str) -> list[Path]:
-    """The configurations in a folder of `configs`, by name."""
+    """The YAML files in a folder of `configs`, sorted by name."""
     return [file for parent in shipped_folders("configs") for file in sorted((parent / folder).glob("*.yaml"))]
 
 
 def shipped_counterfactuals() -> list[Counterfactual]:
-    """Those that ship with the library, by name."""
+    """The counterfactuals that ship with the library, sorted by name."""
     return [load_counterfactual(file) for file in shipped_configs(COUNTERFACTUALS)]
 
 
 def parse_override(text: str) -> tuple[str, Any]:
-    """`key=value` of a command line, the value read as YAML. Raises ConfigError."""
+    """(key, value) of the text `key=value` on a command line; the value is YAML. Raises ConfigError."""
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise ConfigError(f"--set {text!r}: write key=value, for example training.total_epochs=60")
@@ -146,7 +152,7 @@ def parse_override(text: str) -> tuple[str, Any]:
 
 
 def shipped_folders(kind: str) -> list[Path]:
-    """The folder of `configs`, `sweeps` or `notebooks`: beside the package in a checkout, inside it in a wheel."""
+    """The folders of `configs`, `sweeps` or `notebooks`: one beside the package (checkout) or inside it (wheel)."""
     package = Path(__file__).parent
     return [folder for folder in (package.parent / kind, package / "shipped" / kind) if folder.is_dir()]
 
@@ -167,7 +173,7 @@ def _read_with_base(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
-    """What a YAML file holds: see `read_yaml`. Raises ConfigError unless it is a mapping."""
+    """The mapping in a YAML file: see `read_yaml`. Raises ConfigError for any other content."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -183,7 +189,7 @@ def _mapping(text: str, origin: str) -> dict[str, Any]:
         data = read_yaml(text)
     except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
-        # At the end of the text libyaml is one line further.
+        # At the end of the text libyaml counts one line too many.
         place = f"line {min(mark.line, text.count(chr(10))) + 1}: " if mark else ""
         raise ConfigError(f"{origin}: not YAML: {place}{getattr(error, 'problem', None) or error}") from None
     if not isinstance(data, dict):
@@ -201,7 +207,7 @@ def _nested(key: str, value: Any) -> dict[str, Any]:
 
 
 def _merge(base: dict[str, Any], change: Mapping[str, Any], place: str = "") -> dict[str, Any]:
-    """`base` with `change` laid over it; a new mode keeps only the settings that it knows."""
+    """`base`, overridden by `change`; of the old settings, a new mode keeps only those that it has too."""
     merged, family = dict(base), type(_default_at(place))
     mode = change.get("mode")
     if issubclass(family, Choice) and isinstance(mode, str) and mode in family.modes and merged.get("mode") != mode:
@@ -211,14 +217,15 @@ def _merge(base: dict[str, Any], change: Mapping[str, Any], place: str = "") -> 
         if isinstance(value, Mapping) and not isinstance(below, dict) and "mode" not in value:
             default = _default_at(inner)
             below = default.model_dump() if isinstance(default, Section) else None
-        # lr_steps is one value: a new table of steps replaces the old one, it does not mix with it.
-        mixes = isinstance(below, dict) and isinstance(value, Mapping) and key != "lr_steps"
-        merged[key] = _merge(below, value, inner) if mixes else value
+        # lr_steps is one value: a new table of steps replaces the whole old table.
+        if isinstance(below, dict) and isinstance(value, Mapping) and key != "lr_steps":
+            value = _merge(below, value, inner)
+        merged[key] = value
     return merged
 
 
 def _default_at(place: str) -> Any:
-    """The default at a dotted key, so that `beta.B.lag` alone overrides one number of the default mode."""
+    """The default at a dotted key: with it `beta.B.lag` alone can override one number of the default mode."""
     value: Any = Config()
     for part in place.split(".") if place else ():
         if not isinstance(value, Section) or part not in type(value).model_fields:
@@ -228,14 +235,19 @@ def _default_at(place: str) -> Any:
 
 
 def tuples(value: Any) -> Any:
-    """Lists as tuples: strict validation takes no list where the immutable settings hold a tuple."""
+    """The value with all lists as tuples: strict validation does not accept a list for a tuple."""
     if isinstance(value, Mapping):
         return {key: tuples(inner) for key, inner in value.items()}
     return tuple(tuples(inner) for inner in value) if isinstance(value, list | tuple) else value
 
 
 def explain(error: ValidationError, data: Mapping[str, Any], model: type[BaseModel] = Config) -> str:
-    """The first problem of a model's data in one line: its key, the allowed values, the nearest name."""
+    """The first error in one line: its key, the allowed values or the nearest known keys.
+
+    Args:
+        data: the data that were validated.
+        model: the class that validated them.
+    """
     problems = error.errors()
     first = problems[0]
     place = [part for part in first["loc"] if part != "[key]"]
@@ -253,10 +265,10 @@ def explain(error: ValidationError, data: Mapping[str, Any], model: type[BaseMod
 
 
 def _fields_at(place: list[int | str], data: Any, model: type[BaseModel]) -> Mapping[str, FieldInfo]:
-    """The settings of the group at a place in a model's data."""
+    """Name -> field of the settings in the group at a place in a model's data."""
     for part in place:
         annotation = model.model_fields[str(part)].annotation if str(part) in model.model_fields else None
-        if get_origin(annotation) is dict:  # names that the user chose, each with a group of the same kind
+        if get_origin(annotation) is dict:  # from names that the user chose to groups of one kind
             annotation = get_args(annotation)[1]
         data = data[part]
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):

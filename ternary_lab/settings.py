@@ -93,7 +93,7 @@ class StrictDumper(SafeDumper):
 
 
 for _kind in (StrictLoader, StrictDumper):
-    _kind.add_implicit_resolver(  # type: ignore[attr-defined]
+    _kind.add_implicit_resolver(
         "tag:yaml.org,2002:float", re.compile(r"^[-+]?(?:[0-9][0-9_]*)(?:\.[0-9_]*)?[eE][-+]?[0-9]+$"),
         list("-+0123456789"),
     )

@@ -1,11 +1,12 @@
-"""The split that a configuration asks for, and structures that can be left out of training as a whole.
+"""The split of a configuration, and the structures that can be left out of training.
 
-    STRUCTURE            | what is left out
-    orbit:2019           | every operation that relabelling a, b and the result, or swapping a and b, makes of this one
-    logic:kleene         | every operation that the logic's connectives define (`config.CONNECTIVES`)
-    pattern:++-******    | every operation with these entries, in the order of `space`; * is any
+    structure            | operations
+    orbit:2019           | the orbit of operation 2019 under isotopy and swap (see `symmetry`)
+    logic:kleene         | all operations that the connectives of the logic define (`config.CONNECTIVES`)
+    pattern:++-******    | all operations with these entries, in the order of `space`; * stands for any value
 
-A random test split asks whether operations between seen ones are coded; a structure, whether a region is.
+A random test split tests whether a model interpolates between the operations of its training. Leaving out a structure
+tests whether it generalises to a whole region.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from ternary_lab.errors import ConfigError, InputError
 
 @fenced
 def split(data: config.Data) -> space.Split:
-    """The split of a configuration: `space.split`, and the left-out structure as a part of its own.
+    """The split of a configuration, with the left-out structure as a fourth part: see `space.split`.
 
-    Raises ConfigError when the structure takes all that another part had.
+    Raises ConfigError if no operation is left in another part.
     """
     left_out = members(data.left_out) if data.left_out else None
     found = space.split(data.split_seed, data.train_fraction, data.validation_fraction, left_out)
@@ -36,13 +37,13 @@ def split(data: config.Data) -> space.Split:
 
 @fenced
 def per_epoch(data: config.Data) -> int:
-    """Operations of an epoch of training."""
+    """Number of operations in an epoch of training."""
     return data.epoch_operations or len(split(data).train)
 
 
 @fenced
 def members(structure: str) -> Tensor:
-    """Indices (int64, ascending) of the operations of a structure. Raises InputError for another name."""
+    """Indices, int64 and ascending, of the operations of a structure. Raises InputError for any other text."""
     try:
         kind, name = config.parse_structure(structure)
     except ValueError as error:
@@ -63,7 +64,10 @@ def members(structure: str) -> Tensor:
 
 @lru_cache
 def _definable(logic: str) -> Tensor:
-    """The binary operations in the clone of a logic's connectives: the projections, closed under them."""
+    """Indices of the operations that the connectives of a logic define: the binary part of their clone.
+
+    Starts with the two projections and applies the connectives until no new operation appears.
+    """
     new = torch.tensor(sorted(space.named()[f"projection {name}"] for name in "ab"))
     known = torch.zeros(space.SIZE, dtype=torch.bool)
     while len(new):
@@ -76,19 +80,23 @@ def _definable(logic: str) -> Tensor:
     return torch.nonzero(known).flatten()
 
 
-def _applied(connective: str, new: Tensor, found: Tensor) -> Tensor:
-    """Indices of what a connective makes of operations (n, 9): new ones with all that are found, each way round."""
+def _applied(connective: str, new: Tensor, known: Tensor) -> Tensor:
+    """Indices of the operations that a connective makes of pairs of operations, given as classes (n, 9) and (m, 9).
+
+    A pair is a new and a known operation, in both orders.
+    """
     if connective == "not":
         return space.index_of(1 - new)
     if connective == "false":
         return torch.zeros(1, dtype=torch.int64)
     lookup = _classes(torch.tensor(space.named()[connective])).reshape(space.VALUES, space.VALUES)
-    pairs = torch.zeros(2, len(new), len(found), dtype=torch.int64)
+    pairs = torch.zeros(2, len(new), len(known), dtype=torch.int64)
     for k in range(space.ENTRIES):
-        one, other = new[:, k, None], found[None, :, k]
+        one, other = new[:, k, None], known[None, :, k]
         pairs += torch.stack((lookup[one, other], lookup[other, one])) * space.VALUES**k
     return pairs.flatten()
 
 
 def _classes(operations: Tensor) -> Tensor:
+    """Classes 0, 1, 2 of the entries of operations, given as indices (n,): int64 (n, 9)."""
     return space.operations(operations).long() + 1

@@ -1,4 +1,4 @@
-"""CUDA's own kernels against the plain torch forms, in Triton's interpreter; it is no part of torch's CPU build."""
+"""The Triton kernels against their plain torch forms, in Triton's interpreter, which torch's CPU build lacks."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ print("equal")
 
 
 @pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed: its kernels are not interpreted")
-def test_triton_kernels_compute_what_the_plain_forms_do() -> None:
+def test_triton_kernels_equal_the_plain_forms() -> None:
     done = subprocess.run(
         [sys.executable, "-c", CHECK], env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True,
         check=False,

@@ -1,4 +1,4 @@
-"""The configuration: what is accepted comes back unchanged, what is wrong is named, and every key does something."""
+"""Configurations: they read back unchanged, errors name the key, and every key has an effect."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_differences_are_exactly_the_overrides() -> None:
     assert {key: new for key, (_, new) in changed.items()} == overrides
 
 
-def test_a_new_mode_drops_what_only_the_old_one_had() -> None:
+def test_a_new_mode_drops_the_settings_of_the_old_one() -> None:
     beta = load_config("v5_5", {"beta.B.mode": "linear_warmup", "beta.B.end": 0.4}).as_dict()["beta"]["B"]
     assert beta == {"mode": "linear_warmup", "end": 0.4, "warmup_epochs": 50}
     assert load_config("v5_5", {"beta.A.mode": "off"}).as_dict()["beta"]["A"] == {"mode": "off"}
@@ -87,7 +87,7 @@ def test_an_override_is_read_as_yaml(text: str, value: object) -> None:
     assert parse_override(f" kl.free_bits ={text}") == ("kl.free_bits", value)
 
 
-# What is wrong -> what the message must hold: the key, what is allowed, the nearest name.
+# Wrong overrides -> parts of the message: the key, the allowed values, the nearest name.
 BAD: list[tuple[dict[str, Any], list[str]]] = [
     ({"training.total_epoch": 3}, ["training.total_epoch", "did you mean training.total_epochs?"]),
     ({"optimizer.beta1": 0.5}, ["optimizer: did you mean optimiser or runtime? All names: `ternary-lab list"]),
@@ -244,7 +244,7 @@ TINY = load_config("v5_5", {
 UNBALANCED = {"loss_weights.ratio_low": 1e5}
 COVERAGE_RULE = {"loss_weights.coverage_ratio_high": 1e-6, "loss_weights.coverage_ratio_low": 0.0}
 LEARNS = {"statenet.training": "hypergradient"}
-# Key -> another value, where half the value (or one more) would not do, and what must hold for the key to act.
+# Key -> (another value, where `_another` finds none that has an effect; settings under which the key has an effect).
 SPECIAL: dict[str, tuple[Any, dict[str, Any]]] = {
     "data.left_out": ("pattern:++*******", {}),
     "data.epoch_operations": (100, {}),
@@ -297,7 +297,7 @@ MODES: dict[str, dict[str, Any]] = {
 
 
 def _changes() -> Iterator[tuple[str, Any, dict[str, Any]]]:
-    """(key, another valid value, settings under which it acts) of every key there is."""
+    """(key, another valid value, settings under which it has an effect) for every key."""
     for key, value in flatten(TINY.as_dict()).items():
         if key in SPECIAL:
             yield key, *SPECIAL[key]
@@ -339,7 +339,7 @@ CHANGES = list(_changes())
 
 @pytest.mark.parametrize(("key", "value", "settings"), CHANGES, ids=[f"{k}={v}" for k, v, _ in CHANGES])
 def test_every_key_changes_a_run(key: str, value: Any, settings: dict[str, Any]) -> None:
-    """Seen in the first epoch that differs: the others need not be trained."""
+    """Training ends at the first epoch that differs."""
     base, changed = _base(yaml.safe_dump(settings)), _run({**settings, key: value})
     assert any(row != other for row, other in itertools.zip_longest(base, changed))
 
@@ -360,7 +360,7 @@ def test_every_key_about_files_changes_the_files(
 
 
 def test_runtime_streams_decides_where_random_numbers_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On the CPU both settings are the same by definition, so the device is what can be seen to change."""
+    """On the CPU both settings draw the same numbers, so the test observes the device."""
     monkeypatch.setattr(per_epoch, "Streams", lambda *_, device: [torch.device(device).type])
     drawn = {}
     for place in ("device", "cpu"):

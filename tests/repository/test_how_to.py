@@ -10,6 +10,8 @@ from types import ModuleType
 
 import pytest
 
+from ternary_lab.schedules import Schedule
+
 FOLDER = Path(__file__).parents[2] / "docs" / "how_to"
 PAGES = sorted(path for path in FOLDER.glob("*.md") if path.stem != "index")
 SECONDS = 2.0
@@ -38,6 +40,7 @@ def test_a_recipe_runs_as_it_stands(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Schedule, "modes", dict(Schedule.modes))  # a recipe's schedule ends with its test
     module = ModuleType("recipe")
     monkeypatch.setitem(sys.modules, "recipe", module)  # where classes are defined, pydantic looks names up
     blocks = _blocks(page)
