@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 class EpochRecord:
     """One run's epoch: a row of `history.csv`.
 
-    Losses, entropies and KL are in nats, coverages and reconstruction in percent. Loss terms, H and λ are means over the
-    epoch's batches, so λ₁₋₃ mix the values before and after StateNet's correction. Where `evaluation.coverage_at` leaves
-    out the sampled coverage, it is NaN and its counts are None. `loss_*` are the shares of the terms in the training
-    loss, with λ, gradient scale and weight: their sum is `train_loss`. `loss_information_*` are 0 without information
-    terms; older histories lack them. `grad_norm_*` are norms of λ g ∇L before clipping. `val_elbo` is the mean ELBO of
-    both pathways on the validation split (higher is better). `delta_*` are StateNet's outputs in (-1, 1).
+    Losses, entropies and KL are in nats, coverages and reconstruction in percent. Loss terms, H and λ are means over
+    the epoch's batches, so λ₁₋₃ mix the values before and after StateNet's correction. Where `evaluation.coverage_at`
+    leaves out the sampled coverage, it is NaN and its counts are None. `loss_*` are the shares of the terms in the
+    training loss, with λ, gradient scale and weight: their sum is `train_loss`. `loss_information_*` are 0 without
+    information terms; older histories lack them. `grad_norm_*` are norms of λ g ∇L before clipping. `val_elbo` is the
+    mean ELBO of both pathways on the validation split (higher is better). `delta_*` are StateNet's outputs in (-1, 1).
 
     Seconds are those of the whole cohort. `seconds_train` is the time of training and validation; the previous epoch is
     measured beside them. `seconds_eval` is the time that the measurement of this epoch took beyond that.
