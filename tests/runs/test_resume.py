@@ -25,9 +25,10 @@ from small import SMALL
 from ternary_lab import ConfigError, RunError, branch, load_config, load_run, load_runs, run_experiment
 from ternary_lab.config import Config
 from ternary_lab.history import TIMING_COLUMNS, EpochRecord
-from ternary_lab.runs import checkpoint, train
-from ternary_lab.runs.checksums import sealed_json
-from ternary_lab.runs.directory import Planned
+from ternary_lab.runs import checkpoint
+from ternary_lab.runs.checksums import json_with_checksum
+from ternary_lab.runs.directory import RunPlan
+from ternary_lab.runs.epoch_files import RunFiles
 from ternary_lab.runs.train import train_runs
 from ternary_lab.runs.verify import verify
 from ternary_lab.training import Cohort, Epoch
@@ -95,8 +96,8 @@ class _Trap:
             monkeypatch.setattr(os, name, trapped)
 
 
-def _runs(root: Path, configs: Sequence[Config]) -> list[Planned]:
-    return [Planned(root / f"seed={seed}", config, seed) for seed, config in enumerate(configs, 1)]
+def _runs(root: Path, configs: Sequence[Config]) -> list[RunPlan]:
+    return [RunPlan(root / f"seed={seed}", config, seed) for seed, config in enumerate(configs, 1)]
 
 
 @pytest.fixture(scope="module")
@@ -332,17 +333,17 @@ def test_an_epoch_is_written_while_the_next_but_one_is_trained(tmp_path: Path, m
 
 
 def test_files_of_a_cohort_come_in_order_however_slow_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    chance, real, lock = random.Random(0), train._RunFiles.commit, threading.Lock()
+    chance, real, lock = random.Random(0), RunFiles.commit, threading.Lock()
     committed: list[tuple[int, str, set[str]]] = []
 
-    def commit(self: train._RunFiles, row: EpochRecord, *rest: Any) -> None:
+    def commit(self: RunFiles, row: EpochRecord, *rest: Any) -> None:
         time.sleep(chance.uniform(0, 0.05))
         real(self, row, *rest)
-        names = {path.stem for path in self.checkpoints.iterdir()}
+        names = {path.stem for path in (self.plan.path / "checkpoints").iterdir()}
         with lock:
             committed.append((row.epoch, row.run, names))
 
-    monkeypatch.setattr(train._RunFiles, "commit", commit)
+    monkeypatch.setattr(RunFiles, "commit", commit)
     seeds = list(range(1, 13))  # more than there are threads
     run_experiment(SMALL, seeds, tmp_path, device="cpu")
     assert [epoch for epoch, _, _ in committed] == sorted(epoch for epoch, _, _ in committed)
@@ -390,10 +391,10 @@ def test_latest_takes_its_name_when_everything_else_of_its_epoch_is_durable(
 def test_what_the_disk_refuses_a_thread_is_said_before_another_epoch_is_written(
     epoch: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, here = train._RunFiles.commit, threading.local()
+    real, here = RunFiles.commit, threading.local()
     begun: list[int] = []
 
-    def commit(self: train._RunFiles, row: EpochRecord, *rest: Any) -> None:
+    def commit(self: RunFiles, row: EpochRecord, *rest: Any) -> None:
         begun.append(row.epoch)
         here.full = (row.epoch, row.run) == (epoch, "seed=2")
         real(self, row, *rest)
@@ -404,7 +405,7 @@ def test_what_the_disk_refuses_a_thread_is_said_before_another_epoch_is_written(
             raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(train._RunFiles, "commit", commit)
+        patch.setattr(RunFiles, "commit", commit)
         patch.setattr(os, "fsync", sync)
         with pytest.raises(RunError, match=r"seed=2/.*: No space left on device: free space .* intact"):
             run_experiment(SMALL, [1, 2, 3], tmp_path / "full", device="cpu")
@@ -419,14 +420,14 @@ def test_what_the_disk_refuses_a_thread_is_said_before_another_epoch_is_written(
 
 
 def _slow_commits(monkeypatch: pytest.MonkeyPatch, then: Callable[[EpochRecord], None] = lambda _: None) -> None:
-    real = train._RunFiles.commit
+    real = RunFiles.commit
 
-    def commit(self: train._RunFiles, row: EpochRecord, *rest: Any) -> None:
+    def commit(self: RunFiles, row: EpochRecord, *rest: Any) -> None:
         time.sleep(0.1)
         real(self, row, *rest)
         then(row)
 
-    monkeypatch.setattr(train._RunFiles, "commit", commit)
+    monkeypatch.setattr(RunFiles, "commit", commit)
 
 
 def test_who_is_asked_whether_to_stop_finds_the_epoch_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -593,6 +594,6 @@ def test_a_run_of_weights_only_is_finished_or_cannot_go_on(tmp_path: Path) -> No
     assert len(again[2].history) == len(expected)
     told = json.loads((run.path / "provenance.json").read_text())
     del told["sha256"]
-    (run.path / "provenance.json").write_bytes(sealed_json({**told, "stopped": None}))
+    (run.path / "provenance.json").write_bytes(json_with_checksum({**told, "stopped": None}))
     with pytest.raises(RunError, match=r"latest.safetensors: holds weights only and cannot be continued"):
         run_experiment(NEVER, [1], tmp_path, device="cpu")

@@ -30,8 +30,14 @@ from ternary_lab.errors import DivergenceError, TernaryLabError
 from ternary_lab.history import TIMING_COLUMNS
 from ternary_lab.notebooks import run_notebook
 from ternary_lab.runs import checkpoint as checkpoints
-from ternary_lab.runs.checksums import check_table, check_text, digest, sealed_table, sealed_text
-from ternary_lab.runs.directory import Planned
+from ternary_lab.runs.checksums import (
+    check_csv,
+    check_text,
+    checkpoint_checksum,
+    csv_with_checksums,
+    text_with_checksum,
+)
+from ternary_lab.runs.directory import RunPlan
 from ternary_lab.runs.load import read_table, read_text
 from ternary_lab.runs.locks import LOCK
 from ternary_lab.runs.train import train_runs
@@ -152,7 +158,7 @@ def contents(path: Path) -> Any:
         tensors = {f"{kind}.{name}": value for kind, b in blocks.items() for name, value in vars(b).items()}
         rest = [point.epoch, point.seed, point.rho, point.cohort, point.config.as_yaml(), repr(point.state.controllers),
                 repr(point.state.best), point.state.stopped, point.state.steps]
-        return digest(tensors, {"rest": repr(rest)})
+        return checkpoint_checksum(tensors, {"rest": repr(rest)})
     if path.name == "config.yaml":
         return load_run(path.parent).config.as_yaml()
     if path.name == "provenance.json":
@@ -226,14 +232,14 @@ TEXT = st.text(st.characters(codec="utf-8", exclude_characters=BREAKS), max_size
 @given(st.lists(TEXT, min_size=1, max_size=6), st.data())
 def test_sealing_is_undone_and_a_changed_character_seen(lines: list[str], data: st.DataObject) -> None:
     text = "".join(f"{line}\n" for line in lines)
-    assert check_text(sealed_text(text), Path("x")) == text
+    assert check_text(text_with_checksum(text), Path("x")) == text
     table = "a,b\n" + "".join(f"{i},{line}\n" for i, line in enumerate(lines))
-    sealed = sealed_table(table)
-    assert check_table(sealed, Path("x")) == table
+    sealed = csv_with_checksums(table)
+    assert check_csv(sealed, Path("x")) == table
     at = data.draw(st.integers(len("a,b,crc32\n"), len(sealed) - 2))
     changed = sealed[:at] + ("x" if sealed[at] != "x" else "y") + sealed[at + 1:]
     with pytest.raises(RunError, match="damaged"):
-        check_table(changed, Path("x"))
+        check_csv(changed, Path("x"))
 
 
 def test_verify_finds_what_was_forged_with_care(written: Path, tmp_path: Path) -> None:
@@ -245,7 +251,7 @@ def test_verify_finds_what_was_forged_with_care(written: Path, tmp_path: Path) -
     path = run / "history.csv"
     table = read_table(path)
     table.loc[table.index[-1], "informative_coverage_B"] += 5
-    path.write_text(sealed_table(table.to_csv(index=False, lineterminator="\n")))
+    path.write_text(csv_with_checksums(table.to_csv(index=False, lineterminator="\n")))
     found = verify(load_run(run))
     assert found.differing == ["informative_coverage_B"]
     assert "informative_coverage_B" in found.describe()
@@ -256,15 +262,15 @@ def test_verify_finds_what_was_forged_with_care(written: Path, tmp_path: Path) -
 # Two at once
 
 
-HOLD = "import sys, time; from pathlib import Path; from ternary_lab.runs.locks import held\n" \
-    "with held(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+HOLD = "import sys, time; from pathlib import Path; from ternary_lab.runs.locks import locked\n" \
+    "with locked(Path(sys.argv[1])): print('locked', flush=True); time.sleep(60)"
 
 
 def test_a_second_process_is_refused_and_a_dead_one_makes_way(tmp_path: Path) -> None:
     run = tmp_path / "seed=1"
     with subprocess.Popen([sys.executable, "-c", HOLD, str(run)], stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
-        assert holder.stdout.readline() == b"held\n"
+        assert holder.stdout.readline() == b"locked\n"
         us = rf"seed=1: is being trained by process {holder.pid} on {os.uname().nodename} "
         with pytest.raises(RunError, match=us):
             run_experiment(SMALL, [2, 1], tmp_path, device="cpu")
@@ -295,7 +301,7 @@ def wild(first: int) -> Config:
 
 @pytest.mark.parametrize("first", [0, 2])
 def test_a_run_that_diverges_leaves_and_the_others_go_on(first: int, tmp_path: Path, caplog: Any) -> None:
-    train_runs([Planned(tmp_path / f"seed={s}", wild(first) if s == 2 else SMALL, s) for s in (1, 2, 3)], device="cpu")
+    train_runs([RunPlan(tmp_path / f"seed={s}", wild(first) if s == 2 else SMALL, s) for s in (1, 2, 3)], device="cpu")
     reason = load_run(tmp_path / "seed=2").stopped
     assert reason is not None
     assert f"not finite in epoch {first}, step " in reason
@@ -313,7 +319,7 @@ def test_a_run_that_diverges_leaves_and_the_others_go_on(first: int, tmp_path: P
         assert (ours["train_loss"] - alone["train_loss"]).abs().max() < 1e-3
     if first:  # the same command does not try again
         before = (tmp_path / "seed=2" / "history.csv").read_bytes()
-        train_runs([Planned(tmp_path / "seed=2", wild(first), 2)], device="cpu")
+        train_runs([RunPlan(tmp_path / "seed=2", wild(first), 2)], device="cpu")
         assert (tmp_path / "seed=2" / "history.csv").read_bytes() == before
 
 
@@ -326,7 +332,7 @@ def test_a_run_that_diverges_ends_behind_its_last_files(tmp_path: Path, monkeypa
         return real(*arguments)
 
     monkeypatch.setattr(checkpoints, "encoded", slow)
-    train_runs([Planned(tmp_path / f"seed={s}", wild(2) if s == 2 else SMALL, s) for s in (1, 2)], device="cpu")
+    train_runs([RunPlan(tmp_path / f"seed={s}", wild(2) if s == 2 else SMALL, s) for s in (1, 2)], device="cpu")
     lost = load_run(tmp_path / "seed=2")
     state = lost.checkpoint().state
     assert state is not None
