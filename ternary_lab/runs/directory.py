@@ -8,11 +8,11 @@ from pathlib import Path
 
 import torch
 
-from ternary_lab.config import Config, differences
+from ternary_lab.config import Config
 from ternary_lab.errors import RunError
 from ternary_lab.runs.checksums import json_with_checksum, text_with_checksum
 from ternary_lab.runs.files import write_atomically, write_errors
-from ternary_lab.runs.load import CHECKPOINTS, CONFIG, PROVENANCE, RunRecord
+from ternary_lab.runs.load import CHECKPOINTS, CONFIG, PROVENANCE
 from ternary_lab.runs.locks import LOCK, OWNER
 from ternary_lab.runs.provenance import TrainedSpan, provenance
 from ternary_lab.training import RunState
@@ -72,20 +72,6 @@ def empty(path: Path) -> None:
                 child.unlink()
     except OSError as error:
         raise RunError(f"{path}: cannot be deleted: {error.strerror}: choose another --run-dir") from None
-
-
-def check_same_run(plan: RunPlan) -> None:
-    """Raises RunError if the directory holds a run of another configuration or seed."""
-    if not (plan.path / CONFIG).exists():
-        return
-    run = RunRecord(plan.path)
-    for key, (old, new) in differences(run.config, plan.config).items():
-        raise RunError(
-            f"{plan.path}: belongs to another configuration ({key} is {old!r} there, {new!r} here): "
-            "choose another --run-dir, or --fresh to delete it"
-        )
-    if (plan.path / PROVENANCE).exists() and run.seed != plan.seed:
-        raise RunError(f"{plan.path}: belongs to seed {run.seed}: choose another --run-dir")
 
 
 def prepare(plan: RunPlan, device: torch.device) -> None:

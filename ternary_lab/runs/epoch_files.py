@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
-import threading
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -17,13 +16,7 @@ from ternary_lab.errors import RunError
 from ternary_lab.history import COLUMNS, FILE_COLUMNS, LATER, EpochRecord, name_in_files
 from ternary_lab.runs import checkpoint
 from ternary_lab.runs.checkpoint import Checkpoint
-from ternary_lab.runs.checksums import (
-    CRC32,
-    check_csv,
-    json_with_checksum,
-    log_line_with_checksum,
-    row_with_checksum,
-)
+from ternary_lab.runs.checksums import CRC32, check_csv, json_with_checksum, log_line_with_checksum, row_with_checksum
 from ternary_lab.runs.files import append, link, staged_write, sync_directory, write_atomically
 from ternary_lab.runs.load import HISTORY, LOG, PROVENANCE, RunRecord
 from ternary_lab.runs.provenance import TrainedSpan, trained_spans
@@ -37,14 +30,13 @@ WRITERS = 8
 class EpochWriter:
     """Threads that write the files of an epoch while the next epoch is trained.
 
-    No file of an epoch is begun before every run has the files of the epoch before. After a failure nothing more is
-    written. The end of the block waits for the threads.
+    No file of an epoch is begun before every run has the files of the epoch before. The end of the block waits for
+    the threads.
     """
 
     def __init__(self, runs: int) -> None:
         self._threads = ThreadPoolExecutor(min(runs, WRITERS), "writer")
-        self._epoch: list[Future[None]] = []
-        self._failed = threading.Event()
+        self._results: Iterator[None] = iter(())
 
     def __enter__(self) -> EpochWriter:
         return self
@@ -58,23 +50,12 @@ class EpochWriter:
     def write(self, calls: Sequence[Callable[[], None]]) -> None:
         """Begin an epoch's calls, one per run, when the calls before are done. Raises their error."""
         self.wait()
-        self._epoch = [self._threads.submit(self._run, call) for call in calls]
+        self._results = self._threads.map(lambda call: call(), calls)
 
     def wait(self) -> None:
-        """Wait until everything is written. Raises the error of a call."""
-        wait(self._epoch)
-        epoch, self._epoch = self._epoch, []
-        for call in epoch:
-            call.result()
-
-    def _run(self, call: Callable[[], None]) -> None:
-        if self._failed.is_set():
-            return
-        try:
-            call()
-        except BaseException:
-            self._failed.set()
-            raise
+        """Wait until everything is written. Raises the error of a call; calls that have not begun are cancelled."""
+        for _ in self._results:
+            pass
 
 
 class RunFiles:

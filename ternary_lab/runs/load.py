@@ -15,7 +15,7 @@ import io
 import json
 import lzma
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -158,31 +158,16 @@ class RunRecord:
         return self.checkpoint(epoch).model()
 
 
-class RunSet(Mapping[int, RunRecord]):
+class RunSet(dict[int, RunRecord]):
     """The runs of one experiment by seed: `runs[42]`; `history` has the rows of all."""
 
-    def __init__(self, runs: Mapping[int, RunRecord]) -> None:
-        self._runs = dict(runs)
-
-    def __getitem__(self, seed: int) -> RunRecord:
-        try:
-            return self._runs[seed]
-        except KeyError:
-            raise RunError(f"no run with seed {seed}; there are {number_ranges(sorted(self._runs))}") from None
-
-    def __contains__(self, seed: object) -> bool:
-        return seed in self._runs
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self._runs)
-
-    def __len__(self) -> int:
-        return len(self._runs)
+    def __missing__(self, seed: int) -> RunRecord:
+        raise RunError(f"no run with seed {seed}; there are {number_ranges(sorted(self))}")
 
     @property
     def history(self) -> pd.DataFrame:
         """The histories of all runs, one below the other."""
-        return pd.concat([run.history for run in self._runs.values()], ignore_index=True)
+        return pd.concat([run.history for run in self.values()], ignore_index=True)
 
 
 def load_run(source: str | Path) -> RunRecord:

@@ -9,19 +9,18 @@ earlier epoch.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from ternary_lab.config import Config
+from ternary_lab.config import Config, differences
 from ternary_lab.errors import CheckpointError, RunError
 from ternary_lab.runs import checkpoint
 from ternary_lab.runs.directory import RunPlan
 from ternary_lab.runs.files import link, write_errors
-from ternary_lab.runs.load import RunRecord
+from ternary_lab.runs.load import CONFIG, PROVENANCE, RunRecord
 from ternary_lab.runs.provenance import TrainedSpan
 from ternary_lab.training import RunState
 
@@ -34,19 +33,26 @@ class StartingPoint:
 
     plan: RunPlan
     state: RunState | None
-    """None: from its seed."""
+    """None: from the run's seed."""
     cohort: tuple[str, ...] = ()
     """Names of the runs that reached this state side by side. They continue so, because it affects the rounding."""
+    file: Path | None = None
+    """The state's checkpoint, if it has one."""
     rewinds: bool = False
     """Whether the directory has checkpoints that are damaged or of later epochs."""
 
     @property
     def next_epoch(self) -> int:
-        return self.state.next_epoch if self.state is not None else 0
+        return 0 if self.state is None else self.state.next_epoch
 
     @property
     def ended(self) -> bool:
         return self.state is not None and self.state.stopped is not None
+
+    @property
+    def group(self) -> tuple[int, tuple[str, ...]]:
+        """Equal for runs that continue side by side."""
+        return self.next_epoch, self.cohort
 
 
 class _SavedStates:
@@ -58,14 +64,13 @@ class _SavedStates:
         """By next epoch."""
         self.damaged = False
         self.weights_only: Path | None = None
-        """A checkpoint without a state, if there is one."""
 
     @property
     def newest(self) -> int:
         return max(self.points)
 
     def read(self, files: Iterable[Path]) -> None:
-        """Add the states in checkpoint files; damaged files are logged and skipped."""
+        """Add the states in checkpoint files. Damaged files are logged and skipped."""
         for path in files:
             try:
                 point = checkpoint.load(path)
@@ -76,26 +81,37 @@ class _SavedStates:
             if point.state is None:
                 self.weights_only = path
             else:
-                self.points[point.epoch + 1] = StartingPoint(self.plan, point.state, point.cohort)
+                self.points[point.epoch + 1] = StartingPoint(self.plan, point.state, point.cohort, path)
 
 
 def starting_points(plans: Sequence[RunPlan]) -> list[StartingPoint]:
     """The state from which each run continues. Nothing is written.
 
-    A run that has ended and kept only weights, as published runs do, is left out. Raises RunError when a run cannot
-    be continued.
+    A run that has ended and kept only weights, as published runs do, is left out. Raises RunError for a directory of
+    another run, or if a checkpoint is missing.
     """
     saved = {}
     for plan in plans:
-        found = _SavedStates(plan)
+        found = saved[plan.name] = _SavedStates(plan)
         found.read(path for name in ("previous", "latest") if (path := plan.checkpoint(name)).exists())
-        if found.weights_only is None:
-            saved[plan.name] = found
-        elif RunRecord(plan.path).stopped is None:
-            path = found.weights_only
-            raise RunError(f"{path}: holds weights only and cannot be continued: choose another --run-dir")
+        if not (plan.path / CONFIG).exists():
+            continue
+        run = RunRecord(plan.path)
+        for key, (old, new) in differences(run.config, plan.config).items():
+            raise RunError(
+                f"{plan.path}: belongs to another configuration ({key} is {old!r} there, {new!r} here): "
+                "choose another --run-dir, or --fresh to delete it"
+            )
+        if (plan.path / PROVENANCE).exists() and run.seed != plan.seed:
+            raise RunError(f"{plan.path}: belongs to seed {run.seed}: choose another --run-dir")
+        if found.weights_only is not None:
+            if run.stopped is None:
+                path = found.weights_only
+                raise RunError(f"{path}: holds weights only and cannot be continued: choose another --run-dir")
+            del saved[plan.name]
+    for found in saved.values():
         if found.damaged:
-            found.read(plan.epoch_checkpoints())
+            found.read(found.plan.epoch_checkpoints())
     return [_common_point(found, saved) for found in saved.values()]
 
 
@@ -104,15 +120,16 @@ def _common_point(found: _SavedStates, saved: Mapping[str, _SavedStates]) -> Sta
 
     The others may be one epoch behind after a kill, or further behind where checkpoints are damaged.
     """
-    newest = found.newest
-    others = [saved[name] for name in found.points[newest].cohort if name in saved]
-    behind = [o.newest for o in others if o.newest == newest - 1 or (o.damaged and o.newest < newest)]
-    epoch = min([newest, *behind])
+    cohort = [saved[name] for name in found.points[found.newest].cohort if name in saved]
+    epoch = min([found.newest, *(
+        other.newest for other in cohort
+        if other.newest == found.newest - 1 or (other.damaged and other.newest < found.newest)
+    )])
     if epoch not in found.points:
         found.read(found.plan.epoch_checkpoints())
     if epoch not in found.points:
         raise RunError(f"{found.plan.path}: its checkpoint of epoch {epoch - 1} is missing: start again with --fresh")
-    return replace(found.points[epoch], rewinds=found.damaged or epoch < newest)
+    return replace(found.points[epoch], rewinds=found.damaged or epoch < found.newest)
 
 
 def check_streams(run: RunRecord, epoch: int, config: Config, device: torch.device) -> None:
@@ -120,31 +137,18 @@ def check_streams(run: RunRecord, epoch: int, config: Config, device: torch.devi
     before = run.trained_on(epoch)
     if config.runtime.streams == "device" and before.device != device.type:
         raise RunError(
-            f"{run.path}: uses the random streams of {before}, which trained epoch {epoch}, and cannot continue on "
+            f"{run.path}: uses the random streams of {before}, where epoch {epoch} was trained, and cannot continue on "
             f"{TrainedSpan.here(epoch, device)} (runtime.streams is device): use --device {before.device}, or begin a "
             "new run with --set runtime.streams=cpu, which continues on any device"
         )
 
 
 def rewind(start: StartingPoint) -> None:
-    """Make the starting point the run's latest checkpoint, and drop damaged and later ones. Raises RunError."""
-    epoch = start.next_epoch - 1
-    latest, previous, kept = map(start.plan.checkpoint, ("latest", "previous", f"epoch_{epoch:04d}"))
+    """Make the starting point the run's latest checkpoint, and drop the other one. Raises RunError."""
+    latest, previous = start.plan.checkpoint("latest"), start.plan.checkpoint("previous")
+    if start.file is not None:
+        link(start.file, latest)
     with write_errors(latest):
-        if _epoch(latest) != epoch:
+        previous.unlink(missing_ok=True)
+        if start.file is None:
             latest.unlink(missing_ok=True)
-            if _epoch(previous) == epoch:
-                os.replace(previous, latest)
-            elif _epoch(kept) == epoch:
-                link(kept, latest)
-        before = _epoch(previous)
-        if before is None or before > epoch:
-            previous.unlink(missing_ok=True)
-
-
-def _epoch(path: Path) -> int | None:
-    """The epoch of a checkpoint; None if it is missing or damaged."""
-    try:
-        return checkpoint.load(path).epoch
-    except CheckpointError:
-        return None

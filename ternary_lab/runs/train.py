@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from ternary_lab.errors import ConfigError, RunError
 from ternary_lab.runs import directory
 from ternary_lab.runs.directory import RunPlan
 from ternary_lab.runs.epoch_files import EpochWriter, RunFiles
-from ternary_lab.runs.interrupt import Interrupt
+from ternary_lab.runs.interrupt import interrupt_after_epoch
 from ternary_lab.runs.load import RunRecord, RunSet
 from ternary_lab.runs.locks import locked
 from ternary_lab.runs.progress import Progress
@@ -63,8 +62,10 @@ def run_experiment(
     """
     check_seeds(seeds)
     root = Path(run_dir) if run_dir is not None else Path("runs") / config.name
-    plans = [RunPlan(root / f"seed={seed}", config, seed) for seed in seeds]
-    train_runs(plans, device=device, progress=progress, fresh=fresh, stop=stop)
+    train_runs(
+        [RunPlan(root / f"seed={seed}", config, seed) for seed in seeds],
+        device=device, progress=progress, fresh=fresh, stop=stop,
+    )
     return RunSet({seed: RunRecord(root / f"seed={seed}") for seed in seeds})
 
 
@@ -175,15 +176,13 @@ def train_runs(
         raise RunError("two of the runs have the same name: give each a directory of its own")
     for plan in plans:
         directory.check_place(plan.path)
-    with ExitStack() as locks, Interrupt() as interrupt, gpu_errors():
+    with ExitStack() as locks, interrupt_after_epoch() as check_interrupt, gpu_errors():
         for plan in sorted(plans, key=lambda plan: plan.path):
             locks.enter_context(locked(plan.path, lock_timeout))
         if fresh:
             for plan in plans:
                 directory.empty(plan.path)
         starts = starting_points(plans)
-        for plan in plans:
-            directory.check_same_run(plan)
         for start in starts:
             if not start.ended and start.next_epoch > start.plan.first_epoch:
                 check_streams(RunRecord(start.plan.path), start.next_epoch - 1, start.plan.config, place)
@@ -192,30 +191,27 @@ def train_runs(
         for start in starts:
             if start.rewinds:
                 rewind(start)
-        unfinished = sorted((start for start in starts if not start.ended), key=_cohort_of)
-        for _, cohort in groupby(unfinished, _cohort_of):
-            if _train_cohort(list(cohort), place, progress, interrupt, stop):
+        unfinished = [start for start in starts if not start.ended]
+        for group in sorted({start.group for start in unfinished}):
+            cohort = [start for start in unfinished if start.group == group]
+            if _train_cohort(cohort, place, progress, check_interrupt, stop):
                 return
-
-
-def _cohort_of(start: StartingPoint) -> tuple[int, tuple[str, ...]]:
-    """The same for runs that continue side by side."""
-    return start.next_epoch, start.cohort
 
 
 def _train_cohort(
     starts: Sequence[StartingPoint],
     device: torch.device,
     progress: bool,
-    interrupt: Interrupt,
+    check_interrupt: Callable[[], None],
     stop: Callable[[], bool] | None,
 ) -> bool:
     """Train one cohort to its end, or until `stop` is true: True then. Raises KeyboardInterrupt after Ctrl-C."""
     plans, next_epoch = [start.plan for start in starts], starts[0].next_epoch
     config, total = plans[0].config, max(plan.config.training.total_epochs for plan in plans)
     label = f"{config.name}, {len(plans)} run{'s' if len(plans) > 1 else ''}"
+    room = partial(memory.room, config, len(plans), str(device))
     with (
-        gpu_errors(partial(memory.room, config, len(plans), str(device))),
+        gpu_errors(room),
         Progress(label, next_epoch, total, progress) as bar,
         EpochWriter(len(plans)) as writer,
     ):
@@ -233,7 +229,7 @@ def _train_cohort(
             ])
             bar.update([row for row, _ in finished])  # at once, although its files are still being written
             _end_diverged(cohort, files, writer)
-            interrupt.check()
+            check_interrupt()
             if stop is not None:
                 writer.wait()
                 if stop():

@@ -250,7 +250,7 @@ def test_verify_finds_what_was_forged_with_care(written: Path, tmp_path: Path) -
     assert verify(load_run(run)).largest_difference == 0
     path = run / "history.csv"
     table = read_table(path)
-    table.loc[table.index[-1], "informative_coverage_B"] += 5
+    table.loc[table.index[-1], "info_coverage_B"] += 5
     path.write_text(csv_with_checksums(table.to_csv(index=False, lineterminator="\n")))
     found = verify(load_run(run))
     assert found.differing == ["informative_coverage_B"]
