@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
 
 from tqdm import tqdm
 
@@ -15,38 +15,35 @@ SECONDS = 30.0
 """Seconds between two lines."""
 
 
-class Progress:
-    """A bar on a terminal; elsewhere a line at the start, every `SECONDS` and at the end."""
+@contextlib.contextmanager
+def progress_bar(
+    label: str, start: int, total: int, show: bool
+) -> Iterator[Callable[[Sequence[EpochRecord]], None]]:
+    """Show a bar on a terminal; elsewhere print a line at the start, every `SECONDS` and at the end.
 
-    def __init__(self, label: str, start: int, total: int, show: bool) -> None:
-        terminal = sys.stderr.isatty()
-        self._label = label
-        self._lines = show and not terminal and "ipykernel" not in sys.modules
-        self._bar: Any = tqdm(
-            total=total, initial=start, desc=label, unit="epoch", disable=not (show and terminal), dynamic_ncols=True
-        )
-        self._began = self._last_line = time.monotonic()
-        self._print(f"from epoch {start}")
+    Yields a function to call with the records of each epoch; the figures shown are those of the first run.
+    """
+    terminal = sys.stderr.isatty()
+    in_log = show and not terminal and "ipykernel" not in sys.modules
+    began = last_line = time.monotonic()
 
-    def __enter__(self) -> Progress:
-        return self
+    def print_line(text: str) -> None:
+        if in_log:
+            print(f"{label}: {text}", file=sys.stderr, flush=True)
 
-    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
-        self._bar.close()
-        if error is None:
-            self._print(f"done in {time.monotonic() - self._began:.0f} s")
-
-    def update(self, records: Sequence[EpochRecord]) -> None:
-        """Show an epoch by the figures of the first run."""
+    def update(records: Sequence[EpochRecord]) -> None:
+        nonlocal last_line
         row = records[0]
         coverage = f"informative coverage {row.informative_coverage_A:.2f}/{row.informative_coverage_B:.2f} %"
         figures = f"loss {row.train_loss:.3f}, {coverage}"
-        self._bar.update(1)
-        self._bar.set_postfix_str(figures)
-        if time.monotonic() - self._last_line > SECONDS:
-            self._last_line = time.monotonic()
-            self._print(f"epoch {row.epoch}, {figures}")
+        bar.update(1)
+        bar.set_postfix_str(figures)
+        if time.monotonic() - last_line > SECONDS:
+            last_line = time.monotonic()
+            print_line(f"epoch {row.epoch}, {figures}")
 
-    def _print(self, text: str) -> None:
-        if self._lines:
-            print(f"{self._label}: {text}", file=sys.stderr, flush=True)
+    hidden = not (show and terminal)
+    with tqdm(total=total, initial=start, desc=label, unit="epoch", disable=hidden, dynamic_ncols=True) as bar:
+        print_line(f"from epoch {start}")
+        yield update
+        print_line(f"done in {time.monotonic() - began:.0f} s")

@@ -29,7 +29,7 @@ from ternary_lab.runs.epoch_files import EpochWriter, RunFiles
 from ternary_lab.runs.interrupt import interrupt_after_epoch
 from ternary_lab.runs.load import RunRecord, RunSet
 from ternary_lab.runs.locks import locked
-from ternary_lab.runs.progress import Progress
+from ternary_lab.runs.progress import progress_bar
 from ternary_lab.runs.resume import StartingPoint, check_streams, rewind, starting_points
 from ternary_lab.training import Best, Cohort, check_cohort, check_seeds
 
@@ -212,7 +212,7 @@ def _train_cohort(
     room = partial(memory.room, config, len(plans), str(device))
     with (
         gpu_errors(room),
-        Progress(label, next_epoch, total, progress) as bar,
+        progress_bar(label, next_epoch, total, progress) as show_epoch,
         EpochWriter(len(plans)) as writer,
     ):
         files = {start.plan.name: RunFiles(start, device) for start in starts}
@@ -227,7 +227,7 @@ def _train_cohort(
             writer.write([
                 partial(files[row.run].commit, row, state, epoch.company, seconds) for row, state in finished
             ])
-            bar.update([row for row, _ in finished])  # at once, although its files are still being written
+            show_epoch([row for row, _ in finished])  # at once, although its files are still being written
             _end_diverged(cohort, files, writer)
             check_interrupt()
             if stop is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import torch
 from ternary_lab import space, splits
 from ternary_lab.backend.devices import resolve_device
 from ternary_lab.backend.numerics import fenced
-from ternary_lab.errors import DeviceError, RunError, TernaryLabError
+from ternary_lab.errors import DeviceError, TernaryLabError
 from ternary_lab.metrics.per_epoch import Group, Measurement, Source
 from ternary_lab.runs import checkpoint, load
 from ternary_lab.runs.checksums import check_log
@@ -86,7 +85,11 @@ class Verification:
 @fenced
 def verify(run: RunRecord) -> Verification:
     """Check every file of a run, then compute the metrics of its newest weights again. Damage is not raised."""
-    files = dict(_check_files(run))
+    names = {path.relative_to(run.path).as_posix(): path for path in sorted(run.path.rglob("*")) if not path.is_dir()}
+    files = {
+        name: _problem(path) for name, path in names.items()
+        if name not in (LOCK, OWNER) and not name.startswith("branches/")
+    }
     if any(files.values()):
         return Verification(run.path, files)
     history = run.history.set_index("epoch")
@@ -123,31 +126,22 @@ def _metrics(run: RunRecord, epoch: int) -> dict[str, float]:
     return {name: float(value[0]) for name, value in metrics.items()}
 
 
-def _check_files(run: RunRecord) -> Iterator[tuple[str, str]]:
-    """Each file of the run by name, with its problem or ""."""
-    for path in sorted(run.path.rglob("*")):
-        name = path.relative_to(run.path).as_posix()
-        if path.is_dir() or name in (LOCK, OWNER) or name.startswith("branches/"):
-            continue
-        try:
-            _check_file(path)
-        except TernaryLabError as error:
-            yield name, str(error)
-        else:
-            yield name, ""
-
-
-def _check_file(path: Path) -> None:
-    """Raises TernaryLabError for a file that is damaged, or is not a run's."""
-    if path.suffix == ".safetensors":
-        checkpoint.load(path)
-    elif path.name == load.CONFIG:
-        RunRecord(path.parent).config  # noqa: B018
-    elif path.name == load.PROVENANCE:
-        RunRecord(path.parent).provenance  # noqa: B018
-    elif path.name in (load.HISTORY, load.PACKED_HISTORY, load.PROBES):
-        load.read_table(path)
-    elif path.name == load.LOG:
-        check_log(load.read_text(path), path)
-    else:
-        raise RunError(f"{path}: is none of the files of a run")
+def _problem(path: Path) -> str:
+    """The problem of a run's file, or "" if it is intact."""
+    try:
+        match path.name:
+            case load.CONFIG:
+                RunRecord(path.parent).config  # noqa: B018
+            case load.PROVENANCE:
+                RunRecord(path.parent).provenance  # noqa: B018
+            case load.HISTORY | load.PACKED_HISTORY | load.PROBES:
+                load.read_table(path)
+            case load.LOG:
+                check_log(load.read_text(path), path)
+            case _ if path.suffix == ".safetensors":
+                checkpoint.load(path)
+            case _:
+                return f"{path}: is none of the files of a run"
+    except TernaryLabError as error:
+        return str(error)
+    return ""
