@@ -84,11 +84,11 @@ class _SavedStates:
                 self.points[point.epoch + 1] = StartingPoint(self.plan, point.state, point.cohort, path)
 
 
-def starting_points(plans: Sequence[RunPlan]) -> list[StartingPoint]:
+def starting_points(plans: Sequence[RunPlan], device: torch.device) -> list[StartingPoint]:
     """The state from which each run continues. Nothing is written.
 
     A run that has ended and kept only weights, as published runs do, is left out. Raises RunError for a directory of
-    another run, or if a checkpoint is missing.
+    another run, for a missing checkpoint, and for a run that cannot continue on this device.
     """
     saved = {}
     for plan in plans:
@@ -112,7 +112,11 @@ def starting_points(plans: Sequence[RunPlan]) -> list[StartingPoint]:
     for found in saved.values():
         if found.damaged:
             found.read(found.plan.epoch_checkpoints())
-    return [_common_point(found, saved) for found in saved.values()]
+    starts = [_common_point(found, saved) for found in saved.values()]
+    for start in starts:
+        if not start.ended and start.next_epoch > start.plan.first_epoch:
+            check_streams(RunRecord(start.plan.path), start.next_epoch - 1, start.plan.config, device)
+    return starts
 
 
 def _common_point(found: _SavedStates, saved: Mapping[str, _SavedStates]) -> StartingPoint:
@@ -144,7 +148,9 @@ def check_streams(run: RunRecord, epoch: int, config: Config, device: torch.devi
 
 
 def rewind(start: StartingPoint) -> None:
-    """Make the starting point the run's latest checkpoint, and drop the other one. Raises RunError."""
+    """If there are damaged or later checkpoints, make the starting point the only one. Raises RunError."""
+    if not start.rewinds:
+        return
     latest, previous = start.plan.checkpoint("latest"), start.plan.checkpoint("previous")
     if start.file is not None:
         link(start.file, latest)

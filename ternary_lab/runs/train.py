@@ -168,8 +168,8 @@ def train_runs(
         lock_timeout: seconds to wait for a directory that another process holds.
         progress, fresh, stop: as in `run_experiment`.
 
-    Nothing is written before every directory has been read and checked. Raises ConfigError for runs of one cohort
-    that differ in a structural setting, RunError and DeviceError.
+    Except for `fresh`, nothing is written before every directory has been read and checked. Raises ConfigError for
+    runs of one cohort that differ in a structural setting, RunError and DeviceError.
     """
     place = resolve_device(device)
     if len({plan.name for plan in plans}) < len(plans):
@@ -182,15 +182,10 @@ def train_runs(
         if fresh:
             for plan in plans:
                 directory.empty(plan.path)
-        starts = starting_points(plans)
+        starts = starting_points(plans, place)
         for start in starts:
-            if not start.ended and start.next_epoch > start.plan.first_epoch:
-                check_streams(RunRecord(start.plan.path), start.next_epoch - 1, start.plan.config, place)
-        for plan in plans:
-            directory.prepare(plan, place)
-        for start in starts:
-            if start.rewinds:
-                rewind(start)
+            directory.prepare(start.plan, place)
+            rewind(start)
         unfinished = [start for start in starts if not start.ended]
         for group in sorted({start.group for start in unfinished}):
             cohort = [start for start in unfinished if start.group == group]
@@ -205,7 +200,7 @@ def _train_cohort(
     check_interrupt: Callable[[], None],
     stop: Callable[[], bool] | None,
 ) -> bool:
-    """Train one cohort to its end, or until `stop` is true: True then. Raises KeyboardInterrupt after Ctrl-C."""
+    """Train one cohort to its end, or until `stop()`. Returns whether it was stopped. Raises KeyboardInterrupt."""
     plans, next_epoch = [start.plan for start in starts], starts[0].next_epoch
     config, total = plans[0].config, max(plan.config.training.total_epochs for plan in plans)
     label = f"{config.name}, {len(plans)} run{'s' if len(plans) > 1 else ''}"
