@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from ternary_lab.model import GaussianPosterior as GaussianPosterior
     from ternary_lab.model import TernaryVAE as TernaryVAE
     from ternary_lab.runs.checkpoint import load_model as load_model
-    from ternary_lab.runs.load import Comparison as Comparison
+    from ternary_lab.runs.compare import Comparison as Comparison
+    from ternary_lab.runs.compare import compare as compare
     from ternary_lab.runs.load import RunRecord as RunRecord
     from ternary_lab.runs.load import RunSet as RunSet
-    from ternary_lab.runs.load import compare as compare
     from ternary_lab.runs.load import load_run as load_run
     from ternary_lab.runs.load import load_runs as load_runs
     from ternary_lab.runs.train import branch as branch
@@ -59,7 +59,8 @@ _HOMES = {
     "metrics.evaluate": ("Evaluation", "evaluate"),
     "model": ("GaussianPosterior", "TernaryVAE"),
     "runs.checkpoint": ("load_model",),
-    "runs.load": ("Comparison", "RunRecord", "RunSet", "compare", "load_run", "load_runs"),
+    "runs.compare": ("Comparison", "compare"),
+    "runs.load": ("RunRecord", "RunSet", "load_run", "load_runs"),
     "runs.train": ("branch", "run_experiment", "train_counterfactuals"),
     "sweeps.design": ("load_sweep",),
     "sweeps.run": ("run_sweep",),

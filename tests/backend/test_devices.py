@@ -15,9 +15,10 @@ from small import SMALL
 from ternary_lab import DeviceError, RunError, branch, load_config, load_run, run_experiment
 from ternary_lab.backend.devices import RESUMES, gpu_errors, missing_gpu
 from ternary_lab.config import Config
-from ternary_lab.runs.checksums import sealed_json
+from ternary_lab.memory import room, run_bytes
+from ternary_lab.runs.checksums import json_with_checksum
 from ternary_lab.runs.load import published
-from ternary_lab.runs.provenance import Stretch, stretches
+from ternary_lab.runs.provenance import TrainedSpan, trained_spans
 from ternary_lab.runs.verify import verify
 from ternary_lab.training import memory as memories
 from ternary_lab.training.cohort import Cohort
@@ -26,8 +27,8 @@ from ternary_lab.training.memory import room, run_bytes
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 CUDA = Path(__file__).parents[2] / "benchmarks" / "cuda.json"
-"""Measurements of `make gpu` on an H100."""
-ELSEWHERE = Stretch(0, "cuda", "NVIDIA H100", 132, "2.11.0", False)
+"""What `make gpu` measured on an H100."""
+ELSEWHERE = TrainedSpan(0, "cuda", "NVIDIA H100", 132, "2.11.0", False)
 
 # --- errors
 
@@ -161,20 +162,20 @@ def _cut(root: Path, config: Config) -> Path:
     return root / "seed=1"
 
 
-def _set_devices(run: Path, *devices: Stretch) -> None:
-    """Rewrite the provenance: the run was trained on these devices."""
+def _told(run: Path, *devices: TrainedSpan) -> None:
+    """Let the provenance say that the run was trained on these devices."""
     provenance = {**load_run(run).provenance, "devices": [asdict(device) for device in devices]}
-    (run / "provenance.json").write_bytes(sealed_json(provenance))
+    (run / "provenance.json").write_bytes(json_with_checksum(provenance))
 
 
-def _devices(run: Path) -> Sequence[Stretch]:
-    return stretches(load_run(run).provenance)
+def _devices(run: Path) -> Sequence[TrainedSpan]:
+    return trained_spans(load_run(run).provenance)
 
 
 def test_provenance_has_the_device_of_each_stretch_of_epochs(tmp_path: Path) -> None:
     config = load_config(SMALL.as_dict(), {"runtime.streams": "cpu"})
     run = _cut(tmp_path, config)
-    here = Stretch(0, "cpu", None, None, str(torch.__version__), False)
+    here = TrainedSpan(0, "cpu", None, None, str(torch.__version__), False)
     assert _devices(run) == [here]
     _set_devices(run, ELSEWHERE)
     run_experiment(config, [1], tmp_path, device="cpu")
@@ -227,15 +228,15 @@ def test_verify_measures_on_the_device_of_the_epoch(tmp_path: Path) -> None:
 def test_the_device_of_older_runs_is_read(tmp_path: Path) -> None:
     for name in published():
         run = load_run(name)
-        assert [(s.first_epoch, s.device) for s in stretches(run.provenance)] == [(0, "cpu")]
+        assert [(s.first_epoch, s.device) for s in trained_spans(run.provenance)] == [(0, "cpu")]
         assert run.trained_on(70).device == "cpu"
     older = {"device": "NVIDIA A100-SXM4-40GB", "versions": {"torch": "2.13.0"}}
-    assert stretches(older) == [Stretch(0, "cuda", "NVIDIA A100-SXM4-40GB", None, "2.13.0", None)]
+    assert trained_spans(older) == [TrainedSpan(0, "cuda", "NVIDIA A100-SXM4-40GB", None, "2.13.0", None)]
     run_experiment(SMALL, [1], tmp_path, device="cpu", stop=lambda: True)
     path = tmp_path / "seed=1" / "provenance.json"
     told = json.loads(path.read_text())
     del told["devices"], told["sha256"]
-    path.write_bytes(sealed_json({**told, "device": "cpu"}))
+    path.write_bytes(json_with_checksum({**told, "device": "cpu"}))
     run = run_experiment(SMALL, [1], tmp_path, device="cpu")[1]
     assert run.trained_on(2).device == "cpu"
     assert verify(run).sound
@@ -244,7 +245,7 @@ def test_the_device_of_older_runs_is_read(tmp_path: Path) -> None:
 def test_a_provenance_without_devices_is_named(tmp_path: Path) -> None:
     run = run_experiment(SMALL, [1], tmp_path, device="cpu")[1]
     told = {name: value for name, value in run.provenance.items() if name != "devices"}
-    (run.path / "provenance.json").write_bytes(sealed_json(told))
+    (run.path / "provenance.json").write_bytes(json_with_checksum(told))
     with pytest.raises(RunError, match=r"provenance.json: damaged: it does not say on which device"):
         run.trained_on(0)
 
@@ -256,5 +257,5 @@ def test_the_report_describes_a_new_run(tmp_path: Path, capsys: pytest.CaptureFi
     sources = ["".join(cell["source"]) for cell in book["cells"] if cell["cell_type"] == "code"]
     telling, = (source for source in sources if "record.provenance" in source)
     capsys.readouterr()
-    exec(telling, {"record": run, "settings": run.config, "stretches": stretches})
+    exec(telling, {"record": run, "settings": run.config, "trained_spans": trained_spans})
     assert f"seed 1, on cpu in float32, {run.provenance['threads']} threads" in capsys.readouterr().out
