@@ -15,7 +15,7 @@ from ternary_lab.runs.files import write_atomically, write_errors
 from ternary_lab.runs.load import CHECKPOINTS, CONFIG, PROVENANCE
 from ternary_lab.runs.locks import LOCK, OWNER
 from ternary_lab.runs.provenance import TrainedSpan, provenance
-from ternary_lab.training import RunState
+from ternary_lab.training.run_state import RunState
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from ternary_lab.runs.files import append, link, staged_write, sync_directory, w
 from ternary_lab.runs.load import HISTORY, LOG, PROVENANCE, RunRecord
 from ternary_lab.runs.provenance import TrainedSpan, trained_spans
 from ternary_lab.runs.resume import StartingPoint
-from ternary_lab.training import RunState
+from ternary_lab.training.run_state import RunState
 
 WRITERS = 8
 """Threads that write files, at most: while one waits for the disk, others encode, and one flush serves several."""

@@ -22,7 +22,7 @@ from ternary_lab.runs.directory import RunPlan
 from ternary_lab.runs.files import link, write_errors
 from ternary_lab.runs.load import CONFIG, PROVENANCE, RunRecord
 from ternary_lab.runs.provenance import TrainedSpan
-from ternary_lab.training import RunState
+from ternary_lab.training.run_state import RunState
 
 LOGGER = logging.getLogger(__name__)
 

@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 
-from ternary_lab import memory
 from ternary_lab.backend.devices import gpu_errors, resolve_device
 from ternary_lab.backend.numerics import fenced
 from ternary_lab.config import Config
@@ -31,7 +30,10 @@ from ternary_lab.runs.load import RunRecord, RunSet
 from ternary_lab.runs.locks import locked
 from ternary_lab.runs.progress import progress_bar
 from ternary_lab.runs.resume import StartingPoint, check_streams, rewind, starting_points
-from ternary_lab.training import Best, Cohort, check_cohort, check_seeds
+from ternary_lab.training import memory
+from ternary_lab.training.cohort import Cohort, check_cohort
+from ternary_lab.training.run_state import Best
+from ternary_lab.training.train import check_seeds
 
 LOGGER = logging.getLogger(__name__)
 

@@ -34,7 +34,6 @@ from ternary_lab.backend.numerics import fenced
 from ternary_lab.config import Config, flatten, is_structural
 from ternary_lab.errors import RunError, TernaryLabError
 from ternary_lab.history import COLUMNS, FILE_COLUMNS, LATER, OLD_NAMES, TIMING_COLUMNS
-from ternary_lab.memory import free_bytes, run_bytes
 from ternary_lab.runs.checksums import check_csv
 from ternary_lab.runs.directory import RunPlan
 from ternary_lab.runs.files import write_atomically

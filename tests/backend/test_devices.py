@@ -15,7 +15,6 @@ from small import SMALL
 from ternary_lab import DeviceError, RunError, branch, load_config, load_run, run_experiment
 from ternary_lab.backend.devices import RESUMES, gpu_errors, missing_gpu
 from ternary_lab.config import Config
-from ternary_lab.memory import room, run_bytes
 from ternary_lab.runs.checksums import json_with_checksum
 from ternary_lab.runs.load import published
 from ternary_lab.runs.provenance import TrainedSpan, trained_spans
@@ -27,7 +26,7 @@ from ternary_lab.training.memory import room, run_bytes
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 CUDA = Path(__file__).parents[2] / "benchmarks" / "cuda.json"
-"""What `make gpu` measured on an H100."""
+"""Measurements of `make gpu` on an H100."""
 ELSEWHERE = TrainedSpan(0, "cuda", "NVIDIA H100", 132, "2.11.0", False)
 
 # --- errors
@@ -108,7 +107,7 @@ def test_a_run_whose_gpu_fails_can_resume(tmp_path: Path, monkeypatch: pytest.Mo
     assert _weights(tmp_path / "lost") == _weights(tmp_path / "whole")
 
 
-def test_a_cohort_that_does_not_fit_is_told_the_largest_that_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_names_the_largest_cohort_that_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     each = run_bytes(SMALL, "cpu")
     _failing_in(monkeypatch, 0, torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."))
     for free, seeds, part in (
@@ -162,8 +161,8 @@ def _cut(root: Path, config: Config) -> Path:
     return root / "seed=1"
 
 
-def _told(run: Path, *devices: TrainedSpan) -> None:
-    """Let the provenance say that the run was trained on these devices."""
+def _set_devices(run: Path, *devices: TrainedSpan) -> None:
+    """Rewrite the provenance: the run was trained on these devices."""
     provenance = {**load_run(run).provenance, "devices": [asdict(device) for device in devices]}
     (run / "provenance.json").write_bytes(json_with_checksum(provenance))
 
