@@ -270,9 +270,10 @@ def _fields_at(place: list[int | str], data: Any, model: type[BaseModel]) -> Map
         annotation = model.model_fields[str(part)].annotation if str(part) in model.model_fields else None
         if get_origin(annotation) is dict:  # from names that the user chose to groups of one kind
             annotation = get_args(annotation)[1]
+            annotation = getattr(annotation, "__origin__", annotation)  # without what `Annotated` adds
         data = data[part]
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             model = annotation
-            if issubclass(model, Choice):
-                model = model.modes[data["mode"]]
+        if issubclass(model, Choice) and "mode" in data:
+            model = model.modes.get(data["mode"], model)
     return model.model_fields

@@ -115,7 +115,7 @@ def name_in_files(name: str) -> str:
 
 
 FILE_COLUMNS = tuple(name_in_files(name) for name in COLUMNS)
-"""`COLUMNS` as the head of `history.csv` has them."""
+"""`COLUMNS` as the head of `history.csv` has them. The columns of added loss terms follow."""
 Criterion = Literal["val_loss", "val_elbo", "coverage", "informative_coverage", "reconstruction"]
 CRITERIA: tuple[Criterion, ...] = get_args(Criterion)
 

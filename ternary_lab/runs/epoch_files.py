@@ -64,6 +64,7 @@ class RunFiles:
     def __init__(self, start: StartingPoint, device: torch.device) -> None:
         self.plan = start.plan
         self._config = self.plan.config.as_yaml()
+        self._columns = (*FILE_COLUMNS, *self.plan.config.added_columns)
         self._provenance = dict(RunRecord(self.plan.path).provenance)
         self._drop_uncommitted_rows(start.next_epoch)
         self._record_device(start.next_epoch, device)
@@ -83,8 +84,8 @@ class RunFiles:
                 link(file, self.plan.checkpoint(name))
             if names:
                 sync_directory(latest.parent)
-            cells = [getattr(row, name) for name in COLUMNS]
-            append(self.plan.path / HISTORY, row_with_checksum(_csv_line(FILE_COLUMNS), _csv_line(cells)))
+            cells = [getattr(row, name) for name in COLUMNS] + list(row.added.values())
+            append(self.plan.path / HISTORY, row_with_checksum(_csv_line(self._columns), _csv_line(cells)))
             self._update_provenance(seconds, state.stopped)
             if latest.exists():
                 link(latest, self.plan.checkpoint("previous"))
@@ -110,11 +111,12 @@ class RunFiles:
         """Drop the history's rows from `next_epoch` on, and a row that was cut off by a kill."""
         path = self.plan.path / HISTORY
         text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-        head, *rows = check_csv(text, path, FILE_COLUMNS, LATER).splitlines() if "\n" in text else [""]
+        optional = () if self.plan.config.added_columns else LATER
+        head, *rows = check_csv(text, path, self._columns, optional).splitlines() if "\n" in text else [""]
         missing = "".join(f",{value}" for name, value in LATER.items() if name not in head.split(","))
         epoch = COLUMNS.index("epoch")
         kept = [
-            row_with_checksum(_csv_line(FILE_COLUMNS), row + missing)
+            row_with_checksum(_csv_line(self._columns), row + missing)
             for row in rows if int(next(csv.reader([row]))[epoch]) < next_epoch
         ]
         expected = next_epoch - self.plan.first_epoch
@@ -123,7 +125,7 @@ class RunFiles:
                 f"{path}: {len(kept)} rows where the checkpoint has {expected} epochs: "
                 "restore the file or start again with --fresh"
             )
-        new = "".join([_csv_line([*FILE_COLUMNS, CRC32]) + "\n", *kept])
+        new = "".join([_csv_line([*self._columns, CRC32]) + "\n", *kept])
         if new != text:
             write_atomically(path, new.encode())
 

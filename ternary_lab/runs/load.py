@@ -101,7 +101,9 @@ class RunRecord:
         packed = self.path / PACKED_HISTORY
         if not path.exists() and not packed.exists():
             raise RunError(f"{path}: missing: no epoch has been finished yet")
-        table = read_table(path if path.exists() else packed, FILE_COLUMNS, LATER).rename(columns=OLD_NAMES)
+        added = self.config.added_columns
+        table = read_table(path if path.exists() else packed, (*FILE_COLUMNS, *added), () if added else LATER)
+        table = table.rename(columns=OLD_NAMES)
         return table.assign(**{name: value for name, value in LATER.items() if name not in table})
 
     @property

@@ -33,7 +33,7 @@ import pandas as pd
 from ternary_lab.backend.numerics import fenced
 from ternary_lab.config import Config, flatten, is_structural
 from ternary_lab.errors import RunError, TernaryLabError
-from ternary_lab.history import COLUMNS, FILE_COLUMNS, LATER, OLD_NAMES, TIMING_COLUMNS
+from ternary_lab.history import COLUMNS, OLD_NAMES, TIMING_COLUMNS
 from ternary_lab.runs.checksums import check_csv
 from ternary_lab.runs.directory import RunPlan
 from ternary_lab.runs.files import write_atomically
@@ -448,7 +448,7 @@ def _table(plan: Plan) -> str:
 def _last_row(history: Path) -> dict[str, str]:
     """The last row of a run's history. Raises RunError when it is damaged."""
     first, *_, last = read_text(history).splitlines(keepends=True)
-    head, row = csv.reader(check_csv(first + last, history, FILE_COLUMNS, LATER).splitlines())
+    head, row = csv.reader(check_csv(first + last, history).splitlines())
     return {OLD_NAMES.get(name, name): cell for name, cell in zip(head, row, strict=True)}
 
 
