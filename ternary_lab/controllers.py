@@ -43,15 +43,15 @@ class Plan:
 
     epoch: int
     phase: int
+    lr: float
+    lambda1: float
+    lambda2: float
+    lambda3: float
     beta_A: float
     beta_B: float
     temperature_A: float
     temperature_B: float
     rho: float
-    lambda1: float
-    lambda2: float
-    lambda3: float
-    lr: float
     grad_ratio: float
     grad_momentum: float
 
