@@ -17,7 +17,7 @@ from pathlib import Path
 from ternary_lab import notebooks
 from ternary_lab.backend.numerics import fenced
 from ternary_lab.config import COUNTERFACTUALS
-from ternary_lab.config_files import load_config, shipped_configs, shipped_counterfactuals, shipped_folders
+from ternary_lab.config_files import load_config, shipped_configs, shipped_counterfactuals
 from ternary_lab.errors import NotebookError
 from ternary_lab.runs.files import write_table
 from ternary_lab.runs.load import FULL, RunSet
@@ -54,7 +54,7 @@ def reproduce(*, quick: bool, device: str, everything: bool = False) -> Iterator
     Started again after an interruption it goes on where it stood. Raises TernaryLabError.
     """
     name = "quick" if quick else "v5_5"
-    config, source = load_config(name), notebook_folder()
+    config, source = load_config(name), notebooks.shipped_notebooks()
     seeds = ALL_SEEDS if everything else SEEDS[name]
     run_dir, figures, reports = (Path(folder) / name for folder in ("runs", "figures", "reports"))
     # Trained here, where progress can be seen; the notebook finds the runs finished and shows them.
@@ -120,14 +120,6 @@ def _known(notebook: Path, given: dict[str, str]) -> dict[str, str]:
     """The values that are parameters of a notebook."""
     known = notebooks.parameters(notebook)
     return {key: value for key, value in given.items() if key in known}
-
-
-def notebook_folder() -> Path:
-    """Where the notebooks are: beside the package in a checkout, inside it in a wheel. Raises NotebookError."""
-    for folder in shipped_folders("notebooks"):
-        if (folder / REPORT).is_file():
-            return folder
-    raise NotebookError("the notebooks are missing beside ternary_lab: install the package again, or clone it")
 
 
 def _seen_from(folder: Path, path: Path) -> str:

@@ -19,6 +19,7 @@ from small import SMALL
 
 from ternary_lab import load_config, load_counterfactual, load_run, load_sweep, run_experiment
 from ternary_lab.cli import main
+from ternary_lab.cli.options import SUMMARY, SectionedGroup, join_seeds
 from ternary_lab.config_files import settings
 from ternary_lab.history import COLUMNS
 from ternary_lab.metrics import evaluate
@@ -63,6 +64,23 @@ def test_help_names_every_command_and_shows_the_first_steps() -> None:
         assert name in text
     for example in ("ternary-lab train quick", "--seeds 42 43", "ternary-lab evaluate", "ternary-lab reproduce"):
         assert example in text
+
+
+def test_help_lists_the_commands_in_sections_with_whole_summaries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = _call("--help").stdout.splitlines()
+    assert isinstance(main, SectionedGroup)
+    assert 3 <= len(main.sections) <= 4
+    for title, commands in main.sections.items():
+        start = lines.index(f"{title}:") + 1
+        for line, command in zip(lines[start:], commands, strict=False):
+            name, summary = line.split(maxsplit=1)
+            first = (command.help or "").splitlines()[0].removesuffix(".")
+            assert (name, summary.removesuffix(".")) == (command.name, first)
+            assert len(summary) <= SUMMARY == 60
+            assert "…" not in summary
+            assert "..." not in summary
+        assert lines[start + len(commands) :][:1] in ([""], [])
 
 
 @pytest.mark.parametrize("command", main.commands.values(), ids=main.commands)
@@ -145,7 +163,8 @@ def test_train_says_what_came_out_and_writes_the_run() -> None:
 
 @pytest.mark.parametrize(("words", "seeds"), [
     ((), [42]), (("--seeds", "7"), [7]), (("--seeds", "1", "2", "3"), [1, 2, 3]), (("--seeds", "1,2"), [1, 2]),
-    (("--seeds=1", "2"), [1, 2]), (("--seeds", "1 2"), [1, 2]),
+    (("--seeds=1", "2"), [1, 2]), (("--seeds", "1 2"), [1, 2]), (("--seeds", "3..5"), [3, 4, 5]),
+    (("--seeds", "7", "1..2,9"), [7, 1, 2, 9]), (("--seeds", "1", "--seeds", "2", "3"), [2, 3]),
 ])
 def test_seeds_take_every_number_that_follows(
     words: tuple[str, ...], seeds: list[int], monkeypatch: pytest.MonkeyPatch
@@ -390,6 +409,12 @@ def test_what_was_not_measured_is_null_in_json() -> None:
 def test_a_seed_that_is_no_number_is_named() -> None:
     for wrong in ("--5", "²", "x"):
         assert f"{wrong!r} is not a whole number" in _call("train", "small.yaml", f"--seeds={wrong}").stderr
+    assert "4..1: must rise" in _call("train", "small.yaml", "--seeds", "4..1").stderr
+
+
+def test_words_after_two_dashes_are_no_seeds() -> None:
+    assert join_seeds(["--seeds", "1", "2", "--", "--seeds", "3", "4"]) == ["--seeds=1 2", "--", "--seeds", "3", "4"]
+    assert join_seeds(["quick", "--seeds"]) == ["quick", "--seeds"]
 
 
 # --- notebooks

@@ -18,7 +18,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from ternary_lab import notebooks
 from ternary_lab.cli import main
 from ternary_lab.errors import NotebookError
 from ternary_lab.notebooks import (
@@ -29,7 +28,6 @@ from ternary_lab.notebooks import (
     find_notebooks,
     parameters,
     parse_parameters,
-    parse_value,
     run_notebook,
     unread_parameters,
     validate,
@@ -191,7 +189,7 @@ def test_an_int_stands_for_a_float_and_ranges_include_their_ends(book: Path) -> 
     ],
 )
 def test_a_command_line_text_becomes_the_type(book: Path, name: str, text: str, value: object) -> None:
-    parsed = parse_value(text, parameters(book)[name])
+    parsed = parameters(book)[name].parse(text)
     assert parsed == value
     assert type(parsed) is type(value)
     assert parse_parameters(book, {name: text}) == {name: value}
@@ -209,7 +207,7 @@ def test_a_command_line_text_becomes_the_type(book: Path, name: str, text: str, 
 )
 def test_a_text_of_another_type_is_refused(book: Path, name: str, text: str) -> None:
     with pytest.raises(NotebookError, match=f"`{name}`"):
-        parse_value(text, parameters(book)[name])
+        parameters(book)[name].parse(text)
 
 
 def test_an_unknown_name_on_the_command_line_gets_the_nearest(book: Path) -> None:
@@ -230,10 +228,10 @@ SCALARS: dict[str, st.SearchStrategy[Any]] = {
 @given(st.data())
 def test_parsing_inverts_writing(kind: str, data: st.DataObject) -> None:
     value = data.draw(SCALARS[kind])
-    assert parse_value(str(value), Parameter("x", value, kind)) == value
+    assert Parameter("x", value, kind).parse(str(value)) == value
     if kind != "str":
         values = data.draw(st.lists(SCALARS[kind]))
-        assert parse_value(str(values), Parameter("x", values, f"list[{kind}]")) == values
+        assert Parameter("x", values, f"list[{kind}]").parse(str(values)) == values
 
 
 @settings(deadline=None)  # the first example imports papermill
@@ -317,7 +315,7 @@ def test_a_cell_that_is_not_python_is_named(tmp_path: Path) -> None:
 
 def refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make any start of a kernel an error of the test."""
-    monkeypatch.setattr(notebooks, "_execute", lambda *_: pytest.fail("a kernel was started"))
+    monkeypatch.setattr("ternary_lab.notebooks.run._execute", lambda *_: pytest.fail("a kernel was started"))
 
 
 def test_nothing_starts_when_the_caller_is_wrong(
@@ -363,7 +361,8 @@ def test_a_run_gets_its_values_and_leaves_a_clean_notebook(
     folder = tmp_path / "with {braces}"
     folder.mkdir()
     cells = ["import os", "a, b, c, d", "os.path.exists('book.ipynb')", "'Agg' in os.environ['MPLBACKEND']"]
-    contract = "a = 1  # [0, 9]\nb: float = 2\nc = 'x=y'\nd = [1]"
+    # papermill's inspect_notebook misreads a and c; papermill sets them all the same.
+    contract = "a = 1  # a = 1, 2 [0, 9]\nb: float = 2\nc = 'x=y # z'\nd = [1]"
     path = save(folder / "book.ipynb", *cells, contract=contract)
     output = run_notebook(
         path, tmp_path / "new" / "out.ipynb", {"a": 5, "b": 3, "c": 'say "=" \\n', "d": [7]}
@@ -473,8 +472,6 @@ DAMAGE = {
     "no parameters": (lambda nb: nb["cells"][1]["metadata"].clear(), "no parameters"),
     "computed": (lambda nb: nb["cells"][1].update(source="n = 1 + f(1)"), "not a plain literal"),
     "unread": (lambda nb: nb["cells"][2].update(source="show(m)"), "no later cell reads the parameter `n`"),
-    "two signs": (lambda nb: nb["cells"][1].update(source="n = 1  # n = 1, 2"), "papermill does not read `n`"),
-    "cut short": (lambda nb: nb["cells"][1].update(source="n = 'a # b'"), "papermill does not read `n`"),
     "not executed": (lambda nb: nb["cells"][2].update(execution_count=None), "code cell 2: not executed, not once"),
     "out of order": (lambda nb: nb["cells"][2].update(execution_count=7), "code cell 2: executed as [7], not once"),
     "error": (lambda nb: output_of(nb).append(ERROR), "code cell 2: ValueError: no: an error: mend the cell"),

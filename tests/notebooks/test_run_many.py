@@ -11,7 +11,7 @@ from small import write_book
 
 from ternary_lab import NotebookError
 from ternary_lab.cli import main
-from ternary_lab.notebooks.run_many import parameter_sets, run_each
+from ternary_lab.notebooks.run import parameter_sets, run_each
 
 
 @pytest.fixture(autouse=True)

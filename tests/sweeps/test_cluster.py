@@ -22,7 +22,7 @@ import pytest
 from small import SMALL, write_book
 
 from ternary_lab import NotebookError
-from ternary_lab.notebooks.run_many import run_each
+from ternary_lab.notebooks.run import run_each
 from ternary_lab.runs.locks import OWNER
 from ternary_lab.sweeps.design import Sweep, load_sweep
 from ternary_lab.sweeps.run import Progress, run_sweep, status
