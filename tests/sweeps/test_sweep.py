@@ -22,21 +22,11 @@ from ternary_lab.errors import TernaryLabError
 from ternary_lab.history import COLUMNS, TIMING_COLUMNS
 from ternary_lab.memory import run_bytes
 from ternary_lab.runs.files import write_atomically
-from ternary_lab.sweeps import run
+from ternary_lab.sweeps import plan, run
 from ternary_lab.sweeps.design import Sweep, load_sweep, points
 from ternary_lab.sweeps.engines import Local
-from ternary_lab.sweeps.run import (
-    LARGER,
-    METRICS,
-    Cohort,
-    Plan,
-    assigned,
-    digest,
-    load_results,
-    results,
-    run_sweep,
-    status,
-)
+from ternary_lab.sweeps.plan import Cohort, Plan, assigned, digest
+from ternary_lab.sweeps.run import LARGER, METRICS, load_results, results, run_sweep, status
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -193,9 +183,9 @@ def _assigned(it: Sweep, slots: int = 1) -> list[Cohort]:
 def test_runs_that_differ_in_values_train_side_by_side_and_others_apart() -> None:
     keys = {**KEYS, "data.batch_size": {"values": [64, 128]}, "model.latent_dim": {"values": [2, 4]}}
     it = _sweep(keys, [1])
-    plan = Plan.of(it, Path("."))
+    runs = Plan.of(it, Path(".")).runs
     for cohort in _assigned(it):
-        first, *others = [plan.runs[name].point.config for name in cohort.runs]
+        first, *others = [runs[name].point.config for name in cohort.runs]
         assert not any(is_structural(key) for other in others for key in differences(first, other))
     assert [len(cohort.runs) for cohort in _assigned(it)] == [4, 4, 4, 4]
 
@@ -211,7 +201,7 @@ def test_cohorts_are_as_large_as_they_may_be_and_of_a_size(slots: int, most: int
 
 def test_a_cohort_fits_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     one = run_bytes(SMALL, "cpu")
-    monkeypatch.setattr(run, "free_bytes", lambda device: 3 * one)
+    monkeypatch.setattr(plan, "free_bytes", lambda device: 3 * one)
     assert [len(cohort.runs) for cohort in _assigned(_sweep())] == [2, 3, 3]
 
 
