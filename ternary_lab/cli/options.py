@@ -6,10 +6,11 @@ it on one line of a terminal of 80 columns.
 
 from __future__ import annotations
 
+import itertools
 import re
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import click
 
@@ -17,6 +18,7 @@ from ternary_lab.backend.devices import gpu_errors
 from ternary_lab.errors import TernaryLabError
 from ternary_lab.sweeps.engines import ENGINES
 
+Function = TypeVar("Function", bound=Callable[..., Any])
 SUMMARY = 60
 SEEDS = "--seeds"
 _NUMBERS = re.compile(r"-?[0-9]+(\.\.-?[0-9]+)?(,-?[0-9]+(\.\.-?[0-9]+)?)*")
@@ -55,8 +57,10 @@ class SectionedGroup(click.Group):
     """A group whose help lists its commands under titles, in the given order."""
 
     def __init__(self, *args: Any, sections: Mapping[str, Sequence[click.Command]], **kwargs: Any) -> None:
-        super().__init__(*args, commands=[command for part in sections.values() for command in part], **kwargs)
+        super().__init__(*args, **kwargs)
         self.sections = sections
+        for command in itertools.chain(*sections.values()):
+            self.add_command(command)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
@@ -102,7 +106,7 @@ def _seed_list(_: click.Context, __: click.Parameter, value: str) -> list[int]:
     return seeds
 
 
-def seeds_option(default: str, explanation: str) -> Any:
+def seeds_option(default: str, explanation: str) -> Callable[[Function], Function]:
     """The option `--seeds`: 42 43 44, or 42,43,44, or 42..44; the command gets a list of int."""
     return click.option(
         SEEDS, default=default, show_default=bool(default), callback=_seed_list, metavar="SEED...",

@@ -53,7 +53,7 @@ class Values(Section):
     low: Number | None = Field(None, description="lower end of a range")
     high: Number | None = Field(None, description="upper end")
     scale: Literal["linear", "log"] = Field("linear", description="the scale on which a range is even")
-    count: int | None = Field(None, ge=2, le=10_000, description="number of values of a range in a grid, with both ends")
+    count: int | None = Field(None, ge=2, le=10_000, description="values of a range in a grid, including both ends")
 
     @model_validator(mode="after")
     def _values_or_range(self) -> Values:

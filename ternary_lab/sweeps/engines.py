@@ -14,7 +14,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from ternary_lab.errors import DeviceError, EngineError, TernaryLabError
 
@@ -28,28 +28,8 @@ TICK = 1.0
 """Seconds between two calls of `tick` while Ray works."""
 
 
-class Engine(Protocol):
-    """An engine that carries out tasks."""
-
-    device: str
-    """The device of every task: cpu or cuda."""
-
-    @property
-    def slots(self) -> int:
-        """Number of tasks that are carried out at once."""
-
-    def call(self, function: Callable[..., T], *arguments: Any) -> T:
-        """The result of a function that is called where tasks are carried out."""
-
-    def run(self, tasks: Sequence[Task], tick: Callable[[], None]) -> Iterator[tuple[int, str | None]]:
-        """Carry out tasks. Yields (index, reason of the failure or None) of each task when it has ended.
-
-        `tick` is called about once a second while the engine waits for tasks.
-        """
-
-
 @contextmanager
-def engine(name: str, address: str | None = None, device: str = "auto") -> Iterator[Engine]:
+def engine(name: str, address: str | None = None, device: str = "auto") -> Iterator[Local | Ray]:
     """The engine `local` or `ray`. Ray uses the cluster at `address`, else a running one, else a new one here.
 
     Raises DeviceError; EngineError when there is no such engine, Ray is not installed, or the cluster cannot be reached
@@ -70,6 +50,7 @@ class Local:
     """One task after the other, in this process."""
 
     slots = 1
+    """Number of tasks that are carried out at once."""
 
     def __init__(self, device: str = "auto") -> None:
         from ternary_lab.backend.devices import resolve_device
@@ -77,9 +58,14 @@ class Local:
         self.device = str(resolve_device(device))
 
     def call(self, function: Callable[..., T], *arguments: Any) -> T:
+        """The result of a function that is called where tasks are carried out."""
         return function(*arguments)
 
     def run(self, tasks: Sequence[Task], tick: Callable[[], None]) -> Iterator[tuple[int, str | None]]:
+        """Carry out tasks. Yields (index, reason of the failure or None) of each task when it has ended.
+
+        `tick` is called about once a second while the engine waits for tasks.
+        """
         for index, task in enumerate(tasks):
             yield index, attempt(task)
 
@@ -112,7 +98,7 @@ def _ray(address: str | None, device: str) -> Iterator[Ray]:
 
 
 class Ray:
-    """Tasks on the Ray cluster that this process is connected to."""
+    """Tasks on the Ray cluster that this process is connected to; the methods are those of `Local`."""
 
     def __init__(self, ray: Any, device: str) -> None:
         self._ray, self.device = ray, device

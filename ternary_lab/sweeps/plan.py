@@ -26,7 +26,7 @@ from ternary_lab.runs.files import write_atomically
 from ternary_lab.runs.load import CONFIG, HISTORY, RunRecord
 from ternary_lab.runs.locks import is_held
 from ternary_lab.sweeps.design import Point, Sweep, points
-from ternary_lab.sweeps.engines import Engine
+from ternary_lab.sweeps.engines import Local, Ray
 
 COHORTS = "cohorts"
 DIGITS = 10
@@ -121,7 +121,7 @@ class Plan:
         ]
 
 
-def assigned(plan: Plan, hands: Engine) -> Plan:
+def assigned(plan: Plan, hands: Local | Ray) -> Plan:
     """The plan with every run in a cohort. Files of new cohorts are written.
 
     Runs with the same structural settings (`config.STRUCTURAL`) are divided into cohorts of about equal size: at least
