@@ -1,11 +1,11 @@
-"""Everything from one command: train, show the training, draw the figures, write the report.
+"""Reproduction of the lab by one command: train, show the training, draw the figures, write the report.
 
     runs/<name>/            the runs                      figures/<name>/        their figures
     reports/<name>/         02_train.ipynb and 11_report.ipynb as executed, and report.html
 
-One run is trained; what takes several seeds is read from the published runs, and the report names them. With
-`everything` those and the counterfactuals are trained again, into runs/v5_5 and runs/counterfactuals, and every
-notebook on them is executed.
+One run is trained. Results over several seeds are read from the published runs, which the report names. With
+`everything`, these runs, the counterfactuals and the other experiments are trained again, and every notebook on them
+is executed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from ternary_lab.sweeps.run import LARGER, RESULTS, run_sweep
 SEEDS = {"v5_5": [42], "quick": [42, 43]}
 ALL_SEEDS = list(range(42, 50))
 BRANCHED = ALL_SEEDS[:4]
-"""Seeds of the counterfactuals, of all 400 epochs, of the runs on part of the space and of the alternatives."""
+"""Seeds of the counterfactuals, the runs of all 400 epochs, the runs on part of the space, and the alternatives."""
 TRAIN, REPORT = "02_train.ipynb", "11_report.ipynb"
 SEVERAL = (
     "03_latent_entropy.ipynb", "04_epoch50_disruption.ipynb", "05_coverage.ipynb", "07_generalisation.ipynb",
@@ -44,32 +44,31 @@ TABLE = Path("runs") / "alternatives" / "table.csv"
 RECIPES = Path("runs") / "recipes.csv"
 SWEPT = Path("runs") / "sweeps" / LARGER / RESULTS
 EVERY = 10
-"""Epochs between two that are measured of the runs on part of the space."""
+"""In the runs on part of the space, only every 10th epoch is measured."""
 
 
 @fenced
 def reproduce(*, quick: bool, device: str, everything: bool = False) -> Iterator[str]:
-    """Train and report under the working directory; yields a line for each thing that was made.
+    """Train and report under the working directory. Yields a line for each file or folder that was made.
 
-    Started again after an interruption it goes on where it stood. Raises TernaryLabError.
+    The same call resumes after an interruption. Raises TernaryLabError.
     """
     name = "quick" if quick else "v5_5"
     config, source = load_config(name), notebooks.shipped_notebooks()
     seeds = ALL_SEEDS if everything else SEEDS[name]
     run_dir, figures, reports = (Path(folder) / name for folder in ("runs", "figures", "reports"))
-    # Trained here, where progress can be seen; the notebook finds the runs finished and shows them.
+    # The runs are trained here, where progress is shown; the notebook finds them finished.
     runs = run_experiment(config, seeds, run_dir, device=device, progress=True)
     for run in runs.values():
         yield f"{run.path}: trained, {len(run.history)} epochs, {run.stopped}"
-    judges: dict[str, str] = {}
+    sources: dict[str, str] = {}
     if everything:
-        yield from _several(runs, device)
-        judges = {
-            "runs": _seen_from(source, run_dir), "branches": _seen_from(source, BRANCHES),
-            "full": _seen_from(source, LONG), "experiments": _seen_from(source, PARTIAL),
-            "alternatives": _seen_from(source, TABLE), "recipes": _seen_from(source, RECIPES),
-            "histories": _seen_from(source, Path("runs")), "table": _seen_from(source, SWEPT),
+        yield from _train_the_rest(runs, device)
+        places = {
+            "runs": run_dir, "branches": BRANCHES, "full": LONG, "experiments": PARTIAL, "alternatives": TABLE,
+            "recipes": RECIPES, "histories": Path("runs"), "table": SWEPT,
         }
+        sources = {parameter: _seen_from(source, place) for parameter, place in places.items()}
 
     for folder in (figures, reports):
         if folder.exists() and not folder.is_dir():
@@ -84,19 +83,19 @@ def reproduce(*, quick: bool, device: str, everything: bool = False) -> Iterator
     report = notebooks.run_notebook(
         source / REPORT, reports / REPORT,
         {"run": _seen_from(source, run.path), "figures_dir": _seen_from(source, figures),
-         **_known(source / REPORT, judges)},
+         **_accepted(source / REPORT, sources)},
     )
     yield f"{report}: the report, executed"
     yield f"{figures}: {len(list(figures.glob('*.pdf')))} figures as PDF, SVG and PNG, with their data"
     for notebook in SEVERAL if everything else ():
-        given = _known(source / notebook, judges)
+        given = _accepted(source / notebook, sources)
         yield f"{notebooks.run_notebook(source / notebook, reports / notebook, given)}: executed"
     page = notebooks.export_html(report, reports / "report.html", hide_input=True)
     yield f"{page}: the report, opens in any browser"
 
 
-def _several(runs: RunSet, device: str) -> Iterator[str]:
-    """Probes of every run, and the counterfactuals of some."""
+def _train_the_rest(runs: RunSet, device: str) -> Iterator[str]:
+    """Measure the saved epochs of every run, and train and measure the other experiments."""
     for run in runs.values():
         yield f"{write_probes(run, progress=True)}: measured"
     trained = train_counterfactuals(
@@ -116,15 +115,15 @@ def _several(runs: RunSet, device: str) -> Iterator[str]:
     yield f"{SWEPT}: {len(swept)} runs of a sweep"
 
 
-def _known(notebook: Path, given: dict[str, str]) -> dict[str, str]:
-    """The values that are parameters of a notebook."""
+def _accepted(notebook: Path, given: dict[str, str]) -> dict[str, str]:
+    """The values whose names are parameters of the notebook."""
     known = notebooks.parameters(notebook)
     return {key: value for key, value in given.items() if key in known}
 
 
 def _seen_from(folder: Path, path: Path) -> str:
-    """A path as the notebook in `folder` reaches it, relative where that is possible: it ends up on the page."""
+    """A path relative to the folder of a notebook, because the notebook shows it; absolute on another drive."""
     try:
         return Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()
-    except ValueError:  # another drive
+    except ValueError:  # on another drive of Windows
         return str(path.resolve())

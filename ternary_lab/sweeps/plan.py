@@ -1,6 +1,6 @@
 """Plan of a sweep: its runs, the cohorts that they train in, and how far each is, by the files in its directory.
 
-    RUN_DIR/cohorts/0001.json                 runs that train side by side, and how their training ended
+    RUN_DIR/cohorts/0001.json                 runs that train side by side, and the reason if their training failed
     RUN_DIR/rho.isolated=0.1-0a1b2c3d4e/      a point: its settings in words, and a digest of all its settings
         seed=42/                              a run directory (see `runs`)
 
@@ -52,10 +52,9 @@ class Run:
 
 @dataclass(frozen=True)
 class Cohort:
-    """The content of a cohort's file: the names of runs that train side by side, and how their training ended."""
+    """The content of a cohort's file: the names of runs that train side by side."""
 
     runs: tuple[str, ...]
-    finished: bool = False
     failure: str | None = None
     """Why the last attempt to train it failed."""
 
@@ -68,7 +67,7 @@ class Cohort:
         """Raises RunError for a file that is damaged."""
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
-            return Cohort(tuple(map(str, data["runs"])), bool(data["finished"]), data["failure"])
+            return Cohort(tuple(map(str, data["runs"])), data["failure"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunError(f"{path}: cannot be read: {error!r}: delete it, its runs then join new cohorts") from None
 
@@ -113,11 +112,10 @@ class Plan:
         return [run for run in self.runs.values() if run.name not in taken]
 
     def to_train(self) -> list[Path]:
-        """Files of the cohorts that are not trained to their end."""
+        """Files of the cohorts with a run that has not ended."""
         return [
-            file for file, cohort in self.cohorts.items()
-            if (members := self.members(file))
-            and not (cohort.finished and all(_stopped(self.root / run.name) for run in members))
+            file for file in self.cohorts
+            if any(_stopped(self.root / run.name) is None for run in self.members(file))
         ]
 
 

@@ -12,7 +12,7 @@ import io
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -74,6 +74,10 @@ def run_sweep(
     with engines.engine(engine, address, device) as hands, held(root):
         plan = assigned(Plan.of(sweep, root), hands)
         files = plan.to_train()
+        for file in files:
+            if plan.cohorts[file].failure is not None:  # it is tried again
+                Cohort(plan.cohorts[file].runs).write(file)
+        plan = plan.now()
         lines = _Lines(plan, progress)
         lines.write(f"{len(files)} of {len(plan.cohorts)} cohorts to train on {hands.device}")
         write_results(plan)
@@ -84,26 +88,16 @@ def run_sweep(
                 Planned((root / run.name).absolute(), run.point.config, run.seed, label=run.name)
                 for run in plan.members(file)
             ]
-            tasks.append(partial(train_cohort, file.absolute(), runs, hands.device, progress and engine == "local"))
+            tasks.append(partial(
+                train_runs, runs, device=hands.device, progress=progress and engine == "local", patience=PATIENCE
+            ))
         for index, failure in hands.run(tasks, lines.write_if_due):
-            if failure is not None:  # written here, as a worker that was killed could not write it
-                replace(Cohort.read(files[index]), finished=False, failure=failure).write(files[index])
+            if failure is not None:  # written here and not by the task, because a worker may be killed
+                Cohort(plan.cohorts[files[index]].runs, failure).write(files[index])
             plan = plan.now()
             write_results(plan)
             lines.write(str(progress_of(plan)))
         return results(sweep, root)
-
-
-@fenced
-def train_cohort(file: Path, runs: Sequence[Planned], device: str, progress: bool = False) -> None:
-    """Train the runs of a cohort to their end, resuming them where they stopped, and mark its file as finished.
-
-    Raises the errors of `train_runs`, and RunError when another process still holds a run after `PATIENCE` seconds.
-    """
-    cohort = replace(Cohort.read(file), finished=False, failure=None)
-    cohort.write(file)
-    train_runs(runs, device=device, progress=progress, patience=PATIENCE)
-    replace(cohort, finished=True).write(file)
 
 
 # Progress
