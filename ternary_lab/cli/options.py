@@ -21,7 +21,7 @@ from ternary_lab.sweeps.engines import ENGINES
 Function = TypeVar("Function", bound=Callable[..., Any])
 SUMMARY = 60
 SEEDS = "--seeds"
-_NUMBERS = re.compile(r"-?[0-9]+(\.\.-?[0-9]+)?(,-?[0-9]+(\.\.-?[0-9]+)?)*")
+_NUMBERS = re.compile(r"-?[0-9][-0-9.,]*")
 
 
 class Command(click.Command):
@@ -75,16 +75,16 @@ class SectionedGroup(click.Group):
 
 
 def join_seeds(words: Sequence[str]) -> list[str]:
-    """Words of a command line, the numbers after `--seeds` joined into one word, as click takes one per option."""
+    """The words of a command line, with all numbers after `--seeds` joined into one word: click takes only one."""
     joined: list[str] = []
     for i, word in enumerate(words):
+        previous = joined[-1] if joined else ""
         if word == "--":
             return [*joined, *words[i:]]
-        follows_seeds = bool(joined) and joined[-1].startswith(f"{SEEDS}=")
-        if follows_seeds and _NUMBERS.fullmatch(word):
-            joined[-1] += f" {word}"
-        elif joined and joined[-1] == SEEDS:
+        if previous == SEEDS:
             joined[-1] = f"{SEEDS}={word}"
+        elif previous.startswith(f"{SEEDS}=") and _NUMBERS.fullmatch(word):
+            joined[-1] += f" {word}"
         else:
             joined.append(word)
     return joined
@@ -96,13 +96,9 @@ def _seed_list(_: click.Context, __: click.Parameter, value: str) -> list[int]:
     seeds: list[int] = []
     for word in value.replace(",", " ").split():
         try:
-            found = span(word)
-        except ValueError as error:
-            raise click.BadParameter(str(error)) from None
-        try:
-            seeds += [int(word)] if found is None else found
+            seeds += span(word) or [int(word)]
         except ValueError:
-            raise click.BadParameter(f"{word!r} is not a whole number") from None
+            raise click.BadParameter(f"{word!r} is not a whole number, nor a rising span such as 42..49") from None
     return seeds
 
 

@@ -111,7 +111,7 @@ def parse_cell(number: int, source: str) -> ast.Module:
             error = failure
     if source.lstrip().startswith("%%"):  # another language
         return ast.Module([], type_ignores=[])
-    raise NotebookError(f"code cell {number} is not Python: {error}: mend it")
+    raise NotebookError(f"code cell {number} is not Python: {error}: fix it")
 
 
 def read_names(statement: ast.stmt) -> set[str]:

@@ -66,7 +66,7 @@ def _structure_problems(notebook: NotebookNode) -> Iterator[str]:
         yield "the first cell is not a Markdown title: start it with `# `"
     kernel = notebook.metadata.get("kernelspec", {}).get("name")
     if kernel != KERNEL:
-        yield f"the kernelspec is {kernel!r}: save the notebook under {KERNEL!r}"
+        yield f"the kernelspec is {kernel!r}: save the notebook with {KERNEL!r}"
     for number, cell in code_cells(notebook):
         try:
             tree = parse_cell(number, cell.source)
@@ -100,14 +100,14 @@ def _execution_problems(notebook: NotebookNode, max_output_bytes: int) -> Iterat
         done = "not executed" if count is None else f"executed as [{count}]"
         yield f"code cell {number}: {done}, not once each from top to bottom: restart the kernel and run all cells"
     for error in errors_in(notebook):
-        yield f"{error}: an error: mend the cell and run all cells again"
+        yield f"{error}: an error: fix the cell and run all cells again"
     sizes: Counter[str] = Counter()
     for place, output in outputs_of(notebook):
         sizes[place] += len(json.dumps(output))
     if sizes.total() > max_output_bytes:
-        largest, its = sizes.most_common(1)[0]
+        largest, size = sizes.most_common(1)[0]
         yield (
-            f"{largest}: {its} of the {sizes.total()} bytes that the outputs take, more than {max_output_bytes}: "
+            f"{largest}: {size} of the {sizes.total()} bytes that the outputs take, more than {max_output_bytes}: "
             "show fewer or smaller figures"
         )
 

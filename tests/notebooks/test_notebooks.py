@@ -1,5 +1,5 @@
 # mypy: disable-error-code="no-untyped-call"
-"""The contract between a caller and a notebook, the strict runner, the export and the checker."""
+"""Notebooks: their parameters, the runner, the export and the checks before a commit."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ FIGURE = f'<img alt="a pixel" src="data:image/png;base64,{PIXEL}">'
 
 
 def save(path: Path, *cells: Any, contract: str = "n = 1  # a number [0, 9]") -> Path:
-    """A notebook of a title, a parameters cell and the given cells, never executed."""
+    """A notebook with a title, a parameters cell and the given cells, not executed."""
     tagged = new_code_cell(contract, metadata={"tags": ["parameters"]})
     metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     code = [new_code_cell(cell) if isinstance(cell, str) else cell for cell in cells]
@@ -251,7 +251,7 @@ def test_a_notebook_validates_its_own_values(book: Path) -> None:
         validate(book, {"epochs": 0})
 
 
-# Parameters that nothing reads
+# Parameters that no cell reads
 
 
 @pytest.mark.parametrize(
@@ -314,7 +314,7 @@ def test_a_cell_that_is_not_python_is_named(tmp_path: Path) -> None:
 
 
 def refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make any start of a kernel an error of the test."""
+    """Make the test fail if a kernel is started."""
     monkeypatch.setattr("ternary_lab.notebooks.run._execute", lambda *_: pytest.fail("a kernel was started"))
 
 
@@ -436,7 +436,7 @@ def test_an_export_that_cannot_be_written_is_named(book: Path) -> None:
 
 @pytest.fixture
 def committed(tmp_path: Path) -> Path:
-    """A notebook that is fit to be committed."""
+    """A notebook that is ready to be committed."""
     figure = new_code_cell("show(n)", execution_count=2)
     figure.outputs = [new_output("display_data", {"text/html": FIGURE, "text/plain": "Figure"})]
     path = save(tmp_path / "fine.ipynb", figure, new_markdown_cell("The answer: ![one](one.png), /3."))
@@ -474,7 +474,7 @@ DAMAGE = {
     "unread": (lambda nb: nb["cells"][2].update(source="show(m)"), "no later cell reads the parameter `n`"),
     "not executed": (lambda nb: nb["cells"][2].update(execution_count=None), "code cell 2: not executed, not once"),
     "out of order": (lambda nb: nb["cells"][2].update(execution_count=7), "code cell 2: executed as [7], not once"),
-    "error": (lambda nb: output_of(nb).append(ERROR), "code cell 2: ValueError: no: an error: mend the cell"),
+    "error": (lambda nb: output_of(nb).append(ERROR), "code cell 2: ValueError: no: an error: fix the cell"),
     "widget error": (widget({"outputs": [ERROR]}), "a widget's output: ValueError: no"),
     "size": (printed("x" * 1_500_001), "that the outputs take, more than 1500000"),
     "no alt": (lambda nb: output_of(nb)[0]["data"].update({"text/html": "<img src=''>"}), "an image has no alt text"),

@@ -1,4 +1,4 @@
-"""One notebook under many sets of parameters: which there are, where they go, and what becomes of one that fails."""
+"""One notebook under many sets of parameters: the sets, their file names, and the failure of one of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sweeps: cohorts, nothing trained twice, the table, and how far it is while it goes on."""
+"""Sweeps: the table, cohorts, runs that are not repeated, failures, and the progress while one trains."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ KEYS: dict[str, Any] = {"rho.isolated": {"values": [0.0, 0.5]}, "kl.free_bits": 
 
 @pytest.fixture(autouse=True)
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An empty working directory with small.yaml; no test cuts the power, which is what fsync is for."""
+    """An empty working directory with small.yaml. fsync is left out: it only protects against power cuts."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(os, "fsync", lambda _: None)
     (tmp_path / "small.yaml").write_text(SMALL.as_yaml())
@@ -52,7 +52,7 @@ def _runs() -> list[Path]:
 
 
 def _starts() -> dict[Path, int]:
-    """How often each run was begun or gone on with."""
+    """How often the training of each run was started or resumed."""
     logs = {path: (path / "log.jsonl").read_text().splitlines() for path in _runs()}
     return {path: sum('"stopped"' not in line for line in log) for path, log in logs.items()}
 
@@ -71,7 +71,7 @@ def test_the_table_is_what_training_each_run_by_itself_gives() -> None:
         assert (row["status"], row["reason"], row["epochs"]) == ("done", "complete: 3 epochs", 3)
         last = alone.history.iloc[-1]
         for metric in ("train_loss", "val_elbo", "kl_A", "rho"):
-            assert row[metric] == pytest.approx(last[metric], rel=1e-4), metric  # company changes float rounding
+            assert row[metric] == pytest.approx(last[metric], rel=1e-4), metric  # training side by side changes rounding
 
 
 def test_the_file_is_the_table_and_holds_the_histories_own_digits() -> None:
@@ -106,7 +106,7 @@ def test_values_of_any_kind_are_cells() -> None:
     assert all(set(path.parent.name) <= set("abcdefghijklmnopqrstuvwxyzAB0123456789=.,_-") for path in _runs())
 
 
-# --- nothing twice
+# --- nothing is trained twice
 
 
 def test_a_sweep_again_trains_nothing_and_more_seeds_only_those() -> None:
@@ -211,7 +211,7 @@ def test_the_first_seed_of_every_point_comes_first() -> None:
 
 
 def test_the_estimate_of_memory_holds_for_what_was_measured() -> None:
-    """Cohorts of 8 and 64 runs of v5.5 against one of a single run: benchmarks/cpu.json."""
+    """Memory of cohorts of 8 and 64 runs of v5.5, compared with a single run (benchmarks/cpu.json)."""
     measured = json.loads((Path(__file__).parents[2] / "benchmarks" / "cpu.json").read_text())["cohorts"]
     estimate = run_bytes(load_config("v5_5"), "cpu")
     for runs in (8, 64):
@@ -242,12 +242,12 @@ def test_a_run_that_diverges_fails_with_its_reason_and_ends_no_other() -> None:
     assert list(table["status"]) == ["done", "failed"]
     assert table["reason"][1].startswith("diverged: ")
     assert (table["epochs"] >= 1).all()
-    assert table["train_loss"].notna().all()  # of its last good epoch
+    assert table["train_loss"].notna().all()  # those of its last good epoch
     found = status(it)
     assert (found.done, found.failed, found.left, found.seconds_left) == (1, 1, 0, 0.0)
     assert [*found.failures.values()] == [table["reason"][1]]
     run_sweep(it, device="cpu")
-    assert set(_starts().values()) == {1}  # it would diverge again
+    assert set(_starts().values()) == {1}  # it is not tried again, as it would diverge again
 
 
 def test_what_breaks_a_cohort_is_said_and_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -404,7 +404,7 @@ def test_a_users_error_is_one_line_without_torch() -> None:
     assert done.stderr.startswith("error: it.yaml: design.keys.rho.coupled: give values, or low and high")
 
 
-# --- what is published
+# --- the published table
 
 
 def test_the_published_table_is_whole_and_that_of_the_shipped_sweep() -> None:
