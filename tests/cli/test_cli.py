@@ -32,7 +32,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None) -> 
     """An empty working directory that holds small.yaml."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "small.yaml").write_text(SMALL.as_yaml())
-    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)  # imported by nbval's plugin, it would silence progress
+    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)  # nbval imports it, which silences progress
 
 
 def _call(*words: str) -> Result:

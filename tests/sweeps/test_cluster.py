@@ -29,8 +29,8 @@ from ternary_lab.sweeps.run import Progress, run_sweep, status
 
 PATIENCE = 600
 """Seconds to wait for Ray on a busy machine: it starts processes that each import torch."""
-# Ray reads these when it is imported. By default it waits half a minute, which is too short on a busy machine, and gives
-# its workers a low priority.
+# Ray reads these when it is imported. By default it waits half a minute, which is too short on a busy machine, and
+# gives its workers a low priority.
 os.environ |= {
     "RAY_raylet_start_wait_time_s": str(PATIENCE), "RAY_worker_register_timeout_seconds": str(PATIENCE),
     "RAY_worker_niceness": "0",

@@ -71,7 +71,7 @@ def test_the_table_is_what_training_each_run_by_itself_gives() -> None:
         assert (row["status"], row["reason"], row["epochs"]) == ("done", "complete: 3 epochs", 3)
         last = alone.history.iloc[-1]
         for metric in ("train_loss", "val_elbo", "kl_A", "rho"):
-            assert row[metric] == pytest.approx(last[metric], rel=1e-4), metric  # training side by side changes rounding
+            assert row[metric] == pytest.approx(last[metric], rel=1e-4), metric  # company changes rounding
 
 
 def test_the_file_is_the_table_and_holds_the_histories_own_digits() -> None:
