@@ -1,6 +1,7 @@
 """The command line `ternary-lab`: it parses, calls the library and prints.
 
-For: users at a shell. Nothing is computed here; modules that import torch are imported inside the commands.
+For: users at a shell. Nothing is computed here. To keep `--help` fast, modules are imported inside the commands, and
+public names are used as `ternary_lab.NAME`, which imports their modules at the first use.
 May import: everything.
 """
 

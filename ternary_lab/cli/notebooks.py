@@ -8,15 +8,15 @@ from pathlib import Path
 
 import click
 
-from ternary_lab.cli.options import ADDRESS, AS_JSON, ENGINE, Command
+from ternary_lab.cli.options import ADDRESS, AS_JSON, ENGINE, PATH, Command
 
 
 @click.command(cls=Command)
-@click.argument("notebook", type=click.Path(path_type=Path))
+@click.argument("notebook", type=PATH)
 @click.option("-p", "parameters", nargs=2, multiple=True, metavar="NAME VALUE", help="Set a parameter; repeatable.")
 @click.option("--each", multiple=True, metavar="NAME=VALUES",
               help="Run once for each value, 1..8 or a,b,c; if repeated, once for every combination.")
-@click.option("-o", "output", type=click.Path(path_type=Path),
+@click.option("-o", "output", type=PATH,
               help="Executed notebook (default: reports/NAME.ipynb); with --each, its folder (default: reports/NAME).")
 @click.option("--html", is_flag=True, help="Also write a self-contained HTML page beside the executed notebook.")
 @ENGINE
@@ -52,7 +52,7 @@ def run(
 
 
 @click.command("check-notebooks", cls=Command)
-@click.argument("paths", nargs=-1, metavar="[FOLDER|FILE]...", type=click.Path(path_type=Path))
+@click.argument("paths", nargs=-1, metavar="[FOLDER|FILE]...", type=PATH)
 @AS_JSON
 def check_notebooks(paths: tuple[Path, ...], as_json: bool) -> None:
     """Check that notebooks are ready to be committed.

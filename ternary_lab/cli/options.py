@@ -10,6 +10,7 @@ import itertools
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -110,6 +111,8 @@ def seeds_option(default: str, explanation: str) -> Callable[[Function], Functio
     )
 
 
+PATH = click.Path(path_type=Path)
+RUNS = click.argument("sources", nargs=-1, required=True, metavar="RUN...")
 DEVICE = click.option(
     "--device", default="auto", show_default=True, help="auto, cpu or cuda; auto takes a GPU where there is one."
 )

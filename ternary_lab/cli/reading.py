@@ -10,7 +10,8 @@ from typing import Any
 
 import click
 
-from ternary_lab.cli.options import AS_JSON, DEVICE, Command
+import ternary_lab
+from ternary_lab.cli.options import AS_JSON, DEVICE, PATH, RUNS, Command
 from ternary_lab.errors import RunError
 
 
@@ -68,7 +69,7 @@ def _epoch(_: click.Context, __: click.Parameter, value: str | None) -> int | st
 
 
 @click.command(cls=Command)
-@click.argument("source", metavar="RUN|CHECKPOINT", type=click.Path(path_type=Path))
+@click.argument("source", metavar="RUN|CHECKPOINT", type=PATH)
 @click.option("--epoch", callback=_epoch, metavar="EPOCH",
               help="Epoch of a run, or `best`: the one that its select_by chose (default: its last).")
 @click.option("--samples", type=click.IntRange(min=1), default=195_000, show_default=True, help="Prior draws.")
@@ -95,7 +96,6 @@ def evaluate(
     from ternary_lab.backend.devices import resolve_device
     from ternary_lab.metrics import evaluate as evaluation
     from ternary_lab.runs.checkpoint import open_checkpoint
-    from ternary_lab.runs.load import load_run
 
     if latents is not None and quick:
         raise click.UsageError("--latents and --quick exclude each other")
@@ -105,7 +105,7 @@ def evaluate(
             raise RunError(f"{source}: is one checkpoint; --epoch goes with a run directory")
         point = open_checkpoint(source)
     else:
-        run = load_run(source)
+        run = ternary_lab.load_run(source)
         point = run.checkpoint(run.selected if epoch == "best" else epoch)
     result = evaluation.evaluate(
         point.model().to(place),
@@ -124,17 +124,14 @@ def evaluate(
 
 
 @click.command(cls=Command)
-@click.argument("run_a", type=click.Path(path_type=Path))
-@click.argument("run_b", type=click.Path(path_type=Path))
+@click.argument("run_a", type=PATH)
+@click.argument("run_b", type=PATH)
 @click.option("--csv", "as_csv", is_flag=True, help="Print the final metrics as CSV.")
 @click.option("--latex", is_flag=True, help="Print the final metrics as a LaTeX table.")
 @AS_JSON
 def compare(run_a: Path, run_b: Path, as_csv: bool, latex: bool, as_json: bool) -> None:
     """Compare the settings and the final metrics of two runs."""
-    from ternary_lab.runs.load import compare as compare_runs
-    from ternary_lab.runs.load import load_run
-
-    comparison = compare_runs(load_run(run_a), load_run(run_b))
+    comparison = ternary_lab.compare(ternary_lab.load_run(run_a), ternary_lab.load_run(run_b))
     if as_json:
         tables = {"settings": comparison.settings, "final": comparison.final}
         click.echo(json.dumps({name: json.loads(table.to_json(orient="index")) for name, table in tables.items()}))
@@ -155,7 +152,7 @@ def _latex(table: Any) -> str:
 
 
 @click.command(cls=Command)
-@click.argument("sources", nargs=-1, required=True, metavar="RUN...")
+@RUNS
 @click.option("--every", type=click.IntRange(min=1), default=1, help="Only multiples of this epoch.  [default: all]")
 def probe(sources: tuple[str, ...], every: int) -> None:
     """Measure the saved epochs of runs into probes.csv.
@@ -167,15 +164,14 @@ def probe(sources: tuple[str, ...], every: int) -> None:
     Example:
       ternary-lab probe runs/v5_5
     """
-    from ternary_lab.runs.load import load_runs
     from ternary_lab.studies.probes import write_probes
 
-    for run in (run for source in sources for run in load_runs(source).values()):
+    for run in (run for source in sources for run in ternary_lab.load_runs(source).values()):
         click.echo(str(write_probes(run, every=every, progress=True)))
 
 
 @click.command(cls=Command)
-@click.argument("sources", nargs=-1, required=True, metavar="RUN...")
+@RUNS
 @AS_JSON
 def claims(sources: tuple[str, ...], as_json: bool) -> None:
     """Test the claims of the v5.5 training report on runs.

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import click
 
-from ternary_lab.cli.options import AS_JSON, DEVICE, Command
+import ternary_lab
+from ternary_lab.cli.options import AS_JSON, DEVICE, PATH, RUNS, Command
 from ternary_lab.errors import CheckpointError
 
 
 @click.command(cls=Command)
-@click.argument("sources", nargs=-1, required=True, metavar="RUN...")
+@RUNS
 @AS_JSON
 def verify(sources: tuple[str, ...], as_json: bool) -> None:
     """Check the files of runs and their last epoch's metrics.
@@ -26,12 +27,11 @@ def verify(sources: tuple[str, ...], as_json: bool) -> None:
       ternary-lab verify runs/v5_5
       ternary-lab verify v5_5/seed=42 --json
     """
-    from ternary_lab.runs import verify as verification
-    from ternary_lab.runs.load import load_runs
+    from ternary_lab.runs.verify import verify as verify_run
 
     found = []
-    for run in (run for source in sources for run in load_runs(source).values()):
-        found.append(verification.verify(run))
+    for run in (run for source in sources for run in ternary_lab.load_runs(source).values()):
+        found.append(verify_run(run))
         if not as_json:  # one by one, because a run takes a second or two
             click.echo(found[-1].describe())
     if as_json:
@@ -41,8 +41,8 @@ def verify(sources: tuple[str, ...], as_json: bool) -> None:
 
 
 @click.command("import-v55", cls=Command)
-@click.argument("file", type=click.Path(path_type=Path))
-@click.argument("output", type=click.Path(path_type=Path))
+@click.argument("file", type=PATH)
+@click.argument("output", type=PATH)
 def import_v55(file: Path, output: Path) -> None:
     """Convert an original v5.5 checkpoint to safetensors.
 

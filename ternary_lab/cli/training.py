@@ -8,7 +8,8 @@ from pathlib import Path
 
 import click
 
-from ternary_lab.cli.options import ADDRESS, AS_JSON, DEVICE, ENGINE, Command, seeds_option
+import ternary_lab
+from ternary_lab.cli.options import ADDRESS, AS_JSON, DEVICE, ENGINE, PATH, Command, seeds_option
 from ternary_lab.errors import DivergenceError
 
 
@@ -16,7 +17,7 @@ from ternary_lab.errors import DivergenceError
 @click.argument("config", metavar="CONFIG")
 @seeds_option("42", "One run per seed, trained side by side.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting; may be repeated.")
-@click.option("--run-dir", type=click.Path(path_type=Path), help="Directory of the runs (default: runs/NAME).")
+@click.option("--run-dir", type=PATH, help="Directory of the runs (default: runs/NAME).")
 @DEVICE
 @click.option("--fresh", is_flag=True, help="Delete the files of these runs and start again.")
 @AS_JSON
@@ -36,13 +37,11 @@ def train(
       ternary-lab train v5_5 --seeds 42 43 44 --set training.total_epochs=60
       ternary-lab train configs/v5_5.yaml --set beta.B.mode=off --run-dir runs/no-beta-B
     """
-    from ternary_lab.config_files import load_config, parse_override
+    from ternary_lab.config_files import parse_override
 
-    # Overrides are read before torch is imported, which takes seconds: a typing error is reported at once.
-    settings = load_config(config, dict(parse_override(text) for text in overrides))
-    from ternary_lab.runs.train import run_experiment
-
-    runs = run_experiment(settings, seeds, run_dir, device=device, progress=True, fresh=fresh)
+    # The configuration is read before torch is imported, which takes seconds: an error in it is reported at once.
+    settings = ternary_lab.load_config(config, dict(parse_override(text) for text in overrides))
+    runs = ternary_lab.run_experiment(settings, seeds, run_dir, device=device, progress=True, fresh=fresh)
     if lost := [f"{run.path} {run.stopped}" for run in runs.values() if (run.stopped or "").startswith("diverged")]:
         raise DivergenceError("; ".join(lost))
     rows = [run.history.iloc[-1].to_dict() for run in runs.values()]
@@ -62,10 +61,10 @@ def train(
 
 
 @click.command(cls=Command)
-@click.argument("runs", metavar="RUNS", type=click.Path(path_type=Path))
+@click.argument("runs", metavar="RUNS", type=PATH)
 @click.argument("files", nargs=-1, metavar="[FILE]...")
 @seeds_option("", "Default: all of RUNS.")
-@click.option("--run-dir", type=click.Path(path_type=Path), default=Path("runs/counterfactuals"), show_default=True,
+@click.option("--run-dir", type=PATH, default=Path("runs/counterfactuals"), show_default=True,
               help="Directory of the runs, with a folder for each file.")
 @DEVICE
 def branch(runs: Path, files: tuple[str, ...], seeds: list[int], run_dir: Path, device: str) -> None:
@@ -80,14 +79,11 @@ def branch(runs: Path, files: tuple[str, ...], seeds: list[int], run_dir: Path, 
       ternary-lab branch runs/v5_5
       ternary-lab branch runs/v5_5 lr_stays --seeds 42 43
     """
-    from ternary_lab.config_files import load_counterfactual, shipped_counterfactuals
+    from ternary_lab.config_files import shipped_counterfactuals
 
-    counterfactuals = [load_counterfactual(file) for file in files] or shipped_counterfactuals()
-    from ternary_lab.runs.load import load_runs
-    from ternary_lab.runs.train import train_counterfactuals
-
-    found = load_runs(runs)
-    trained = train_counterfactuals(
+    counterfactuals = [ternary_lab.load_counterfactual(file) for file in files] or shipped_counterfactuals()
+    found = ternary_lab.load_runs(runs)
+    trained = ternary_lab.train_counterfactuals(
         [found[seed] for seed in (seeds or found)], counterfactuals, run_dir, device=device, progress=True
     )
     for counterfactual in counterfactuals:
@@ -104,7 +100,7 @@ def branch(runs: Path, files: tuple[str, ...], seeds: list[int], run_dir: Path, 
 @ENGINE
 @ADDRESS
 @DEVICE
-@click.option("--run-dir", type=click.Path(path_type=Path), help="Directory of the runs (default: runs/sweeps/NAME).")
+@click.option("--run-dir", type=PATH, help="Directory of the runs (default: runs/sweeps/NAME).")
 @click.option("--status", "only_status", is_flag=True, help="Print how far the sweep is, and train nothing.")
 @AS_JSON
 def sweep(
@@ -127,16 +123,16 @@ def sweep(
       ternary-lab sweep warmup_rho --status
       ternary-lab sweep mine.yaml --engine ray --address auto --run-dir /shared/mine
     """
-    from ternary_lab.sweeps.design import load_sweep, points
+    from ternary_lab.sweeps.design import points
 
-    described = load_sweep(file)
+    described = ternary_lab.load_sweep(file)
     points(described)  # before torch is imported, which takes seconds: a wrong point is reported at once
-    from ternary_lab.sweeps import run as sweeps
+    from ternary_lab.sweeps.run import RESULTS, status
 
     if not only_status:
-        sweeps.run_sweep(described, run_dir, engine=engine, address=address, device=device, progress=True)
-    found = sweeps.status(described, run_dir)
-    table = Path(found.run_dir) / sweeps.RESULTS
+        ternary_lab.run_sweep(described, run_dir, engine=engine, address=address, device=device, progress=True)
+    found = status(described, run_dir)
+    table = Path(found.run_dir) / RESULTS
     if as_json:
         click.echo(json.dumps({**vars(found), "results": str(table)}))
     else:
@@ -150,9 +146,9 @@ def sweep(
 @click.command(cls=Command)
 @click.argument("names", nargs=-1, metavar="[RECIPE]...")
 @seeds_option("42..49", "One run of each recipe per seed.")
-@click.option("--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True,
+@click.option("--runs", type=PATH, default=Path("runs"), show_default=True,
               help="Directory of the runs, with a folder for each recipe; finished runs are not repeated.")
-@click.option("--table", type=click.Path(path_type=Path), default=Path("runs/recipes.csv"), show_default=True,
+@click.option("--table", type=PATH, default=Path("runs/recipes.csv"), show_default=True,
               help="File of the table; its rows of other recipes are kept.")
 @click.option("--latents", type=click.IntRange(64), help="Sobol latents (default: 2^20, and 2^22 where a goal is set).")
 @DEVICE
@@ -176,7 +172,7 @@ def recipes(
 @click.command(cls=Command)
 @seeds_option("42..45", "One run of each model per seed.")
 @click.option("--runs", default="v5_5", show_default=True, help="Runs of v5.5 with these seeds, for comparison.")
-@click.option("--run-dir", type=click.Path(path_type=Path), default=Path("runs/alternatives"), show_default=True,
+@click.option("--run-dir", type=PATH, default=Path("runs/alternatives"), show_default=True,
               help="Directory of the weights and the table; models that are there are not trained again.")
 @click.option("--epochs", type=click.IntRange(1, 100_000), default=104, show_default=True, help="Epochs per model.")
 @click.option("--latents", type=click.IntRange(64), default=2**20, show_default=True, help="Sobol latents.")
@@ -192,12 +188,11 @@ def alternatives(seeds: list[int], runs: str, run_dir: Path, epochs: int, latent
       ternary-lab alternatives --seeds 42 43 44 45
     """
     from ternary_lab.runs.files import write_table
-    from ternary_lab.runs.load import load_runs
     from ternary_lab.studies.beyond_v55.alternatives import benchmark
 
-    path = run_dir / "table.csv"
-    write_table(
-        benchmark(seeds, run_dir, runs=load_runs(runs), epochs=epochs, latents=latents, device=device, progress=True),
-        path,
+    table = benchmark(
+        seeds, run_dir, runs=ternary_lab.load_runs(runs), epochs=epochs, latents=latents, device=device, progress=True
     )
+    path = run_dir / "table.csv"
+    write_table(table, path)
     click.echo(str(path))

@@ -178,7 +178,7 @@ def test_seeds_take_every_number_that_follows(
         seen.append(given)
         raise Stopped
 
-    monkeypatch.setattr("ternary_lab.runs.train.run_experiment", caught)
+    monkeypatch.setattr("ternary_lab.run_experiment", caught)
     for order in (("train", "small.yaml", *words, "--fresh"), ("train", *words, "--json", "small.yaml")):
         with pytest.raises(Stopped):
             _call(*order)
