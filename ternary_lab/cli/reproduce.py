@@ -27,23 +27,23 @@ from ternary_lab.studies.beyond_v55.tables import write_all
 from ternary_lab.studies.generalisation.tables import GENERALISATION
 from ternary_lab.studies.probes import write_probes
 from ternary_lab.sweeps.design import load_sweep
-from ternary_lab.sweeps.run import LARGER, RESULTS, run_sweep
+from ternary_lab.sweeps.run import PUBLISHED_SWEEP, RESULTS, run_sweep
 
 SEEDS = {"v5_5": [42], "quick": [42, 43]}
 ALL_SEEDS = list(range(42, 50))
-BRANCHED = ALL_SEEDS[:4]
+BRANCH_SEEDS = ALL_SEEDS[:4]
 """Seeds of the counterfactuals, the runs of all 400 epochs, the runs on part of the space, and the alternatives."""
 TRAIN, REPORT = "02_train.ipynb", "11_report.ipynb"
-SEVERAL = (
+STUDIES = (
     "03_latent_entropy.ipynb", "04_epoch50_disruption.ipynb", "05_coverage.ipynb", "07_generalisation.ipynb",
     "08_checkpoints_and_ensembles.ipynb", "09_beyond_v55.ipynb", "10_sweep.ipynb",
 )
 """Notebooks on runs of several seeds."""
 BRANCHES, LONG, PARTIAL = (Path("runs") / name for name in (COUNTERFACTUALS, FULL, GENERALISATION))
-TABLE = Path("runs") / "alternatives" / "table.csv"
+ALTERNATIVES = Path("runs") / "alternatives" / "table.csv"
 RECIPES = Path("runs") / "recipes.csv"
-SWEPT = Path("runs") / "sweeps" / LARGER / RESULTS
-EVERY = 10
+SWEEP_TABLE = Path("runs") / "sweeps" / PUBLISHED_SWEEP / RESULTS
+PROBE_EVERY = 10
 """In the runs on part of the space, only every 10th epoch is measured."""
 
 
@@ -65,8 +65,8 @@ def reproduce(*, quick: bool, device: str, everything: bool = False) -> Iterator
     if everything:
         yield from _train_the_rest(runs, device)
         places = {
-            "runs": run_dir, "branches": BRANCHES, "full": LONG, "experiments": PARTIAL, "alternatives": TABLE,
-            "recipes": RECIPES, "histories": Path("runs"), "table": SWEPT,
+            "runs": run_dir, "branches": BRANCHES, "full": LONG, "experiments": PARTIAL, "alternatives": ALTERNATIVES,
+            "recipes": RECIPES, "histories": Path("runs"), "table": SWEEP_TABLE,
         }
         sources = {parameter: _seen_from(source, place) for parameter, place in places.items()}
 
@@ -87,7 +87,7 @@ def reproduce(*, quick: bool, device: str, everything: bool = False) -> Iterator
     )
     yield f"{report}: the report, executed"
     yield f"{figures}: {len(list(figures.glob('*.pdf')))} figures as PDF, SVG and PNG, with their data"
-    for notebook in SEVERAL if everything else ():
+    for notebook in STUDIES if everything else ():
         given = _accepted(source / notebook, sources)
         yield f"{notebooks.run_notebook(source / notebook, reports / notebook, given)}: executed"
     page = notebooks.export_html(report, reports / "report.html", hide_input=True)
@@ -99,20 +99,20 @@ def _train_the_rest(runs: RunSet, device: str) -> Iterator[str]:
     for run in runs.values():
         yield f"{write_probes(run, progress=True)}: measured"
     trained = train_counterfactuals(
-        [runs[seed] for seed in BRANCHED], shipped_counterfactuals(), BRANCHES, device=device, progress=True
+        [runs[seed] for seed in BRANCH_SEEDS], shipped_counterfactuals(), BRANCHES, device=device, progress=True
     )
-    yield f"{BRANCHES}: {len(trained)} counterfactuals of {len(BRANCHED)} runs"
+    yield f"{BRANCHES}: {len(trained)} counterfactuals of {len(BRANCH_SEEDS)} runs"
     partial = {path.stem: load_config(path) for path in shipped_configs(GENERALISATION)}
     for name, config in {FULL: load_config(FULL), **partial}.items():
-        folder, every = (LONG, 1) if name == FULL else (PARTIAL / name, EVERY)
-        for run in run_experiment(config, BRANCHED, folder, device=device, progress=True).values():
+        folder, every = (LONG, 1) if name == FULL else (PARTIAL / name, PROBE_EVERY)
+        for run in run_experiment(config, BRANCH_SEEDS, folder, device=device, progress=True).values():
             yield f"{write_probes(run, every=every, progress=True)}: measured"
-    table = benchmark(BRANCHED, TABLE.parent, runs=runs, device=device, progress=True)
-    write_table(table, TABLE)
-    yield f"{TABLE}: {table['model'].nunique()} models of {len(BRANCHED)} seeds"
+    table = benchmark(BRANCH_SEEDS, ALTERNATIVES.parent, runs=runs, device=device, progress=True)
+    write_table(table, ALTERNATIVES)
+    yield f"{ALTERNATIVES}: {table['model'].nunique()} models of {len(BRANCH_SEEDS)} seeds"
     yield f"{write_all('runs', RECIPES, device=device, progress=True)}: recipes compared"
-    swept = run_sweep(load_sweep(LARGER), SWEPT.parent, device=device, progress=True)
-    yield f"{SWEPT}: {len(swept)} runs of a sweep"
+    swept = run_sweep(load_sweep(PUBLISHED_SWEEP), SWEEP_TABLE.parent, device=device, progress=True)
+    yield f"{SWEEP_TABLE}: {len(swept)} runs of a sweep"
 
 
 def _accepted(notebook: Path, given: dict[str, str]) -> dict[str, str]:

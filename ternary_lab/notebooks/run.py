@@ -106,13 +106,13 @@ def run_each(
     sets = {folder / file: values for file, values in parameter_sets(notebook, fixed, each).items()}
     targets = list(sets)
     failed = {}
-    with engines.engine(engine, address) as hands:
+    with engines.engine(engine, address) as workers:
         tasks = [
             partial(_run_quietly, notebook.absolute(), target.absolute(), values, html)
             for target, values in sets.items()
         ]
         print(f"{notebook.name}: {len(tasks)} sets of parameters", file=sys.stderr, flush=True)
-        for done, (index, failure) in enumerate(hands.run(tasks, lambda: None), 1):
+        for done, (index, failure) in enumerate(workers.run(tasks, lambda: None), 1):
             name = targets[index].stem
             print(f"{notebook.name}: {done} of {len(tasks)}, {name}: {failure or 'done'}", file=sys.stderr, flush=True)
             if failure is not None:

@@ -84,7 +84,7 @@ class Plan:
     """By file; they may name runs that the sweep no longer has."""
 
     @staticmethod
-    def of(sweep: Sweep, root: Path) -> Plan:
+    def read(sweep: Sweep, root: Path) -> Plan:
         """Raises ConfigError for a point that is not a configuration, RunError for a damaged file."""
         found = points(sweep)
         existing = {path.name.rpartition("-")[2]: path.name for path in root.glob(f"*-{'?' * DIGITS}")}
@@ -99,7 +99,7 @@ class Plan:
         """The same plan, with its cohorts and runs as they are now."""
         cohorts = {file: Cohort.read(file) for file in sorted((self.root / COHORTS).glob("*.json"))}
         failures = {name: cohort.failure for cohort in cohorts.values() if cohort.failure for name in cohort.runs}
-        runs = {name: _as_found(run, self.root / name, failures.get(name)) for name, run in self.runs.items()}
+        runs = {name: _with_state(run, self.root / name, failures.get(name)) for name, run in self.runs.items()}
         return replace(self, runs=runs, cohorts=cohorts)
 
     def members(self, file: Path) -> list[Run]:
@@ -119,7 +119,7 @@ class Plan:
         ]
 
 
-def assigned(plan: Plan, hands: Local | Ray) -> Plan:
+def assign_cohorts(plan: Plan, workers: Local | Ray) -> Plan:
     """The plan with every run in a cohort. Files of new cohorts are written.
 
     Runs with the same structural settings (`config.STRUCTURAL`) are divided into cohorts of about equal size: at least
@@ -133,13 +133,13 @@ def assigned(plan: Plan, hands: Local | Ray) -> Plan:
     if not alike:
         return plan
     (plan.root / COHORTS).mkdir(parents=True, exist_ok=True)
-    memory, slots = hands.call(free_bytes, hands.device), hands.slots
+    memory, slots = workers.call(free_bytes, workers.device), workers.slots
     number = max((int(file.stem) for file in plan.cohorts), default=0)
     cohorts = dict(plan.cohorts)
     for runs in alike.values():
         most = min(
-            max(1, memory // run_bytes(runs[0].point.config, hands.device)),
-            CPU_RUNS if hands.device == "cpu" else len(runs),
+            max(1, memory // run_bytes(runs[0].point.config, workers.device)),
+            CPU_RUNS if workers.device == "cpu" else len(runs),
             plan.sweep.cohort or len(runs),
         )
         count = max(-(-len(runs) // most), min(slots, len(runs)))
@@ -176,7 +176,7 @@ def _folder(point: Point) -> str:
     return f"{re.sub(r'[^A-Za-z0-9=.,_+-]', '_', words)[:80]}-{digest(point.config)}"
 
 
-def _as_found(run: Run, path: Path, failure: str | None) -> Run:
+def _with_state(run: Run, path: Path, failure: str | None) -> Run:
     """The run with its state by its files; `failure` is that of its cohort."""
     history = path / HISTORY
     run = replace(run, epochs=max(0, history.read_bytes().count(b"\n") - 1) if history.exists() else 0)

@@ -30,10 +30,10 @@ from ternary_lab.runs.locks import held
 from ternary_lab.runs.train import train_runs
 from ternary_lab.sweeps import engines
 from ternary_lab.sweeps.design import Sweep
-from ternary_lab.sweeps.plan import Cohort, Plan, assigned, cell, directory
+from ternary_lab.sweeps.plan import Cohort, Plan, assign_cohorts, cell, directory
 
 RESULTS = "results.csv"
-LARGER, TABLE = "warmup_rho_wide", "sweep.csv"
+PUBLISHED_SWEEP, TABLE = "warmup_rho_wide", "sweep.csv"
 """The sweep whose table is published, and that table's name."""
 METRICS = tuple(name for name in COLUMNS if name not in ("run", "seed", "epoch", *TIMING_COLUMNS))
 """Columns of the history that the table has, with the values of a run's last epoch; times are not results."""
@@ -67,19 +67,19 @@ def run_sweep(
     sweep, EngineError, DeviceError.
     """
     root = directory(sweep, run_dir)
-    plan = Plan.of(sweep, root)
+    plan = Plan.read(sweep, root)
     if not plan.unassigned() and not plan.to_train():
         write_results(plan)
         return results(sweep, root)
-    with engines.engine(engine, address, device) as hands, held(root):
-        plan = assigned(Plan.of(sweep, root), hands)
+    with engines.engine(engine, address, device) as workers, held(root):
+        plan = assign_cohorts(Plan.read(sweep, root), workers)
         files = plan.to_train()
         for file in files:
             if plan.cohorts[file].failure is not None:  # it is tried again
                 Cohort(plan.cohorts[file].runs).write(file)
         plan = plan.now()
         lines = _Lines(plan, progress)
-        lines.write(f"{len(files)} of {len(plan.cohorts)} cohorts to train on {hands.device}")
+        lines.write(f"{len(files)} of {len(plan.cohorts)} cohorts to train on {workers.device}")
         write_results(plan)
         tasks = []
         for file in files:
@@ -89,9 +89,9 @@ def run_sweep(
                 for run in plan.members(file)
             ]
             tasks.append(partial(
-                train_runs, runs, device=hands.device, progress=progress and engine == "local", patience=PATIENCE
+                train_runs, runs, device=workers.device, progress=progress and engine == "local", patience=PATIENCE
             ))
-        for index, failure in hands.run(tasks, lines.write_if_due):
+        for index, failure in workers.run(tasks, lines.write_if_due):
             if failure is not None:  # written here and not by the task, because a worker may be killed
                 Cohort(plan.cohorts[files[index]].runs, failure).write(files[index])
             plan = plan.now()
@@ -131,8 +131,8 @@ class Progress:
 
 
 def status(sweep: Sweep, run_dir: str | Path | None = None) -> Progress:
-    """The progress of a sweep, by its files: also while another process trains it. Raises as `Plan.of`."""
-    return progress_of(Plan.of(sweep, directory(sweep, run_dir)))
+    """The progress of a sweep, by its files: also while another process trains it. Raises as `Plan.read`."""
+    return progress_of(Plan.read(sweep, directory(sweep, run_dir)))
 
 
 def progress_of(plan: Plan) -> Progress:
@@ -198,9 +198,9 @@ def results(sweep: Sweep, run_dir: str | Path | None = None) -> pd.DataFrame:
     """The table as it is now, by the files of the runs; its columns are those of results.csv.
 
     These are point, seed, a column per key of the design, status, reason, epochs, and `METRICS` of the last epoch.
-    Runs that are not done have metrics only if they failed after some epochs. Raises as `Plan.of`.
+    Runs that are not done have metrics only if they failed after some epochs. Raises as `Plan.read`.
     """
-    plan = Plan.of(sweep, directory(sweep, run_dir))
+    plan = Plan.read(sweep, directory(sweep, run_dir))
     return read_results(io.StringIO(_table(plan)))
 
 

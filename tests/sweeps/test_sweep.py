@@ -25,8 +25,8 @@ from ternary_lab.runs.files import write_atomically
 from ternary_lab.sweeps import plan, run
 from ternary_lab.sweeps.design import Sweep, load_sweep, points
 from ternary_lab.sweeps.engines import Local
-from ternary_lab.sweeps.plan import Cohort, Plan, assigned, digest
-from ternary_lab.sweeps.run import LARGER, METRICS, load_results, results, run_sweep, status
+from ternary_lab.sweeps.plan import Cohort, Plan, assign_cohorts, digest
+from ternary_lab.sweeps.run import METRICS, PUBLISHED_SWEEP, load_results, results, run_sweep, status
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -174,16 +174,16 @@ def test_a_sweep_interrupted_anywhere_ends_with_the_same_table(monkeypatch: pyte
 
 
 def _assigned(it: Sweep, slots: int = 1) -> list[Cohort]:
-    hands = Local("cpu")
-    hands.slots = slots
+    workers = Local("cpu")
+    workers.slots = slots
     Path("cohorts").mkdir(exist_ok=True)
-    return list(assigned(Plan.of(it, Path(".")), hands).cohorts.values())
+    return list(assign_cohorts(Plan.read(it, Path(".")), workers).cohorts.values())
 
 
 def test_runs_that_differ_in_values_train_side_by_side_and_others_apart() -> None:
     keys = {**KEYS, "data.batch_size": {"values": [64, 128]}, "model.latent_dim": {"values": [2, 4]}}
     it = _sweep(keys, [1])
-    runs = Plan.of(it, Path(".")).runs
+    runs = Plan.read(it, Path(".")).runs
     for cohort in _assigned(it):
         first, *others = [runs[name].point.config for name in cohort.runs]
         assert not any(is_structural(key) for other in others for key in differences(first, other))
@@ -408,7 +408,7 @@ def test_a_users_error_is_one_line_without_torch() -> None:
 
 
 def test_the_published_table_is_whole_and_that_of_the_shipped_sweep() -> None:
-    shipped, table = load_sweep(LARGER), load_results()
+    shipped, table = load_sweep(PUBLISHED_SWEEP), load_results()
     assert (table["status"] == "done").all()
     keys = list(shipped.design.keys)
     assert list(table.columns) == ["point", "seed", *keys, "status", "reason", "epochs", *METRICS]
