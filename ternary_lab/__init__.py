@@ -59,13 +59,15 @@ _MODULE_OF = _modules()
 __all__ = sorted(_MODULE_OF)
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module 'ternary_lab' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_MODULE_OF[name]), name)
-    globals()[name] = value
-    return value
-
-
 def __dir__() -> list[str]:
     return sorted({*globals(), *_MODULE_OF})
+
+
+if not TYPE_CHECKING:  # a type checker that sees this function accepts any name
+
+    def __getattr__(name: str) -> Any:
+        if name not in _MODULE_OF:
+            raise AttributeError(f"module 'ternary_lab' has no attribute {name!r}")
+        value = getattr(importlib.import_module(_MODULE_OF[name]), name)
+        globals()[name] = value
+        return value
