@@ -153,7 +153,8 @@ def _latex(table: Any) -> str:
 
 @click.command(cls=Command)
 @RUNS
-@click.option("--every", type=click.IntRange(min=1), default=1, help="Only multiples of this epoch.  [default: all]")
+@click.option("--every", type=click.IntRange(min=1), default=1, metavar="N",
+              help="Only epochs that are multiples of N.  [default: all]")
 def probe(sources: tuple[str, ...], every: int) -> None:
     """Measure the saved epochs of runs into probes.csv.
 
@@ -176,8 +177,8 @@ def probe(sources: tuple[str, ...], every: int) -> None:
 def claims(sources: tuple[str, ...], as_json: bool) -> None:
     """Test the claims of the v5.5 training report on runs.
 
-    RUN is a run, a folder of runs, or a published run. Several seeds are needed. Prints for every claim the claimed
-    value, the measured one (median, range, number of runs) and the verdict.
+    RUN is a run, a folder of runs, or a published run; runs of several seeds give a range. Prints for every claim the
+    claimed value, the measured one (median, range, number of runs) and the verdict.
 
     \b
     Examples:

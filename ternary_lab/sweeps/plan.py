@@ -48,6 +48,8 @@ class Run:
     """Why it ended or failed."""
     epochs: int = 0
     """Epochs in its history."""
+    seconds: float = 0.0
+    """Wall time of its training."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ class Plan:
         """Files of the cohorts with a run that has not ended."""
         return [
             file for file in self.cohorts
-            if any(_stopped(self.root / run.name) is None for run in self.members(file))
+            if any(_provenance(self.root / run.name).get("stopped") is None for run in self.members(file))
         ]
 
 
@@ -181,16 +183,17 @@ def _with_state(run: Run, path: Path, failure: str | None) -> Run:
     history = path / HISTORY
     run = replace(run, epochs=max(0, history.read_bytes().count(b"\n") - 1) if history.exists() else 0)
     try:
-        stopped = _stopped(path)
+        provenance = _provenance(path)
     except TernaryLabError as error:
         return replace(run, status="failed", reason=" ".join(str(error).split()))
-    if stopped is not None:
+    run = replace(run, seconds=float(provenance.get("wall_seconds", 0.0)))
+    if (stopped := provenance.get("stopped")) is not None:
         return replace(run, status="failed" if stopped.startswith("diverged") else "done", reason=stopped)
     if is_held(path):
         return replace(run, status="running")
     return replace(run, status="failed", reason=failure) if failure else run
 
 
-def _stopped(path: Path) -> str | None:
-    """Why a run ended; None if it has not ended or does not exist."""
-    return RunRecord(path).stopped if (path / CONFIG).is_file() else None
+def _provenance(path: Path) -> Mapping[str, Any]:
+    """The provenance of a run; empty if it was never started. Raises RunError when it is damaged."""
+    return RunRecord(path).provenance if (path / CONFIG).is_file() else {}

@@ -20,12 +20,12 @@ from pathlib import Path
 import pandas as pd
 
 from ternary_lab.backend.numerics import fenced
-from ternary_lab.errors import RunError, TernaryLabError
+from ternary_lab.errors import RunError
 from ternary_lab.history import COLUMNS, FILE_COLUMNS, LATER, OLD_NAMES, TIMING_COLUMNS
 from ternary_lab.runs.checksums import check_table
 from ternary_lab.runs.directory import Planned
 from ternary_lab.runs.files import write_atomically
-from ternary_lab.runs.load import HISTORY, RunRecord, located, read_text
+from ternary_lab.runs.load import HISTORY, located, read_text
 from ternary_lab.runs.locks import held
 from ternary_lab.runs.train import train_runs
 from ternary_lab.sweeps import engines
@@ -148,7 +148,7 @@ def progress_of(plan: Plan) -> Progress:
     wall, trained, busy = 0.0, 0, 0
     for file in plan.cohorts:
         members = plan.members(file)
-        wall += max((_wall_seconds(plan.root / run.name) for run in members), default=0.0)
+        wall += max((run.seconds for run in members), default=0.0)
         trained += sum(run.epochs for run in members)
         busy += any(run.status == "running" for run in members)
     seconds = 0.0 if not to_go else to_go * wall / trained / max(1, busy) if trained else None
@@ -158,13 +158,6 @@ def progress_of(plan: Plan) -> Progress:
         sum(run.epochs for run in runs.values()), sum(total.values()), seconds,
         {name: run.reason for name, run in runs.items() if run.status == "failed"},
     )
-
-
-def _wall_seconds(path: Path) -> float:
-    try:
-        return float(RunRecord(path).provenance.get("wall_seconds", 0.0))
-    except TernaryLabError:  # not started, or damaged, which the run's status says
-        return 0.0
 
 
 def _span(seconds: float) -> str:
