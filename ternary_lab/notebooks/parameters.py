@@ -12,7 +12,7 @@ or in choices `{a, b}`; either holds for every element of a list. Computed value
 papermill replaces the literals only.
 
 papermill's own `inspect_notebook` is not used: it knows no ranges or choices, skips lines that it cannot parse without
-an error, and would triple the time that `validate` takes in the first cell of a notebook.
+an error, and would more than double the time that `validate` takes in the first cell of a notebook.
 """
 
 from __future__ import annotations
