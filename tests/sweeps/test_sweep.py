@@ -26,6 +26,7 @@ from ternary_lab.sweeps.design import Sweep, load_sweep, points
 from ternary_lab.sweeps.engines import Local
 from ternary_lab.sweeps.plan import Cohort, Plan, assign_cohorts, digest
 from ternary_lab.sweeps.run import METRICS, PUBLISHED_SWEEP, load_results, results, run_sweep, status
+from ternary_lab.training.memory import run_bytes
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
