@@ -25,7 +25,7 @@ import pytest
 from playwright.sync_api import expect, sync_playwright
 
 from ternary_lab import load_run
-from ternary_lab.explorer.codes_by_epoch import Atlas
+from ternary_lab.explorer.codes_by_epoch import CodesByEpoch
 from ternary_lab.explorer.map import FRAME
 
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "06_latent_explorer.ipynb"
@@ -129,7 +129,7 @@ def choose_a_point(page: Any) -> None:
     canvas = page.locator(".tl-part canvas").first
     canvas.scroll_into_view_if_needed()
     page.wait_for_timeout(1000)
-    points = Atlas(load_run("v5_5/seed=42")).plane(100, "B", "pca").points
+    points = CodesByEpoch(load_run("v5_5/seed=42")).plane(100, "B", "pca").points
     for x, y in points[points.norm(dim=1).argsort()[:8]].tolist():
         box = canvas.bounding_box()  # the page may still be moving
         unit = box["height"] / 2 / FRAME
@@ -176,19 +176,19 @@ def go_through_epochs(page: Any) -> None:
 
 
 def decode(page: Any) -> None:
-    """At the decoder desk, by keyboard."""
-    desk = page.locator('table[aria-label="decoder B of this latent"]')
-    before = desk.inner_html()
+    """In the latent editor, by keyboard."""
+    table = page.locator('table[aria-label="decoder B of this latent"]')
+    before = table.inner_html()
     handle = slider(page, "direction 1")
     for _ in range(30):
         handle.press("ArrowRight")
     expect(page.get_by_text("‖z‖ = 0.00")).to_have_count(0)
     page.wait_for_timeout(500)
-    assert desk.inner_html() != before
+    assert table.inner_html() != before
 
 
 def take_a_path(page: Any) -> None:
-    page.get_by_role("tab", name="Path").click()
+    page.get_by_role("tab", name="Interpolation").click()
     page.get_by_label("from", exact=True).fill("Gödel implication")
     page.keyboard.press("Enter")
     expect(page.get_by_text(re.compile("straight path: .* changes"))).to_be_visible()
@@ -232,7 +232,7 @@ def drive(page: Any, steps: Sequence[Callable[[Any], None]]) -> None:
 def portrait(page: Any, target: str) -> None:
     """The page at its best, for the README."""
     page.set_viewport_size({"width": 1400, "height": 2000})
-    page.get_by_role("tab", name="Path").click()
+    page.get_by_role("tab", name="Interpolation").click()
     page.get_by_label("colour", exact=True).select_option("f(0, 0)")
     page.get_by_label("choose operation").fill("Łukasiewicz implication")
     page.keyboard.press("Enter")
