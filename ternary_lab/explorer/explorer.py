@@ -80,11 +80,11 @@ class Explorer(View):
     def _open_tab(self) -> None:
         """Show the view behind the chosen tab; the others are not updated any more."""
         for view in self._views.values():
-            view.active = False
+            view.hidden = True
         index = self.tabs.selected_index
         shown = self.view(self.tabs.titles[index])
         self.tabs.children[index].children = (shown,)
-        shown.active = True
+        shown.reveal()
 
     def picture(self) -> tuple[Figure, str] | None:
         return self.map.picture() if hasattr(self, "map") else None

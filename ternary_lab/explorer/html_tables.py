@@ -20,7 +20,7 @@ def truth_table(
     *,
     label: str,
     strength: Sequence[float] = (),
-    framed: Sequence[bool] = (),
+    reference: int | None = None,
     small: bool = False,
 ) -> str:
     """A truth table, 3 by 3, one row for each value of the first argument. Signs make it readable without colours.
@@ -28,15 +28,16 @@ def truth_table(
     Args:
         label: description for a screen reader.
         strength: 0..1, how strongly each entry is coloured; also written below it, in percent.
-        framed: entries to frame.
+        reference: an operation; entries that differ from it are framed.
     """
     cells = []
+    expected = values if reference is None else entries(reference)
     for k, value in enumerate(values):
         colour, note = ENTRY[value], ""
         if strength:
             colour += f"{round(255 * min(max(strength[k], 0.0), 1.0)):02x}"
             note = f"<small>{100 * strength[k]:.0f} %</small>"
-        frame = ' class="tl-wrong"' if framed and framed[k] else ""
+        frame = ' class="tl-wrong"' if value != expected[k] else ""
         cells.append(f'<td{frame} style="background:{colour}">{SIGN[value]}{note}</td>')
     rows = "".join(f"<tr>{''.join(cells[i:i + 3])}</tr>" for i in (0, 3, 6))
     kind = "tl-op tl-small" if small else "tl-op"
@@ -49,19 +50,16 @@ def captioned(content: str, caption: str) -> str:
 
 
 def operation_table(index: int, caption: str = "", *, reference: int | None = None, small: bool = False) -> str:
-    """The truth table of an operation above its name and a caption; entries that differ from `reference` are framed."""
-    values = entries(index)
-    framed = [] if reference is None else [a != b for a, b in zip(values, entries(reference), strict=True)]
-    table = truth_table(values, label=f"operation {operation_name(index)}", framed=framed, small=small)
-    return captioned(table, f"{operation_name(index)}{caption and '<br>'}{caption}")
+    """The `truth_table` of an operation, with its name and a caption below."""
+    name = operation_name(index)
+    table = truth_table(entries(index), label=f"operation {name}", reference=reference, small=small)
+    return captioned(table, f"{name}<br>{caption}")
 
 
 def decoded_table(q: Tensor, *, label: str, reference: int | None = None) -> str:
-    """The most probable truth table under the entries' probabilities q (9, 3), framed as in `operation_table`."""
+    """The most probable `truth_table` under probabilities q (9, 3) of the entries' values."""
     highest, classes = q.max(-1)
-    values = (classes - 1).tolist()
-    framed = [] if reference is None else [a != b for a, b in zip(values, entries(reference), strict=True)]
-    return truth_table(values, label=label, strength=highest.tolist(), framed=framed)
+    return truth_table((classes - 1).tolist(), label=label, strength=highest.tolist(), reference=reference)
 
 
 def entries(index: int) -> list[int]:

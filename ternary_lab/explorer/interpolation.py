@@ -30,7 +30,7 @@ class Interpolation(View):
             "swap", "exchange the two operations", lambda: self._set(self.end.value, self.start.value)
         )
         self.chosen = self.button(
-            "use the selection", "from the lowest to the highest index selected on the map", self._use_selection
+            "use the chosen", "from the lowest to the highest index chosen on the map", self._use_selection
         )
         self.text, self.curve = widgets.HTML(), widgets.HTML()
         self.fill(row(self.start, self.end, self.swap, self.chosen), self.text, self.curve)
@@ -93,7 +93,7 @@ def decoded_operations(name: str, found: Walk) -> str:
     for first, last in zip(starts, ends, strict=True):
         index = int(found.operations[first])
         highest = float(found.log_probability[first:last].max().exp())
-        caption = f"t ≥ {first / (len(found.operations) - 1):.3f}, p ≤ {probability(highest)}"
+        caption = f"t ≥ {first / (len(found.operations) - 1):.3f}<br>p ≤ {probability(highest)}"
         tables.append(operation_table(index, caption, reference=previous, small=True))
         previous = index
     return (

@@ -105,17 +105,12 @@ class Map(View):
         if tuple(sorted(int(i) for i in self.scatter.widget.selection)) != self.selection.operations:
             self.scatter.selection(list(self.selection.operations))
 
-    @property
-    def kind(self) -> str:
-        """The chosen kind of plane."""
-        return str(self.plane.value)
-
     def show(self) -> None:
         """Draw the points of the selected epoch and pathway; start computing what is missing."""
         epoch, pathway, snapshot = self.selection.epoch, self.selection.pathway, self.selection.snapshot
         self.pathway.value = pathway
-        self.first.disabled = self.second.disabled = self.kind != "dimensions"
-        if not snapshot.has_plane(pathway, self.kind):
+        self.first.disabled = self.second.disabled = self.plane.value != "dimensions"
+        if not snapshot.has_plane(pathway, self.plane.value):
             self.in_background(
                 "plane", f"computing UMAP of pathway {pathway} at epoch {epoch} (half a minute or more) …",
                 lambda: self.selection.codes.plane(epoch, pathway, "umap"), lambda _: self.show(),
@@ -156,7 +151,7 @@ class Map(View):
     def _plane(self) -> Projection:
         """The plane to draw, in its own scale or in the largest one of all epochs."""
         plane = self._plane_at(self.selection.epoch)
-        if not self.common.value or self.kind == "umap":
+        if not self.common.value or self.plane.value == "umap":
             return plane
         largest = max(self._plane_at(epoch).scale for epoch in self.selection.codes.epochs)
         return replace(plane, points=plane.points * (plane.scale / largest), scale=largest)
@@ -164,7 +159,7 @@ class Map(View):
     def _plane_at(self, epoch: int) -> Projection:
         # The principal directions stand in for UMAP until it is computed.
         codes, pathway = self.selection.codes, self.selection.pathway
-        kind = self.kind if codes[epoch].has_plane(pathway, self.kind) else "pca"
+        kind = self.plane.value if codes[epoch].has_plane(pathway, self.plane.value) else "pca"
         return codes.plane(epoch, pathway, kind, self.first.value, self.second.value)
 
     @staticmethod

@@ -166,11 +166,6 @@ class ScheduleDesigner(View):
         self.stop.disabled = True
         self.set_status("stopping: this epoch is finished and kept …")
 
-    def wait(self) -> None:
-        """Wait until the training has ended, if there is one."""
-        if self._training is not None:
-            self._training.join()
-
     def picture(self) -> tuple[Figure, str]:
         return draw_schedules(self.config)
 

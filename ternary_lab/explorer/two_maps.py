@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipywidgets as widgets
 import traitlets
 from matplotlib.figure import Figure
 
@@ -24,10 +25,7 @@ class TwoMaps(View):
         self.maps = tuple(Map(selection) for selection in self.selections)
         sides = []
         for selection, shown in zip(self.selections, self.maps, strict=True):
-            side = View()
-            side.fill(shown, EpochSlider(selection))
-            side.layout.flex = "1 1 24em"
-            sides.append(side)
+            sides.append(widgets.VBox([shown, EpochSlider(selection)], layout=widgets.Layout(flex="1 1 24em")))
         for name in ("operations", "pathway"):
             traitlets.link((self.selections[0], name), (self.selections[1], name))
         self.fill(row(*sides))

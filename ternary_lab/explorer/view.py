@@ -56,7 +56,8 @@ class View(widgets.VBox):  # type: ignore[misc]
         self.status = widgets.HTML()
         self._threads: dict[str, ThreadPoolExecutor] = {}
         self._newest: dict[str, object] = {}
-        self._active = True
+        self.hidden = False
+        """A hidden view, behind another tab, is not updated until `reveal` is called."""
         self._missed: Callable[[], None] | None = None
         super().__init__()
         self.add_class("tl-part")
@@ -112,24 +113,18 @@ class View(widgets.VBox):  # type: ignore[misc]
         guarded = self.guard(show)
 
         def changed(_: object) -> None:
-            if self._active:
-                guarded()
-            else:
+            if self.hidden:
                 self._missed = guarded
+            else:
+                guarded()
 
         state.observe(changed, list(names))
         guarded()
 
-    @property
-    def active(self) -> bool:
-        """Whether the view is visible. A view behind another tab is updated only when its tab is opened."""
-        return self._active
-
-    @active.setter
-    def active(self, value: bool) -> None:
-        self._active = value
-        if value and self._missed is not None:
-            missed, self._missed = self._missed, None
+    def reveal(self) -> None:
+        """Show a hidden view: it is updated if it has missed a change, and follows changes again."""
+        self.hidden, missed, self._missed = False, self._missed, None
+        if missed is not None:
             missed()
 
     def in_background(self, kind: str, text: str, work: Callable[[], Any], then: Callable[[Any], None]) -> None:

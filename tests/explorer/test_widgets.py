@@ -91,6 +91,12 @@ def descendants(widget: Any) -> Iterator[Any]:
         yield from descendants(child)
 
 
+def wait(designer: ScheduleDesigner) -> None:
+    """Wait until the training has ended."""
+    assert designer._training is not None
+    designer._training.join()
+
+
 def until(condition: Callable[[], object], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
@@ -539,14 +545,14 @@ def test_a_training_is_stopped_kept_and_gone_on_with_to_the_same_bits(tmp_path: 
     assert designer.train.disabled
     until(lambda: designer.dashboard is not None)
     designer.stop.click()
-    designer.wait()
+    wait(designer)
     assert not designer.train.disabled
     assert "kept in" in designer.status.value
     assert designer.alert.value == ""
     run_dir = designer.run_dir
     for _ in range(40):
         designer.train.click()
-        designer.wait()
+        wait(designer)
         if "finished" in designer.status.value:
             break
     whole = run_experiment(config, [42, 43], tmp_path / "whole", device="cpu")
@@ -561,7 +567,7 @@ def test_a_training_that_cannot_be_kept_says_so(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     designer = ScheduleDesigner(SMALL, folder=tmp_path / "file")
     designer.train.click()
-    designer.wait()
+    wait(designer)
     assert "file" in designer.alert.value
     assert not designer.train.disabled
 
