@@ -7,12 +7,11 @@ import threading
 from pathlib import Path
 
 import ipywidgets as widgets
-from matplotlib.figure import Figure
 
 from ternary_lab.errors import RunError, TernaryLabError
 from ternary_lab.explorer.view import View
 from ternary_lab.figures.live import draw_runs
-from ternary_lab.figures.save import image
+from ternary_lab.figures.save import Drawing, image
 from ternary_lab.runs.load import RunSet, load_runs
 
 SHORTEST = 0.25
@@ -68,7 +67,8 @@ class Dashboard(View):
         stopped = {run.name: run.stopped for run in runs.values()}
         state = epochs, stopped
         if state != self._drawn:
-            self.curves.value = image(*draw_runs(runs), dpi=90)
+            drawing = draw_runs(runs)
+            self.curves.value = image(drawing.figure, drawing.alt, dpi=90)
             self.line.value = "<br>".join(
                 html.escape(f"{name}: {count} epochs" + (f", {stopped[name]}" if stopped[name] else ""))
                 for name, count in epochs.items()
@@ -78,7 +78,7 @@ class Dashboard(View):
             self._drawn = state
         return all(stopped.values())
 
-    def picture(self) -> tuple[Figure, str] | None:
+    def picture(self) -> Drawing | None:
         try:
             return draw_runs(load_runs(self.run_dir))
         except TernaryLabError:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import ipywidgets as widgets
-from matplotlib.figure import Figure
 
 from ternary_lab.explorer.drawing import draw_course
 from ternary_lab.explorer.selection import Selection, Source
 from ternary_lab.explorer.view import View
-from ternary_lab.figures.save import image
+from ternary_lab.figures.save import Drawing, image
 from ternary_lab.figures.style import GREEN
 
 PLAY_MILLISECONDS = 1300
@@ -37,7 +36,7 @@ class EpochSlider(View):
         self.course = draw_course(self.selection.codes.history)
         self.cursor = widgets.HTML()
         self.cursor.add_class("tl-cursor")
-        chart = widgets.Box([widgets.HTML(image(*self.picture(), dpi=110)), self.cursor])
+        chart = widgets.Box([widgets.HTML(image(self.course.figure, self.course.alt, dpi=110)), self.cursor])
         chart.add_class("tl-chart")
         self.fill(widgets.HBox([self.play, self.slider]), chart)
         self.on_change(lambda: self.selection.set_trait("epoch", self.slider.value), self.slider)
@@ -51,5 +50,5 @@ class EpochSlider(View):
             f'<div style="position:absolute;left:{left:.3f}%;top:2%;bottom:20%;border-left:2px solid {GREEN}"></div>'
         )
 
-    def picture(self) -> tuple[Figure, str]:
-        return self.course.figure, self.course.alt
+    def picture(self) -> Drawing:
+        return Drawing(self.course.figure, self.course.alt, self.selection.codes.history)

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import ipywidgets as widgets
-from matplotlib.figure import Figure
 
 from ternary_lab.errors import TernaryLabError
 from ternary_lab.explorer.coverage_holes import CoverageHoles
@@ -18,6 +17,7 @@ from ternary_lab.explorer.map import Map
 from ternary_lab.explorer.schedule_designer import ScheduleDesigner
 from ternary_lab.explorer.selection import Selection
 from ternary_lab.explorer.view import View, row
+from ternary_lab.figures.save import Drawing
 from ternary_lab.runs.load import RunRecord, load_run, published
 
 TABS: dict[str, Callable[[Selection], View]] = {
@@ -86,5 +86,5 @@ class Explorer(View):
         self.tabs.children[index].children = (shown,)
         shown.reveal()
 
-    def picture(self) -> tuple[Figure, str] | None:
+    def picture(self) -> Drawing | None:
         return self.map.picture() if hasattr(self, "map") else None

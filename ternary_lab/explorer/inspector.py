@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import ipywidgets as widgets
 import torch
-from matplotlib.figure import Figure
 
 from ternary_lab import space
 from ternary_lab.explorer import html_tables
 from ternary_lab.explorer.operation_picker import operation_name
 from ternary_lab.explorer.selection import Selection, Source
 from ternary_lab.explorer.view import View
+from ternary_lab.figures.save import Drawing
 from ternary_lab.figures.space import named_tables
 from ternary_lab.model import PATHWAYS
 from ternary_lab.space import SIZE
@@ -153,12 +153,9 @@ class Inspector(View):
             f"(all: {properties['zeros'].mean():.2f})</div><div>{drawn}{more}</div>"
         )
 
-    def picture(self) -> tuple[Figure, str] | None:
+    def picture(self) -> Drawing | None:
         chosen = self.selection.operations[:SHOWN]
-        if not chosen:
-            return None
-        drawing = named_tables({operation_name(i): i for i in chosen})
-        return drawing.figure, drawing.alt
+        return named_tables({operation_name(i): i for i in chosen}) if chosen else None
 
 
 def hamming_distances(index: int) -> torch.Tensor:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import ipywidgets as widgets
-from matplotlib.figure import Figure
+import pandas as pd
+import torch
 
 from ternary_lab.errors import InputError
 from ternary_lab.explorer.html_tables import operation_table, probability
 from ternary_lab.explorer.operation_picker import OperationPicker, operation_name
 from ternary_lab.explorer.selection import Selection, Source
 from ternary_lab.explorer.view import View, row
-from ternary_lab.figures.save import image
+from ternary_lab.figures.save import Drawing, image
 from ternary_lab.figures.style import GREEN, PURPLE, figure_of, fixed, panels, style
 from ternary_lab.studies.generalisation.paths import PATHS, Walk, walk
 
 STEPS = 201
+LOOKS: tuple[dict[str, Any], ...] = (
+    {"color": "#999999", "linewidth": 3}, {"color": GREEN}, {"color": PURPLE, "linestyle": "--"}
+)
+"""Lines of the most probable operation and of the two ends."""
 
 
 class Interpolation(View):
@@ -57,19 +64,20 @@ class Interpolation(View):
     def show(self) -> None:
         walks = self.walks()
         self.text.value = "".join(decoded_operations(name, found) for name, found in walks.items())
-        self.curve.value = image(*self._curves(walks), dpi=100)
+        drawing = self._curves(walks)
+        self.curve.value = image(drawing.figure, drawing.alt, dpi=100)
 
-    def _curves(self, walks: dict[str, Walk]) -> tuple[Figure, str]:
+    def _curves(self, walks: dict[str, Walk]) -> Drawing:
         names = [operation_name(picker.operation) for picker in (self.start, self.end)]
         t = [i / (STEPS - 1) for i in range(STEPS)]
+        table = pd.DataFrame({"t": t})
         with style():
             axes = panels(1, 2, 1.9, sharey=True)
             for axis, (kind, found) in zip(axes, walks.items(), strict=True):
-                axis.plot(t, found.log_probability.exp(), color="#999999", linewidth=3, label="most probable")
-                for values, name, colour, line in zip(
-                    found.target_log_probability, names, (GREEN, PURPLE), ("-", "--"), strict=True
-                ):
-                    axis.plot(t, values.exp(), color=colour, linestyle=line, label=name)
+                curves = torch.stack([found.log_probability, *found.target_log_probability]).exp().cpu().numpy()
+                for values, name, look in zip(curves, ("most probable", *names), LOOKS, strict=True):
+                    axis.plot(t, values, label=name, **look)
+                    table[f"{kind} path, {name}"] = values
                 for step in found.changes:
                     axis.axvline(t[step], color="#bbbbbb", linewidth=0.5)
                 axis.set(title=f"{kind} path, decoder {self.selection.pathway}", xlabel="t", ylim=(-0.03, 1.03))
@@ -79,9 +87,10 @@ class Interpolation(View):
             fixed(figure, left=0.06, right=0.74, top=0.88, bottom=0.2, wspace=0.08)
             axes[1].legend(loc="upper left", bbox_to_anchor=(1.02, 1))
         changes = ", ".join(f"{len(found.changes)} times on the {kind} path" for kind, found in walks.items())
-        return figure, f"Probabilities along two paths from {names[0]} to {names[1]}; the operation changes {changes}."
+        alt = f"Probabilities along two paths from {names[0]} to {names[1]}; the operation changes {changes}."
+        return Drawing(figure, alt, table)
 
-    def picture(self) -> tuple[Figure, str]:
+    def picture(self) -> Drawing:
         return self._curves(self.walks())
 
 

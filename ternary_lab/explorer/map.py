@@ -7,10 +7,8 @@ from dataclasses import replace
 
 import ipywidgets as widgets
 import numpy as np
-import pandas as pd
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
-from matplotlib.figure import Figure
 
 from ternary_lab.explorer import drawing
 from ternary_lab.explorer.browser_sync import BrowserSync
@@ -18,6 +16,7 @@ from ternary_lab.explorer.operation_picker import OperationPicker, operation_nam
 from ternary_lab.explorer.projection import Projection
 from ternary_lab.explorer.selection import Selection, Source
 from ternary_lab.explorer.view import View, row
+from ternary_lab.figures.save import Drawing
 from ternary_lab.figures.style import VERMILION, figure_of
 from ternary_lab.model import PATHWAYS, Pathway
 
@@ -81,10 +80,11 @@ class Map(View):
     def _make_scatter(self, height: int) -> None:
         import jscatter
 
+        limits = (-FRAME, FRAME)
         self.scatter = jscatter.Scatter(
-            data=self._points(self._plane()), x="x", y="y", x_scale=(-FRAME, FRAME), y_scale=(-FRAME, FRAME),
-            height=height, axes=False, color_by="colour", color_map=["#888888"], color_norm=(0, 1), size=3,
-            opacity=0.75, lasso_color=VERMILION, color_selected="#000000", background_color="#ffffff",
+            data=self._plane().table().assign(colour=0.0), x="x", y="y", x_scale=limits, y_scale=limits, height=height,
+            axes=False, color_by="colour", color_map=["#888888"], color_norm=(0, 1), size=3, opacity=0.75,
+            lasso_color=VERMILION, color_selected="#000000", background_color="#ffffff",
         )
         self.scatter.options(
             transition_points_duration=round(1000 * MOVING),
@@ -139,7 +139,7 @@ class Map(View):
             self._palette = palette
             # Sent with the points below, so that the browser draws once.
             self.scatter.color(by="colour", map=palette, norm=(0, 1), skip_widget_update=True)
-        self.scatter.data(self._points(plane).assign(colour=steps), animate=True)
+        self.scatter.data(plane.table().assign(colour=steps), animate=True)
         label, key = ("colours are being computed", "…") if paint is None else (html.escape(paint.label), _key(paint))
         across, up = plane.axes
         facts = [
@@ -162,18 +162,13 @@ class Map(View):
         kind = self.plane.value if codes[epoch].has_plane(pathway, self.plane.value) else "pca"
         return codes.plane(epoch, pathway, kind, self.first.value, self.second.value)
 
-    @staticmethod
-    def _points(plane: Projection) -> pd.DataFrame:
-        x, y = plane.points.T.numpy()
-        return pd.DataFrame({"x": x, "y": y, "colour": 0.0})
-
-    def picture(self) -> tuple[Figure, str]:
+    def picture(self) -> Drawing:
         codes, epoch, pathway = self.selection.codes, self.selection.epoch, self.selection.pathway
         colour, operations = str(self.colour.value), self.selection.operations
         axis = drawing.draw_map(codes, epoch, pathway, "pca", colour, operations)
         alt = drawing.map_alt(codes, epoch, pathway, colour)
         chosen = ", ".join(operation_name(i) for i in operations[:5])
-        return figure_of(axis), f"{alt} Ringed: {chosen}." if chosen else alt
+        return Drawing(figure_of(axis), f"{alt} Ringed: {chosen}." if chosen else alt, self._plane().table())
 
 
 def _shades(paint: drawing.Colouring, count: int) -> list[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -33,6 +34,10 @@ class Projection:
     """Names of the two coordinates."""
     note: str = ""
     """A remark for the legend."""
+
+    def table(self) -> pd.DataFrame:
+        """The points as columns `x` and `y`, a row for each operation."""
+        return pd.DataFrame(self.points.numpy(), columns=["x", "y"])
 
     def rotated_to(self, reference: Projection) -> Projection:
         """The projection rotated and reflected to match the reference's points best; distances do not change."""

@@ -9,7 +9,6 @@ import threading
 from pathlib import Path
 
 import ipywidgets as widgets
-from matplotlib.figure import Figure
 
 from ternary_lab.config import Config
 from ternary_lab.config_files import load_config
@@ -17,7 +16,7 @@ from ternary_lab.errors import ConfigError
 from ternary_lab.explorer.dashboard import SHORTEST, Dashboard
 from ternary_lab.explorer.view import View, row
 from ternary_lab.figures.live import draw_schedules
-from ternary_lab.figures.save import image
+from ternary_lab.figures.save import Drawing, image
 from ternary_lab.runs.train import run_experiment
 
 FIRST_SEED = 42
@@ -115,7 +114,8 @@ class ScheduleDesigner(View):
         self.warmup.disabled = mode in ("constant", "off")
         self.ramp.disabled = mode not in ("lagged_after_warmup", "jump")
         self.end.disabled = mode in ("lagged_after_warmup", "off")
-        self.preview.value = image(*draw_schedules(self.config), dpi=90)
+        drawing = draw_schedules(self.config)
+        self.preview.value = image(drawing.figure, drawing.alt, dpi=90)
 
     def _begin(self) -> None:
         if self._training is not None and self._training.is_alive():
@@ -166,7 +166,7 @@ class ScheduleDesigner(View):
         self.stop.disabled = True
         self.set_status("stopping: this epoch is finished and kept …")
 
-    def picture(self) -> tuple[Figure, str]:
+    def picture(self) -> Drawing:
         return draw_schedules(self.config)
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import ipywidgets as widgets
+import pandas as pd
 import traitlets
-from matplotlib.figure import Figure
 
 from ternary_lab.explorer import drawing
 from ternary_lab.explorer.epoch_slider import EpochSlider
 from ternary_lab.explorer.map import Map
 from ternary_lab.explorer.selection import Selection, Source
 from ternary_lab.explorer.view import View, row
+from ternary_lab.figures.save import Drawing
 from ternary_lab.figures.style import figure_of, panels, style
 
 
@@ -30,8 +31,8 @@ class TwoMaps(View):
             traitlets.link((self.selections[0], name), (self.selections[1], name))
         self.fill(row(*sides))
 
-    def picture(self) -> tuple[Figure, str]:
-        alts = []
+    def picture(self) -> Drawing:
+        alts, tables = [], []
         with style():
             axes = panels(1, 2, 3.2)
             for axis, selection, shown in zip(axes, self.selections, self.maps, strict=True):
@@ -41,4 +42,5 @@ class TwoMaps(View):
                 name = f"{codes.run.config.name}, seed {codes.run.seed}"
                 axis.set_title(f"{name}: epoch {epoch}")
                 alts.append(f"{name}: {drawing.map_alt(codes, epoch, pathway, colour)}")
-        return figure_of(axes[0]), " ".join(alts)
+                tables.append(codes.plane(epoch, pathway, "pca").table().assign(run=name))
+        return Drawing(figure_of(axes[0]), " ".join(alts), pd.concat(tables))

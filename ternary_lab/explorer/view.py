@@ -14,10 +14,9 @@ from typing import Any
 
 import ipywidgets as widgets
 import traitlets
-from matplotlib.figure import Figure
 
 from ternary_lab.errors import TernaryLabError
-from ternary_lab.figures.save import image
+from ternary_lab.figures.save import Drawing, image
 from ternary_lab.figures.style import PATHWAY_TEXT, VERMILION
 
 LOG = logging.getLogger(__name__)
@@ -149,14 +148,15 @@ class View(widgets.VBox):  # type: ignore[misc]
 
         self._threads.setdefault(kind, ThreadPoolExecutor(1, "explorer")).submit(run)
 
-    def picture(self) -> tuple[Figure, str] | None:
-        """A still figure and its alternative text, if there is one."""
+    def picture(self) -> Drawing | None:
+        """A still figure, if there is one."""
         return None
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         bundle: dict[str, Any] = super()._repr_mimebundle_(**kwargs)
         still = self.picture()
-        bundle["text/html"] = f"<p>{self.title}: needs a browser.</p>" if still is None else image(*still)
+        missing = f"<p>{self.title}: needs a browser.</p>"
+        bundle["text/html"] = missing if still is None else image(still.figure, still.alt)
         return bundle
 
 

@@ -1,11 +1,15 @@
-"""Figures that widgets draw again and again: a row of four panels by epoch, with margins that cost no time to fit."""
+"""Figures for widgets: runs by epoch and schedules by epoch, in a row of four panels with fixed margins.
+
+Widgets draw a figure again at every change. Margins fitted to the labels would take longer than the drawing.
+"""
 
 from __future__ import annotations
 
+import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from ternary_lab.config import Config
+from ternary_lab.figures.save import Drawing
 from ternary_lab.figures.style import GREEN, GREY, INK, PATHWAY, figure_of, fixed, panels, plain, style
 from ternary_lab.metrics.quantities import label
 from ternary_lab.runs.load import RunSet
@@ -17,11 +21,11 @@ RUN_PANELS = (
       for name in ("coverage", "informative_coverage", "H")),
 )
 PREVIEWED = 120
-"""Epochs in a preview of schedules, or more if more are trained."""
+"""Epochs in a figure of schedules, or more if more are trained."""
 
 
-def draw_runs(runs: RunSet) -> tuple[Figure, str]:
-    """Loss, coverage and latent entropy of runs by epoch, with an alternative text."""
+def draw_runs(runs: RunSet) -> Drawing:
+    """Loss, sampled and informative coverage and latent entropy of runs by epoch."""
     # A history may have its head and no row yet.
     histories = [history for run in runs.values() if len(history := run.history)]
     with style():
@@ -36,45 +40,47 @@ def draw_runs(runs: RunSet) -> tuple[Figure, str]:
             axis.set(title=title, xlabel="epoch")
             if histories:
                 axis.legend()
-    rows = [history.iloc[-1] for history in histories]
     last = "; ".join(
         f"seed {int(row['seed'])}, epoch {int(row['epoch'])}: loss {row['train_loss']:.3g}, informative coverage "
-        f"{row['informative_coverage_A']:.2f} % (A) and {row['informative_coverage_B']:.2f} % (B)" for row in rows
+        f"{row['informative_coverage_A']:.2f} % (A) and {row['informative_coverage_B']:.2f} % (B)"
+        for row in (history.iloc[-1] for history in histories)
     )
     alt = f"Loss, sampled and informative coverage and latent entropy by epoch. {last or 'No epoch yet'}."
-    return figure_of(axes[0]), alt
+    shown = ["seed", "epoch", *(column for _, columns in RUN_PANELS for column in columns)]
+    return Drawing(figure_of(axes[0]), alt, pd.concat(histories)[shown] if histories else pd.DataFrame(columns=shown))
 
 
-def draw_schedules(config: Config) -> tuple[Figure, str]:
-    """β, τ, ρ and the learning rate by epoch, with an alternative text; the epochs to train are shaded.
-
-    ρ is that of gradients that are not balanced.
-    """
+def draw_schedules(config: Config) -> Drawing:
+    """β, τ, ρ and the learning rate by epoch, for gradients that are not balanced; the epochs to train are shaded."""
     total = config.training.total_epochs
-    epochs = range(max(PREVIEWED, total))
-    beta, tau = [config.betas(e) for e in epochs], [config.temperatures(e) for e in epochs]
-    rho, rate = [config.permeability(e, False) for e in epochs], [config.lr(e) for e in epochs]
+    table = pd.DataFrame([
+        (e, *config.betas(e), *config.temperatures(e), config.permeability(e, False), config.lr(e))
+        for e in range(max(PREVIEWED, total))
+    ], columns=["epoch", "beta_A", "beta_B", "temperature_A", "temperature_B", "rho", "lr"])
     with style():
         axes = _row_of_panels()
-        for axis, title, values in ((axes[0], "β (weight of KL)", beta), (axes[1], "τ (posterior noise)", tau)):
-            for i, (pathway, line) in enumerate(LINE.items()):
-                axis.plot(epochs, [v[i] for v in values], color=PATHWAY[pathway], linestyle=line, label=pathway)
+        for axis, name, title in (
+            (axes[0], "beta", "β (weight of KL)"), (axes[1], "temperature", "τ (posterior noise)")
+        ):
+            for pathway, line in LINE.items():
+                values = table[f"{name}_{pathway}"]
+                axis.plot(table["epoch"], values, color=PATHWAY[pathway], linestyle=line, label=pathway)
             axis.set_title(title)
             axis.legend()
-        axes[2].plot(epochs, rho, color=INK)
+        axes[2].plot(table["epoch"], table["rho"], color=INK)
         axes[2].set_title("ρ (cross-injection)")
-        axes[3].step(epochs, rate, where="post", color=INK)
+        axes[3].step(table["epoch"], table["lr"], where="post", color=INK)
         axes[3].set(title="learning rate", yscale="log")
         plain(axes[3])
         for axis in axes:
             axis.axvspan(0, total, color=GREEN, alpha=0.08, linewidth=0)
             axis.set_xlabel("epoch")
-    last = total - 1
-    return figure_of(axes[0]), (
-        f"Schedules by epoch; the {total} epochs to train are shaded. At epoch {last}: β_A {beta[last][0]:.3g}, β_B "
-        f"{beta[last][1]:.3g}, τ_A {tau[last][0]:.3g}, τ_B {tau[last][1]:.3g}, ρ {rho[last]:.3g}, "
-        f"learning rate {rate[last]:.3g}."
-    )
+    last = table.iloc[total - 1]
+    return Drawing(figure_of(axes[0]), (
+        f"Schedules by epoch; the {total} epochs to train are shaded. At epoch {total - 1}: β_A {last['beta_A']:.3g}, "
+        f"β_B {last['beta_B']:.3g}, τ_A {last['temperature_A']:.3g}, τ_B {last['temperature_B']:.3g}, "
+        f"ρ {last['rho']:.3g}, learning rate {last['lr']:.3g}."
+    ), table)
 
 
 def _row_of_panels() -> list[Axes]:

@@ -1,4 +1,4 @@
-"""What the explorer computes, against slow and obvious references."""
+"""Codes, probabilities, projections and paths against slow, obvious references."""
 
 from __future__ import annotations
 
@@ -63,13 +63,13 @@ def test_where_there_is_no_great_circle_the_spherical_path_is_straight() -> None
     (torch.zeros(2), torch.zeros(3), 5), (torch.zeros(2, 2), torch.zeros(2, 2), 5), (torch.ones(2), torch.ones(2), 1),
     (torch.ones(2), torch.ones(2), True),
 ])
-def test_a_path_refuses_what_is_none(a: torch.Tensor, b: torch.Tensor, steps: int) -> None:
+def test_invalid_paths_are_refused(a: torch.Tensor, b: torch.Tensor, steps: int) -> None:
     for path in paths.PATHS.values():
         with pytest.raises(InputError):
             path(a, b, steps)
 
 
-def test_a_walk_says_what_decoding_each_step_says(codes: CodesByEpoch) -> None:
+def test_a_walk_equals_decoding_each_step(codes: CodesByEpoch) -> None:
     snapshot = codes[100]
     ends = (15633, 19569)
     z = paths.straight(*(snapshot.mu[1, i] for i in ends), 21)
@@ -129,7 +129,7 @@ def test_principal_directions_are_those_of_the_singular_value_decomposition() ->
     np.testing.assert_allclose(np.abs((directions.numpy() * vh[:4]).sum(1)), 1, rtol=1e-5)
 
 
-def test_turning_a_plane_onto_its_own_turned_image_brings_it_back() -> None:
+def test_a_rotated_plane_can_be_rotated_back() -> None:
     plane = pca(torch.randn(500, 5, generator=torch.Generator().manual_seed(2)))
     angle = torch.tensor(0.7)
     turn = torch.tensor([[torch.cos(angle), -torch.sin(angle)], [torch.sin(angle), torch.cos(angle)]])
@@ -137,7 +137,7 @@ def test_turning_a_plane_onto_its_own_turned_image_brings_it_back() -> None:
         moved = Projection(plane.points @ change, plane.scale, plane.axes)
         back = moved.rotated_to(plane)
         torch.testing.assert_close(back.points, plane.points, atol=1e-5, rtol=1e-5)
-        assert back.axes != plane.axes  # it was turned, and says so
+        assert back.axes != plane.axes  # the axes are named as rotated
     assert plane.rotated_to(plane).axes == plane.axes
 
 
@@ -155,7 +155,7 @@ def test_codes_that_are_all_the_same_have_a_plane() -> None:
     assert bool((plane.points == 0).all())
 
 
-def test_planes_that_there_are_not(codes: CodesByEpoch) -> None:
+def test_invalid_planes_are_refused(codes: CodesByEpoch) -> None:
     with pytest.raises(InputError, match="dimension"):
         dimensions(torch.ones(4, 3), 0, 3)
     with pytest.raises(InputError, match="at least 2"):
@@ -175,7 +175,7 @@ def test_umap_is_the_same_each_time_and_keeps_neighbours() -> None:
     assert float((distance.argmin(1) // 60 == torch.arange(180) // 60).float().mean()) == 1
 
 
-# The codes
+# Codes by epoch
 
 
 def test_a_snapshot_agrees_with_the_model(codes: CodesByEpoch) -> None:
@@ -206,8 +206,8 @@ def test_neighbours_are_the_nearest(codes: CodesByEpoch) -> None:
     assert [i for i, _ in found] == [i for _, i in slow]
 
 
-def test_planes_of_two_epochs_lie_alike(codes: CodesByEpoch) -> None:
-    """Turned onto the last epoch's, an epoch's points lie no further from it than before."""
+def test_rotation_brings_the_planes_of_two_epochs_nearer(codes: CodesByEpoch) -> None:
+    """Rotated to match the last epoch, the points are at least as near to it as before."""
     last = codes.plane(100, "B", "pca").points
     for epoch in (49, 50, 90):
         raw, turned = codes[epoch].plane("B", "pca").points, codes.plane(epoch, "B", "pca").points

@@ -1,6 +1,6 @@
-"""The explorer's parts in the kernel: what they show, what they say when something is wrong, how fast, how much memory.
+"""The views of the explorer in the kernel: contents, error messages, speed and memory.
 
-What a browser makes of them is in `test_browser.py`.
+`test_browser.py` tests them in a browser.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def explorer() -> Explorer:
 
 @pytest.fixture(autouse=True)
 def at_rest(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Every test begins with nothing chosen at the last epoch, and nothing on its way."""
+    """After each test, choose no operation and the last epoch, and wait for the work in the background."""
     yield
     if "explorer" in request.fixturenames:
         explorer: Explorer = request.getfixturevalue("explorer")
@@ -104,7 +104,7 @@ def until(condition: Callable[[], object], seconds: float = 60) -> None:
         time.sleep(0.02)
 
 
-# Operations as people write them
+# Operations as text
 
 
 @given(st.integers(0, space.SIZE - 1))
@@ -121,7 +121,7 @@ def test_an_operation_is_found_by_its_name(index: int) -> None:
 
 
 @given(st.text())
-def test_what_is_no_operation_is_refused_with_what_was_typed(text: str) -> None:
+def test_a_text_that_names_no_operation_is_quoted_in_the_error(text: str) -> None:
     try:
         assert 0 <= operation_index(text) < space.SIZE
     except InputError as error:
@@ -145,7 +145,7 @@ def test_an_operation_has_18_hamming_neighbours_which_differ_in_one_entry() -> N
 
 
 @pytest.mark.parametrize("kind", ALONE, ids=lambda kind: kind.__name__)
-def test_a_part_stands_alone(kind: Callable[[str], View]) -> None:
+def test_a_view_can_be_used_alone(kind: Callable[[str], View]) -> None:
     view = kind(RUN)
     settle(view)
     assert view.alert.value == ""
@@ -177,7 +177,7 @@ def test_every_picture_says_what_it_shows(explorer: Explorer) -> None:
         assert [one[:80] for one in found if not re.search(rf'\b{words}="[^"]+"', one)] == []
 
 
-def test_what_is_chosen_in_one_part_is_shown_in_all(explorer: Explorer) -> None:
+def test_an_operation_chosen_in_one_view_is_shown_in_all(explorer: Explorer) -> None:
     explorer.map.pick.value = "product"
     index = operation_index("product")
     assert explorer.selection.operations == (index,)
@@ -190,7 +190,7 @@ def test_what_is_chosen_in_one_part_is_shown_in_all(explorer: Explorer) -> None:
     assert "No operation chosen" in explorer.inspector.text.value
 
 
-def test_the_epoch_moves_map_slider_cursor_and_inspector(explorer: Explorer) -> None:
+def test_a_new_epoch_moves_map_slider_cursor_and_inspector(explorer: Explorer) -> None:
     explorer.selection.operations = (KLEENE_AND,)
     cursor = explorer.epoch_slider.cursor.value
     explorer.epoch_slider.slider.value = 49
@@ -215,9 +215,9 @@ def test_two_runs_side_by_side_show_the_same_operations_and_pathway_each_at_its_
     assert left.pathway == right.pathway == pair.maps[0].pathway.value == "A"
     left.epoch = 0
     assert right.epoch != 0
-    figure, alt = pair.picture()
-    assert "epoch 0" in alt
-    assert len([axis for axis in figure.axes if axis.get_title(loc="left")]) == 2
+    still = pair.picture()
+    assert "epoch 0" in still.alt
+    assert len([axis for axis in still.figure.axes if axis.get_title(loc="left")]) == 2
 
 
 def test_runs_that_keep_weights_can_be_chosen() -> None:
@@ -255,7 +255,7 @@ def test_the_inspector_shows_the_figures_of_the_snapshot(explorer: Explorer) -> 
 # The editor
 
 
-def test_an_operation_on_the_desk_is_decoded_exactly_in_both_modes(explorer: Explorer) -> None:
+def test_an_operation_in_the_latent_editor_is_decoded_exactly_in_both_modes(explorer: Explorer) -> None:
     editor = explorer.view("Latent editor")
     assert isinstance(editor, LatentEditor)
     for mode in ("principal", "raw"):
@@ -294,10 +294,10 @@ def test_the_number_of_sliders_follows_the_mode(explorer: Explorer) -> None:
         assert sum(slider.layout.display != "none" for slider in editor.sliders.children) == count
 
 
-# Path and holes
+# Interpolation and coverage holes
 
 
-def test_a_path_between_names_and_between_the_chosen(explorer: Explorer) -> None:
+def test_a_path_between_named_and_between_chosen_operations(explorer: Explorer) -> None:
     path = explorer.view("Interpolation")
     assert isinstance(path, Interpolation)
     explorer.tabs.selected_index = 1
@@ -314,7 +314,7 @@ def test_a_path_between_names_and_between_the_chosen(explorer: Explorer) -> None
     assert path.alert.value == ""
 
 
-def test_holes_are_the_least_probable(explorer: Explorer) -> None:
+def test_coverage_holes_are_the_least_probable_operations(explorer: Explorer) -> None:
     holes = explorer.view("Coverage holes")
     assert isinstance(holes, CoverageHoles)
     explorer.tabs.selected_index = 2
@@ -327,7 +327,7 @@ def test_holes_are_the_least_probable(explorer: Explorer) -> None:
     assert "decoded from its code instead" in holes.text.value
 
 
-def test_what_is_out_of_sight_is_brought_up_to_date_when_it_is_shown(explorer: Explorer) -> None:
+def test_a_hidden_view_is_updated_when_it_is_shown(explorer: Explorer) -> None:
     path = explorer.view("Interpolation")
     assert isinstance(path, Interpolation)
     explorer.tabs.selected_index = 1
@@ -379,7 +379,7 @@ def test_an_unexpected_error_is_on_the_page_and_in_the_log(
     assert explorer.map.alert.value == ""
 
 
-def test_slow_work_that_is_overtaken_is_not_shown() -> None:
+def test_the_result_of_an_older_request_is_not_shown() -> None:
     view, begun, gate = View(), threading.Event(), threading.Event()
     done: list[str] = []
     shown: list[str] = []
@@ -420,10 +420,10 @@ def seconds(action: Callable[[int], object], times: int = 9) -> float:
         started = time.perf_counter()
         action(i)
         taken.append(time.perf_counter() - started)
-    return min(taken)  # what it takes when nobody else has the machine
+    return min(taken)  # least disturbed by other processes
 
 
-@pytest.mark.slow  # seconds of a machine that others use too: no guard for CI
+@pytest.mark.slow  # CI machines are shared, so that their times vary
 @pytest.mark.alone
 def test_a_slider_is_decoded_within_100_milliseconds_and_an_epoch_within_300(explorer: Explorer) -> None:
     editor, epochs = explorer.view("Latent editor"), explorer.selection.codes.epochs
@@ -448,7 +448,7 @@ def test_memory_stays_flat_over_500_interactions_and_no_figure_is_left(explorer:
         editor.sliders.children[i % 8].value = (i % 60) / 10 - 3
         explorer.tabs.selected_index = i % 4 if i % 10 == 0 else 0
 
-    for i in range(400):  # until every epoch has been seen behind every tab, and is kept
+    for i in range(400):  # until every epoch is cached and every tab was opened
         interact(i)
     settle(*views(explorer))
     widgets, memory = len(_all_widgets()), _resident()
@@ -474,7 +474,7 @@ def _resident() -> int:
     return pages * 4096
 
 
-# Live
+# The dashboard
 
 
 def test_a_dashboard_waits_for_a_run_follows_it_and_ends_with_it(tmp_path: Path) -> None:
@@ -496,14 +496,14 @@ def test_a_run_whose_history_has_no_row_yet_is_drawn_without_it(tmp_path: Path) 
     for run in run_experiment(SMALL, [1, 2], tmp_path, device="cpu").values():
         if run.seed == 2:
             (run.path / "history.csv").write_text((run.path / "history.csv").read_text().splitlines()[0] + "\n")
-    _, said = draw_runs(load_runs(tmp_path))
+    said = draw_runs(load_runs(tmp_path)).alt
     assert "seed 1, epoch 2" in said
     assert "seed 2" not in said
     (tmp_path / "seed=1" / "history.csv").write_text((tmp_path / "seed=2" / "history.csv").read_text())
-    assert "No epoch yet" in draw_runs(load_runs(tmp_path))[1]
+    assert "No epoch yet" in draw_runs(load_runs(tmp_path)).alt
 
 
-def test_a_dashboard_can_be_ended_and_begun_again(tmp_path: Path) -> None:
+def test_a_dashboard_can_be_ended(tmp_path: Path) -> None:
     dashboard = watch(tmp_path / "nothing", seconds=0.25)
     dashboard.stop.click()
     assert dashboard._thread is not None
@@ -513,7 +513,7 @@ def test_a_dashboard_can_be_ended_and_begun_again(tmp_path: Path) -> None:
         watch(tmp_path, seconds=0.1)
 
 
-# The designer
+# The schedule designer
 
 
 @pytest.mark.parametrize("mode", ["lagged_after_warmup", "linear_warmup", "jump", "constant", "off"])
@@ -537,7 +537,7 @@ def test_an_untouched_designer_describes_v55(tmp_path: Path) -> None:
         assert ours.lr(epoch) == pytest.approx(v55.lr(epoch), rel=3e-3)
 
 
-def test_a_training_is_stopped_kept_and_gone_on_with_to_the_same_bits(tmp_path: Path) -> None:
+def test_a_stopped_training_continues_to_the_same_bits(tmp_path: Path) -> None:
     designer = ScheduleDesigner(SMALL, folder=tmp_path / "designed")
     designer.epochs.value, designer.seeds.value = 30, 2
     config = designer.config
@@ -573,13 +573,14 @@ def test_a_training_that_cannot_be_kept_says_so(tmp_path: Path) -> None:
 
 
 def test_pictures_are_whole(explorer: Explorer) -> None:
-    """Where there is no browser each view has a figure that can be drawn, or nothing to show."""
+    """Without a browser, a view has a figure that can be drawn, or None."""
     explorer.selection.operations = (KLEENE_AND, KLEENE_OR)
     drawn = 0
     for view in views(explorer):
         still = view.picture()
         if still is not None:
-            assert render(still[0], "png")
-            assert len(still[1]) > 40
+            assert render(still.figure, "png")
+            assert len(still.alt) > 40
+            assert len(still.data) > 0
             drawn += 1
     assert drawn >= 5
