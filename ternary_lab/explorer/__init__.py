@@ -1,4 +1,6 @@
-"""Interactive views of runs for notebooks, each usable alone; imports core, metrics, runs, figures, generalisation.
+"""Interactive views of a run for notebooks. Each view can be used alone.
+
+They may import the core, metrics, runs, figures and studies.generalisation.
 
     Explorer                   all views of a run on one page
     Map, Inspector             every operation as a point; facts about the chosen ones
@@ -9,7 +11,7 @@
     CoverageHoles              operations that a decoder almost never produces
     ScheduleDesigner           schedules set with sliders, and a training under them
     watch, Dashboard           a run directory while it is written
-    Selection                  the run, epoch, pathway and operations that several views share
+    Selection, CodesByEpoch    the state that views share; the codes of all operations in a run
 """
 
 from ternary_lab.explorer.codes_by_epoch import CodesByEpoch as CodesByEpoch

@@ -167,8 +167,9 @@ class Map(View):
         colour, operations = str(self.colour.value), self.selection.operations
         axis = drawing.draw_map(codes, epoch, pathway, "pca", colour, operations)
         alt = drawing.map_alt(codes, epoch, pathway, colour)
-        chosen = ", ".join(operation_name(i) for i in operations[:5])
-        return Drawing(figure_of(axis), f"{alt} Ringed: {chosen}." if chosen else alt, self._plane().table())
+        if operations:
+            alt += f" Ringed: {', '.join(operation_name(i) for i in operations[:5])}."
+        return Drawing(figure_of(axis), alt, codes.plane(epoch, pathway, "pca").table())
 
 
 def _shades(paint: drawing.Colouring, count: int) -> list[str]:

@@ -47,15 +47,15 @@ class ScheduleDesigner(View):
         self.epochs.layout.width = self.seeds.layout.width = "26em"
         self.train = self.button("train", "train with these schedules", self._begin, button_style="primary")
         self.stop = self.button("stop", "finish this epoch and keep the training", self._end, disabled=True)
-        self.preview, self.place = widgets.HTML(), widgets.VBox()
+        self.preview, self.dashboard_box = widgets.HTML(), widgets.VBox()
         controls = [
-            self.mode, self.warmup, self.ramp, self.end, *self.fractions.values(), self.lr_first, self.lr_second,
+            self.mode, self.warmup, self.ramp, self.end, *self.rho_and_tau.values(), self.lr_first, self.lr_second,
             self.lr_at,
         ]
         layout = widgets.Layout(grid_template_columns="repeat(auto-fill, minmax(28em, 1fr))")
         self.fill(
             widgets.GridBox(controls, layout=layout), self.preview,
-            row(self.epochs, self.seeds, self.train, self.stop), self.place,
+            row(self.epochs, self.seeds, self.train, self.stop), self.dashboard_box,
         )
         self.on_change(self.show, *controls, self.epochs)
         self.guard(self.show)()
@@ -69,7 +69,7 @@ class ScheduleDesigner(View):
         self.warmup = _slider("β_B warm-up (epochs)", getattr(beta, "warmup_epochs", 50), 1, 200)
         self.ramp = _slider("β_B ramp (epochs)", getattr(beta, "ramp_epochs", 0), 0, 100)
         self.end = _slider("β_B end", getattr(beta, "end", 0.5), 0, 2, 0.05)
-        self.fractions = {
+        self.rho_and_tau = {
             "rho.isolated": _slider("ρ isolated", config.rho.isolated, 0, 1, 0.05),
             "rho.consolidated": _slider("ρ consolidated", config.rho.consolidated, 0, 1, 0.05),
             "rho.coupled": _slider("ρ coupled", config.rho.coupled, 0, 1, 0.05),
@@ -97,7 +97,7 @@ class ScheduleDesigner(View):
             "off": {},
         }[self.mode.value]
         return load_config(self.base.as_dict(), {
-            "beta.B": beta, **{key: slider.value for key, slider in self.fractions.items()},
+            "beta.B": beta, **{key: slider.value for key, slider in self.rho_and_tau.items()},
             "optimiser.lr_steps": {0: 10**self.lr_first.value, self.lr_at.value: 10**self.lr_second.value},
             "training.total_epochs": self.epochs.value,
         })
@@ -157,7 +157,7 @@ class ScheduleDesigner(View):
         """The dashboard of a training, which appears after the first epoch."""
         if self.dashboard is None or self.dashboard.run_dir != run_dir:
             self.dashboard = Dashboard(run_dir, seconds=2 * SHORTEST)
-            self.place.children = (self.dashboard,)
+            self.dashboard_box.children = (self.dashboard,)
             self.set_status(f"training in {run_dir}")
         return self.dashboard
 
