@@ -37,7 +37,7 @@ class Interpolation(View):
             "swap", "exchange the two operations", lambda: self._set(self.end.value, self.start.value)
         )
         self.chosen = self.button(
-            "use the chosen", "from the lowest to the highest index chosen on the map", self._use_selection
+            "use chosen operations", "from the lowest to the highest index chosen on the map", self._use_selection
         )
         self.text, self.curve = widgets.HTML(), widgets.HTML()
         self.fill(row(self.start, self.end, self.swap, self.chosen), self.text, self.curve)

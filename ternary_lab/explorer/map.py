@@ -73,9 +73,7 @@ class Map(View):
             value=False, description="one scale for all epochs", indent=False, layout=widgets.Layout(width="14em")
         )
         self.pick = OperationPicker("choose operation")
-        self.clear = self.button(
-            "choose none", "empty the selection", lambda: self.selection.set_trait("operations", ())
-        )
+        self.clear = self.button("clear", "choose no operation", lambda: self.selection.set_trait("operations", ()))
 
     def _make_scatter(self, height: int) -> None:
         import jscatter
@@ -168,7 +166,7 @@ class Map(View):
         axis = drawing.draw_map(codes, epoch, pathway, "pca", colour, operations)
         alt = drawing.map_alt(codes, epoch, pathway, colour)
         if operations:
-            alt += f" Ringed: {', '.join(operation_name(i) for i in operations[:5])}."
+            alt += f" Rings mark {', '.join(operation_name(i) for i in operations[:5])}."
         return Drawing(figure_of(axis), alt, codes.plane(epoch, pathway, "pca").table())
 
 
