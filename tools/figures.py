@@ -8,7 +8,7 @@ from studies import draw_studies
 
 from ternary_lab.errors import TernaryLabError
 from ternary_lab.explorer.animation import morph
-from ternary_lab.explorer.codes_by_epoch import Atlas
+from ternary_lab.explorer.codes_by_epoch import CodesByEpoch
 from ternary_lab.figures import draw_all
 from ternary_lab.figures.save import save_files
 from ternary_lab.runs.load import load_run, load_runs
@@ -26,7 +26,7 @@ if __name__ == "__main__":
         draw_report(trial, judge_all(trial), load_branches(), folder, parameters=origin)
         draw_studies(folder, progress=sys.stderr.isatty())
         run = load_run(EXPLORED)
-        animation, alt = morph(Atlas(run))
+        animation, alt = morph(CodesByEpoch(run))
         save_files(
             folder, "epoch50", {"epoch50.gif": animation}, alt, "ternary_lab.figures", {"run": EXPLORED}, [run.seed]
         )

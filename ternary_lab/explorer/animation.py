@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ternary_lab.errors import RunError
-from ternary_lab.explorer.codes_by_epoch import Atlas
+from ternary_lab.explorer.codes_by_epoch import CodesByEpoch
 from ternary_lab.explorer.drawing import WRONG_RIGHT
 from ternary_lab.explorer.projection import Projection
 from ternary_lab.figures.style import GREEN, INK, PATHWAY, style
@@ -32,7 +32,7 @@ FRAME, STILL = 90, 1300
 COLOURS = 48
 
 
-def morph(atlas: Atlas, first: int = 46, last: int = 60) -> tuple[bytes, str]:
+def morph(atlas: CodesByEpoch, first: int = 46, last: int = 60) -> tuple[bytes, str]:
     """A GIF of both pathways' codes from one kept epoch to another, and its alternative text.
 
     Each epoch's codes at their own scale, in the plane of their principal directions; between two epochs points move
@@ -66,7 +66,7 @@ def morph(atlas: Atlas, first: int = 46, last: int = 60) -> tuple[bytes, str]:
     return buffer.getvalue(), alt
 
 
-def _frames(atlas: Atlas, epochs: list[int]) -> Iterator[Picture]:
+def _frames(atlas: CodesByEpoch, epochs: list[int]) -> Iterator[Picture]:
     from PIL import Image
 
     chosen = torch.randperm(len(atlas[epochs[0]].mu[0]), generator=torch.Generator().manual_seed(0))[:SHOWN]

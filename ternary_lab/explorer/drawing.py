@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from ternary_lab import space
 from ternary_lab.errors import InputError, nearest
-from ternary_lab.explorer.codes_by_epoch import Atlas
+from ternary_lab.explorer.codes_by_epoch import CodesByEpoch
 from ternary_lab.figures.style import GREEN, INK, ORANGE, PATHWAY, PURPLE, figure_of, panels, style
 from ternary_lab.model import PATHWAYS, Pathway
 from ternary_lab.space import ENTRIES
@@ -47,7 +47,7 @@ class Colouring:
     """Values at both ends of a scale, in its own units."""
 
 
-def colourings(atlas: Atlas) -> dict[str, str]:
+def colourings(atlas: CodesByEpoch) -> dict[str, str]:
     """Name -> label of everything that operations can be coloured by."""
     facts = atlas.properties.select_dtypes(bool).columns
     return _LABELS | {name: name.replace("_", " ") for name in facts} | _ENTRIES
@@ -58,7 +58,7 @@ def needs_probability(name: str) -> Pathway | None:
     return {"log p A": PATHWAYS[0], "log p B": PATHWAYS[1]}.get(name)
 
 
-def colouring(atlas: Atlas, epoch: int, name: str) -> Colouring:
+def colouring(atlas: CodesByEpoch, epoch: int, name: str) -> Colouring:
     """One of `colourings` at an epoch. Raises InputError for an unknown one."""
     known = colourings(atlas)
     if name not in known:
@@ -92,7 +92,7 @@ def _scale(label: str, values: np.ndarray) -> Colouring:
 
 
 def draw_map(
-    atlas: Atlas,
+    atlas: CodesByEpoch,
     epoch: int,
     pathway: Pathway = "B",
     kind: str = "pca",
@@ -129,7 +129,7 @@ def draw_map(
     return axis
 
 
-def map_alt(atlas: Atlas, epoch: int, pathway: Pathway, colour: str) -> str:
+def map_alt(atlas: CodesByEpoch, epoch: int, pathway: Pathway, colour: str) -> str:
     """What `draw_map` shows, in words."""
     paint = colouring(atlas, epoch, colour)
     shares = [f"{kind} {100 * float(np.mean(paint.values == i)):.1f} %" for i, kind in enumerate(paint.kinds)]

@@ -23,9 +23,7 @@ from torch import Tensor
 from ternary_lab import evaluate, load_config, load_run, losses, run_experiment, space, symmetry
 from ternary_lab.backend import kernels
 from ternary_lab.config import Config
-from ternary_lab.explorer import confusion
 from ternary_lab.explorer.codes_by_epoch import Snapshot
-from ternary_lab.explorer.inspector import decoded_entries
 from ternary_lab.history import TIMING_COLUMNS
 from ternary_lab.metrics import coverage, latent_entropy
 from ternary_lab.model import GaussianPosterior, TernaryVAE
@@ -272,8 +270,8 @@ def test_what_the_widgets_show(model: TernaryVAE) -> None:
             "reconstructed": snapshot.reconstructed, "own": snapshot.own_log_probability[:, ::50],
             "prior": snapshot.log_probability("A")[::50], "near": snapshot.neighbours("B", 77),
             "plane": snapshot.plane("B", "pca").points.abs()[::50],
-            "table": decoded_entries(SimpleNamespace(snapshot=snapshot), "A", torch.ones(16)),  # type: ignore[arg-type]
-            "instead": confusion.confused_with(snapshot.model, "A", 77, 3),
+            "table": snapshot.entry_probabilities(torch.ones(16), "A"),
+            "instead": snapshot.confused_with("A", 77, 3),
             "path": paths.walk(snapshot.model, "B", paths.straight(*snapshot.mu[1, :2], 5), (0, 1)).log_probability,
         }
 

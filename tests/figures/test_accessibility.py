@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import ternary_lab
-from ternary_lab.explorer.widget_base import CSS
+from ternary_lab.explorer.view import CSS
 from ternary_lab.figures.style import ENTRY, GREEN, GREY, INK, PATHWAY, PATHWAY_TEXT, PURPLE, readable_on
 
 ROOT = Path(ternary_lab.__file__).parent
