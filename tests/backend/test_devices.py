@@ -107,7 +107,7 @@ def test_a_run_whose_gpu_fails_can_resume(tmp_path: Path, monkeypatch: pytest.Mo
     assert _weights(tmp_path / "lost") == _weights(tmp_path / "whole")
 
 
-def test_a_cohort_that_does_not_fit_is_told_the_largest_that_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_names_the_largest_cohort_that_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     each = run_bytes(SMALL, "cpu")
     _failing_in(monkeypatch, 0, torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."))
     for free, seeds, part in (
