@@ -1,4 +1,4 @@
-"""The library on a pretended GPU: no mixed devices, the CPU's numbers, and limits for the cost of a step and an epoch."""
+"""The library on a pretended GPU: no mixed devices, the CPU's numbers, and limits for the cost of an epoch."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ BUDGETS = {
     "host waits of an epoch, for each further run": 0,
 }
 """Upper limits of v5.5's cost on a GPU; they may only be lowered. Besides its steps an epoch contains validation,
-measurement (little here) and a copy of each run's state. Sums that depend on the order of addition are never allowed."""
+measurement (little here) and a copy of each run's state. Sums that depend on their order are never allowed."""
 
 CLOSE = 3e-6
 """Tolerance, relative above 1 and absolute below. The arithmetic is the CPU's, but on a GPU runs are measured together
@@ -123,7 +123,7 @@ def close(found: Any, expected: Any, tolerance: float, where: str = "") -> None:
 
 
 def on_both(call: Callable[[torch.device], Any], tolerance: float = CLOSE) -> None:
-    """Assert that a call returns the same on CPU and pretended GPU, and that no sum depends on the order of addition."""
+    """Assert that a call returns the same on CPU and pretended GPU, and that no sum there depends on its order."""
     expected = plain(call(CPU))
     with PretendedGPU() as gpu:
         found = plain(call(gpu.device))
