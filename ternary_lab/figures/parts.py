@@ -6,6 +6,7 @@ seaborn draws them on axes that are given to it, so that no figure belongs to py
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from matplotlib.colors import Colormap, Normalize
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from ternary_lab.figures.style import GREY, INK, PATHWAY, figure_of, readable_on
+from ternary_lab.figures.style import GREY, INK, PATHWAY, figure_of, panels, readable_on
 
 RANGE = ("pi", 100)
 """seaborn's name for the interval from the lowest to the highest value."""
@@ -60,6 +61,22 @@ def dots(
     axis.set(xlabel="", ylabel="")
 
 
+def dot_panels(
+    table: pd.DataFrame, titles: Mapping[str, str], by: str, *, columns: int = 3, height: float | None = None,
+    **options: Any,
+) -> list[Axes]:
+    """A panel of `dots` for each measure, given by its column and title, of a new figure."""
+    rows = -(-len(titles) // columns)
+    axes = panels(rows, columns, height or 0.6 + rows * (0.6 + 0.19 * table[by].nunique()), sharey=True)
+    for axis, (measure, title) in zip(axes, titles.items(), strict=False):
+        dots(axis, table, measure, by, **options)
+        words, _, unit = title.rpartition(", ")
+        axis.set_title(fill(f"{words},\N{NO-BREAK SPACE}{unit}" if words else unit, 18))
+    for axis in axes[len(titles):]:
+        axis.remove()
+    return axes[:len(titles)]
+
+
 def heat_map(
     axis: Axes, table: pd.DataFrame, *, cmap: str | Colormap, norm: Normalize | None = None,
     text: np.ndarray | None = None, **options: Any,
@@ -87,11 +104,11 @@ def mark(axis: Axes, x: float, line: str = ":") -> None:
     axis.axvline(x, color=GREY, linestyle=line, linewidth=0.9, zorder=1)
 
 
-def label_epochs(axes: Sequence[Axes], words: str = "epoch") -> None:
-    """Name the x axis of the lowest row, with whole numbers as ticks."""
+def label_epochs(axes: Sequence[Axes], words: str = "epoch", most: int = 6) -> None:
+    """Name the x axis of the lowest row, with whole numbers as ticks, `most` intervals at most."""
     for axis in axes:
         axis.set_xlabel(words)
-        axis.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, steps=[1, 2, 5, 10]))
+        axis.xaxis.set_major_locator(MaxNLocator(nbins=most, integer=True, steps=[1, 2, 5, 10]))
 
 
 PATHWAYS_BY_COLOUR = {f"pathway {pathway}": colour for pathway, colour in PATHWAY.items()}

@@ -53,6 +53,7 @@ QUANTITIES: dict[str, Quantity] = {quantity.name: quantity for quantity in (
     Quantity("active_units", "active units", ""),
     Quantity("spike", "largest rise of the loss", "nats", "less", paired=False),
     Quantity("wobble", "wobble of -ELBO", "nats", "less"),
+    Quantity("neg_log_p", "-ln p", "nats", "less"),
 )}
 """Every quantity by its name."""
 
