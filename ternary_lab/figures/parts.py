@@ -85,8 +85,8 @@ def heat_map(
     seaborn.heatmap(table, ax=axis, cmap=cmap, norm=norm, annot=text, fmt="", cbar=False, rasterized=True, **options)
     mesh = axis.collections[-1]
     assert isinstance(mesh, QuadMesh)
-    shown = np.asarray(mesh.get_facecolors())[~np.ma.getmaskarray(mesh.get_array()).ravel()]
-    for words, colour in zip(axis.texts, shown, strict=False):
+    written = mesh.to_rgba(np.ma.compressed(mesh.get_array())) if text is not None else ()  # missing cells have no text
+    for words, colour in zip(axis.texts, written, strict=True):
         words.set_color(readable_on(tuple(colour)))
     axis.grid(visible=False)
     axis.tick_params(length=0, rotation=0)
