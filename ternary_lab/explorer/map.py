@@ -21,7 +21,7 @@ from ternary_lab.explorer.browser_sync import Pacer
 from ternary_lab.explorer.projection import Projection
 from ternary_lab.explorer.selection import View
 from ternary_lab.explorer.widget_base import OperationPicker, Part, button, operation_name, row
-from ternary_lab.figures.style import VERMILION, figure_of
+from ternary_lab.figures.style import VERMILION
 from ternary_lab.runs.load import RunRecord
 
 PLANES = {"principal directions": "pca", "two dimensions": "dimensions", "UMAP": "umap"}
@@ -243,10 +243,6 @@ class Map(Part):
 
     def picture(self) -> tuple[Figure, str]:
         epoch, pathway, colour = self.view.epoch, self.view.pathway, str(self.colour.value)
-        axis = drawing.draw_map(
-            self.view.atlas, epoch, pathway, "pca", colour, self.view.selection
-        )
-        figure = figure_of(axis)
-        said = drawing.map_alt(self.view.atlas, epoch, pathway, colour)
+        drawn = drawing.draw_map(self.view.atlas, epoch, pathway, "pca", colour, self.view.selection)
         chosen = ", ".join(operation_name(i) for i in self.view.selection[:5])
-        return figure, f"{said} Ringed: {chosen}." if chosen else said
+        return drawn.figure, f"{drawn.alt} Ringed: {chosen}." if chosen else drawn.alt

@@ -44,8 +44,8 @@ class Pair(Part):
             axes = panels(1, 2, 3.2)
             for axis, shown in zip(axes, self.maps, strict=True):
                 view, colour = shown.view, str(shown.colour.value)
-                drawing.draw_map(view.atlas, view.epoch, view.pathway, "pca", colour, view.selection, ax=axis)
+                drawn = drawing.map_on(axis, view.atlas, view.epoch, view.pathway, "pca", colour, view.selection)
                 name = f"{view.atlas.run.config.name}, seed {view.atlas.run.seed}"
                 axis.set_title(f"{name}: epoch {view.epoch}")
-                said.append(f"{name}: {drawing.map_alt(view.atlas, view.epoch, view.pathway, colour)}")
+                said.append(f"{name}: {drawn.alt}")
         return figure_of(axes[0]), " ".join(said)

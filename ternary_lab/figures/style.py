@@ -25,7 +25,7 @@ INK, GREY = "#222222", "#767676"
 PATHWAY = {"A": BLUE, "B": VERMILION}
 """Colours of the two pathways, the same in every figure."""
 PATHWAY_TEXT = {"A": PATHWAY["A"], "B": "#BC5200"}
-"""Colours of words about a pathway. That of B is darker than its lines, whose contrast with white is too low for text."""
+"""Colours of words about a pathway. Words on B are darker than its lines, which are too light for text on white."""
 ENTRY = {-1: SKY, 0: "#F2F2F2", 1: ORANGE}
 """Colours of the three values of an entry in a truth table."""
 

@@ -91,9 +91,9 @@ def interactions(found: pd.DataFrame) -> Drawing:
     sure = found[(found["low"] > 0) | (found["high"] < 0)]
     first = found.iloc[found["mean"].abs().to_numpy().argmax()]
     alt = (
-        f"Heat maps show the interactions of {len(pairs)} pairs of keys in {metric}. The intervals of {len(sure)} of "
-        f"{len(found)} exclude 0. The largest is {first['mean']:+.3g} at {first['key_a']} {_text(first['level_a'])} with {first['key_b']} "
-        f"{_text(first['level_b'])}."
+        f"Heat maps show the interactions of {len(pairs)} pair{'s' * (len(pairs) > 1)} of keys in {metric}. The "
+        f"intervals of {len(sure)} of {len(found)} exclude 0. The largest is {first['mean']:+.3g} at {first['key_a']} "
+        f"{_text(first['level_a'])} with {first['key_b']} {_text(first['level_b'])}."
     )
     return Drawing(figure, alt, found)
 
@@ -146,8 +146,8 @@ def parallel(table: pd.DataFrame, metric: str) -> Drawing:
         f"{row[metric]:.3g} at " + ", ".join(f"{key} {_text(row[key])}" for key in keys) for _, row in ends.iterrows()
     )
     alt = (
-        f"Parallel coordinates show {len(means)} points with their mean {metric} over {seeds} seeds. The lowest and the "
-        f"highest are {said}."
+        f"Parallel coordinates show {len(means)} points with their mean {metric} over {seeds} seeds. The lowest and "
+        f"the highest are {said}."
     )
     return Drawing(figure_of(axis), alt, means)
 

@@ -47,7 +47,9 @@ SHADES = (SKY, ORANGE, GREEN, PURPLE)
 MARKS = "osD^v"
 OFF_LINE = (SKY, GREEN, PURPLE)
 """Colours of recipes that are not on the front."""
-BY_EPOCH = {"informative_coverage": "", "effective_coverage": "", "neg_elbo": "validation", "reconstruction": "validation"}
+BY_EPOCH = {
+    "informative_coverage": "", "effective_coverage": "", "neg_elbo": "validation", "reconstruction": "validation",
+}
 """Quantities that are shown through the epochs, with the split that they are measured on."""
 
 
@@ -193,8 +195,8 @@ def search_trials(tried: pd.DataFrame, ideal: pd.DataFrame, table: pd.DataFrame)
     best = tried.groupby("certainty_cost")["informative_coverage"].max()
     said = "; ".join(f"{best[cost]:.3g} % ({cost})" for cost in colours if cost in best)
     alt = (
-        f"Points show the informative coverage of {len(tried)} trials against -ELBO. The highest coverage by the cost of "
-        f"certainty is {said}."
+        f"Points show the informative coverage of {len(tried)} trials against -ELBO. The highest coverage by the cost "
+        f"of certainty is {said}."
     )
     return Drawing(figure_of(axes[0]), alt, tried)
 

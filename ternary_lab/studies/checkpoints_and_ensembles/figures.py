@@ -49,7 +49,7 @@ def _title(measure: str) -> str:
     return label(measure, "test" if measure in ("neg_elbo", "neg_iwae", "neg_log_p") else "")
 
 
-def scores(scores: pd.DataFrame, last: int | None = None) -> Drawing:
+def checkpoint_scores(scores: pd.DataFrame, last: int | None = None) -> Drawing:
     """The outcomes through the epochs, with the epochs that each criterion chooses, a mark for each run."""
     rows = scores if last is None else scores[scores["epoch"] <= last]
     n = rows["seed"].nunique()
@@ -81,7 +81,7 @@ def scores(scores: pd.DataFrame, last: int | None = None) -> Drawing:
     return Drawing(figure_of(axes[0]), alt, rows[["seed", "epoch", *OUTCOMES, "val_loss", "val_elbo"]])
 
 
-def regrets(table: pd.DataFrame) -> Drawing:
+def checkpoint_regrets(table: pd.DataFrame) -> Drawing:
     """Loss against the run's best epoch by each rule of choosing, a dot for each seed, from `tables.regret`."""
     titles = {outcome: _title(outcome).replace(", %", ", points") for outcome in OUTCOMES}
     with style():
@@ -102,7 +102,7 @@ def regrets(table: pd.DataFrame) -> Drawing:
     return Drawing(figure_of(axes[0]), alt, table)
 
 
-def full(history: pd.DataFrame, config: Config) -> Drawing:
+def full_training(history: pd.DataFrame, config: Config) -> Drawing:
     """All planned epochs: coverage, reconstruction, -ELBO and the schedules; dotted lines where phases can begin."""
     n, starts = history["seed"].nunique(), config.phases
     titles = {
@@ -228,13 +228,13 @@ def calibration(table: pd.DataFrame) -> Drawing:
     bias = 100 * (gaps["gap"].sum() / gaps["count"].sum()).unstack()
     said = "; ".join(f"{row['A']:.2g} / {row['B']:.2g} points at epoch {epoch}" for epoch, row in bias.iterrows())
     alt = (
-        "Line charts show the accuracy of the decoders by their confidence. In pathway A / B the confidence exceeds the "
-        f"accuracy by {said}."
+        "Line charts show the accuracy of the decoders by their confidence. In pathway A / B the confidence exceeds "
+        f"the accuracy by {said}."
     )
     return Drawing(figure_of(axes[0]), alt, table)
 
 
-def operations(table: pd.DataFrame) -> Drawing:
+def operation_bounds(table: pd.DataFrame) -> Drawing:
     """-ELBO and -IWAE of single operations by their number of zeros, from `tables.operation_bounds`."""
     with style():
         axes = panels(1, 2, 2.7, sharey=True)
@@ -254,20 +254,21 @@ def operations(table: pd.DataFrame) -> Drawing:
         f"{bound.quantile(0.95):.3g}" for p, bound in bounds.items()
     )
     alt = (
-        "Line charts show likelihood bounds of single operations of the test split by their number of zeros. For -IWAE, "
-        f"in nats, {said}."
+        "Line charts show likelihood bounds of single operations of the test split by their number of zeros. For "
+        f"-IWAE, in nats, {said}."
     )
     return Drawing(figure_of(axes[0]), alt, table)
 
 
-def alternatives(table: pd.DataFrame) -> Drawing:
+def alternative_models(table: pd.DataFrame) -> Drawing:
     """v5.5 beside simpler models, a dot for each seed, from `alternatives.benchmark` with the rows of v5.5.
 
     Models with a -ELBO beyond `FARTHEST` are arrows at the edge.
     """
     far = table["neg_elbo"] > FARTHEST
     titles = {measure: _title(measure) for measure in MEASURES}
-    drawing = _compared(table.assign(neg_elbo=table["neg_elbo"].mask(far)), "title", titles, "models of about equal size")
+    near = table.assign(neg_elbo=table["neg_elbo"].mask(far))
+    drawing = _compared(near, "title", titles, "models of about equal size")
     with style():
         arrows = table.assign(neg_elbo=table["neg_elbo"].where(far).clip(upper=FARTHEST))
         axis = drawing.figure.axes[MEASURES.index("neg_elbo")]

@@ -24,7 +24,7 @@ LEARNT = ("coverage", "informative_coverage", "effective_coverage", "neg_elbo")
 """Quantities of a history that are shown side by side."""
 
 
-def curves(outputs: Mapping[str, Tensor], marks: Sequence[int] = (50_000, 195_000)) -> Drawing:
+def coverage_curves(outputs: Mapping[str, Tensor], marks: Sequence[int] = (50_000, 195_000)) -> Drawing:
     """Expected coverage C(n) of output distributions (N,) by name and of the uniform sampler, n = 10³ to 10⁷."""
     draws = np.unique(np.logspace(3, 7, 81).round().astype(int))
     data = {"draws": draws, "uniform": [uniform_coverage(int(n)) for n in draws]}
@@ -54,7 +54,7 @@ def curves(outputs: Mapping[str, Tensor], marks: Sequence[int] = (50_000, 195_00
     return Drawing(figure_of(covered), alt, table)
 
 
-def counts(probes: pd.DataFrame) -> Drawing:
+def coverage_counts(probes: pd.DataFrame) -> Drawing:
     """Coverage by the same weights, counted in four ways, through the epochs: median and range over runs."""
     ways = {
         "coverage_10000": ("10,000 categorical", PURPLE), "coverage_50000": ("50,000 categorical", GREEN),
@@ -78,7 +78,7 @@ def counts(probes: pd.DataFrame) -> Drawing:
     return Drawing(figure_of(axes[0]), alt, probes[columns])
 
 
-def learnt(history: pd.DataFrame) -> Drawing:
+def measures_by_epoch(history: pd.DataFrame) -> Drawing:
     """Sampled, informative and effective coverage and -ELBO through the epochs, side by side."""
     shared = shared_epochs(history)
     with style():
@@ -103,7 +103,7 @@ def learnt(history: pd.DataFrame) -> Drawing:
     return Drawing(figure_of(axes[0]), alt, history[columns])
 
 
-def entropies(table: pd.DataFrame) -> Drawing:
+def output_entropies(table: pd.DataFrame) -> Drawing:
     """H(X) and H(X|Z) through the epochs of one run: columns epoch, pathway, output_entropy, decoder_noise (nats)."""
     with style():
         axes = panels(1, 2, 2.6, sharey=True)
@@ -153,8 +153,8 @@ def baseline_scores(table: pd.DataFrame, best: Mapping[str, float]) -> Drawing:
     said = "; ".join(f"{table[metric].idxmin() if metric.endswith('nats') else table[metric].idxmax()} by {metric}"
                      for metric in table.columns)
     alt = (
-        f"Dots show {len(table)} models by {len(table.columns)} metrics, with the best possible value as a dotted line. "
-        f"The best of these models is {said}."
+        f"Dots show {len(table)} models by {len(table.columns)} metrics, with the best possible value as a dotted "
+        f"line. The best of these models is {said}."
     )
     return Drawing(figure_of(axes[0]), alt, table.reset_index(names="model"))
 

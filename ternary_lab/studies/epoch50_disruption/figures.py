@@ -39,7 +39,7 @@ COLOURS = (BLUE, VERMILION, SKY, ORANGE, GREEN, PURPLE, GREY)
 """Colours of the terms; the terms of a pathway have similar colours."""
 
 
-def terms(history: pd.DataFrame, first: int = 47, last: int = 54) -> Drawing:
+def spike_terms(history: pd.DataFrame, first: int = 47, last: int = 54) -> Drawing:
     """The terms of the training loss as stacked bars (median over runs), and the gradient norms beside them."""
     data = loss_terms(history, first, last)
     near = history[history["epoch"].between(first, last)]
@@ -71,7 +71,7 @@ def terms(history: pd.DataFrame, first: int = 47, last: int = 54) -> Drawing:
     return Drawing(figure_of(bars), alt, data.reset_index())
 
 
-def codes(probes: pd.DataFrame) -> Drawing:
+def codes_and_leak(probes: pd.DataFrame) -> Drawing:
     """Reconstruction by A from its own and its injected code, and the size of B's codes, at the kept epochs."""
     n = probes["seed"].nunique()
     shares = {
@@ -108,7 +108,7 @@ def codes(probes: pd.DataFrame) -> Drawing:
     return Drawing(figure_of(leak), alt, probes[["seed", "epoch", *columns]])
 
 
-def trajectories(branches: Mapping[str, Branch], first: int = 35) -> Drawing:
+def outcome_trajectories(branches: Mapping[str, Branch], first: int = 35) -> Drawing:
     """Informative coverage (mean of both pathways) of every counterfactual through the epochs: median and range."""
     metric, control = "informative_coverage", next(iter(branches))
     rows = pd.concat([outcomes(b.runs.history).assign(name=n) for n, b in branches.items()], ignore_index=True)
@@ -136,8 +136,8 @@ def trajectories(branches: Mapping[str, Branch], first: int = 35) -> Drawing:
     return Drawing(figure, alt, rows[["name", "seed", "epoch", metric]])
 
 
-def final(branches: Mapping[str, Branch]) -> Drawing:
-    """Every outcome at epoch 103, a row for each counterfactual and a dot for each seed; dashed: median as scheduled."""
+def outcomes_at_end(branches: Mapping[str, Branch]) -> Drawing:
+    """Outcomes at epoch 103: a row for each counterfactual, a dot for each seed; dashed: the median as scheduled."""
     table = final_outcomes(branches)
     control = table[table["name"] == next(iter(branches))]
     rows = table.assign(title=table["title"].map(_mathematical))

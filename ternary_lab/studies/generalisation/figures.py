@@ -76,7 +76,8 @@ def sizes(table: pd.DataFrame) -> Drawing:
     """Test reconstruction and -ELBO against the size of the training set, a dot for each seed, from `tables.sizes`."""
     n = table.groupby("share")["seed"].nunique().min()
     measures = {
-        "test": "whole operations, test, %", "entries": "single entries, test, %", "neg_elbo": label("neg_elbo", "test"),
+        "test": "whole operations, test, %", "entries": "single entries, test, %",
+        "neg_elbo": label("neg_elbo", "test"),
     }
     shares = sorted(table["share"].unique())
     with style():
