@@ -47,7 +47,7 @@ def animate_codes(atlas: Atlas, first: int = 46, last: int = 60) -> Animation:
 
     frames = list(_frames(atlas, epochs))
     # The first and the last frame together contain all colours.
-    palette = Image.fromarray(np.vstack([frames[0], frames[-1]])).quantize(COLOURS)
+    palette = Image.fromarray(np.vstack([np.asarray(frames[0]), np.asarray(frames[-1])])).quantize(COLOURS)
     pictures = [frame.quantize(palette=palette, dither=Dither.NONE) for frame in frames]
     buffer = io.BytesIO()
     durations = [STILL, *[FRAME] * (len(pictures) - 2), STILL]

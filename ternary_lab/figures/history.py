@@ -6,7 +6,8 @@ that the runs share. One run is drawn as a line, several as their median with a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -16,9 +17,9 @@ from matplotlib.axes import Axes
 
 from ternary_lab.config import Config
 from ternary_lab.errors import RunError
-from ternary_lab.figures.parts import band, label_epochs, legend_below, mark, reference
+from ternary_lab.figures.parts import band, label_epochs, legend_below, log_scale, mark, reference
 from ternary_lab.figures.save import Drawing
-from ternary_lab.figures.style import GREEN, INK, PATHWAY, PURPLE, figure_of, panels, plain, style
+from ternary_lab.figures.style import GREEN, INK, PATHWAY, PURPLE, new_axes, plain
 from ternary_lab.metrics.coverage import uniform_coverage
 from ternary_lab.metrics.latent_entropy import expected_epoch_entropy
 from ternary_lab.metrics.quantities import QUANTITIES, label
@@ -65,18 +66,19 @@ def _keys(history: pd.DataFrame) -> list[str]:
     return [name for name in ("run", "seed") if name in history]
 
 
+@contextmanager
 def epoch_panels(
     history: pd.DataFrame, rows: int, columns: int, height: float, titles: Sequence[str], **options: Any
-) -> list[Axes]:
-    """Axes with epochs along x, a title each, and a dotted line at the disruption."""
-    axes = panels(rows, columns, height, **options)
-    jump = disruption(history)
-    for axis, title in zip(axes, titles, strict=True):
-        axis.set_title(title)
-        if jump is not None:
-            mark(axis, jump)
-    label_epochs(axes if not options.get("sharex") else axes[-columns:])
-    return axes
+) -> Iterator[list[Axes]]:
+    """A new figure with epochs along x, a title for each axis, and a dotted line at the disruption."""
+    with new_axes(rows, columns, height, **options) as axes:
+        jump = disruption(history)
+        for axis, title in zip(axes, titles, strict=True):
+            axis.set_title(title)
+            if jump is not None:
+                mark(axis, jump)
+        label_epochs(axes if not options.get("sharex") else axes[-columns:])
+        yield axes
 
 
 def both_pathways(axis: Axes, history: pd.DataFrame, column: str) -> None:
@@ -108,7 +110,7 @@ def _drawing(axes: Sequence[Axes], alt: str, history: pd.DataFrame, *columns: st
     """The figure with the columns that it shows; a quantity of both pathways stands for its two columns."""
     single = [name for column in columns for name in ([column] if column in history else _both(column))]
     data = history[[*_keys(history), "epoch", *single]].assign(**constants)
-    return Drawing(figure_of(axes[0]), alt, data)
+    return Drawing.of(axes, alt, data)
 
 
 def _both(name: str) -> tuple[str, ...]:
@@ -121,10 +123,10 @@ def losses(history: pd.DataFrame, config: Config) -> Drawing:
     centre = jump if jump is not None else int(history["epoch"].max()) - ZOOM
     near = history[history["epoch"].between(centre - ZOOM, centre + ZOOM)]
     around = "the last epochs" if jump is None else f"around epoch {jump}: β$_B$ leaves 0"
-    with style():
-        whole, zoom = axes = epoch_panels(
+    with epoch_panels(
             history, 1, 2, 2.5, ("loss of an epoch, nats", around), width_ratios=(3, 2)
-        )
+        ) as axes:
+        whole, zoom = axes
         for axis, rows, marker in ((whole, history, None), (zoom, near, "o")):
             band(axis, rows, "epoch", "train_loss", color=INK, label="training", marker=marker)
             band(axis, rows, "epoch", "val_loss", color=GREEN, label="validation", marker=marker)
@@ -153,10 +155,9 @@ def coverages(history: pd.DataFrame, config: Config) -> Drawing:
     samples, latents = config.evaluation.coverage_samples, f"from {config.evaluation.latents:,} latents"
     notes = (f"n = {samples:,} {config.evaluation.coverage_decoding} draws", latents, f"argmax, {latents}")
     uniform = uniform_coverage(samples)
-    with style():
-        axes = epoch_panels(
-            history, 1, 3, 2.5, [f"{label(kind)}\n{note}" for kind, note in zip(kinds, notes, strict=True)]
-        )
+    with epoch_panels(
+        history, 1, 3, 2.5, [f"{label(kind)}\n{note}" for kind, note in zip(kinds, notes, strict=True)]
+    ) as axes:
         for axis, kind in zip(axes, kinds, strict=True):
             both_pathways(axis, history, kind)
         reference(axes[0], uniform, f"uniform noise, {uniform:.3f} %", "--")
@@ -174,8 +175,7 @@ def coverages(history: pd.DataFrame, config: Config) -> Drawing:
 def latent_entropies(history: pd.DataFrame, config: Config) -> Drawing:
     """Latent entropy H of both pathways, with the expected H of N(0, 1) at the same batch sizes."""
     history, expected = shared_epochs(history), epoch_entropy(config)
-    with style():
-        (axis,) = epoch_panels(history, 1, 1, 2.6, ["latent entropy H of a batch (50 bins over [-3, 3]), nats"])
+    with epoch_panels(history, 1, 1, 2.6, ["latent entropy H of a batch (50 bins over [-3, 3]), nats"]) as (axis,):
         both_pathways(axis, history, "H")
         reference(axis, expected, f"N(0, 1) in batches of {config.data.batch_size}: {expected:.3f}", "--")
         reference(axis, float(np.log(50)), "ceiling, ln 50 = 3.912")
@@ -190,13 +190,11 @@ def latent_entropies(history: pd.DataFrame, config: Config) -> Drawing:
 def kl_divergences(history: pd.DataFrame, config: Config) -> Drawing:
     """KL of both pathways (log), with the floor that free bits set."""
     history, floor = shared_epochs(history), config.kl.free_bits * config.model.latent_dim
-    with style():
-        (axis,) = epoch_panels(history, 1, 1, 2.6, ["KL from the prior, free bits included, nats"])
+    with epoch_panels(history, 1, 1, 2.6, ["KL from the prior, free bits included, nats"]) as (axis,):
         both_pathways(axis, history, "kl")
         if floor > 0:
             reference(axis, floor, f"floor of free bits, {floor:g}", "--")
-        axis.set_yscale("log")
-        plain(axis)
+        log_scale(axis)
         axis.legend(title=run_count(history))
     alt = (
         f"A line chart on a log scale shows the KL from the prior {span_of(history)}. In pathway A it is "
@@ -209,8 +207,8 @@ def schedule_values(history: pd.DataFrame, config: Config) -> Drawing:
     """β, τ, ρ and the learning rate through the epochs."""
     history = shared_epochs(history)
     titles = ("β, weight of the KL", "τ, scale of the posterior noise", "ρ, permeability", "learning rate")
-    with style():
-        beta, temperature, rho, rate = axes = epoch_panels(history, 2, 2, 3.9, titles, sharex=True)
+    with epoch_panels(history, 2, 2, 3.9, titles, sharex=True) as axes:
+        beta, temperature, rho, rate = axes
         both_pathways(beta, history, "beta")
         both_pathways(temperature, history, "temperature")
         band(rho, history, "epoch", "rho", color=INK)
@@ -234,8 +232,7 @@ def statenet_outputs(history: pd.DataFrame, config: Config) -> Drawing:
     """The four outputs of StateNet, each in (-1, 1)."""
     history, runs = shared_epochs(history), run_count(history)
     titles = [f"{title} ({runs})" if runs and name == "lr" else title for name, title in CORRECTIONS.items()]
-    with style():
-        axes = epoch_panels(history, 2, 2, 3.6, titles, sharex=True, sharey=True)
+    with epoch_panels(history, 2, 2, 3.6, titles, sharex=True, sharey=True) as axes:
         for axis, name, color in zip(axes, CORRECTIONS, (PURPLE, *PATHWAY.values(), INK), strict=True):
             reference(axis, 0, line="-")
             band(axis, history, "epoch", f"delta_{name}", color=color)
@@ -252,13 +249,12 @@ def gradient_balance(history: pd.DataFrame, config: Config) -> Drawing:
         "gradient norms, B over A" + (f" (shown from {LOWEST_RATIO:g})" if cut else ""),
         "momentum of the norms' averages", "λ$_1$, λ$_2$ and their bounds", "λ$_3$, entropy alignment",
     )
-    with style():
-        ratio, momentum, pathways, alignment = axes = epoch_panels(history, 2, 2, 3.9, titles, sharex=True)
+    with epoch_panels(history, 2, 2, 3.9, titles, sharex=True) as axes:
+        ratio, momentum, pathways, alignment = axes
         ratio.axhspan(w.ratio_low, w.ratio_high, color=GREEN, alpha=0.15, linewidth=0,
                       label=f"balanced, {w.ratio_low:g} to {w.ratio_high:g}")
         band(ratio, history, "epoch", "grad_ratio", color=INK)
-        ratio.set_yscale("log")
-        plain(ratio)
+        log_scale(ratio)
         if cut:
             ratio.set_ylim(bottom=LOWEST_RATIO)
         ratio.legend(title=run_count(history))

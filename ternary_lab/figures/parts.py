@@ -5,9 +5,10 @@ seaborn draws them on axes that are given to it, so that no figure belongs to py
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from textwrap import fill
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -19,7 +20,7 @@ from matplotlib.colors import Colormap, Normalize
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from ternary_lab.figures.style import GREY, INK, PATHWAY, figure_of, panels, readable_on
+from ternary_lab.figures.style import GREY, INK, PATHWAY, figure_of, new_axes, plain, readable_on
 
 RANGE = ("pi", 100)
 """seaborn's name for the interval from the lowest to the highest value."""
@@ -61,20 +62,22 @@ def dots(
     axis.set(xlabel="", ylabel="")
 
 
+@contextmanager
 def dot_panels(
     table: pd.DataFrame, titles: Mapping[str, str], by: str, *, columns: int = 3, height: float | None = None,
     **options: Any,
-) -> list[Axes]:
-    """A panel of `dots` for each measure, given by its column and title, of a new figure."""
+) -> Iterator[list[Axes]]:
+    """A new figure with a panel of `dots` for each measure, given by its column and title."""
     rows = -(-len(titles) // columns)
-    axes = panels(rows, columns, height or 0.6 + rows * (0.6 + 0.19 * table[by].nunique()), sharey=True)
-    for axis, (measure, title) in zip(axes, titles.items(), strict=False):
-        dots(axis, table, measure, by, **options)
-        words, _, unit = title.rpartition(", ")
-        axis.set_title(fill(f"{words},\N{NO-BREAK SPACE}{unit}" if words else unit, 18))
-    for axis in axes[len(titles):]:
-        axis.remove()
-    return axes[:len(titles)]
+    height = height or 0.6 + rows * (0.6 + 0.19 * table[by].nunique())
+    with new_axes(rows, columns, height, sharey=True) as axes:
+        for axis, (measure, title) in zip(axes, titles.items(), strict=False):
+            dots(axis, table, measure, by, **options)
+            words, _, unit = title.rpartition(", ")
+            axis.set_title(fill(f"{words},\N{NO-BREAK SPACE}{unit}" if words else unit, 18))
+        for axis in axes[len(titles):]:
+            axis.remove()
+        yield axes[:len(titles)]
 
 
 def heat_map(
@@ -85,9 +88,10 @@ def heat_map(
     seaborn.heatmap(table, ax=axis, cmap=cmap, norm=norm, annot=text, fmt="", cbar=False, rasterized=True, **options)
     mesh = axis.collections[-1]
     assert isinstance(mesh, QuadMesh)
-    written = mesh.to_rgba(np.ma.compressed(mesh.get_array())) if text is not None else ()  # missing cells have no text
-    for words, colour in zip(axis.texts, written, strict=True):
-        words.set_color(readable_on(tuple(colour)))
+    if text is not None:  # missing cells have no text
+        colours = mesh.to_rgba(np.ma.array(mesh.get_array()).compressed())
+        for words, colour in zip(axis.texts, colours, strict=True):
+            words.set_color(readable_on(tuple(colour)))
     axis.grid(visible=False)
     axis.tick_params(length=0, rotation=0)
     axis.set(xlabel="", ylabel="")
@@ -102,6 +106,12 @@ def reference(axis: Axes, y: float, label: str | None = None, line: str = ":") -
 def mark(axis: Axes, x: float, line: str = ":") -> None:
     """Draw a grey vertical line."""
     axis.axvline(x, color=GREY, linestyle=line, linewidth=0.9, zorder=1)
+
+
+def log_scale(axis: Axes, side: Literal["x", "y"] = "y") -> None:
+    """Make an axis logarithmic, labelled with plain numbers."""
+    axis.set(**{f"{side}scale": "log"})
+    plain(axis, side)
 
 
 def label_epochs(axes: Sequence[Axes], words: str = "epoch", most: int = 6) -> None:

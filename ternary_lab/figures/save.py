@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ternary_lab.errors import RunError
-from ternary_lab.figures.style import RC, style
+from ternary_lab.figures.style import RC, figure_of, style
 from ternary_lab.runs import provenance
 from ternary_lab.runs.files import write_atomically
 
@@ -41,6 +42,11 @@ class Drawing:
     alt: str
     """The content of the figure in full sentences, for readers who cannot see it."""
     data: pd.DataFrame
+
+    @staticmethod
+    def of(axes: Sequence[Axes], alt: str, data: pd.DataFrame) -> Drawing:
+        """The figure that contains some axes."""
+        return Drawing(figure_of(axes[0]), alt, data)
 
     @property
     def seeds(self) -> list[int]:

@@ -11,9 +11,9 @@ from matplotlib.colors import ListedColormap, Normalize
 from torch import Tensor
 
 from ternary_lab import space, symmetry
-from ternary_lab.figures.parts import heat_map
+from ternary_lab.figures.parts import heat_map, log_scale
 from ternary_lab.figures.save import Drawing
-from ternary_lab.figures.style import ENTRY, PATHWAY, WIDTH, figure_of, panels, plain, style
+from ternary_lab.figures.style import ENTRY, PATHWAY, WIDTH, new_axes
 
 COLUMNS = 5
 """Tables in a row."""
@@ -28,8 +28,7 @@ def truth_tables(tables: Mapping[str, Tensor]) -> Drawing:
     """
     operations = {title: space.check_operations(table) for title, table in tables.items()}
     rows = math.ceil(len(tables) / COLUMNS)
-    with style():
-        axes = panels(rows, min(len(tables), COLUMNS), rows * (WIDTH / COLUMNS + 0.25))
+    with new_axes(rows, min(len(tables), COLUMNS), rows * (WIDTH / COLUMNS + 0.25)) as axes:
         for axis in axes[len(tables):]:
             axis.set_axis_off()
         for axis, (title, table) in zip(axes, operations.items(), strict=False):
@@ -46,7 +45,7 @@ def truth_tables(tables: Mapping[str, Tensor]) -> Drawing:
     ])
     shown = "; ".join(title.replace("\n", ", ") for title in tables)
     alt = f"Truth tables, 3 by 3, with rows for the first argument and columns for the second, show: {shown}."
-    return Drawing(figure_of(axes[0]), alt, data)
+    return Drawing.of(axes, alt, data)
 
 
 def named_tables(operations: Mapping[str, int]) -> Drawing:
@@ -61,14 +60,12 @@ def orbit_sizes() -> Drawing:
         pd.DataFrame({"group": name, "size": symmetry.orbit_sizes(group).tolist()})
         for name, group in symmetry.GROUPS.items()
     ]).value_counts(["group", "size"], sort=False).rename("orbits").reset_index()
-    with style():
-        axes = panels(2, 3, 4.0)
+    with new_axes(2, 3, 4.0) as axes:
         for axis, name in zip(axes, symmetry.GROUPS, strict=True):
             rows = data[data["group"] == name].sort_values("size")
             axis.bar(range(len(rows)), rows["orbits"], color=PATHWAY["A"])
             axis.set_xticks(range(len(rows)), rows["size"].astype(str), rotation=90 if len(rows) > 6 else 0)
-            axis.set_yscale("log")
-            plain(axis)
+            log_scale(axis)
             axis.set_title(f"{name}\n{rows['orbits'].sum():,} orbits")
         for axis in axes[3:]:
             axis.set_xlabel("operations in the orbit")
@@ -76,4 +73,4 @@ def orbit_sizes() -> Drawing:
             axis.set_ylabel("orbits")
     said = ", ".join(f"{name} {len(symmetry.orbit_sizes(group)):,}" for name, group in symmetry.GROUPS.items())
     alt = f"Six bar charts on a log scale show the number of orbits by size under groups of symmetries: {said}."
-    return Drawing(figure_of(axes[0]), alt, data)
+    return Drawing.of(axes, alt, data)

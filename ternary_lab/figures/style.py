@@ -60,6 +60,13 @@ def panels(rows: int, columns: int, height: float, **options: Any) -> list[Axes]
     return list(figure.subplots(rows, columns, squeeze=False, **options).flat)
 
 
+@contextmanager
+def new_axes(rows: int, columns: int, height: float, **options: Any) -> Iterator[list[Axes]]:
+    """`panels`, drawn in the lab's style."""
+    with style():
+        yield panels(rows, columns, height, **options)
+
+
 def readable_on(colour: tuple[float, ...]) -> str:
     """Black or white, whichever has more contrast (WCAG 2.2) with a colour (R, G, B, ...), each 0..1: at least 4.5."""
     c = np.array(colour[:3])

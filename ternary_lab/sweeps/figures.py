@@ -15,7 +15,7 @@ from matplotlib.colors import Normalize, TwoSlopeNorm
 
 from ternary_lab.figures.parts import heat_map
 from ternary_lab.figures.save import Drawing
-from ternary_lab.figures.style import GREY, INK, PATHWAY, figure_of, panels, style
+from ternary_lab.figures.style import GREY, INK, PATHWAY, figure_of, new_axes
 from ternary_lab.sweeps.main_effects import LEVELS, complete, varied
 
 METRICS = ("informative_coverage_B", "informative_coverage_A", "neg_elbo_A")
@@ -33,8 +33,7 @@ def main_effects(effects: pd.DataFrame) -> Drawing:
         effects: the table that `main_effects.main_effects` returns.
     """
     metrics, keys = (list(dict.fromkeys(effects[column])) for column in ("metric", "key"))
-    with style():
-        axes = panels(len(metrics), len(keys), 0.8 + 1.6 * len(metrics), sharey="row")
+    with new_axes(len(metrics), len(keys), 0.8 + 1.6 * len(metrics), sharey="row") as axes:
         for axis, (metric, key) in zip(axes, ((m, k) for m in metrics for k in keys), strict=True):
             rows = effects[(effects["metric"] == metric) & (effects["key"] == key)]
             middle, x = rows["overall"] + rows["mean"], range(len(rows))
@@ -60,7 +59,7 @@ def main_effects(effects: pd.DataFrame) -> Drawing:
         said.append(f"{metric} is lowest, {worst['overall'] + worst['mean']:.3g}, at {key} {_text(worst['level'])} and "
                     f"highest, {best['overall'] + best['mean']:.3g}, at {_text(best['level'])}")
     alt = f"Line charts show the main effects of {len(keys)} keys over {effects['n'].min()} seeds: {'; '.join(said)}."
-    return Drawing(figure_of(axes[0]), alt, effects)
+    return Drawing.of(axes, alt, effects)
 
 
 def interactions(found: pd.DataFrame) -> Drawing:
@@ -75,8 +74,7 @@ def interactions(found: pd.DataFrame) -> Drawing:
     count = -(-len(pairs) // columns)
     most = max(float(found["mean"].abs().max()), 1e-12)
     norm = TwoSlopeNorm(0, -most, most)
-    with style():
-        axes = panels(count, columns, 0.5 + 2.3 * count)
+    with new_axes(count, columns, 0.5 + 2.3 * count) as axes:
         for axis, (a, b) in zip(axes, pairs, strict=False):
             rows = found[(found["key_a"] == a) & (found["key_b"] == b)]
             _heat_map(axis, rows, norm)
@@ -99,11 +97,16 @@ def interactions(found: pd.DataFrame) -> Drawing:
 
 
 def _heat_map(axis: Axes, rows: pd.DataFrame, norm: Normalize) -> None:
-    marks = pd.Series(np.where((rows["low"] > 0) | (rows["high"] < 0), " •", ""), rows.index)
-    text = rows["mean"].map("{:+.2g}".format) + marks
-    grid = rows.assign(text=text).pivot(index="level_b", columns="level_a").iloc[::-1]  # the lowest level below
-    means = grid["mean"].rename(index=_text, columns=_text)
-    heat_map(axis, means, cmap="PuOr_r", norm=norm, text=grid["text"].to_numpy(), annot_kws={"fontsize": 6.5})
+    text = [
+        f"{mean:+.2g}{' •' if low > 0 or high < 0 else ''}"
+        for mean, low, high in rows[["mean", "low", "high"]].to_numpy(float)
+    ]
+    means, words = (  # the lowest level below
+        rows.assign(text=text).pivot(index="level_b", columns="level_a", values=name).iloc[::-1]
+        for name in ("mean", "text")
+    )
+    means = means.rename(index=_text, columns=_text)
+    heat_map(axis, means, cmap="PuOr_r", norm=norm, text=words.to_numpy(), annot_kws={"fontsize": 6.5})
 
 
 def parallel(table: pd.DataFrame, metric: str) -> Drawing:
@@ -123,8 +126,7 @@ def parallel(table: pd.DataFrame, metric: str) -> Drawing:
     values = means[metric].to_numpy(float)
     low, high = (np.nanmin(values), np.nanmax(values)) if np.isfinite(values).any() else (0.0, 1.0)
     norm = Normalize(low, high if high > low else low + 1)
-    with style():
-        (axis,) = panels(1, 1, 3.2)
+    with new_axes(1, 1, 3.2) as (axis,):
         lines = [np.stack((np.arange(len(keys) + 1), line), 1) for line in heights]
         colours = colormaps["viridis_r"](norm(values))
         axis.add_collection(LineCollection(lines, colors=colours, linewidths=0.9, alpha=0.8))
@@ -149,7 +151,7 @@ def parallel(table: pd.DataFrame, metric: str) -> Drawing:
         f"Parallel coordinates show {len(means)} points with their mean {metric} over {seeds} seeds. The lowest and "
         f"the highest are {said}."
     )
-    return Drawing(figure_of(axis), alt, means)
+    return Drawing.of([axis], alt, means)
 
 
 def _heights(values: pd.Series[Any], discrete: bool = False) -> np.ndarray:

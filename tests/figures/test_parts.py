@@ -47,7 +47,8 @@ def test_dots_stand_in_rows_in_the_order_of_the_table() -> None:
 
 def test_pathways_share_a_row_in_their_colours() -> None:
     rows = pd.concat([RUNS.assign(pathway=p) for p in PATHWAY])
-    (axis,) = dot_panels(rows, {"loss": "loss, nats"}, "title", hue="pathway", palette=PATHWAY)
+    with dot_panels(rows, {"loss": "loss, nats"}, "title", hue="pathway", palette=PATHWAY) as (axis,):
+        assert axis.get_title(loc="left") == "loss,\N{NO-BREAK SPACE}nats"
     colours = {to_hex(colour).upper() for points in axis.collections for colour in points.get_facecolors()}
     assert colours == set(PATHWAY.values())
     heights = {round(float(y), 3) for points in axis.collections for y in np.asarray(points.get_offsets())[:, 1]}

@@ -11,20 +11,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from ternary_lab.figures.parts import band, dot_handles, dot_panels, label_epochs, legend_below
 from ternary_lab.figures.save import Drawing
-from ternary_lab.figures.style import (
-    GREEN,
-    GREY,
-    INK,
-    ORANGE,
-    PATHWAY,
-    PURPLE,
-    SKY,
-    VERMILION,
-    figure_of,
-    panels,
-    plain,
-    style,
-)
+from ternary_lab.figures.style import GREEN, GREY, INK, ORANGE, PATHWAY, PURPLE, SKY, VERMILION, new_axes, plain
 from ternary_lab.metrics.quantities import QUANTITIES, label
 from ternary_lab.studies.beyond_v55.tables import BEYOND, DRAWN, OFF, RECIPES, SHARPENED, TAUGHT, V5_5
 from ternary_lab.studies.statistics import interval
@@ -58,11 +45,10 @@ def recipe_comparison(table: pd.DataFrame, names: Sequence[str], measures: Seque
     titles = {name: RECIPES[name].title for name in names}
     rows = table[table["recipe"].isin(names)].assign(title=lambda rows: rows["recipe"].map(titles))
     rows = rows.sort_values("recipe", key=lambda column: column.map(list(names).index), kind="stable")
-    with style():
-        axes = dot_panels(
-            rows, {name: label(name.removesuffix("_test")) for name in measures}, "title", hue="pathway",
-            palette=PATHWAY, interval=_ends,
-        )
+    with dot_panels(
+        rows, {name: label(name.removesuffix("_test")) for name in measures}, "title", hue="pathway",
+        palette=PATHWAY, interval=_ends,
+    ) as axes:
         for axis, measure in zip(axes, measures, strict=True):
             if measure in ("n99", "spike") or measure.startswith("neg_"):
                 axis.set_xscale("log")
@@ -83,7 +69,7 @@ def recipe_comparison(table: pd.DataFrame, names: Sequence[str], measures: Seque
         f"Dots compare {len(names)} recipes by {len(measures)} measures. The mean {first.words} of pathway A / B, in "
         f"{first.unit}, is: {said}. {_to_beat(table)}"
     ).strip()
-    return Drawing(figure_of(axes[0]), alt, rows[["recipe", "seed", "pathway", *measures]])
+    return Drawing.of(axes, alt, rows[["recipe", "seed", "pathway", *measures]])
 
 
 def _ends(values: Sequence[float]) -> tuple[float, float]:
@@ -116,8 +102,7 @@ def coverage_front(table: pd.DataFrame, ideal: pd.DataFrame, names: Sequence[str
     marked = {name: RECIPES[name].title for name in names}
     measures = ("informative_coverage", "effective_coverage")
     shown = table[table["recipe"].isin([*marked, SHARPENED])]
-    with style():
-        axes = panels(2, 2, 5.4, sharex=True, sharey="row")
+    with new_axes(2, 2, 5.4, sharex=True, sharey="row") as axes:
         for row, measure in enumerate(measures):
             for axis, p in zip(axes[2 * row : 2 * row + 2], PATHWAY, strict=True):
                 own = table[table["pathway"] == p]
@@ -136,7 +121,7 @@ def coverage_front(table: pd.DataFrame, ideal: pd.DataFrame, names: Sequence[str
         for name, title in marked.items() if len(rows := shown[shown["recipe"] == name])
     )
     alt = f"Points show coverage against -ELBO. Informative coverage, mean of both pathways: {said}."
-    return Drawing(figure_of(axes[0]), alt, shown[["recipe", "factor", "seed", "pathway", *measures, "neg_elbo"]])
+    return Drawing.of(axes, alt, shown[["recipe", "factor", "seed", "pathway", *measures, "neg_elbo"]])
 
 
 def _ideal(axis: Axes, ideal: pd.DataFrame, words: str) -> None:
@@ -176,12 +161,11 @@ def search_trials(tried: pd.DataFrame, ideal: pd.DataFrame, table: pd.DataFrame)
     """
     colours = {"none": GREY, "linear": SKY, "squared": VERMILION}
     marks = dict(zip(sorted(tried["epochs"].unique()), "v^o", strict=False))
-    with style():
-        axes = panels(1, 2, 3.2, sharey=True)
+    with new_axes(1, 2, 3.2, sharey=True) as axes:
         for axis, p in zip(axes, PATHWAY, strict=True):
             _ideal(axis, ideal, "ideal decoder")
             for (cost, epochs), rows in tried[tried["pathway"] == p].groupby(["certainty_cost", "epochs"]):
-                axis.scatter(rows["neg_elbo"], rows["informative_coverage"], s=18, color=colours[cost],
+                axis.scatter(rows["neg_elbo"], rows["informative_coverage"], s=18, color=colours[str(cost)],
                              marker=marks[epochs], linewidth=0, alpha=0.8, clip_on=False)
             axis.set_title(f"pathway {p}")
             axis.set_xlabel(label("neg_elbo", "test"))
@@ -198,7 +182,7 @@ def search_trials(tried: pd.DataFrame, ideal: pd.DataFrame, table: pd.DataFrame)
         f"Points show the informative coverage of {len(tried)} trials against -ELBO. The highest coverage by the cost "
         f"of certainty is {said}."
     )
-    return Drawing(figure_of(axes[0]), alt, tried)
+    return Drawing.of(axes, alt, tried)
 
 
 def recipes_by_epoch(histories: Mapping[str, pd.DataFrame], sharpened: pd.DataFrame) -> Drawing:
@@ -206,8 +190,7 @@ def recipes_by_epoch(histories: Mapping[str, pd.DataFrame], sharpened: pd.DataFr
     factor, best = _covering_most(sharpened)
     at = best[[*OF_WORTH]].mean()
     kept = []
-    with style():
-        axes = panels(2, 2, 4.6, sharex=True)
+    with new_axes(2, 2, 4.6, sharex=True) as axes:
         for axis, (metric, split) in zip(axes, BY_EPOCH.items(), strict=True):
             for colour, (title, history) in zip((GREY, SKY, VERMILION, PURPLE), histories.items(), strict=False):
                 rows = history.assign(value=(history[f"{metric}_A"] + history[f"{metric}_B"]) / 2)
@@ -232,15 +215,14 @@ def recipes_by_epoch(histories: Mapping[str, pd.DataFrame], sharpened: pd.DataFr
         mean = (last["informative_coverage_A"].median() + last["informative_coverage_B"].median()) / 2
         said.append(f"{title} has {mean:.3g} % at epoch {int(last['epoch'].iloc[0])}")
     alt = f"Line charts show four measures through the epochs. Median informative coverage: {'; '.join(said)}."
-    return Drawing(figure_of(axes[0]), alt, pd.concat(kept, ignore_index=True))
+    return Drawing.of(axes, alt, pd.concat(kept, ignore_index=True))
 
 
 def statenet_decisions(taught: pd.DataFrame, drawn: pd.DataFrame | None = None) -> Drawing:
     """The four outputs of StateNet through the epochs, taught and as drawn, and the taught ones against its inputs."""
     nets = {"as drawn": (drawn, GREY), "taught": (taught, VERMILION)}
     known = {name: (net, colour) for name, (net, colour) in nets.items() if net is not None}
-    with style():
-        axes = panels(2, 4, 4.2)
+    with new_axes(2, 4, 4.2) as axes:
         for axis, column, control in zip(axes, OUTPUTS, CONTROLS, strict=False):
             for name, (net, colour) in known.items():
                 band(axis, net, "epoch", column, color=colour, label=name)
@@ -265,4 +247,4 @@ def statenet_decisions(taught: pd.DataFrame, drawn: pd.DataFrame | None = None) 
     said = ", ".join(f"{late[column].mean():+.2f} for {name}" for column, name in zip(OUTPUTS, CONTROLS, strict=True))
     alt = f"Charts show the decisions by StateNet. When taught, their mean over the last 20 epochs is {said}."
     rows = [net[["seed", "epoch", *OUTPUTS, *INPUTS]].assign(net=name) for name, (net, _) in known.items()]
-    return Drawing(figure_of(axes[0]), alt, pd.concat(rows))
+    return Drawing.of(axes, alt, pd.concat(rows))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,17 @@ import pandas as pd
 from ternary_lab import history, space
 from ternary_lab.config import Config
 from ternary_lab.figures.history import both_pathways
-from ternary_lab.figures.parts import band, dot_handles, dot_panels, dots, label_epochs, legend_below, mark, reference
+from ternary_lab.figures.parts import (
+    band,
+    dot_handles,
+    dot_panels,
+    dots,
+    label_epochs,
+    legend_below,
+    log_scale,
+    mark,
+    reference,
+)
 from ternary_lab.figures.save import Drawing
 from ternary_lab.figures.style import (
     BLUE,
@@ -22,8 +33,7 @@ from ternary_lab.figures.style import (
     PURPLE,
     VERMILION,
     figure_of,
-    panels,
-    plain,
+    new_axes,
     style,
 )
 from ternary_lab.metrics.quantities import QUANTITIES, label
@@ -53,12 +63,11 @@ def checkpoint_scores(scores: pd.DataFrame, last: int | None = None) -> Drawing:
     """The outcomes through the epochs, with the epochs that each criterion chooses, a mark for each run."""
     rows = scores if last is None else scores[scores["epoch"] <= last]
     n = rows["seed"].nunique()
-    chosen = pd.concat([
+    chosen: pd.DataFrame = pd.concat([
         run[run["epoch"] == history.best_epoch(run, criterion)].assign(criterion=criterion)  # type: ignore[arg-type]
         for criterion in MARKS for _, run in rows.groupby("seed")
     ])
-    with style():
-        axes = panels(2, 3, 4.4, sharex=True)
+    with new_axes(2, 3, 4.4, sharex=True) as axes:
         for axis, outcome in zip(axes, OUTCOMES, strict=True):
             band(axis, rows, "epoch", outcome, color=GREY)
             for criterion, (marker, colour) in MARKS.items():
@@ -67,8 +76,7 @@ def checkpoint_scores(scores: pd.DataFrame, last: int | None = None) -> Drawing:
                              label=CRITERIA[criterion])
             axis.set_title(_title(outcome))
             if outcome in ("neg_elbo", "neg_iwae"):
-                axis.set_yscale("log")
-                plain(axis)
+                log_scale(axis)
         label_epochs(axes[3:])
         legend_below(
             axes, f"the epoch that a criterion chooses; line and band: median and range, n = {n}", ncols=3
@@ -78,14 +86,13 @@ def checkpoint_scores(scores: pd.DataFrame, last: int | None = None) -> Drawing:
         for criterion in MARKS
     )
     alt = f"Line charts show six outcomes through the epochs, with marks at the chosen epochs. These are {said}."
-    return Drawing(figure_of(axes[0]), alt, rows[["seed", "epoch", *OUTCOMES, "val_loss", "val_elbo"]])
+    return Drawing.of(axes, alt, rows[["seed", "epoch", *OUTCOMES, "val_loss", "val_elbo"]])
 
 
 def checkpoint_regrets(table: pd.DataFrame) -> Drawing:
     """Loss against the run's best epoch by each rule of choosing, a dot for each seed, from `tables.regret`."""
     titles = {outcome: _title(outcome).replace(", %", ", points") for outcome in OUTCOMES}
-    with style():
-        axes = dot_panels(table, titles, "rule", height=4.6)
+    with dot_panels(table, titles, "rule", height=4.6) as axes:
         for axis in axes:
             axis.set_xscale("symlog", linthresh=1)
             axis.set_xlim(left=-0.1)
@@ -99,7 +106,7 @@ def checkpoint_regrets(table: pd.DataFrame) -> Drawing:
         "Dots show how much of six outcomes is lost by each rule of choosing an epoch. The mean loss of informative "
         f"coverage, in points, is {said}."
     )
-    return Drawing(figure_of(axes[0]), alt, table)
+    return Drawing.of(axes, alt, table)
 
 
 def full_training(history: pd.DataFrame, config: Config) -> Drawing:
@@ -110,8 +117,7 @@ def full_training(history: pd.DataFrame, config: Config) -> Drawing:
         "reconstruction": label("reconstruction", "validation"), "neg_elbo": label("neg_elbo", "validation"),
         "rho": "permeability ρ", "temperature": "temperature τ",
     }
-    with style():
-        axes = panels(3, 2, 5.4, sharex=True)
+    with new_axes(3, 2, 5.4, sharex=True) as axes:
         for axis, (metric, title) in zip(axes, titles.items(), strict=True):
             if metric == "rho":
                 band(axis, history, "epoch", metric, color=INK)
@@ -122,8 +128,7 @@ def full_training(history: pd.DataFrame, config: Config) -> Drawing:
                 mark(axis, epoch)
         axes[0].set_ylim(60, 101)
         axes[0].legend(title=f"median and range, n = {n}", loc="lower right")
-        axes[3].set_yscale("log")
-        plain(axes[3])
+        log_scale(axes[3])
         label_epochs(axes[4:], "epoch; dotted: phases 2, 3 and 4 can begin")
     shown = [starts.convergence - 1, starts.final, int(history["epoch"].max())]
     at = history[history["epoch"].isin(shown)].groupby("epoch").median(numeric_only=True)
@@ -136,7 +141,7 @@ def full_training(history: pd.DataFrame, config: Config) -> Drawing:
         f"{said}."
     )
     names = [f"{metric}_{p}" for metric in titles if metric != "rho" for p in PATHWAY]
-    return Drawing(figure_of(axes[0]), alt, history[["seed", "epoch", "phase", "rho", *names]])
+    return Drawing.of(axes, alt, history[["seed", "epoch", "phase", "rho", *names]])
 
 
 def checkpoint_ensembles(table: pd.DataFrame) -> Drawing:
@@ -152,8 +157,7 @@ def pathway_ensembles(table: pd.DataFrame) -> Drawing:
              "A twice": ("A twice", PATHWAY["A"], "--"), "B twice": ("B twice", PATHWAY["B"], "--"),
              "vote": ("vote", GREEN, "-"), "mean": ("mean", PURPLE, "-."), "confidence": ("confidence", INK, ":"),
              "best of": ("best of both (oracle)", GREY, "-")}
-    with style():
-        axes = panels(1, 2, 2.8, sharey=True)
+    with new_axes(1, 2, 2.8, sharey=True) as axes:
         for axis, (code, origin) in zip(axes, {"μ": "z = μ", "sample": "one posterior sample"}.items(), strict=True):
             for rule, (words, colour, line) in looks.items():
                 rows = table[(table["code"] == code) & (table["rule"] == rule)]
@@ -167,18 +171,17 @@ def pathway_ensembles(table: pd.DataFrame) -> Drawing:
         "Line charts show the exact reconstruction when both pathways decode together. At epoch "
         f"{table['epoch'].max()}, from one posterior sample, it is by rule: {said}."
     )
-    return Drawing(figure_of(axes[0]), alt, table)
+    return Drawing.of(axes, alt, table)
 
 
 def rate_distortion(probes: pd.DataFrame, marks: Sequence[int] = (0, 49, 50, 100)) -> Drawing:
     """KL against CE on the test split, a point for each run and checkpoint, with the bound CE ≥ ln N - KL."""
-    with style():
-        axes = panels(1, 2, 3.0, sharey=True)
+    with new_axes(1, 2, 3.0, sharey=True) as axes:
         for axis, (p, colour) in zip(axes, PATHWAY.items(), strict=True):
             names = [f"rate_{p}", f"distortion_{p}"]
-            axis.scatter(*(probes[name] for name in names), s=7, color=colour, alpha=0.35, linewidth=0)
+            axis.scatter(probes[names[0]], probes[names[1]], s=7, color=colour, alpha=0.35, linewidth=0)
             middle = probes.groupby("epoch")[names].median()
-            axis.plot(*(middle[name] for name in names), color=colour, linewidth=0.8)
+            axis.plot(middle[names[0]], middle[names[1]], color=colour, linewidth=0.8)
             for epoch in marks:
                 if epoch in middle.index:
                     axis.annotate(
@@ -186,8 +189,7 @@ def rate_distortion(probes: pd.DataFrame, marks: Sequence[int] = (0, 49, 50, 100
                     )
             rate = np.linspace(4, np.log(space.SIZE), 60)
             axis.plot(rate, np.log(space.SIZE) - rate, color=GREEN, linestyle="--", label="bound: ln N - KL")
-            axis.set_xscale("log")
-            plain(axis, "x")
+            log_scale(axis, "x")
             axis.set_yscale("symlog", linthresh=1)
             axis.set_ylim(bottom=-0.1)
             axis.yaxis.set_major_formatter("{x:g}")
@@ -204,15 +206,14 @@ def rate_distortion(probes: pd.DataFrame, marks: Sequence[int] = (0, 49, 50, 100
         "Points show rate and distortion of every checkpoint, above a bound that no model can cross. At epoch "
         f"{probes['epoch'].max()}, median of the runs, {said}."
     )
-    return Drawing(figure_of(axes[0]), alt, probes[columns])
+    return Drawing.of(axes, alt, probes[columns])
 
 
 def calibration(table: pd.DataFrame) -> Drawing:
     """Confidence against accuracy of single entries, a line for each epoch, from `tables.reliabilities`."""
     epochs = sorted(table["epoch"].unique())
     weighted = table.assign(**{name: table[name] * table["count"] for name in ("confidence", "accuracy")})
-    with style():
-        axes = panels(1, 2, 2.8, sharey=True)
+    with new_axes(1, 2, 2.8, sharey=True) as axes:
         for axis, (p, colour) in zip(axes, PATHWAY.items(), strict=True):
             for epoch, line in zip(epochs, ("--", "-", ":"), strict=False):
                 rows = weighted[(weighted["pathway"] == p) & (weighted["epoch"] == epoch) & (weighted["count"] > 0)]
@@ -231,13 +232,12 @@ def calibration(table: pd.DataFrame) -> Drawing:
         "Line charts show the accuracy of the decoders by their confidence. In pathway A / B the confidence exceeds "
         f"the accuracy by {said}."
     )
-    return Drawing(figure_of(axes[0]), alt, table)
+    return Drawing.of(axes, alt, table)
 
 
 def operation_bounds(table: pd.DataFrame) -> Drawing:
     """-ELBO and -IWAE of single operations by their number of zeros, from `tables.operation_bounds`."""
-    with style():
-        axes = panels(1, 2, 2.7, sharey=True)
+    with new_axes(1, 2, 2.7, sharey=True) as axes:
         for axis, (p, colour) in zip(axes, PATHWAY.items(), strict=True):
             rows = table[table["pathway"] == p]
             for measure, line, words in (("neg_elbo", "-", "-ELBO"), ("neg_iwae", "--", "-IWAE, 64 samples")):
@@ -257,7 +257,7 @@ def operation_bounds(table: pd.DataFrame) -> Drawing:
         "Line charts show likelihood bounds of single operations of the test split by their number of zeros. For "
         f"-IWAE, in nats, {said}."
     )
-    return Drawing(figure_of(axes[0]), alt, table)
+    return Drawing.of(axes, alt, table)
 
 
 def alternative_models(table: pd.DataFrame) -> Drawing:
@@ -278,10 +278,9 @@ def alternative_models(table: pd.DataFrame) -> Drawing:
 
 def _compared(table: pd.DataFrame, by: str, titles: Mapping[str, str], words: str) -> Drawing:
     """A panel for each measure, a row for each group, a dot for each seed, in the colours of the pathways if known."""
-    colours = {"hue": "pathway", "palette": PATHWAY} if "pathway" in table else {}
+    colours: dict[str, Any] = {"hue": "pathway", "palette": PATHWAY} if "pathway" in table else {}
     note = f"a dot per seed, n = {table.groupby(by)['seed'].nunique().min()}"
-    with style():
-        axes = dot_panels(table, titles, by, columns=3 if len(titles) > 4 else len(titles), **colours)
+    with dot_panels(table, titles, by, columns=3 if len(titles) > 4 else len(titles), **colours) as axes:
         if colours:
             legend_below(axes, note, dot_handles(), ncols=2)
         else:
@@ -290,4 +289,4 @@ def _compared(table: pd.DataFrame, by: str, titles: Mapping[str, str], words: st
     said = ", ".join(f"{name} {value:.3g}" for name, value in means.items())
     first = QUANTITIES[next(iter(titles))]
     alt = f"Dots compare {words}. The mean {first.words} over seeds, in {first.unit}, is: {said}."
-    return Drawing(figure_of(axes[0]), alt, table)
+    return Drawing.of(axes, alt, table)

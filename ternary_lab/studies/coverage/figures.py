@@ -12,10 +12,10 @@ from torch import Tensor
 
 from ternary_lab import space
 from ternary_lab.figures.history import both_pathways, run_count, shared_epochs
-from ternary_lab.figures.parts import band, label_epochs, legend_below, mark, reference
+from ternary_lab.figures.parts import band, label_epochs, legend_below, log_scale, mark, reference
 from ternary_lab.figures.save import Drawing
 from ternary_lab.figures.space import truth_tables
-from ternary_lab.figures.style import GREEN, GREY, INK, PATHWAY, PURPLE, figure_of, panels, plain, style
+from ternary_lab.figures.style import GREEN, GREY, INK, PATHWAY, PURPLE, new_axes, plain
 from ternary_lab.metrics.coverage import expected_coverage, uniform_coverage
 from ternary_lab.metrics.quantities import QUANTITIES, label
 
@@ -30,8 +30,7 @@ def coverage_curves(outputs: Mapping[str, Tensor], marks: Sequence[int] = (50_00
     data = {"draws": draws, "uniform": [uniform_coverage(int(n)) for n in draws]}
     data |= {name: [float(expected_coverage(p, int(n))) for n in draws] for name, p in outputs.items()}
     table = pd.DataFrame(data)
-    with style():
-        covered, missing = panels(1, 2, 2.8)
+    with new_axes(1, 2, 2.8) as (covered, missing):
         for i, name in enumerate(["uniform", *outputs]):
             colour = GREY if name == "uniform" else PATHWAY["B"] if name.endswith("B") else PATHWAY["A"]
             line, width = ("-", 2.4) if name == "uniform" else (LINES[(i - 1) // 2 % len(LINES)], 1.2)
@@ -51,7 +50,7 @@ def coverage_curves(outputs: Mapping[str, Tensor], marks: Sequence[int] = (50_00
         f"Line charts show the expected coverage over the number of draws. After {at:,} draws a uniform sampler has "
         f"covered {uniform_coverage(at):.3f} %. The others have covered: {said}."
     )
-    return Drawing(figure_of(covered), alt, table)
+    return Drawing.of([covered], alt, table)
 
 
 def coverage_counts(probes: pd.DataFrame) -> Drawing:
@@ -60,8 +59,7 @@ def coverage_counts(probes: pd.DataFrame) -> Drawing:
         "coverage_10000": ("10,000 categorical", PURPLE), "coverage_50000": ("50,000 categorical", GREEN),
         "coverage_argmax": ("50,000 by argmax", INK), "coverage_195000": ("195,000 categorical", PATHWAY["A"]),
     }
-    with style():
-        axes = panels(1, 2, 2.8, sharey=True)
+    with new_axes(1, 2, 2.8, sharey=True) as axes:
         for axis, pathway in zip(axes, PATHWAY, strict=True):
             for way, (words, colour) in ways.items():
                 band(axis, probes, "epoch", f"{way}_{pathway}", color=colour, label=words)
@@ -75,20 +73,18 @@ def coverage_counts(probes: pd.DataFrame) -> Drawing:
         f"{probes['epoch'].max()} it is {said}."
     )
     columns = ["seed", "epoch", *(f"{way}_{pathway}" for way in ways for pathway in PATHWAY)]
-    return Drawing(figure_of(axes[0]), alt, probes[columns])
+    return Drawing.of(axes, alt, probes[columns])
 
 
 def measures_by_epoch(history: pd.DataFrame) -> Drawing:
     """Sampled, informative and effective coverage and -ELBO through the epochs, side by side."""
     shared = shared_epochs(history)
-    with style():
-        axes = panels(2, 2, 4.0, sharex=True)
+    with new_axes(2, 2, 4.0, sharex=True) as axes:
         for axis, quantity in zip(axes, LEARNT, strict=True):
             both_pathways(axis, shared, quantity)
             axis.set_title(label(quantity))
         axes[0].legend(title=run_count(shared))
-        axes[3].set_yscale("log")
-        plain(axes[3])
+        log_scale(axes[3])
         label_epochs(axes[2:])
     last = shared[shared["epoch"] == shared["epoch"].max()]
     said = "; ".join(
@@ -100,13 +96,12 @@ def measures_by_epoch(history: pd.DataFrame) -> Drawing:
         f"medians of {len(last)} runs, pathway A / B, are: {said}."
     )
     columns = ["seed", "epoch", *(f"{quantity}_{p}" for quantity in LEARNT for p in PATHWAY)]
-    return Drawing(figure_of(axes[0]), alt, history[columns])
+    return Drawing.of(axes, alt, history[columns])
 
 
 def output_entropies(table: pd.DataFrame) -> Drawing:
     """H(X) and H(X|Z) through the epochs of one run: columns epoch, pathway, output_entropy, decoder_noise (nats)."""
-    with style():
-        axes = panels(1, 2, 2.6, sharey=True)
+    with new_axes(1, 2, 2.6, sharey=True) as axes:
         for axis, (pathway, colour) in zip(axes, PATHWAY.items(), strict=True):
             rows = table[table["pathway"] == pathway]
             axis.plot(rows["epoch"], rows["output_entropy"], color=colour, marker="o", label="H(X)")
@@ -129,21 +124,19 @@ def output_entropies(table: pd.DataFrame) -> Drawing:
         "Line charts show the entropy H(X) of the output and the decoder noise H(X|Z) through the epochs; the area "
         f"between them is the information I(X;Z). At epoch {table['epoch'].max()}, {said}."
     )
-    return Drawing(figure_of(axes[0]), alt, table)
+    return Drawing.of(axes, alt, table)
 
 
 def baseline_scores(table: pd.DataFrame, best: Mapping[str, float]) -> Drawing:
     """Scores of models (rows) by metrics (columns), a panel for each metric; dotted: the best possible value."""
-    with style():
-        axes = panels(2, 3, 4.2, sharey=True)
+    with new_axes(2, 3, 4.2, sharey=True) as axes:
         places = range(len(table))
         colours = [PATHWAY["B"] if name.startswith("v5.5") else INK for name in table.index]
         for axis, metric in zip(axes, table.columns, strict=True):
             axis.scatter(table[metric], places, s=18, color=colours, zorder=3)
             axis.axvline(best[metric], color=GREEN, linestyle=":", linewidth=1.2)
             if metric.endswith("nats"):
-                axis.set_xscale("log")
-                plain(axis, "x")
+                log_scale(axis, "x")
             else:
                 axis.set_xlim(-4, 104)
                 axis.xaxis.set_major_locator(MaxNLocator(nbins=5))
@@ -156,7 +149,7 @@ def baseline_scores(table: pd.DataFrame, best: Mapping[str, float]) -> Drawing:
         f"Dots show {len(table)} models by {len(table.columns)} metrics, with the best possible value as a dotted "
         f"line. The best of these models is {said}."
     )
-    return Drawing(figure_of(axes[0]), alt, table.reset_index(names="model"))
+    return Drawing.of(axes, alt, table.reset_index(names="model"))
 
 
 def rarest(outputs: Mapping[str, Tensor], count: int = 5) -> Drawing:

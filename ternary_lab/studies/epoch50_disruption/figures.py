@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
-from ternary_lab.figures.parts import band, dot_panels, label_epochs, mark, reference
+from ternary_lab.figures.parts import band, dot_panels, label_epochs, log_scale, mark, reference
 from ternary_lab.figures.save import Drawing
 from ternary_lab.figures.style import (
     BLUE,
@@ -20,9 +20,7 @@ from ternary_lab.figures.style import (
     SKY,
     VERMILION,
     figure_of,
-    panels,
-    plain,
-    style,
+    new_axes,
 )
 from ternary_lab.metrics.quantities import label
 from ternary_lab.studies.epoch50_disruption.tables import (
@@ -44,8 +42,8 @@ def spike_terms(history: pd.DataFrame, first: int = 47, last: int = 54) -> Drawi
     data = loss_terms(history, first, last)
     near = history[history["epoch"].between(first, last)]
     n = near["seed"].nunique()
-    with style():
-        bars, norms = axes = panels(1, 2, 2.9, width_ratios=(3, 2))
+    with new_axes(1, 2, 2.9, width_ratios=(3, 2)) as axes:
+        bars, norms = axes
         above, below = pd.Series(0.0, data.index), pd.Series(0.0, data.index)
         for (term, words), colour in zip(TERMS.items(), COLOURS, strict=True):
             values = data[term]
@@ -68,7 +66,7 @@ def spike_terms(history: pd.DataFrame, first: int = 47, last: int = 54) -> Drawi
         f"show the gradient norms. At epoch {jump} the term {TERMS[str(rise.index[0])]} rises most, by "
         f"{rise.iloc[0]:.3g} nats. The next is {TERMS[str(rise.index[1])]}, which rises by {rise.iloc[1]:.3g} nats."
     )
-    return Drawing(figure_of(bars), alt, data.reset_index())
+    return Drawing.of([bars], alt, data.reset_index())
 
 
 def codes_and_leak(probes: pd.DataFrame) -> Drawing:
@@ -83,8 +81,8 @@ def codes_and_leak(probes: pd.DataFrame) -> Drawing:
         "sigma_B": ("spread of B's codes, mean σ", PURPLE),
     }
     columns = [*shares, *lengths]
-    with style():
-        leak, size = axes = panels(1, 2, 2.6)
+    with new_axes(1, 2, 2.6) as axes:
+        leak, size = axes
         for axis, lines in ((leak, shares), (size, lengths)):
             for name, (words, colour) in lines.items():
                 band(axis, probes, "epoch", name, label=words, color=colour)
@@ -105,15 +103,14 @@ def codes_and_leak(probes: pd.DataFrame) -> Drawing:
         f"{own[0]:.3g} % at first, {min(own):.3g} % at the lowest and {own[-1]:.3g} % at the end. The length of B's "
         f"codes is {max(length):.3g} at its peak and {length[-1]:.3g} at the end."
     )
-    return Drawing(figure_of(leak), alt, probes[["seed", "epoch", *columns]])
+    return Drawing.of([leak], alt, probes[["seed", "epoch", *columns]])
 
 
 def outcome_trajectories(branches: Mapping[str, Branch], first: int = 35) -> Drawing:
     """Informative coverage (mean of both pathways) of every counterfactual through the epochs: median and range."""
     metric, control = "informative_coverage", next(iter(branches))
     rows = pd.concat([outcomes(b.runs.history).assign(name=n) for n, b in branches.items()], ignore_index=True)
-    with style():
-        axes = panels(3, 3, 5.2, sharex=True, sharey=True)
+    with new_axes(3, 3, 5.2, sharex=True, sharey=True) as axes:
         for axis, (name, branch) in zip(axes, branches.items(), strict=False):
             if name != control:
                 band(axis, rows[rows["name"] == control], "epoch", metric, color=GREY, errorbar=None, linewidth=0.9,
@@ -141,21 +138,19 @@ def outcomes_at_end(branches: Mapping[str, Branch]) -> Drawing:
     table = final_outcomes(branches)
     control = table[table["name"] == next(iter(branches))]
     rows = table.assign(title=table["title"].map(_mathematical))
-    with style():
-        axes = dot_panels(rows, {metric: label(metric) for metric in OUTCOMES}, "title", columns=4, height=5.4)
+    with dot_panels(rows, {metric: label(metric) for metric in OUTCOMES}, "title", columns=4, height=5.4) as axes:
         for axis, metric in zip(axes, OUTCOMES, strict=True):
             mark(axis, control[metric].median(), "--")
             axis.xaxis.set_major_locator(MaxNLocator(nbins=4))
             if metric in ("neg_elbo", "kl"):
-                axis.set_xscale("log")
-                plain(axis, "x")
+                log_scale(axis, "x")
     best = table.groupby("title")["informative_coverage"].median().sort_values()
     alt = (
         f"Dots, one for each seed, show seven outcomes at epoch 103 of {len(branches)} counterfactuals. Informative "
         f"coverage is lowest with {best.index[0]} ({best.iloc[0]:.3g} %) and highest with {best.index[-1]} "
         f"({best.iloc[-1]:.3g} %)."
     )
-    return Drawing(figure_of(axes[0]), alt, table)
+    return Drawing.of(axes, alt, table)
 
 
 def _mathematical(title: str) -> str:

@@ -6,20 +6,7 @@ import pandas as pd
 
 from ternary_lab.figures.parts import band, dot_handles, dots, label_epochs, legend_below, reference
 from ternary_lab.figures.save import Drawing
-from ternary_lab.figures.style import (
-    BLUE,
-    GREEN,
-    GREY,
-    INK,
-    ORANGE,
-    PATHWAY,
-    PURPLE,
-    SKY,
-    VERMILION,
-    figure_of,
-    panels,
-    style,
-)
+from ternary_lab.figures.style import BLUE, GREEN, GREY, INK, ORANGE, PATHWAY, PURPLE, SKY, VERMILION, new_axes
 from ternary_lab.metrics.quantities import label
 from ternary_lab.studies.statistics import interval
 
@@ -30,8 +17,7 @@ SHADES = (SKY, BLUE, PURPLE, INK, GREEN, ORANGE, VERMILION)
 def parts(table: pd.DataFrame) -> Drawing:
     """Reconstruction of the three parts of the split through the epochs, from `tables.parts`."""
     n = table["seed"].nunique()
-    with style():
-        axes = panels(2, 2, 4.2, sharex=True)
+    with new_axes(2, 2, 4.2, sharex=True) as axes:
         for row, (measure, words) in enumerate((("exact", "whole operations, %"), ("entries", "single entries, %"))):
             for axis, p in zip(axes[2 * row : 2 * row + 2], PATHWAY, strict=True):
                 for part, (colour, line) in PARTS.items():
@@ -48,14 +34,13 @@ def parts(table: pd.DataFrame) -> Drawing:
         f"through the epochs of {n} runs. The three splits lie close together. Median of all three: {said}; at epoch "
         f"{last['epoch'].iloc[0]} it is {last['exact'].median():.4g} % over both pathways."
     )
-    return Drawing(figure_of(axes[0]), alt, table)
+    return Drawing.of(axes, alt, table)
 
 
 def mixing(table: pd.DataFrame) -> Drawing:
     """Reconstruction by the share ρ of the other pathway's code, a line for each epoch, from `tables.mixing`."""
     epochs = sorted(table["epoch"].unique())
-    with style():
-        axes = panels(1, 2, 2.8, sharey=True)
+    with new_axes(1, 2, 2.8, sharey=True) as axes:
         for axis, p in zip(axes, PATHWAY, strict=True):
             for epoch, colour in zip(epochs, SHADES, strict=False):
                 rows = table[(table["pathway"] == p) & (table["epoch"] == epoch)]
@@ -69,7 +54,7 @@ def mixing(table: pd.DataFrame) -> Drawing:
         f"ρ = {row.idxmax()}" for e, row in wide.iterrows()
     )
     alt = f"Line charts show the reconstruction by the share of the other pathway's code. For decoder A, {said}."
-    return Drawing(figure_of(axes[0]), alt, table)
+    return Drawing.of(axes, alt, table)
 
 
 def sizes(table: pd.DataFrame) -> Drawing:
@@ -80,8 +65,7 @@ def sizes(table: pd.DataFrame) -> Drawing:
         "neg_elbo": label("neg_elbo", "test"),
     }
     shares = sorted(table["share"].unique())
-    with style():
-        axes = panels(1, 3, 2.7)
+    with new_axes(1, 3, 2.7) as axes:
         for axis, (measure, words) in zip(axes, measures.items(), strict=True):
             for p, colour in PATHWAY.items():
                 rows = table[table["pathway"] == p]
@@ -99,7 +83,7 @@ def sizes(table: pd.DataFrame) -> Drawing:
         "Three charts show the reconstruction of test operations and -ELBO by the share of the space that was trained "
         f"on. Median of whole operations reconstructed, pathway A / B: {said}."
     )
-    return Drawing(figure_of(axes[0]), alt, table)
+    return Drawing.of(axes, alt, table)
 
 
 def structures(table: pd.DataFrame) -> Drawing:
@@ -107,8 +91,7 @@ def structures(table: pd.DataFrame) -> Drawing:
     n = table["seed"].nunique()
     names = {"test": "random test split", "left_out": "left out as a whole"}
     rows = table.melt(["pathway", "title"], list(names), "part", "exact").replace({"part": names})
-    with style():
-        axes = panels(1, 2, 1.9, sharey=True)
+    with new_axes(1, 2, 1.9, sharey=True) as axes:
         for axis, (p, colour) in zip(axes, PATHWAY.items(), strict=True):
             palette = dict(zip(names.values(), (GREY, colour), strict=True))
             dots(axis, rows[rows["pathway"] == p], "exact", "title", hue="part", palette=palette)
@@ -123,14 +106,13 @@ def structures(table: pd.DataFrame) -> Drawing:
         f"Dots show how many operations of left-out structures are reconstructed, beside the random test split, mean "
         f"of both pathways and {n} seeds with its 95 % interval. {said}."
     )
-    return Drawing(figure_of(axes[0]), alt, table)
+    return Drawing.of(axes, alt, table)
 
 
 def tolerance(table: pd.DataFrame) -> Drawing:
     """Reconstruction by the displacement of the code, a line for each epoch, from `tables.tolerance`."""
     epochs = sorted(table["epoch"].unique())
-    with style():
-        axes = panels(1, 2, 2.6, sharey=True)
+    with new_axes(1, 2, 2.6, sharey=True) as axes:
         for axis, (p, colour) in zip(axes, PATHWAY.items(), strict=True):
             for epoch, line in zip(epochs, ("--", "-", ":"), strict=False):
                 rows = table[(table["pathway"] == p) & (table["epoch"] == epoch)]
@@ -145,7 +127,7 @@ def tolerance(table: pd.DataFrame) -> Drawing:
         "Line charts show the exact reconstruction from codes that are displaced in a random direction. After a "
         f"displacement of 1 it is, in pathway A / B, {said}."
     )
-    return Drawing(figure_of(axes[0]), alt, table)
+    return Drawing.of(axes, alt, table)
 
 
 def interpolation(table: pd.DataFrame) -> Drawing:
@@ -155,8 +137,7 @@ def interpolation(table: pd.DataFrame) -> Drawing:
         "detour": "entries changed per entry\nin which the ends differ", "between": "share of steps on a\nshortest way",
         "largest_jump": "most entries changed\nin one step",
     }
-    with style():
-        axes = panels(1, 3, 2.8)
+    with new_axes(1, 3, 2.8) as axes:
         for axis, (measure, words) in zip(axes, measures.items(), strict=True):
             for p, colour in PATHWAY.items():
                 for way, line in (("straight", "-"), ("spherical", "--")):
@@ -174,14 +155,13 @@ def interpolation(table: pd.DataFrame) -> Drawing:
         f"{100 * r['between']:.3g} % of their steps lie on a shortest way" for way, r in means.iterrows()
     )
     alt = f"Line charts show paths in the latent space between operations. Mean over distances: {said}."
-    return Drawing(figure_of(axes[0]), alt, table)
+    return Drawing.of(axes, alt, table)
 
 
 def neighbourhoods(table: pd.DataFrame) -> Drawing:
     """Preservation of neighbourhoods, beside an untrained encoder, a dot for each seed: `tables.neighbourhoods`."""
     titles = {"trustworthiness": "trustworthiness", "continuity": "continuity", "shared": "18 nearest in common"}
-    with style():
-        axes = panels(1, 3, 1.8, sharey=True)
+    with new_axes(1, 3, 1.8, sharey=True) as axes:
         for axis, (measure, title) in zip(axes, titles.items(), strict=True):
             dots(axis, table, measure, "model", hue="pathway", palette=PATHWAY)
             axis.set_title(title)
@@ -196,4 +176,4 @@ def neighbourhoods(table: pd.DataFrame) -> Drawing:
         "Dots show how well codes preserve the neighbourhoods of operations, mean of both pathways and all seeds. "
         f"{said}."
     )
-    return Drawing(figure_of(axes[0]), alt, table)
+    return Drawing.of(axes, alt, table)

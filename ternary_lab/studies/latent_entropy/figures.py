@@ -16,7 +16,7 @@ from ternary_lab.config import Config
 from ternary_lab.figures.history import both_pathways, epoch_panels, from_to, run_count, shared_epochs, span_of
 from ternary_lab.figures.parts import heat_map, label_epochs, legend_below, reference
 from ternary_lab.figures.save import Drawing
-from ternary_lab.figures.style import GREY, INK, PATHWAY, figure_of, panels, style
+from ternary_lab.figures.style import GREY, INK, PATHWAY, figure_of, new_axes
 from ternary_lab.metrics.latent_entropy import (
     ACTIVE,
     BINS,
@@ -41,8 +41,7 @@ def batch_entropy(history: pd.DataFrame, config: Config) -> Drawing:
     batch, latent = config.data.batch_size, config.model.latent_dim
     expected, _ = expected_epoch_entropy(per_epoch(config.data), batch, latent)
     spread, bits = 2 * expected_entropy(batch)[1] / math.sqrt(latent), math.log2(latent)
-    with style():
-        (axis,) = epoch_panels(history, 1, 1, 2.9, [f"latent entropy H of a batch ({BINS} bins over [-3, 3]), nats"])
+    with epoch_panels(history, 1, 1, 2.9, [f"latent entropy H of a batch ({BINS} bins over [-3, 3]), nats"]) as (axis,):
         axis.axhspan(expected - spread, expected + spread, color=GREY, alpha=0.25, linewidth=0,
                      label=f"95 % of single batches of N(0, 1), ±{spread:.2f}")
         reference(axis, expected, f"N(0, 1) in batches of {batch}: {expected:.2f}", "--")
@@ -57,7 +56,7 @@ def batch_entropy(history: pd.DataFrame, config: Config) -> Drawing:
         f"within {spread:.2f} of that. The ceiling is {CEILING:.3f}, the report's maximum {bits:.1f}."
     )
     keys = [name for name in ("seed", "epoch", "H_A", "H_B") if name in history]
-    return Drawing(figure_of(axis), alt, history[keys].assign(H_expected=expected))
+    return Drawing.of([axis], alt, history[keys].assign(H_expected=expected))
 
 
 def heat_maps(code: pd.DataFrame) -> Drawing:
@@ -72,20 +71,23 @@ def heat_maps(code: pd.DataFrame) -> Drawing:
                      LogNorm(max(1e-2, float(kl.min())), max(1.0, float(kl.max())))),
     }
     epochs = code["epoch"].unique()
-    with style():
-        axes = panels(2, 2, 4.6, sharex=True, sharey=True)
+    with new_axes(2, 2, 4.6, sharex=True, sharey=True) as axes:
         for (column, (title, colours, norm)), pair in zip(kinds.items(), (axes[:2], axes[2:]), strict=True):
             for axis, pathway in zip(pair, PATHWAY, strict=True):
-                table = code[code["pathway"] == pathway].pivot(index="dimension", columns="epoch")
-                mesh = heat_map(axis, table[column].iloc[::-1], cmap=colours, norm=norm)
+                rows = code[code["pathway"] == pathway]
+                values, inside = (
+                    rows.pivot(index="dimension", columns="epoch", values=name).iloc[::-1]
+                    for name in (column, "inside")
+                )
+                mesh = heat_map(axis, values, cmap=colours, norm=norm)
                 if column == "entropy":
-                    y, x = np.nonzero(table["inside"].to_numpy()[::-1] * SIZE < FEW)
+                    y, x = np.nonzero(inside.to_numpy() * SIZE < FEW)
                     axis.scatter(x + 0.5, y + 0.5, marker="x", s=6, linewidths=0.7, color="white")
                 axis.set_title(f"{pathway}: {title}")
                 # Some columns are named, the first and the last among them: checkpoints are not evenly spaced in time.
                 places = np.linspace(0, len(epochs) - 1, min(8, len(epochs))).round().astype(int)
                 axis.set_xticks(places + 0.5, epochs[places].astype(str))
-                axis.set_yticks(np.arange(len(table), 0, -5) - 0.5, range(0, len(table), 5))
+                axis.set_yticks(np.arange(len(values), 0, -5) - 0.5, map(str, range(0, len(values), 5)))
             bar = figure_of(axes[0]).colorbar(mesh, ax=pair, extend="min", pad=0.02)
             if column == "entropy":
                 ticks = [normal - 1, normal - 0.5, normal, CEILING]
@@ -95,18 +97,18 @@ def heat_maps(code: pd.DataFrame) -> Drawing:
         for axis in axes[2:]:
             axis.set_xlabel("epoch of the checkpoint")
     parts = []
-    for pathway, rows in code.groupby("pathway"):
+    for name, rows in code.groupby("pathway"):
         for epoch in (rows["epoch"].min(), rows["epoch"].max()):
             at = rows[rows["epoch"] == epoch]
             parts.append(
-                f"in pathway {pathway} at epoch {epoch} the entropy is {at['entropy'].min():.2f} to "
+                f"in pathway {name} at epoch {epoch} the entropy is {at['entropy'].min():.2f} to "
                 f"{at['entropy'].max():.2f} and the KL {at['prior_kl'].min():.2g} to {at['prior_kl'].max():.2g}"
             )
     alt = (
         "Heat maps, epoch by latent dimension, show the entropy over all data and the KL of the aggregate posterior "
         f"from N(0, 1), in nats: {'; '.join(parts)}. N(0, 1) has an entropy of {normal:.2f}."
     )
-    return Drawing(figure_of(axes[0]), alt, code[["epoch", "pathway", "dimension", "entropy", "inside", "prior_kl"]])
+    return Drawing.of(axes, alt, code[["epoch", "pathway", "dimension", "entropy", "inside", "prior_kl"]])
 
 
 def active_units(code: pd.DataFrame) -> Drawing:
@@ -117,8 +119,8 @@ def active_units(code: pd.DataFrame) -> Drawing:
         {"marker": "o", "markersize": 5, "markerfacecolor": "none"}, {"marker": "x", "linestyle": "--"},
     )
     parts = []
-    with style():
-        count, *variances = axes = panels(1, 3, 2.5)
+    with new_axes(1, 3, 2.5) as axes:
+        count, *variances = axes
         for (pathway, color), axis, shape in zip(PATHWAY.items(), variances, shapes, strict=True):
             rows = code[code["pathway"] == pathway]
             active = rows.groupby("epoch")["active"].sum()
@@ -144,7 +146,7 @@ def active_units(code: pd.DataFrame) -> Drawing:
         f"Line charts show the number of active dimensions of {latent} at {code['epoch'].nunique()} checkpoints: "
         f"{'; '.join(parts)}. A dimension is active above {ACTIVE:g}."
     )
-    return Drawing(figure_of(count), alt, code[["epoch", "pathway", "dimension", "active", "variance"]])
+    return Drawing.of([count], alt, code[["epoch", "pathway", "dimension", "active", "variance"]])
 
 
 def aggregate_posteriors(densities: pd.DataFrame) -> Drawing:
@@ -154,8 +156,7 @@ def aggregate_posteriors(densities: pd.DataFrame) -> Drawing:
     """
     epochs = densities["epoch"].unique()
     parts = []
-    with style():
-        axes = panels(2, len(epochs), 4.1)
+    with new_axes(2, len(epochs), 4.1) as axes:
         for axis, (pathway, epoch) in zip(axes, ((p, epoch) for p in PATHWAY for epoch in epochs), strict=True):
             rows = densities[(densities["pathway"] == pathway) & (densities["epoch"] == epoch)]
             within = _reach(rows)
@@ -180,7 +181,7 @@ def aggregate_posteriors(densities: pd.DataFrame) -> Drawing:
         "Line charts show the aggregate posteriors of all dimensions beside N(0, 1). The distance from 0 that contains "
         f"99.9 % of the mass is {'; '.join(parts)}."
     )
-    return Drawing(figure_of(axes[0]), alt, densities)
+    return Drawing.of(axes, alt, densities)
 
 
 def _reach(rows: pd.DataFrame) -> float:

@@ -9,7 +9,7 @@ from matplotlib.patches import Rectangle
 
 from ternary_lab.figures.parts import legend_below
 from ternary_lab.figures.save import Drawing
-from ternary_lab.figures.style import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, SKY, VERMILION, figure_of, panels, style
+from ternary_lab.figures.style import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, SKY, VERMILION, new_axes
 from ternary_lab.studies.epoch50_disruption import figures
 from ternary_lab.studies.epoch50_disruption.tables import Branch
 from ternary_lab.studies.report import Judgement, Trial, Verdict, table
@@ -50,8 +50,7 @@ def verdicts(judgements: Sequence[Judgement]) -> Drawing:
     order = list(COLOURS)
     counts = {verdict: sum(j.verdict is verdict for j in judgements) for verdict in order}
     titles = [name if len(name) <= LONGEST else f"{name[:LONGEST - 1].rstrip()}…" for name in sections]
-    with style():
-        (axis,) = panels(1, 1, ROW * len(sections) + 1.0)
+    with new_axes(1, 1, ROW * len(sections) + 1.0) as (axis,):
         for row, found in enumerate(sections.values()):
             for place, verdict in enumerate(sorted(found, key=order.index)):
                 axis.add_patch(Rectangle((place + 0.08, row + 0.1), 0.84, 0.8, color=COLOURS[verdict], linewidth=0))
@@ -67,4 +66,4 @@ def verdicts(judgements: Sequence[Judgement]) -> Drawing:
         legend_below([axis], handles=squares, ncols=4, handlelength=0.8, handleheight=0.8, labelcolor=INK)
     said = ", ".join(f"{count} are judged '{verdict}'" for verdict, count in counts.items())
     alt = f"Squares in the colour of the verdict show the {len(judgements)} claims of the report by section: {said}."
-    return Drawing(figure_of(axis), alt, table(judgements))
+    return Drawing.of([axis], alt, table(judgements))
