@@ -140,12 +140,12 @@ def losses(history: pd.DataFrame, config: Config) -> Drawing:
         whole.legend(title=run_count(history))
         zoom.set_ylim(bottom=min(0, zoom.get_ylim()[0]))
     alt = (
-        f"Two line charts show the training and validation loss {span_of(history)}: all epochs on a log scale, and "
-        f"{around.replace('β$_B$', 'beta B')}. The training loss is {from_to(history, 'train_loss')}."
+        f"Two line charts show the training and validation loss {span_of(history)}. The left one has a log scale, the "
+        f"right one shows {around.split(':')[0]} enlarged. The training loss is {from_to(history, 'train_loss')}."
     )
     if jump is not None:
         loss = history.groupby("epoch")["train_loss"].median()
-        alt += f" It jumps from {loss[jump - 1]:.3g} at epoch {jump - 1} to {loss[jump]:.3g} at {jump}."
+        alt += f" When beta B leaves 0 it goes from {loss[jump - 1]:.3g} at epoch {jump - 1} to {loss[jump]:.3g} at {jump}."
     return _drawing(axes, alt, history, "train_loss", "val_loss", "beta_B")
 
 
@@ -166,7 +166,7 @@ def coverages(history: pd.DataFrame, config: Config) -> Drawing:
         legend_below(axes, run_count(history), ncols=3)
     parts = [f"{QUANTITIES[kind].words} is {from_to(history, f'{kind}_B', '.2f')}" for kind in kinds]
     alt = (
-        f"Three line charts show the coverage by both pathways in percent, {span_of(history)}. In pathway B "
+        f"Three line charts show the coverage by both pathways in percent {span_of(history)}. In pathway B "
         f"{'; '.join(parts)}. Uniform noise reaches a sampled coverage of {uniform:.3f} % in {samples:,} draws."
     )
     return _drawing(axes, alt, history, *kinds, uniform_baseline=uniform)
@@ -236,7 +236,7 @@ def statenet_outputs(history: pd.DataFrame, config: Config) -> Drawing:
         for axis, name, color in zip(axes, CORRECTIONS, (PURPLE, *PATHWAY.values(), INK), strict=True):
             reference(axis, 0, line="-")
             band(axis, history, "epoch", f"delta_{name}", color=color)
-    parts = [f"for {name} it is {from_to(history, f'delta_{name}', '+.3f')}" for name in CORRECTIONS]
+    parts = [f"that of {name} is {from_to(history, f'delta_{name}', '+.3f')}" for name in CORRECTIONS]
     alt = f"Four line charts show the corrections by StateNet {span_of(history)}: {'; '.join(parts)}."
     return _drawing(axes, alt, history, *(f"delta_{name}" for name in CORRECTIONS))
 

@@ -59,6 +59,7 @@ def dots(
             table, **shared, dodge=0.4 if hue else False, estimator="mean", errorbar=interval, linestyle="none",
             marker="|", markersize=7, markeredgewidth=1.4, err_kws={"linewidth": 1.4},
         )
+    axis.yaxis.grid(visible=True)
     axis.set(xlabel="", ylabel="")
 
 

@@ -85,7 +85,7 @@ def _to_beat(table: pd.DataFrame) -> str:
     factor, rows = _covering_most(rows)
     means = rows.groupby("pathway")[["informative_coverage", "neg_elbo"]].mean()
     coverage, bound = (" / ".join(f"{means[name][p]:.3g}" for p in PATHWAY) for name in means)
-    return f"to beat: v5.5, logits × {factor:g}, informative {coverage} % at a -ELBO of {bound} nats"
+    return f"To beat is v5.5 with logits × {factor:g}: informative coverage {coverage} %, -ELBO {bound} nats."
 
 
 def _covering_most(sharpened: pd.DataFrame) -> tuple[float, pd.DataFrame]:

@@ -101,7 +101,7 @@ def checkpoint_regrets(table: pd.DataFrame) -> Drawing:
             f"short of the run's best epoch by (a dot per seed, n = {table['seed'].nunique()}; 0 is best)", fontsize=8
         )
     means = table.groupby("rule")["informative_coverage"].mean().sort_values()
-    said = ", ".join(f"{value:.3g} by {rule}" for rule, value in means.items())
+    said = ", ".join(f"{value:.3g} ({rule})" for rule, value in means.items())
     alt = (
         "Dots show how much of six outcomes is lost by each rule of choosing an epoch. The mean loss of informative "
         f"coverage, in points, is {said}."
@@ -166,10 +166,10 @@ def pathway_ensembles(table: pd.DataFrame) -> Drawing:
         label_epochs(axes)
         legend_below(axes, f"n = {table['seed'].nunique()}", ncols=4)
     last = table[(table["epoch"] == table["epoch"].max()) & (table["code"] == "sample")].groupby("rule")["exact"].mean()
-    said = ", ".join(f"{rule} {value:.3g} %" for rule, value in last.items())
+    said = ", ".join(f"{value:.3g} % ({rule})" for rule, value in last.items())
     alt = (
         "Line charts show the exact reconstruction when both pathways decode together. At epoch "
-        f"{table['epoch'].max()}, from one posterior sample, it is by rule: {said}."
+        f"{table['epoch'].max()}, from one posterior sample, the rules reach {said}."
     )
     return Drawing.of(axes, alt, table)
 
@@ -286,7 +286,7 @@ def _compared(table: pd.DataFrame, by: str, titles: Mapping[str, str], words: st
         else:
             figure_of(axes[0]).supxlabel(note, fontsize=8)
     means = table.groupby(by, sort=False)[next(iter(titles))].mean().dropna()
-    said = ", ".join(f"{name} {value:.3g}" for name, value in means.items())
+    said = "; ".join(f"{value:.3g} ({name})" for name, value in means.items())
     first = QUANTITIES[next(iter(titles))]
     alt = f"Dots compare {words}. The mean {first.words} over seeds, in {first.unit}, is: {said}."
     return Drawing.of(axes, alt, table)

@@ -67,10 +67,10 @@ def coverage_counts(probes: pd.DataFrame) -> Drawing:
         label_epochs(axes)
         legend_below(axes, f"draws; median and range, n = {probes['seed'].nunique()}", ncols=4)
     last = probes[probes["epoch"] == probes["epoch"].max()]
-    said = "; ".join(f"{last[f'{way}_B'].median():.1f} % by {words} draws" for way, (words, _) in ways.items())
+    said = ", ".join(f"{last[f'{way}_B'].median():.1f} % ({words})" for way, (words, _) in ways.items())
     alt = (
-        "Line charts show the coverage by the same weights, counted in four ways. In pathway B at epoch "
-        f"{probes['epoch'].max()} it is {said}."
+        "Line charts show the coverage by the same weights, counted in four ways by number and kind of draws. In "
+        f"pathway B at epoch {probes['epoch'].max()} the counts are {said}."
     )
     columns = ["seed", "epoch", *(f"{way}_{pathway}" for way in ways for pathway in PATHWAY)]
     return Drawing.of(axes, alt, probes[columns])
@@ -143,11 +143,11 @@ def baseline_scores(table: pd.DataFrame, best: Mapping[str, float]) -> Drawing:
             axis.set_title(metric)
             axis.set_yticks(places, table.index)
         axes[0].set_ylim(len(table) - 0.5, -0.5)
-    said = "; ".join(f"{table[metric].idxmin() if metric.endswith('nats') else table[metric].idxmax()} by {metric}"
+    said = "; ".join(f"{metric}: {table[metric].idxmin() if metric.endswith('nats') else table[metric].idxmax()}"
                      for metric in table.columns)
     alt = (
         f"Dots show {len(table)} models by {len(table.columns)} metrics, with the best possible value as a dotted "
-        f"line. The best of these models is {said}."
+        f"line. The best of these models by each metric are: {said}."
     )
     return Drawing.of(axes, alt, table.reset_index(names="model"))
 

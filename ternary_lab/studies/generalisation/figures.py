@@ -31,7 +31,7 @@ def parts(table: pd.DataFrame) -> Drawing:
     said = "; ".join(f"in {p} it is lowest at epoch {low.idxmin()}, {low.min():.3g} %" for p, low in lows.items())
     alt = (
         f"Line charts show how many operations of the training, validation and test split are reconstructed exactly "
-        f"through the epochs of {n} runs. The three splits lie close together. Median of all three: {said}; at epoch "
+        f"through the epochs of {n} runs. Median of all three: {said}; at epoch "
         f"{last['epoch'].iloc[0]} it is {last['exact'].median():.4g} % over both pathways."
     )
     return Drawing.of(axes, alt, table)
@@ -103,8 +103,8 @@ def structures(table: pd.DataFrame) -> Drawing:
         for title, some in table.groupby("title", sort=False)
     )
     alt = (
-        f"Dots show how many operations of left-out structures are reconstructed, beside the random test split, mean "
-        f"of both pathways and {n} seeds with its 95 % interval. {said}."
+        "Dots show the share of operations of left-out structures that are reconstructed, beside the share of the "
+        f"random test split. The means of both pathways and {n} seeds, with 95 % intervals, are: {said}."
     )
     return Drawing.of(axes, alt, table)
 
