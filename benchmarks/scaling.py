@@ -42,7 +42,7 @@ def scaling_data(results: Results) -> pd.DataFrame:
 def scaling(results: Results) -> Drawing:
     """Run-epochs a second (left), and seconds of one run's epoch by part (right), against the number of runs R.
 
-    Several devices are told apart by their markers, and both axes are logarithmic.
+    Each of several devices has its own marker, and both axes are logarithmic.
     """
     data = scaling_data(results)
     several = len(results) > 1

@@ -43,11 +43,12 @@ def animate_codes(atlas: Atlas, first: int = 46, last: int = 60) -> Animation:
     if len(epochs) < 2:
         raise RunError(f"{atlas.run.path}: keeps the weights of fewer than two epochs from {first} to {last}")
     from PIL import Image
-    from PIL.Image import Dither
+    from PIL.Image import Dither, Quantize
 
     frames = list(_frames(atlas, epochs))
     # The first and the last frame together contain all colours.
-    palette = Image.fromarray(np.vstack([np.asarray(frames[0]), np.asarray(frames[-1])])).quantize(COLOURS)
+    both = Image.fromarray(np.vstack([np.asarray(frame) for frame in (frames[0], frames[-1])]))
+    palette = both.quantize(COLOURS, Quantize.MAXCOVERAGE)
     pictures = [frame.quantize(palette=palette, dither=Dither.NONE) for frame in frames]
     buffer = io.BytesIO()
     durations = [STILL, *[FRAME] * (len(pictures) - 2), STILL]

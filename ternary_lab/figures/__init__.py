@@ -1,7 +1,7 @@
 """Figures: one function each, one style, and files that name their origin.
 
-A figure function returns a `Drawing`: the figure, its alternative text and its data. `FIGURES` holds those of a
-training history, `draw_all` writes them to files, and a `Gallery` shows and saves the figures of a notebook.
+A figure function returns a `Drawing`: the figure, its alternative text and its data. `FIGURES` holds the
+figures of a training history, `draw_all` saves them, and a `Gallery` shows and saves the figures of a notebook.
 May import: the core, `metrics` and `runs`.
 """
 

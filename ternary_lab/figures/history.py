@@ -107,7 +107,7 @@ def span_of(history: pd.DataFrame) -> str:
 
 
 def _drawing(axes: Sequence[Axes], alt: str, history: pd.DataFrame, *columns: str, **constants: float) -> Drawing:
-    """The figure with the columns that it shows; a quantity of both pathways stands for its two columns."""
+    """The figure with the columns that it shows. For a quantity of both pathways these are its two columns."""
     single = [name for column in columns for name in ([column] if column in history else _both(column))]
     data = history[[*_keys(history), "epoch", *single]].assign(**constants)
     return Drawing.of(axes, alt, data)
@@ -145,7 +145,7 @@ def losses(history: pd.DataFrame, config: Config) -> Drawing:
     )
     if jump is not None:
         loss = history.groupby("epoch")["train_loss"].median()
-        alt += f" When beta B leaves 0 it goes from {loss[jump - 1]:.3g} at epoch {jump - 1} to {loss[jump]:.3g} at {jump}."
+        alt += f" When beta B leaves 0 it goes from {loss[jump - 1]:.3g} at epoch {jump - 1} to {loss[jump]:.3g}."
     return _drawing(axes, alt, history, "train_loss", "val_loss", "beta_B")
 
 

@@ -46,7 +46,7 @@ def dots(
 
     Args:
         hue: column whose values share a row, one beside the other, in the colours of `palette`.
-        interval: the ends of an interval around the mean; given, mean and interval are drawn as well.
+        interval: returns the ends of an interval around the mean. If given, mean and interval are drawn as well.
     """
     shared: dict[str, Any] = {"x": value, "y": by, "order": list(dict.fromkeys(table[by])), "ax": axis, "legend": False}
     shared |= {"color": INK} if hue is None else {"hue": hue, "hue_order": list(palette or ()), "palette": palette}

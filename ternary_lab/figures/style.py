@@ -47,7 +47,7 @@ RC: dict[str, Any] = {
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Use the lab's settings whatever the user's own are; the user's settings are restored afterwards."""
+    """Use the lab's settings instead of the user's, which are restored afterwards."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(cast(Any, RC))

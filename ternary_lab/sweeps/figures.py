@@ -21,7 +21,7 @@ from ternary_lab.sweeps.main_effects import LEVELS, complete, varied
 METRICS = ("informative_coverage_B", "informative_coverage_A", "neg_elbo_A")
 """Metrics of the published sweep that are drawn, the most important first."""
 SPREAD = 0.05
-"""Share of the height of an axis over which lines through the same level are fanned out."""
+"""Share of the height of an axis over which lines through the same level are spread."""
 LOW = 0.1
 """An axis is logarithmic if half of the values lie in this lowest share of their range."""
 
@@ -121,7 +121,7 @@ def parallel(table: pd.DataFrame, metric: str) -> Drawing:
     means = rows.groupby("point", sort=False).agg({**dict.fromkeys(keys, "first"), metric: "mean"}).reset_index()
     means = means.sort_values(metric, kind="stable", ignore_index=True)
     heights = np.stack([_heights(means[key], discrete=True) for key in keys] + [_heights(means[metric])], 1)
-    # Lines through one level would hide each other: they are fanned out in the order of the metric.
+    # Lines through one level would cover each other, so they are spread in the order of the metric.
     heights[:, :-1] += SPREAD * (np.arange(len(means)) / max(1, len(means) - 1) - 0.5)[:, None]
     values = means[metric].to_numpy(float)
     low, high = (np.nanmin(values), np.nanmax(values)) if np.isfinite(values).any() else (0.0, 1.0)

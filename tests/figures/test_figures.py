@@ -1,4 +1,4 @@
-"""Figures: drawn from any history, the same bytes twice, and a manifest that tells the truth."""
+"""Figures of histories, reproducible files, galleries and their manifest."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ OF_DEFECTS = ("informative_coverage", "effective_coverage", "neg_elbo", "reconst
 OF_WORTH = ("informative_coverage", "effective_coverage", "neg_elbo")
 """Measures that defects, and parts of a recipe, are compared by."""
 OF_FRONT, OF_PARTS = ("v5.5", "repaired", "beyond", "front"), ("beyond", "part")
-"""Groups of recipes: those drawn with the front; those that couple the pathways of beyond or make one of them."""
+"""Groups of recipes: of the front, and of the variants of beyond that couple its pathways or have only one."""
 OF_STATENET = {V5_5: (V5_5, OFF, TAUGHT[0]), BEYOND: (BEYOND, DRAWN, TAUGHT[1])}
 """Variants of a recipe: without StateNet, with StateNet as drawn, with StateNet that learns."""
 WEIGHTS = (0.25, 0.5, 1, 2, 2.5, 3, 4, 6, 8, 12, 20, 40)

@@ -15,7 +15,7 @@ SHADES = (SKY, BLUE, PURPLE, INK, GREEN, ORANGE, VERMILION)
 
 
 def parts(table: pd.DataFrame) -> Drawing:
-    """Reconstruction of the three parts of the split through the epochs, from `tables.parts`."""
+    """Reconstruction of the three splits through the epochs, from `tables.reconstruction_by_part`."""
     n = table["seed"].nunique()
     with new_axes(2, 2, 4.2, sharex=True) as axes:
         for row, (measure, words) in enumerate((("exact", "whole operations, %"), ("entries", "single entries, %"))):
@@ -38,7 +38,7 @@ def parts(table: pd.DataFrame) -> Drawing:
 
 
 def mixing(table: pd.DataFrame) -> Drawing:
-    """Reconstruction by the share ρ of the other pathway's code, a line for each epoch, from `tables.mixing`."""
+    """Reconstruction by the share ρ of the other pathway's code, by epoch, from `tables.injected_reconstruction`."""
     epochs = sorted(table["epoch"].unique())
     with new_axes(1, 2, 2.8, sharey=True) as axes:
         for axis, p in zip(axes, PATHWAY, strict=True):
@@ -58,7 +58,7 @@ def mixing(table: pd.DataFrame) -> Drawing:
 
 
 def sizes(table: pd.DataFrame) -> Drawing:
-    """Test reconstruction and -ELBO against the size of the training set, a dot for each seed, from `tables.sizes`."""
+    """Test reconstruction and -ELBO against the size of the training set, from `tables.training_sizes`."""
     n = table.groupby("share")["seed"].nunique().min()
     measures = {
         "test": "whole operations, test, %", "entries": "single entries, test, %",
@@ -87,7 +87,7 @@ def sizes(table: pd.DataFrame) -> Drawing:
 
 
 def structures(table: pd.DataFrame) -> Drawing:
-    """Left-out structures beside the random test split of the same run, from `tables.structures`."""
+    """Left-out structures beside the random test split of the same run, from `tables.left_out_structures`."""
     n = table["seed"].nunique()
     names = {"test": "random test split", "left_out": "left out as a whole"}
     rows = table.melt(["pathway", "title"], list(names), "part", "exact").replace({"part": names})
@@ -110,7 +110,7 @@ def structures(table: pd.DataFrame) -> Drawing:
 
 
 def tolerance(table: pd.DataFrame) -> Drawing:
-    """Reconstruction by the displacement of the code, a line for each epoch, from `tables.tolerance`."""
+    """Reconstruction by the displacement of the code, a line for each epoch, from `tables.displaced_reconstruction`."""
     epochs = sorted(table["epoch"].unique())
     with new_axes(1, 2, 2.6, sharey=True) as axes:
         for axis, (p, colour) in zip(axes, PATHWAY.items(), strict=True):
@@ -131,7 +131,7 @@ def tolerance(table: pd.DataFrame) -> Drawing:
 
 
 def interpolation(table: pd.DataFrame) -> Drawing:
-    """Latent paths between operations by the distance of their ends, trained runs, from `tables.interpolation`."""
+    """Latent paths between operations by the distance of their ends, trained runs, from `tables.path_qualities`."""
     rows = table[table["model"] != "untrained"]
     measures = {
         "detour": "entries changed per entry\nin which the ends differ", "between": "share of steps on a\nshortest way",
@@ -159,7 +159,7 @@ def interpolation(table: pd.DataFrame) -> Drawing:
 
 
 def neighbourhoods(table: pd.DataFrame) -> Drawing:
-    """Preservation of neighbourhoods, beside an untrained encoder, a dot for each seed: `tables.neighbourhoods`."""
+    """Preservation of neighbourhoods, beside an untrained encoder, from `tables.neighbourhood_preservation`."""
     titles = {"trustworthiness": "trustworthiness", "continuity": "continuity", "shared": "18 nearest in common"}
     with new_axes(1, 3, 1.8, sharey=True) as axes:
         for axis, (measure, title) in zip(axes, titles.items(), strict=True):
