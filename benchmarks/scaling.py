@@ -75,8 +75,8 @@ def scaling(results: Results) -> Drawing:
         if several:
             left.set_yscale("log")
             right.set_yscale("log")
-            parts = data[["train_seconds", "eval_seconds", "epoch_seconds"]].to_numpy()
-            right.set_ylim(np.nanmin(parts) / 50, 2 * np.nanmax(parts))
+            seconds = data[["train_seconds", "eval_seconds", "epoch_seconds"]].to_numpy()
+            right.set_ylim(np.nanmin(seconds) / 50, 2 * np.nanmax(seconds))
             left.legend(loc="upper left")
             right.legend(loc="lower left")
         else:
@@ -85,11 +85,11 @@ def scaling(results: Results) -> Drawing:
             right.legend(loc="upper right")
     parts = []
     for name, result in results.items():
-        speeds = [f"{row['run_epochs_per_second']:.2f} with {runs} runs" for runs, row in result["cohorts"].items()]
+        speeds = [f"{row['run_epochs_per_second']:.2f} at R = {runs}" for runs, row in result["cohorts"].items()]
         parts.append(f"on {name} they are {', '.join(speeds)}")
     alt = (
-        "Line charts show the run-epochs a second and the seconds of one epoch by the number of runs trained side by "
-        f"side. The run-epochs a second are as follows: {'; '.join(parts)}."
+        "Line charts show the run-epochs a second and the seconds of one epoch by the number R of runs trained side "
+        f"by side. The run-epochs a second are as follows: {'; '.join(parts)}."
     )
     return Drawing(figure_of(left), alt, data)
 

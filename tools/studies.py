@@ -46,7 +46,7 @@ def studies() -> Mapping[str, Callable[[], Drawing]]:
     drawn = {name: recipes.load_histories(name) for name in recipes.THREE}
     drawn = {recipes.RECIPES[name].title: rows[rows["epoch"] <= recipes.END] for name, rows in drawn.items()}
     return {
-        "reconstruction": lambda: generalisation_figures.parts(g.parts(probes)),
+        "reconstruction": lambda: generalisation_figures.reconstruction_of_splits(g.parts(probes)),
         "leak": lambda: generalisation_figures.mixing(g.mixing(dense, LEAK, SHARES)),
         "training_size": lambda: generalisation_figures.sizes(g.sizes(experiments, runs)),
         "structures": lambda: generalisation_figures.structures(g.structures(experiments)),
@@ -58,7 +58,7 @@ def studies() -> Mapping[str, Callable[[], Drawing]]:
         "full_training": lambda: checkpoint_figures.full_training(full.history, next(iter(full.values())).config),
         "checkpoint_ensembles": lambda: checkpoint_figures.checkpoint_ensembles(m.checkpoint_ensembles(some)),
         "pathway_ensembles": lambda: checkpoint_figures.pathway_ensembles(m.pathway_ensembles(dense, dense.epochs)),
-        "rate_distortion": lambda: checkpoint_figures.rate_distortion(probes),
+        "rate_distortion": lambda: checkpoint_figures.rate_and_distortion(probes),
         "calibration": lambda: checkpoint_figures.calibration(m.reliabilities(some, EPOCHS)),
         "operation_bounds": lambda: checkpoint_figures.operation_bounds(m.operation_bounds(dense, epoch)),
         "defects": lambda: r.recipe_comparison(table, recipes.names(table, "v5.5", "defect", "repaired"), r.OF_DEFECTS),

@@ -54,7 +54,7 @@ def named_tables(operations: Mapping[str, int]) -> Drawing:
     return truth_tables(dict(zip(operations, tables, strict=True)))
 
 
-def orbit_sizes() -> Drawing:
+def orbits_by_size() -> Drawing:
     """Number of orbits by their size, a panel for each group of symmetries."""
     data = pd.concat([
         pd.DataFrame({"group": name, "size": symmetry.orbit_sizes(group).tolist()})

@@ -302,8 +302,8 @@ def test_drawn_posteriors_keep_the_mass(run: RunRecord) -> None:
 def test_figures_are_drawn_and_told(run: RunRecord, code: pd.DataFrame) -> None:
     densities = tables.posteriors(run, run.epochs)
     for drawing, count in (
-        (figures.batch_entropy(run.history, run.config), 1), (figures.heat_maps(code), 4),
-        (figures.active_units(code), 3), (figures.aggregate_posteriors(densities), 2 * len(run.epochs)),
+        (figures.entropy_by_epoch(run.history, run.config), 1), (figures.heat_maps(code), 4),
+        (figures.active_dimensions(code), 3), (figures.aggregate_posteriors(densities), 2 * len(run.epochs)),
     ):
         axes = [axis for axis in drawing.figure.axes if axis.get_label() != "<colorbar>"]
         assert len(axes) == count

@@ -174,7 +174,7 @@ def pathway_ensembles(table: pd.DataFrame) -> Drawing:
     return Drawing.of(axes, alt, table)
 
 
-def rate_distortion(probes: pd.DataFrame, marks: Sequence[int] = (0, 49, 50, 100)) -> Drawing:
+def rate_and_distortion(probes: pd.DataFrame, marks: Sequence[int] = (0, 49, 50, 100)) -> Drawing:
     """KL against CE on the test split, a point for each run and checkpoint, with the bound CE ≥ ln N - KL."""
     with new_axes(1, 2, 3.0, sharey=True) as axes:
         for axis, (p, colour) in zip(axes, PATHWAY.items(), strict=True):

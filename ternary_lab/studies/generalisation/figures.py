@@ -14,7 +14,7 @@ PARTS = {"train": (INK, "-"), "validation": (GREEN, "--"), "test": (VERMILION, "
 SHADES = (SKY, BLUE, PURPLE, INK, GREEN, ORANGE, VERMILION)
 
 
-def parts(table: pd.DataFrame) -> Drawing:
+def reconstruction_of_splits(table: pd.DataFrame) -> Drawing:
     """Reconstruction of the three splits through the epochs, from `tables.reconstruction_by_part`."""
     n = table["seed"].nunique()
     with new_axes(2, 2, 4.2, sharex=True) as axes:

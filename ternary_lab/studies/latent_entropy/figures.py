@@ -35,7 +35,7 @@ NARROW = 4.0
 """Lowest range of |z| that an axis of densities shows."""
 
 
-def batch_entropy(history: pd.DataFrame, config: Config) -> Drawing:
+def entropy_by_epoch(history: pd.DataFrame, config: Config) -> Drawing:
     """H of both pathways, the H of N(0, 1) at this batch size with its spread, and two maxima."""
     history = shared_epochs(history)
     batch, latent = config.data.batch_size, config.model.latent_dim
@@ -111,7 +111,7 @@ def heat_maps(code: pd.DataFrame) -> Drawing:
     return Drawing.of(axes, alt, code[["epoch", "pathway", "dimension", "entropy", "inside", "prior_kl"]])
 
 
-def active_units(code: pd.DataFrame) -> Drawing:
+def active_dimensions(code: pd.DataFrame) -> Drawing:
     """Number of active dimensions (left), and Var_x(μ) of each dimension, A and B, beside the threshold."""
     latent = code["dimension"].nunique()
     low, high = float(code["variance"].min()), float(code["variance"].max())
