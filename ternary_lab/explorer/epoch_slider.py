@@ -51,4 +51,4 @@ class EpochSlider(View):
         )
 
     def picture(self) -> Drawing:
-        return Drawing(self.course.figure, self.course.alt, self.selection.codes.history)
+        return self.course

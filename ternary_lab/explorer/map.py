@@ -17,7 +17,7 @@ from ternary_lab.explorer.projection import Projection
 from ternary_lab.explorer.selection import Selection, Source
 from ternary_lab.explorer.view import View, row
 from ternary_lab.figures.save import Drawing
-from ternary_lab.figures.style import VERMILION, figure_of
+from ternary_lab.figures.style import VERMILION
 from ternary_lab.model import PATHWAYS, Pathway
 
 PLANES = {"principal directions": "pca", "two dimensions": "dimensions", "UMAP": "umap"}
@@ -163,11 +163,11 @@ class Map(View):
     def picture(self) -> Drawing:
         codes, epoch, pathway = self.selection.codes, self.selection.epoch, self.selection.pathway
         colour, operations = str(self.colour.value), self.selection.operations
-        axis = drawing.draw_map(codes, epoch, pathway, "pca", colour, operations)
-        alt = drawing.map_alt(codes, epoch, pathway, colour)
-        if operations:
-            alt += f" Rings mark {', '.join(operation_name(i) for i in operations[:5])}."
-        return Drawing(figure_of(axis), alt, codes.plane(epoch, pathway, "pca").table())
+        drawn = drawing.draw_map(codes, epoch, pathway, "pca", colour, operations)
+        if not operations:
+            return drawn
+        names = ", ".join(operation_name(i) for i in operations[:5])
+        return replace(drawn, alt=f"{drawn.alt} Rings mark {names}.")
 
 
 def _shades(paint: drawing.Colouring, count: int) -> list[str]:

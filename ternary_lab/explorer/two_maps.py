@@ -38,9 +38,9 @@ class TwoMaps(View):
             for axis, selection, shown in zip(axes, self.selections, self.maps, strict=True):
                 codes, epoch, pathway = selection.codes, selection.epoch, selection.pathway
                 colour = str(shown.colour.value)
-                drawing.draw_map(codes, epoch, pathway, "pca", colour, selection.operations, ax=axis)
+                drawn = drawing.map_on(axis, codes, epoch, pathway, "pca", colour, selection.operations)
                 name = f"{codes.run.config.name}, seed {codes.run.seed}"
                 axis.set_title(f"{name}: epoch {epoch}")
-                alts.append(f"{name}: {drawing.map_alt(codes, epoch, pathway, colour)}")
-                tables.append(codes.plane(epoch, pathway, "pca").table().assign(run=name))
+                alts.append(f"{name}: {drawn.alt}")
+                tables.append(drawn.data.assign(run=name))
         return Drawing(figure_of(axes[0]), " ".join(alts), pd.concat(tables))
