@@ -294,7 +294,7 @@ class Cohort:
         """Let the controllers know the last epoch's counts."""
         if self._unsettled is not None:
             measurement, places = self._unsettled
-            counts = measurement.unique_operations
+            counts = measurement.result(counts_only=True).unique_operations
             self.controllers = [
                 control.after_counting(c, counts[place]) for c, place in zip(self.controllers, places, strict=True)
             ]
@@ -507,7 +507,7 @@ class Cohort:
         stopping, total = config.early_stopping, config.training.total_epochs
         values = row
         if {stopping.metric, config.criterion} != {"val_loss"}:  # which is known without waiting for the rest
-            values = row | {name: values[index] for name, values in measurement.metrics.items()}
+            values = row | {name: values[index] for name, values in measurement.result().metrics.items()}
         for kept, criterion in ((self.best, stopping.metric), (self.selected, config.criterion)):
             value = cost(values, criterion)
             if value < kept[index].value:
@@ -533,12 +533,12 @@ class Epoch:
 
     def finish(self) -> list[tuple[EpochRecord, RunState]]:
         """Wait for the measurement: each run's record, and the state that the next epoch starts from."""
-        metrics = self.measurement.metrics
+        measured = self.measurement.result()
         finished = []
         for i, (row, state) in enumerate(zip(self.rows, self.states, strict=True)):
-            values = {**row, **{name: values[i] for name, values in metrics.items()}}
-            record = EpochRecord(**values, seconds_eval=self.measurement.waited)
-            controllers = control.after_counting(state.controllers, self.measurement.unique_operations[i])
+            values = {**row, **{name: values[i] for name, values in measured.metrics.items()}}
+            record = EpochRecord(**values, seconds_eval=measured.seconds)
+            controllers = control.after_counting(state.controllers, measured.unique_operations[i])
             finished.append((record, replace(state, controllers=controllers)))
         return finished
 

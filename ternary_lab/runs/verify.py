@@ -123,7 +123,7 @@ def measured(run: RunRecord, epoch: int) -> dict[str, float]:
     split = splits.split(config.data)
     model = run.model(epoch).to(device)
     source = Source(config.evaluation, space.operations(split.validation).to(device), device)
-    values = Measurement(source, [Group(model.core, (run.seed,))], epoch, None).metrics
+    values = Measurement(source, [Group(model.core, (run.seed,))], epoch, None).result().metrics
     return {name: float(value[0]) for name, value in values.items()}
 
 

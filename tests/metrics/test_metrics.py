@@ -167,8 +167,9 @@ def test_information_equals_brute_force(model: DualVAE, pathway: Pathway) -> Non
         assert float(info.informative_coverage[run]) == pytest.approx(share, rel=1e-4)
         assert float(info.informative_coverage_raw[run]) == pytest.approx(100 * math.exp(raw - noise) / SIZE, rel=1e-4)
         assert float(info.effective_coverage[run]) == pytest.approx(100 * math.exp(argmax) / SIZE, rel=1e-5)
-        assert float(info.missing_mass[run]) == pytest.approx(float(np.mean(-math.log(SIZE) - np.log(p))), rel=1e-4)
-        assert float(info.rarest[run]) == pytest.approx(SIZE * p.min(), rel=1e-3)
+        rare = coverage.rare_figures(info.p[run])
+        assert rare["missing_mass"] == pytest.approx(float(np.mean(-math.log(SIZE) - np.log(p))), rel=1e-4)
+        assert rare["rarest"] == pytest.approx(SIZE * p.min(), rel=1e-3)
 
 
 def test_corrected_entropies_agree_with_those_of_more_latents(data: Path) -> None:
@@ -192,7 +193,7 @@ def test_an_uninformed_decoder_says_nothing_and_a_perfect_one_everything() -> No
     flat = information(DualVAE(ARCHITECTURE, blocks), "A", iter([torch.randn(1, 3, 64)]))
     assert float(flat.output_entropy) == pytest.approx(math.log(SIZE))
     assert float(flat.information) == pytest.approx(0, abs=1e-4)
-    assert float(flat.missing_mass) == pytest.approx(0, abs=1e-5)
+    assert coverage.rare_figures(flat.p[0])["missing_mass"] == pytest.approx(0, abs=1e-5)
     dict(ARCHITECTURE.decoder_A.parts(blocks.decoder_A[0]))["decoder.2.bias"][::3] = 50.0
     one = information(DualVAE(ARCHITECTURE, blocks), "A", iter([torch.randn(1, 3, 64)]))
     assert (float(one.output_entropy), int(one.p.argmax())) == (pytest.approx(0, abs=1e-6), 0)
@@ -269,7 +270,7 @@ def _noise(samples: int, x: Tensor, seed: int) -> Tensor:
 def test_one_importance_sample_is_the_elbo_in_expectation(model: DualVAE) -> None:
     """They differ in the KL alone, sampled there and exact here."""
     x = _data(model, 500)
-    pairs = [(likelihood.negative_elbo(model, x, e), likelihood.negative_iwae(model, x, e))
+    pairs = [(likelihood.negative_elbo(model, x, e), likelihood.coding(model, x, e).neg_iwae.mean(2))
              for e in (_noise(1, x, seed) for seed in range(60))]
     differences = torch.stack([iwae - elbo for elbo, iwae in pairs])
     error = differences.std(0) / math.sqrt(len(pairs))
@@ -280,7 +281,7 @@ def test_one_importance_sample_is_the_elbo_in_expectation(model: DualVAE) -> Non
 def test_more_importance_samples_give_a_tighter_bound(model: DualVAE) -> None:
     x = _data(model, 300)
     bounds = [likelihood.negative_elbo(model, x, _noise(64, x, 1))]
-    bounds += [likelihood.negative_iwae(model, x, _noise(k, x, k)) for k in (4, 64)]
+    bounds += [likelihood.coding(model, x, _noise(k, x, k)).neg_iwae.mean(2) for k in (4, 64)]
     assert bool((bounds[0] > bounds[1]).all())
     assert bool((bounds[1] > bounds[2]).all())
 
@@ -311,7 +312,7 @@ def test_over_the_whole_space_no_bound_is_below_ln_n(model: DualVAE) -> None:
         noise = _noise(1, x, 5)
         assert bool((likelihood.negative_elbo(candidate, x, noise) > math.log(SIZE) - 1e-3).all())
     torch.testing.assert_close(likelihood.negative_elbo(flat, x, noise), torch.full((2, 1), math.log(SIZE)))
-    torch.testing.assert_close(likelihood.negative_iwae(flat, x, noise), torch.full((2, 1), math.log(SIZE)))
+    torch.testing.assert_close(likelihood.coding(flat, x, noise).neg_iwae.mean(2), torch.full((2, 1), math.log(SIZE)))
 
 
 def test_exact_reconstruction_counts_wholly_right_operations(model: DualVAE) -> None:
@@ -320,11 +321,12 @@ def test_exact_reconstruction_counts_wholly_right_operations(model: DualVAE) -> 
     for rho in (0.0, 0.3):
         mixed = torch.stack([(1 - rho) * mu[0] + rho * mu[1], (1 - rho) * mu[1] + rho * mu[0]])
         right = (model.decode(mixed).argmax(-1) - 1 == x).all(-1).double().mean(2) * 100
-        torch.testing.assert_close(likelihood.exact_reconstruction(model, x, rho).double(), right)
+        found = likelihood.percent_exact(likelihood.right_entries(model, x, rho))
+        torch.testing.assert_close(found.double(), right)
     flat = DualVAE(ARCHITECTURE, ARCHITECTURE.empty())
     minus = -torch.ones(1, 4, 9)
     minus[0, 0, 0] = 1
-    assert likelihood.exact_reconstruction(flat, minus).tolist() == [[75.0], [75.0]]
+    assert likelihood.percent_exact(likelihood.right_entries(flat, minus)).tolist() == [[75.0], [75.0]]
 
 
 def test_active_units_are_those_whose_mean_varies() -> None:

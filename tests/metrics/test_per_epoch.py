@@ -50,7 +50,7 @@ def _models() -> list[DualVAE]:
 
 def test_helpers_change_no_bit() -> None:
     groups = [Group(model, (seed,)) for model, seed in zip(_models(), SEEDS, strict=True)]
-    alone, helped = (_measurement(groups, helpers).metrics for helpers in (0, 3))
+    alone, helped = (_measurement(groups, helpers).result().metrics for helpers in (0, 3))
     assert helped == alone
 
 
@@ -58,8 +58,8 @@ def test_runs_together_measure_what_each_measures_alone() -> None:
     """As on a GPU, where all runs are one group."""
     models = _models()
     both = DualVAE(models[0].architecture, Blocks.join([model.blocks for model in models]))
-    together = _measurement([Group(both, SEEDS)], 0).metrics
-    apart = _measurement([Group(model, (seed,)) for model, seed in zip(models, SEEDS, strict=True)], 0).metrics
+    together = _measurement([Group(both, SEEDS)], 0).result().metrics
+    apart = _measurement([Group(model, (seed,)) for model, seed in zip(models, SEEDS, strict=True)], 0).result().metrics
     assert together.keys() == apart.keys()
     for name, values in together.items():
         # Float rounding may move a draw across the edge of a class.

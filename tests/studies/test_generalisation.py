@@ -374,10 +374,10 @@ def test_rate_and_distortion_add_up_to_the_elbo_and_bound_it() -> None:
     core = baselines.untrained(5).core
     x = space.operations(SOME).unsqueeze(0)
     noise = torch.randn(4, 2, 1, len(SOME), 16, generator=torch.Generator().manual_seed(0))
-    rate, distortion = likelihood.rate_distortion(core, x, noise)
-    assert rate.shape == distortion.shape == (2, 1, len(SOME))
-    assert (rate >= 0).all()
-    torch.testing.assert_close((rate + distortion).mean(2), likelihood.negative_elbo(core, x, noise))
+    coded = likelihood.coding(core, x, noise)
+    assert coded.rate.shape == coded.distortion.shape == (2, 1, len(SOME))
+    assert (coded.rate >= 0).all()
+    torch.testing.assert_close(coded.neg_elbo.mean(2), likelihood.negative_elbo(core, x, noise))
 
 
 def test_over_the_whole_space_distortion_is_at_least_ln_n_less_the_rate(copying: TernaryVAE) -> None:
@@ -385,25 +385,26 @@ def test_over_the_whole_space_distortion_is_at_least_ln_n_less_the_rate(copying:
     for model in (baselines.untrained(1).core, baselines.collapsed().core, copying.core):
         latent = model.architecture.settings.latent_dim
         noise = torch.randn(1, 2, 1, space.SIZE, latent, generator=torch.Generator().manual_seed(0))
-        rate, distortion = (v.mean(2) for v in likelihood.rate_distortion(model, x, noise))
+        rate, distortion = (v.mean(2) for v in likelihood.coding(model, x, noise)[:2])
         assert (distortion >= math.log(space.SIZE) - rate - 1e-3).all()
 
 
-def test_the_bound_per_operation_averages_to_the_iwae() -> None:
+def test_the_bound_of_an_operation_does_not_depend_on_the_others() -> None:
     core = baselines.untrained(5).core
     x = space.operations(SOME).unsqueeze(0)
     noise = torch.randn(8, 2, 1, len(SOME), 16, generator=torch.Generator().manual_seed(0))
-    each = likelihood.log_likelihood_bound(core, x, noise)
-    torch.testing.assert_close(-each.mean(2), likelihood.negative_iwae(core, x, noise))
+    each = likelihood.coding(core, x, noise).neg_iwae
     for i in (0, 7):
-        alone = likelihood.log_likelihood_bound(core, x[:, i : i + 1], noise[:, :, :, i : i + 1])
-        torch.testing.assert_close(alone[..., 0], each[..., i])
+        alone = likelihood.coding(core, x[:, i : i + 1], noise[:, :, :, i : i + 1])
+        torch.testing.assert_close(alone.neg_iwae[..., 0], each[..., i])
 
 
 def test_entries_are_right_at_least_as_often_as_operations(copying: TernaryVAE) -> None:
     core, x = baselines.untrained(5).core, space.operations().unsqueeze(0)
     decoded = torch.stack([baselines.untrained(5).reconstruct(x[0], pathway=p) for p in PATHWAYS])
     expected = 100 * (decoded == x).float().mean((1, 2))
-    torch.testing.assert_close(likelihood.entry_reconstruction(core, x)[:, 0], expected)
-    assert (likelihood.entry_reconstruction(core, x) >= likelihood.exact_reconstruction(core, x)).all()
-    assert (likelihood.entry_reconstruction(copying.core, x) == 100).all()
+    right = likelihood.right_entries(core, x)
+    entries = 100 * right.float().mean((2, 3))
+    torch.testing.assert_close(entries[:, 0], expected)
+    assert (entries >= likelihood.percent_exact(right)).all()
+    assert likelihood.right_entries(copying.core, x).all()
