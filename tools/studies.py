@@ -15,9 +15,9 @@ from ternary_lab.studies.beyond_v55 import tables as recipe_tables
 from ternary_lab.studies.beyond_v55.ideal_front import ideal_front
 from ternary_lab.studies.checkpoints_and_ensembles import figures as checkpoint_figures
 from ternary_lab.studies.checkpoints_and_ensembles import tables as checkpoint_tables
-from ternary_lab.studies.epoch50_disruption import tables
 from ternary_lab.studies.generalisation import figures as generalisation_figures
 from ternary_lab.studies.generalisation import tables as generalisation_tables
+from ternary_lab.studies.probes import all_probes
 from ternary_lab.sweeps import figures as sweep_figures
 from ternary_lab.sweeps import main_effects
 from ternary_lab.sweeps.run import load_results
@@ -37,8 +37,8 @@ def studies() -> Mapping[str, Callable[[], Drawing]]:
     """How each figure is made, by its name."""
     runs, full, experiments = load_runs(RUNS), load_runs(FULL), generalisation_tables.load_experiments()
     some, dense = RunSet({seed: runs[seed] for seed in SEEDS}), runs[SEEDS[0]]
-    probes, scores, epoch = tables.probes(runs), checkpoint_tables.scored(full), EPOCHS[-1]
-    choices = checkpoint_tables.chosen(scores, LAST, fixed=[60, 65, 70, 100])
+    probes, scores, epoch = all_probes(runs), checkpoint_tables.checkpoint_outcomes(full), EPOCHS[-1]
+    choices = checkpoint_tables.chosen_epochs(scores, LAST, fixed=[60, 65, 70, 100])
     g, m, r, s = generalisation_tables, checkpoint_tables, recipe_figures, sweep_figures
     swept = load_results()
     recipes = recipe_tables
@@ -46,10 +46,10 @@ def studies() -> Mapping[str, Callable[[], Drawing]]:
     drawn = {name: recipes.load_histories(name) for name in recipes.THREE}
     drawn = {recipes.RECIPES[name].title: rows[rows["epoch"] <= recipes.END] for name, rows in drawn.items()}
     return {
-        "reconstruction": lambda: generalisation_figures.parts(g.parts(probes)),
-        "leak": lambda: generalisation_figures.mixing(g.mixing(dense, LEAK, SHARES)),
-        "training_size": lambda: generalisation_figures.sizes(g.sizes(experiments, runs)),
-        "structures": lambda: generalisation_figures.structures(g.structures(experiments)),
+        "reconstruction": lambda: generalisation_figures.parts(g.reconstruction_by_part(probes)),
+        "leak": lambda: generalisation_figures.mixing(g.injected_reconstruction(dense, LEAK, SHARES)),
+        "training_size": lambda: generalisation_figures.sizes(g.training_sizes(experiments, runs)),
+        "structures": lambda: generalisation_figures.structures(g.left_out_structures(experiments)),
         "latent_noise": lambda: generalisation_figures.tolerance(g.tolerance(some, EPOCHS, RADII)),
         "interpolation": lambda: generalisation_figures.interpolation(g.interpolation(some, epoch)),
         "neighbourhoods": lambda: generalisation_figures.neighbourhoods(g.neighbourhoods(some, epoch)),
@@ -61,15 +61,15 @@ def studies() -> Mapping[str, Callable[[], Drawing]]:
         "rate_distortion": lambda: checkpoint_figures.rate_distortion(probes),
         "calibration": lambda: checkpoint_figures.calibration(m.reliabilities(some, EPOCHS)),
         "operation_bounds": lambda: checkpoint_figures.operations(m.operation_bounds(dense, epoch)),
-        "defects": lambda: r.compared(table, recipes.names(table, "v5.5", "defect", "repaired"), r.OF_DEFECTS),
+        "defects": lambda: r.compared(table, recipes.recipe_names(table, "v5.5", "defect", "repaired"), r.OF_DEFECTS),
         "search": lambda: r.searched(recipes.load_search(), ideal_front(r.WEIGHTS), table),
-        "front": lambda: r.front(table, ideal_front(r.WEIGHTS), recipes.names(table, *r.OF_FRONT)),
+        "front": lambda: r.front(table, ideal_front(r.WEIGHTS), recipes.recipe_names(table, *r.OF_FRONT)),
         "recipes_through_epochs": lambda: r.epochs(drawn, table[table["recipe"] == recipes.SHARPENED]),
         "statenet_worth": lambda: r.compared(table, r.OF_STATENET[recipes.V5_5], r.OF_WORTH),
         "statenet_worth_beyond": lambda: r.compared(table, r.OF_STATENET[recipes.BEYOND], r.OF_WORTH),
         "statenet_decisions": lambda: r.decisions(taught[0], drawn["v5.5"]),
         "statenet_decisions_beyond": lambda: r.decisions(taught[1]),
-        "pathways": lambda: r.compared(table, recipes.names(table, *r.OF_PARTS), r.OF_WORTH),
+        "pathways": lambda: r.compared(table, recipes.recipe_names(table, *r.OF_PARTS), r.OF_WORTH),
         "sweep_effects": lambda: s.main_effects(main_effects.main_effects(swept, s.METRICS)),
         "sweep_interactions": lambda: s.interactions(main_effects.interactions(swept, s.METRICS[:1])),
         "sweep_points": lambda: s.parallel(swept, s.METRICS[0]),

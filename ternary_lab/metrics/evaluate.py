@@ -230,16 +230,16 @@ def describe(evaluation: Evaluation, title: str) -> str:
         f"output distribution exact over operations, from M = {e.latents:,} Sobol latents; "
         f"injected rows at ρ = {e.rho:g}",
         "",
-        f"{'':<34}{'A':>14}{'B':>14}",
+        f"{'':<41}{'A':>14}{'B':>14}",
     ]
     for name, (row, form) in ROWS.items():
         values = (getattr(e.A, name), getattr(e.B, name))
         cells = "".join(f"{'-' if value is None else format(value, form):>14}" for value in values)
-        lines.append(f"{row:<34}{cells}")
+        lines.append(f"{row:<41}{cells}")
     for part in ("train", "validation", "test", "all"):
         for suffix, code in (("", "own code"), ("_injected", "injected")):
             a, b = (getattr(e.reconstruction[f"{p}{suffix}"], part) for p in PATHWAYS)
-            lines.append(f"{label('reconstruction', f'{part}, {code}'):<34}{a:>14.2f}{b:>14.2f}")
+            lines.append(f"{label('reconstruction', f'{part}, {code}'):<41}{a:>14.2f}{b:>14.2f}")
     return "\n".join(lines)
 
 

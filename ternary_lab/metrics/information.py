@@ -19,7 +19,6 @@ H(X) of p̂ from M latents is too small, to first order by (1/2M)(Σ_x E[p(x|z)�
 
 from __future__ import annotations
 
-import math
 import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
@@ -108,7 +107,7 @@ class Sums:
         return Sums(self.latents * times, p, p_squared, noise, counts)
 
     def information(self, *, exact: bool = False) -> Information:
-        """Entropies and coverages from the sums; without correction if `exact`: if they are over all possible latents."""
+        """Entropies and coverages from the sums; not corrected if `exact`, that is over all possible latents."""
         p, total = self.p / self.latents, self.latents
         raw = -torch.xlogy(p, p).sum(1)
         frequency = self.counts / total

@@ -13,7 +13,7 @@ from ternary_lab import InputError, evaluate, load_run, load_runs, space
 from ternary_lab.metrics import baselines
 from ternary_lab.metrics.coverage import draws_needed, expected_coverage, uniform_coverage
 from ternary_lab.studies.coverage import figures
-from ternary_lab.studies.epoch50_disruption.tables import probes
+from ternary_lab.studies.probes import all_probes
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SMALL = {"samples": 20_000, "latents": 4096}
@@ -81,7 +81,7 @@ def test_figures_say_what_they_show() -> None:
     metrics = [f"m{i}, {unit}" for i, unit in enumerate(("%", "%", "%", "%", "nats", "nats"))]
     scores = pd.DataFrame({metric: [1.0, 2.0] for metric in metrics}, index=["a", "v5.5"])
     drawings = {
-        "curves": figures.curves(outputs), "counts": figures.counts(probes(runs)),
+        "curves": figures.curves(outputs), "counts": figures.counts(all_probes(runs)),
         "learnt": figures.learnt(runs.history), "entropies": figures.entropies(entropies),
         "games": figures.games(scores, dict.fromkeys(metrics, 1.0)), "rarest": figures.rarest(outputs),
     }

@@ -13,7 +13,8 @@ from ternary_lab import CheckpointError, ConfigError, load_config, space
 from ternary_lab.cli import main
 from ternary_lab.model import Architecture
 from ternary_lab.studies.beyond_v55 import alternatives
-from ternary_lab.studies.beyond_v55.alternatives import families, load_trained, measured, save_trained, train_family
+from ternary_lab.studies.beyond_v55.alternative_families import BETAS, Autoregressive, CategoricalVAE, families
+from ternary_lab.studies.beyond_v55.alternatives import family_rows, load_trained, save_trained, train_family
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -77,11 +78,11 @@ def test_the_autoregressive_model_is_a_distribution_and_each_entry_sees_only_tho
     trained: dict[str, alternatives.Trained],
 ) -> None:
     family = families()["autoregressive"]
-    assert isinstance(family, alternatives.Autoregressive)
+    assert isinstance(family, Autoregressive)
     block = trained["autoregressive"].blocks[0]
     tables = space.operations()
     log_p = family._log_p(block, tables.unsqueeze(0))[0]
-    total = (log_p * alternatives.one_hot(tables)).sum((1, 2)).double().exp().sum()
+    total = (log_p * space.one_hot(tables)).sum((1, 2)).double().exp().sum()
     assert float(total) == pytest.approx(1, abs=1e-4)
     other = tables.clone()
     other[:, 5] = (other[:, 5] + 2) % 3 - 1
@@ -93,7 +94,7 @@ def test_the_autoregressive_model_is_a_distribution_and_each_entry_sees_only_tho
 def test_a_row_has_every_metric_or_says_that_there_is_none(trained: dict[str, alternatives.Trained]) -> None:
     keys = set()
     for name in families():
-        found = next(measured(name, trained[name], 1024))  # of the first β
+        found = next(family_rows(name, trained[name], 1024))  # of the first β
         keys.add(frozenset(found))
         # -ELBO bounds -ln p; from so few latents -ln p is too large where it is estimated, and exact elsewhere.
         if name in ("categorical_vae", "autoregressive"):
@@ -102,7 +103,7 @@ def test_a_row_has_every_metric_or_says_that_there_is_none(trained: dict[str, al
         assert 9.8 < found["neg_iwae"] <= found["neg_elbo"] + 1e-4
         assert (found["information"] is None) == (name == "autoregressive")
     assert len(keys) == 1
-    floor = {row["model"]: row for row in alternatives.floors([0], 1024)}
+    floor = {row["model"]: row for row in alternatives.floor_rows([0], 1024)}
     assert frozenset(floor["uniform"]) in keys
     assert floor["uniform"]["neg_log_p"] == pytest.approx(math.log(space.SIZE), abs=1e-5)
     assert floor["random_map"]["informative_coverage"] > 1 > floor["uniform"]["informative_coverage"]
@@ -110,7 +111,7 @@ def test_a_row_has_every_metric_or_says_that_there_is_none(trained: dict[str, al
 
 def test_the_categorical_vae_that_copies_is_perfect() -> None:
     """Weights set by hand: the code is the operation, the decoder all but certain of it."""
-    family = alternatives.CategoricalVAE()
+    family = CategoricalVAE()
     blocks = [torch.zeros(1, network.size) for network in family.networks]
     encoder, decoder = (network.views(block) for network, block in zip(family.networks, blocks, strict=True))
     sign = torch.cat((torch.eye(9), -torch.eye(9)))
@@ -141,7 +142,7 @@ def test_weights_come_back_and_foreign_files_are_named(
     path = tmp_path / "a.safetensors"
     save_trained(path, trained["beta_vae_A"])
     back = load_trained(path)
-    assert (back.betas, back.seeds, back.epochs) == (list(alternatives.BETAS), [1] * 3, 1)
+    assert (back.betas, back.seeds, back.epochs) == (list(BETAS), [1] * 3, 1)
     assert all(torch.equal(a, b) for a, b in zip(back.blocks, trained["beta_vae_A"].blocks, strict=True))
     for content in (b"", b"nonsense" * 20):
         path.write_bytes(content)

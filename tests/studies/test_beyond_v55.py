@@ -15,6 +15,7 @@ from ternary_lab.backend.random_streams import stream
 from ternary_lab.config import differences
 from ternary_lab.config_files import shipped_configs
 from ternary_lab.metrics.baselines import scaled
+from ternary_lab.metrics.quantities import QUANTITIES
 from ternary_lab.metrics.sobol import sobol_normal
 from ternary_lab.model import PATHWAYS, Architecture
 from ternary_lab.runs.load import RunSet
@@ -96,13 +97,13 @@ def test_what_is_no_recipe_is_refused(tmp_path: Path) -> None:
 def test_the_end_is_the_last_epoch_that_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = load_config(SMALL.as_dict(), {"training.total_epochs": 5, "checkpoints.every": 2})
     run = run_experiment(config, [1], tmp_path, device="cpu")[1]
-    assert recipe_tables.end(run).epoch == 4
+    assert recipe_tables.end_point(run).epoch == 4
     monkeypatch.setattr(recipe_tables, "END", 3)
-    assert recipe_tables.end(run).epoch == 2
+    assert recipe_tables.end_point(run).epoch == 2
     for path in (run.path / "checkpoints").glob("epoch_*"):
         path.unlink()
     with pytest.raises(RunError):
-        recipe_tables.end(run)
+        recipe_tables.end_point(run)
 
 
 def test_sharpening_multiplies_the_logits_and_nothing_else() -> None:
@@ -127,11 +128,12 @@ def test_both_pathways_at_random_are_one_generator() -> None:
         tables.append(sum(log_p[:, k, classes[:, k]] for k in range(9)).exp())
     joint = torch.cat(tables)
     information = torch.special.entr(joint.mean(0)).sum() - torch.special.entr(joint).sum(1).mean()
-    assert recipe_tables.of_both(found) == pytest.approx(100 * math.exp(float(information)) / space.SIZE, rel=1e-3)
+    expected = 100 * math.exp(float(information)) / space.SIZE
+    assert recipe_tables.joint_informative_coverage(found) == pytest.approx(expected, rel=1e-3)
 
 
 def test_an_effective_coverage_by_too_few_latents_is_not_shown() -> None:
-    columns = [f"{kind}_coverage_{p}" for kind in ("effective", "info") for p in PATHWAYS]
+    columns = [f"{kind}_coverage_{p}" for kind in ("effective", "informative") for p in PATHWAYS]
     few, enough = (recipe_tables.load_histories(name)[columns].notna().all() for name in (REPAIRED, BEYOND))
     assert few.to_list() == [False, False, True, True]
     assert enough.all()
@@ -152,7 +154,7 @@ def test_effects_are_paired_by_seed() -> None:
         for recipe, shift in ((V5_5, 0.0), (BEYOND, 1.0)) for seed in (1, 2, 3) for p in PATHWAYS
     ]
     rows.append({"recipe": BEYOND, "seed": 4, "pathway": "A", "neg_elbo": 0.0})  # has nobody to be compared with
-    found = recipe_tables.effects(pd.DataFrame(rows), [BEYOND], V5_5, ["neg_elbo"])
+    found = recipe_tables.recipe_differences(pd.DataFrame(rows), [BEYOND], V5_5, ["neg_elbo"])
     expected = interval([1.0, 1.0, 2.0])
     for _, row in found.iterrows():
         assert (row["n"], row["mean"], row["low"]) == (3, pytest.approx(expected.mean), pytest.approx(expected.low))
@@ -164,14 +166,14 @@ def _differences() -> pd.DataFrame:
         ("b", "A", "neg_elbo", 0.1, -1.0, 1.0), ("b", "B", "neg_elbo", 0.1, -1.0, 1.0),
         ("a", "A", "informative_coverage", 3.0, 1.0, 5.0),
     ]
-    return pd.DataFrame(rows, columns=["title", "pathway", "measure", "mean", "low", "high"])
+    return pd.DataFrame(rows, columns=["title", "pathway", "metric", "mean", "low", "high"])
 
 
 def test_what_is_sure_is_said_with_its_side() -> None:
     bound, coverage = recipe_tables.sure(_differences()).splitlines()
     assert bound == "- **-ELBO, test, nats**: better: a (A); worse: a (B)."
     assert coverage == "- **informative coverage, %**: better: a (A); worse: none."
-    assert set(recipe_tables.BETTER) == set(MEASURES)
+    assert all(QUANTITIES[name].better for name in MEASURES)
 
 
 def test_differences_are_listed_by_measure_and_in_their_order() -> None:
@@ -186,7 +188,8 @@ def test_a_goal_is_reached_by_both_pathways_or_not() -> None:
     index = pd.MultiIndex.from_product([[V5_5, BEYOND], PATHWAYS])
     values = {"neg_elbo": [14.0, 13.0, 13.5, 13.0], "effective_coverage": [98.0, 99.0, 97.0, 99.0]}
     medians = pd.DataFrame(values, index)
-    found = recipe_tables.standing(medians, {"neg_elbo": (13.5, "≤"), "effective_coverage": (98, "≥")}, [V5_5, BEYOND])
+    goals = {"neg_elbo": (13.5, "≤"), "effective_coverage": (98, "≥")}
+    found = recipe_tables.goals_reached(medians, goals, [V5_5, BEYOND])
     assert found["beyond"].tolist() == ["13.5 / 13 ✓", "97 / 99"]
     assert found["v5.5"].tolist() == ["14 / 13", "98 / 99 ✓"]
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from ternary_lab import InputError, history, load_config, load_run, run_experiment, space
 from ternary_lab.cli import main
 from ternary_lab.metrics import baselines
+from ternary_lab.metrics.decoding import entry_probabilities
 from ternary_lab.metrics.information import Sums, information, sums
 from ternary_lab.metrics.sobol import sobol_normal
 from ternary_lab.model import TernaryVAE
@@ -58,13 +59,13 @@ def test_the_rules_by_a_loop(members: int, seed: int) -> None:
                 "mean": max(range(3), key=total.__getitem__),
                 "confidence": max(range(3), key=lambda v: sum(max(row) * row[v] for row in each)),
             }
-            for name, rule in ensembles.RULES.items():
+            for name, rule in ensembles.COMBINATIONS.items():
                 assert int(rule(p)[i, k]) == expected[name], name
 
 
 def test_members_that_agree_are_read_out_as_one() -> None:
     p = _probabilities(1, 50, 0)
-    for rule in ensembles.RULES.values():
+    for rule in ensembles.COMBINATIONS.values():
         assert torch.equal(rule(p.expand(4, -1, -1, -1)), p[0].argmax(-1))
 
 
@@ -75,14 +76,14 @@ def test_the_oracle_is_above_every_member_and_above_every_rule_that_picks_among_
     shares = ensembles.reconstruction(p, operations)
     assert shares["best of"] >= shares["best member"]
     # Independent errors are outvoted.
-    assert min(shares[rule] for rule in ensembles.RULES) > shares["best member"]
+    assert min(shares[rule] for rule in ensembles.COMBINATIONS) > shares["best member"]
     assert ensembles.reconstruction(p[:1], operations).keys() == shares.keys()
     assert len(set(ensembles.reconstruction(p[:1], operations).values())) == 1
 
 
 def test_entry_probabilities_are_the_decoders() -> None:
     model, operations = _sharp(1), space.operations(torch.arange(50))
-    p = ensembles.entry_probabilities(model, "B", operations)
+    p = entry_probabilities(model, "B", operations)
     assert torch.equal(p.argmax(-1) - 1, model.reconstruct(operations, pathway="B"))
     torch.testing.assert_close(p.sum(-1), torch.ones(50, 9))
 
@@ -182,19 +183,19 @@ def _history() -> pd.DataFrame:
 def test_each_criterion_takes_its_first_best_epoch(
     criterion: history.Criterion, best: int, before_2: int
 ) -> None:
-    history = _history()
-    assert history.best_epoch(history, criterion) == best
-    assert history.best_epoch(history, criterion, last=1) == before_2
-    costs = [history.cost(row, criterion) for row in history.to_dict("records")]
-    assert costs == history.cost(history, criterion).tolist()
+    table = _history()
+    assert history.best_epoch(table, criterion) == best
+    assert history.best_epoch(table, criterion, last=1) == before_2
+    costs = [history.cost(row, criterion) for row in table.to_dict("records")]
+    assert costs == history.cost(table, criterion).tolist()
 
 
 def test_an_epoch_that_was_not_measured_is_not_chosen() -> None:
-    history = _history()
-    history.loc[[0, 3], "coverage_A"] = math.nan
-    assert history.best_epoch(history, "coverage") == 1
+    table = _history()
+    table.loc[[0, 3], "coverage_A"] = math.nan
+    assert history.best_epoch(table, "coverage") == 1
     with pytest.raises(InputError, match="coverage: was not measured after any epoch"):
-        history.best_epoch(history.assign(coverage_B=math.nan), "coverage")
+        history.best_epoch(table.assign(coverage_B=math.nan), "coverage")
 
 
 @pytest.mark.parametrize("criterion", history.CRITERIA)

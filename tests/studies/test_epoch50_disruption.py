@@ -23,14 +23,14 @@ from ternary_lab.studies.epoch50_disruption.tables import (
     ORDER,
     OUTCOMES,
     TERMS,
-    effects,
     final_outcomes,
     largest_rise,
     load_branches,
-    loss_terms,
+    median_terms,
     outcomes,
-    probes,
 )
+from ternary_lab.studies.probes import all_probes
+from ternary_lab.studies.statistics import paired_differences
 
 CHANGES = [
     Counterfactual(name="same", title="same", after=0, set={}),
@@ -138,7 +138,7 @@ def _final() -> pd.DataFrame:
 
 
 def test_effects_are_paired_by_seed() -> None:
-    (row,) = effects(_final(), metrics=["x"]).itertuples()
+    (row,) = paired_differences(_final(), "name", CONTROL, ["x"]).itertuples()
     differences = np.array([1.0, 2.0, 0.5])
     low, high = stats.t.interval(0.95, 2, differences.mean(), stats.sem(differences))
     assert (row.n, row.mean, row.low, row.high) == pytest.approx((3, differences.mean(), low, high))
@@ -146,7 +146,8 @@ def test_effects_are_paired_by_seed() -> None:
 
 def test_a_seed_without_its_control_does_not_count() -> None:
     table = _final()
-    (row,) = effects(table[~((table["name"] == CONTROL) & (table["seed"] == 1))], metrics=["x"]).itertuples()
+    rows = table[~((table["name"] == CONTROL) & (table["seed"] == 1))]
+    (row,) = paired_differences(rows, "name", CONTROL, ["x"]).itertuples()
     assert (row.n, row.mean) == (2, 0.75)
 
 
@@ -178,7 +179,7 @@ def test_terms_and_their_rise() -> None:
     assert rise.index[0] == "loss_kl_B"
     wide = history.pivot(index="seed", columns="epoch", values="loss_kl_B")
     assert rise.iloc[0] == pytest.approx((wide[50] - wide[49]).median())
-    assert list(loss_terms(history, 48, 52).index) == [48, 49, 50, 51, 52]
+    assert list(median_terms(history, 48, 52).index) == [48, 49, 50, 51, 52]
     assert list(outcomes(history).columns) == ["seed", "epoch", *OUTCOMES]
 
 
@@ -190,7 +191,7 @@ def test_a_folder_without_any_is_named(tmp_path: Path) -> None:
 def test_figures_say_what_they_show() -> None:
     runs, branches = load_runs("v5_5"), load_branches()
     for drawing in (
-        figures.terms(runs.history), figures.codes(probes(runs)), figures.trajectories(branches),
+        figures.terms(runs.history), figures.codes(all_probes(runs)), figures.trajectories(branches),
         figures.final(branches),
     ):
         assert isinstance(drawing.figure, Figure)

@@ -68,7 +68,7 @@ def test_intervals_cover_as_often_as_they_say() -> None:
 
 @pytest.fixture(scope="module")
 def scores() -> pd.DataFrame:
-    return checkpoint_tables.scored(load_runs(FULL))
+    return checkpoint_tables.checkpoint_outcomes(load_runs(FULL))
 
 
 def test_scores_are_of_every_epoch_up_to_120(scores: pd.DataFrame) -> None:
@@ -82,7 +82,7 @@ def test_scores_are_of_every_epoch_up_to_120(scores: pd.DataFrame) -> None:
 def test_nobody_is_better_than_the_best_and_the_outcome_as_a_criterion_has_no_regret(
     scores: pd.DataFrame, last: int | None
 ) -> None:
-    choices = checkpoint_tables.chosen(scores, last, fixed=[50])
+    choices = checkpoint_tables.chosen_epochs(scores, last, fixed=[50])
     if last is not None:
         assert choices["epoch"].max() <= last
     lost = checkpoint_tables.regret(choices, scores, last)
@@ -99,14 +99,16 @@ def test_test_scores_are_those_of_the_weights(scores: pd.DataFrame) -> None:
     row = scores[(scores["seed"] == 42) & (scores["epoch"] == 120)].iloc[0]
     model = run.model(120)
     x = space.operations(splits.split(run.config.data).test).unsqueeze(0)
-    assert row["test"] == pytest.approx(float(likelihood.exact_reconstruction(model.core, x).mean()), abs=0.1)
+    assert row["reconstruction_test"] == pytest.approx(
+        float(likelihood.percent_exact(likelihood.right_entries(model.core, x)).mean()), abs=0.1
+    )
     noise = torch.randn(16, 2, 1, x.shape[1], 16, generator=torch.Generator().manual_seed(0))
     assert row["neg_elbo"] == pytest.approx(float(likelihood.negative_elbo(model.core, x, noise).mean()), abs=0.1)
 
 
 def test_runs_without_probes_are_named() -> None:
     with pytest.raises(RunError, match="has no probes"):
-        checkpoint_tables.scored(load_runs("counterfactuals/lr_stays"))
+        checkpoint_tables.checkpoint_outcomes(load_runs("counterfactuals/lr_stays"))
     with pytest.raises(RunError, match="no table of alternatives"):
         checkpoint_tables.load_alternatives("nothing.csv")
     with pytest.raises(RunError, match="no experiments"):
@@ -147,18 +149,18 @@ def test_published_answers_are_those_of_the_published_weights() -> None:
 def test_the_experiments_are_over_four_seeds_and_sizes_are_ordered() -> None:
     experiments = tables.load_experiments()
     assert {"train_1", "train_5", "train_20", "train_50", *tables.STRUCTURES} == set(experiments)
-    table = tables.sizes(experiments, load_runs("v5_5"))
+    table = tables.training_sizes(experiments, load_runs("v5_5"))
     assert table.groupby("share")["seed"].nunique().min() >= 4
     assert table["share"].is_monotonic_increasing
     assert (table["entries"] >= table["test"]).all()
-    left = tables.structures(experiments)
+    left = tables.left_out_structures(experiments)
     assert set(left["operations"]) == {82, 216, 729}
     assert (left["entries_left_out"] >= left["left_out"]).all()
 
 
 def test_mixing_nothing_is_the_own_code_and_everything_the_others() -> None:
     run = ONE[42]
-    table = tables.mixing(run, [60], [0.0, 1.0]).set_index(["rho", "pathway"])["exact"]
+    table = tables.injected_reconstruction(run, [60], [0.0, 1.0]).set_index(["rho", "pathway"])["exact"]
     x = space.operations(splits.split(run.config.data).test)
     model = run.model(60)
     for p, other in (("A", "B"), ("B", "A")):
@@ -172,7 +174,7 @@ def test_mixing_nothing_is_the_own_code_and_everything_the_others() -> None:
 def test_parts_are_the_probes_rearranged() -> None:
     probes = ONE[42].probes
     assert probes is not None
-    table = tables.parts(probes)
+    table = tables.reconstruction_by_part(probes)
     assert len(table) == 6 * len(probes)
     row = table[(table["epoch"] == 60) & (table["pathway"] == "B") & (table["part"] == "validation")].iloc[0]
     assert row["exact"] == probes.set_index("epoch").at[60, "own_validation_B"]
