@@ -13,7 +13,7 @@ from ternary_lab.figures import draw_all
 from ternary_lab.figures.save import save_files
 from ternary_lab.runs.load import load_run, load_runs
 from ternary_lab.studies.epoch50_disruption.tables import load_branches
-from ternary_lab.studies.report import collect, judge_all
+from ternary_lab.studies.report import collect_evidence, judge_all
 from ternary_lab.studies.report.draw import draw_report
 
 RUNS, EXPLORED = "v5_5", "v5_5/seed=42"
@@ -22,8 +22,8 @@ if __name__ == "__main__":
     try:
         folder, origin = sys.argv[1] if len(sys.argv) > 1 else "figures", {"runs": RUNS}
         draw_all(load_runs(RUNS), folder, parameters=origin, progress=sys.stderr.isatty())
-        trial = collect([RUNS])
-        draw_report(trial, judge_all(trial), load_branches(), folder, parameters=origin)
+        evidence = collect_evidence([RUNS])
+        draw_report(evidence, judge_all(evidence), load_branches(), folder, parameters=origin)
         draw_studies(folder, progress=sys.stderr.isatty())
         run = load_run(EXPLORED)
         animation, alt = morph(Atlas(run))

@@ -11,14 +11,14 @@ import pandas as pd
 from ternary_lab.figures.save import Drawing, save_figure
 from ternary_lab.studies.epoch50_disruption import figures
 from ternary_lab.studies.epoch50_disruption.tables import Branch
-from ternary_lab.studies.report import Judgement, Trial
+from ternary_lab.studies.report import Evidence, Judgement
 from ternary_lab.studies.report.figures import verdicts
 
 REPORT = ("verdicts", "disruption_terms", "disruption_codes", "counterfactuals", "counterfactuals_final")
 
 
 def draw_report(
-    trial: Trial,
+    trial: Evidence,
     judgements: Sequence[Judgement],
     branches: Mapping[str, Branch],
     folder: str | Path,

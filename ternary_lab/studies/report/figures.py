@@ -9,7 +9,7 @@ from matplotlib.patches import Rectangle
 
 from ternary_lab.figures.save import Drawing
 from ternary_lab.figures.style import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, SKY, VERMILION, WIDTH, style
-from ternary_lab.studies.report import Judgement, Verdict, table
+from ternary_lab.studies.report import Judgement, Verdict, claims_table
 
 COLOURS = {
     Verdict.EXACT: BLUE, Verdict.REPRODUCED: GREEN, Verdict.DIRECTION: SKY,
@@ -49,7 +49,7 @@ def verdicts(judgements: Sequence[Judgement]) -> Drawing:
         )
     said = ", ".join(f"{counts[verdict]} {verdict}" for verdict in order)
     alt = f"The {len(judgements)} claims of the report by section, a square for each, coloured by verdict: {said}."
-    return Drawing(figure, alt, table(judgements))
+    return Drawing(figure, alt, claims_table(judgements))
 
 
 def _short(section: str, width: int = 54) -> str:
