@@ -1,4 +1,4 @@
-"""The figures of the notebooks 07 to 10 as files, from the published runs."""
+"""Figures of the notebooks 07 to 10 as files, from the published runs."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from ternary_lab.sweeps.run import load_results
 
 RUNS = "v5_5"
 SEEDS = (42, 43, 44, 45)
-"""Runs whose weights are published at `model_choice.RECOMMENDED`."""
+"""Seeds with published weights at the `RECOMMENDED` epochs."""
 LAST = 119
-"""The last epoch of the training that the report recommends."""
+"""Last epoch of the training length that the report recommends."""
 RADII = [i / 4 for i in range(17)]
 SHARES = [i / 10 for i in range(11)]
 LEAK = (10, 20, 40, 49, 50, 60, 100)
@@ -34,7 +34,7 @@ EPOCHS = (60, 100)
 
 
 def studies() -> Mapping[str, Callable[[], Drawing]]:
-    """How each figure is made, by its name."""
+    """Functions that make the figures, by the figure's name."""
     runs, full, experiments = load_runs(RUNS), load_runs(FULL), generalisation_tables.load_experiments()
     some, dense = RunSet({seed: runs[seed] for seed in SEEDS}), runs[SEEDS[0]]
     probes, scores, epoch = all_probes(runs), checkpoint_tables.checkpoint_outcomes(full), EPOCHS[-1]
@@ -50,9 +50,9 @@ def studies() -> Mapping[str, Callable[[], Drawing]]:
         "leak": lambda: generalisation_figures.mixing(g.injected_reconstruction(dense, LEAK, SHARES)),
         "training_size": lambda: generalisation_figures.sizes(g.training_sizes(experiments, runs)),
         "structures": lambda: generalisation_figures.structures(g.left_out_structures(experiments)),
-        "latent_noise": lambda: generalisation_figures.tolerance(g.tolerance(some, EPOCHS, RADII)),
-        "interpolation": lambda: generalisation_figures.interpolation(g.interpolation(some, epoch)),
-        "neighbourhoods": lambda: generalisation_figures.neighbourhoods(g.neighbourhoods(some, epoch)),
+        "latent_noise": lambda: generalisation_figures.tolerance(g.displaced_reconstruction(some, EPOCHS, RADII)),
+        "interpolation": lambda: generalisation_figures.interpolation(g.path_qualities(some, epoch)),
+        "neighbourhoods": lambda: generalisation_figures.neighbourhoods(g.neighbourhood_preservation(some, epoch)),
         "checkpoint_scores": lambda: checkpoint_figures.scores(scores, LAST),
         "checkpoint_regrets": lambda: checkpoint_figures.regrets(m.regret(choices, scores, LAST)),
         "full_training": lambda: checkpoint_figures.full(full.history, next(iter(full.values())).config),
@@ -79,7 +79,7 @@ def studies() -> Mapping[str, Callable[[], Drawing]]:
 
 @fenced
 def draw_studies(folder: str | Path, *, progress: bool = False) -> list[Path]:
-    """Draw them all into a folder and return the files. Raises RunError as `save_figure` does."""
+    """Draw all figures into a folder and return the files. Raises the errors of `save_figure`."""
     files: list[Path] = []
     for name, draw in tqdm(studies().items(), desc="studies", unit="figure", disable=not progress):
         drawing = draw()

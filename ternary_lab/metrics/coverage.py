@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ternary_lab.backend.random_streams import Streams
-from ternary_lab.metrics.sobol import Decoder, chunk_size, parts, side_by_side
+from ternary_lab.metrics.sobol import Decoder, chunk_size, part_groups, part_sizes
 from ternary_lab.model import DualVAE, Pathway
 from ternary_lab.space import ENTRIES, SIZE, VALUES
 
@@ -104,14 +104,14 @@ def drawing_calls(
 
     `streams` gives the random streams of the parts that are named; each part has its own.
     """
-    sizes = parts(n)
+    sizes = part_sizes(n)
 
     def draw(some: range) -> Tensor:
         named = streams([f"{pathway}{part}" for part in some])
         drawn = drawn_operations(model.repeated(len(some)), pathway, sizes[some[0]], decoding, named)
         return drawn.view(len(some), model.runs, -1).any(0)
 
-    return {some[0]: partial(draw, some) for some in side_by_side(sizes, model.runs, model.device)}
+    return {some[0]: partial(draw, some) for some in part_groups(sizes, model.runs, model.device)}
 
 
 @torch.no_grad()

@@ -22,7 +22,7 @@ from ternary_lab.errors import InputError
 from ternary_lab.metrics import coverage, likelihood
 from ternary_lab.metrics.information import sums
 from ternary_lab.metrics.quantities import label
-from ternary_lab.metrics.sobol import PART, parts, side_by_side, sobol_normal
+from ternary_lab.metrics.sobol import PART, part_groups, part_sizes, sobol_normal
 from ternary_lab.model import PATHWAYS, DualVAE, Pathway, TernaryVAE
 
 SAMPLES = 195_000
@@ -175,7 +175,7 @@ def _evaluate_pathway(
     calls = coverage.drawing_calls(core, pathway, samples, decoding, streams).values()
     unique = int(reduce(operator.or_, in_order(calls, core.device)).sum())
     # Points come in parts, and on a GPU several parts are measured at once.
-    groups = side_by_side(parts(latents), 1, core.device)
+    groups = part_groups(part_sizes(latents), 1, core.device)
     rounds = (torch.stack([next(points) for _ in group]) for group in groups)
     info = reduce(operator.add, in_order((partial(sums, core, pathway, z) for z in rounds), core.device)).information()
     p = info.p[0].cpu()  # on a GPU the search for n99 would wait about forty times

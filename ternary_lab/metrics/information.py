@@ -43,7 +43,7 @@ long, and others count them as zero. With the factor, u and v are exact down to 
 """
 
 
-FIGURES = (
+_FIGURES = (
     "output_entropy", "decoder_noise", "information", "informative_coverage", "informative_coverage_raw",
     "effective_coverage",
 )
@@ -79,7 +79,7 @@ class Information:
 
     def figures(self) -> dict[str, float]:
         """Entropies and coverages of the first run, by their names in `metrics.quantities`."""
-        return {name: float(getattr(self, name)[0]) for name in FIGURES}
+        return {name: float(getattr(self, name)[0]) for name in _FIGURES}
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from ternary_lab.backend.threads import Tasks
 from ternary_lab.metrics.coverage import drawing_calls
 from ternary_lab.metrics.information import Sums, sums
 from ternary_lab.metrics.likelihood import negative_elbo, percent_exact, right_entries
-from ternary_lab.metrics.sobol import parts, side_by_side, sobol_normal
+from ternary_lab.metrics.sobol import part_groups, part_sizes, sobol_normal
 from ternary_lab.model import PATHWAYS, DualVAE, Pathway
 
 T = TypeVar("T")
@@ -80,7 +80,7 @@ class Source:
             each = [list(sobol_normal(dimension, self.settings.latents, name, self.x.device)) for name in names]
             self._latents[seeds] = [
                 torch.stack([of_run[part] for part in group for of_run in each])
-                for group in side_by_side(parts(self.settings.latents), len(seeds), self.x.device)
+                for group in part_groups(part_sizes(self.settings.latents), len(seeds), self.x.device)
             ]
         return self._latents[seeds]
 

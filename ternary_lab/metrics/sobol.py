@@ -20,12 +20,12 @@ def chunk_size(device: torch.device) -> int:
     return 2048 if device.type == "cpu" else 65_536
 
 
-def parts(n: int) -> list[int]:
+def part_sizes(n: int) -> list[int]:
     """Sizes of the parts in which n draws or latents are measured: PART each, and the rest in the last one."""
     return [min(PART, n - start) for start in range(0, n, PART)]
 
 
-def side_by_side(sizes: Sequence[int], runs: int, device: torch.device) -> list[range]:
+def part_groups(sizes: Sequence[int], runs: int, device: torch.device) -> list[range]:
     """Groups of the parts that are measured at once, as if they were further runs: up to 16 on a GPU, else one."""
     most = 1 if device.type == "cpu" else max(1, 16 // runs)
     full = sum(size == sizes[0] for size in sizes)

@@ -43,7 +43,7 @@ PACKED_HISTORY = "history.csv.xz"
 FULL = "v5_5_full"
 """The runs of all 400 epochs, which kept every epoch up to 120."""
 ANSWERS = "answers.csv"
-"""What `answers` found, published."""
+"""The published table of `tools/weight_measures.py`."""
 LARGEST = 64 * 2**20
 """Bytes of a history or of another text, unpacked: a longer one is not read."""
 PUBLISHED = Path(__file__).parent / "published"

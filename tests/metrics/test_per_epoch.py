@@ -19,7 +19,7 @@ from ternary_lab.backend.threads import Tasks, helping_threads, in_order
 from ternary_lab.config import Config
 from ternary_lab.history import TIMING_COLUMNS
 from ternary_lab.metrics.per_epoch import Group, Measurement, Source
-from ternary_lab.metrics.sobol import PART, parts
+from ternary_lab.metrics.sobol import PART, part_sizes
 from ternary_lab.model import Architecture, DualVAE
 from ternary_lab.networks import Blocks
 from ternary_lab.training import Cohort, Epoch
@@ -67,9 +67,9 @@ def test_runs_together_measure_what_each_measures_alone() -> None:
 
 
 def test_every_part_of_the_draws_has_its_own_stream() -> None:
-    assert sum(parts(195_000)) == 195_000
-    assert parts(PART) == [PART]
-    assert parts(PART + 1) == [PART, 1]
+    assert sum(part_sizes(195_000)) == 195_000
+    assert part_sizes(PART) == [PART]
+    assert part_sizes(PART + 1) == [PART, 1]
     first, again, other = (stream(1, "coverage", 2, part).initial_seed() for part in ("A0", "A0", "A1"))
     assert first == again
     assert first != other

@@ -170,14 +170,14 @@ def _differences() -> pd.DataFrame:
 
 
 def test_what_is_sure_is_said_with_its_side() -> None:
-    bound, coverage = recipe_tables.sure(_differences()).splitlines()
+    bound, coverage = recipe_tables.clear_differences(_differences()).splitlines()
     assert bound == "- **-ELBO, test, nats**: better: a (A); worse: a (B)."
     assert coverage == "- **informative coverage, %**: better: a (A); worse: none."
     assert all(QUANTITIES[name].better for name in MEASURES)
 
 
 def test_differences_are_listed_by_measure_and_in_their_order() -> None:
-    text = recipe_tables.listed(_differences()[:4])
+    text = recipe_tables.differences_text(_differences()[:4])
     assert text.startswith("-ELBO, test, nats\n")
     first, second = text.splitlines()[-2:]
     assert first.split() == ["a", "-1", "[-2,", "-0.5]", "+1", "[+0.5,", "+2]"]

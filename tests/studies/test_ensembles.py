@@ -206,7 +206,7 @@ def test_training_keeps_what_the_criterion_chooses(criterion: history.Criterion,
     })
     run_experiment(config, [1], f"{tmp_path}/runs", device="cpu")
     run = load_run(f"{tmp_path}/runs/seed=1")
-    assert run.selected == f"best_{criterion}"
+    assert run.selected == f"best_{history.name_in_files(criterion)}"
     assert run.checkpoint(run.selected).epoch == history.best_epoch(run.history, criterion)
     assert run.checkpoint("best_val_loss").epoch == history.best_epoch(run.history, "val_loss")
 

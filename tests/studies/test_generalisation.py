@@ -315,7 +315,7 @@ def test_one_hot_codes_keep_every_neighbourhood_and_random_ones_none() -> None:
 @given(st.lists(st.integers(0, 3), min_size=2, max_size=12), st.data())
 def test_of_equally_near_points_those_of_the_lowest_index_are_taken(values: list[int], data: st.DataObject) -> None:
     k = data.draw(st.integers(1, len(values)))
-    taken = neighbourhood.nearest(torch.tensor([values], dtype=torch.float32), k)[0]
+    taken = neighbourhood.nearest_points(torch.tensor([values], dtype=torch.float32), k)[0]
     expected = sorted(sorted(range(len(values)), key=lambda i: (values[i], i))[:k])
     assert taken.nonzero().flatten().tolist() == expected
 

@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from answers import answers
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 from studies import studies
+from weight_measures import weight_measures
 
 from ternary_lab import RunError, load_runs, space, splits
 from ternary_lab.figures.save import Drawing
@@ -135,7 +135,7 @@ def test_members_of_an_ensemble_are_themselves_and_the_mixture_is_between_or_bey
 def test_published_answers_are_those_of_the_published_weights() -> None:
     kept = pd.read_csv(PUBLISHED / ANSWERS)
     assert kept["seed"].nunique() >= 4
-    found = answers(ONE).set_index("measure")["value"]
+    found = weight_measures(ONE).set_index("measure")["value"]
     of_seed = kept[kept["seed"] == 42].set_index("measure")["value"]
     assert set(found.index) == set(of_seed.index)
     for name, value in of_seed.items():

@@ -31,7 +31,7 @@ from ternary_lab.runs.train import run_experiment
 from ternary_lab.studies.beyond_v55.alternative_families import pathway_metrics
 from ternary_lab.studies.statistics import load_table, paired_differences
 
-Group = Literal["v5.5", "defect", "repaired", "statenet", "beyond", "part", "front", "short"]
+RecipeGroup = Literal["v5.5", "defect", "repaired", "statenet", "beyond", "part", "front", "short"]
 
 END = 103
 """The last epoch of every recipe but the short ones."""
@@ -61,7 +61,7 @@ class Recipe:
 
     name: str
     title: str
-    group: Group
+    group: RecipeGroup
 
 
 RECIPES: Mapping[str, Recipe] = {recipe.name: recipe for recipe in (
@@ -247,7 +247,7 @@ def recipe_differences(table: pd.DataFrame, names: Sequence[str], base: str, met
     return paired_differences(pick(table, list(dict.fromkeys((*names, base)))), "recipe", base, metrics, ["pathway"])
 
 
-def listed(differences: pd.DataFrame) -> str:
+def differences_text(differences: pd.DataFrame) -> str:
     """Differences as text: a table per metric, a line per recipe, `mean [low, high]` of both pathways."""
     blocks = []
     for metric, rows in differences.groupby("metric", sort=False):
@@ -257,7 +257,7 @@ def listed(differences: pd.DataFrame) -> str:
     return "\n\n".join(blocks)
 
 
-def sure(differences: pd.DataFrame, bullet: str = "- ") -> str:
+def clear_differences(differences: pd.DataFrame, bullet: str = "- ") -> str:
     """Markdown: for each metric the recipes whose interval does not contain 0, better ones and worse ones."""
     lines = []
     for metric, rows in differences.groupby("metric", sort=False):

@@ -57,12 +57,12 @@ def preservation(codes: Tensor, anchors: Tensor, k: int = NEAREST) -> Preservati
             distance[torch.arange(len(part)), part] = torch.inf
         lost += intrusion(apart, away, k)
         missed += intrusion(away, apart, k)
-        shared += float((nearest(apart, k) & nearest(away, k)).sum())
+        shared += float((nearest_points(apart, k) & nearest_points(away, k)).sum())
     worst = len(anchors) * k * (2 * n - 3 * k - 1) / 2
     return Preservation(1 - lost / worst, 1 - missed / worst, shared / (len(anchors) * k))
 
 
-def nearest(distance: Tensor, k: int) -> Tensor:
+def nearest_points(distance: Tensor, k: int) -> Tensor:
     """Whether each point is among the k nearest, bool (n, N), by distances (n, N); of equal ones the lowest indices.
 
     `topk` alone takes any of the equal ones, and different ones on another device.
@@ -74,6 +74,6 @@ def nearest(distance: Tensor, k: int) -> Tensor:
 
 def intrusion(truth: Tensor, found: Tensor, k: int) -> float:
     """Σ max(0, rank in `truth` - k) over the k nearest in `found`; distances (n, N), inf from a point to itself."""
-    near = truth[nearest(found, k)].view(len(truth), k)
+    near = truth[nearest_points(found, k)].view(len(truth), k)
     rank = torch.searchsorted(truth.sort(1).values, near) + 1
     return float((rank - k).clamp(min=0).sum())

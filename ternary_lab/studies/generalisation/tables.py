@@ -115,7 +115,7 @@ def injected_reconstruction(run: RunRecord, epochs: Iterable[int], shares: Seque
 
 
 @fenced
-def denoising(runs: RunSet, epoch: int, entries: Sequence[int] = (1, 2), operations: int = 200) -> pd.DataFrame:
+def denoising_shares(runs: RunSet, epoch: int, entries: Sequence[int] = (1, 2), operations: int = 200) -> pd.DataFrame:
     """how (flipped, erased), entries, seed, pathway, original, disturbed, other, best: percent of disturbed tables.
 
     The tables are made from test operations; `best` is the limit for any model (`robustness.best_denoising`).
@@ -131,7 +131,7 @@ def denoising(runs: RunSet, epoch: int, entries: Sequence[int] = (1, 2), operati
 
 
 @fenced
-def tolerance(runs: RunSet, epochs: Iterable[int], radii: Sequence[float]) -> pd.DataFrame:
+def displaced_reconstruction(runs: RunSet, epochs: Iterable[int], radii: Sequence[float]) -> pd.DataFrame:
     """epoch, seed, pathway, radius, exact: percent of test operations right, with codes displaced by a length."""
     rows = []
     for epoch in epochs:
@@ -143,7 +143,7 @@ def tolerance(runs: RunSet, epochs: Iterable[int], radii: Sequence[float]) -> pd
 
 
 def half_radii(table: pd.DataFrame) -> pd.DataFrame:
-    """epoch, seed, pathway, half: the displacement at which half of the operations in `tolerance` are lost."""
+    """epoch, seed, pathway, half: the displacement at which half of the test operations are lost."""
     rows = []
     for (epoch, seed, p), group in table.groupby(["epoch", "seed", "pathway"], sort=False):
         half = robustness.half_radius(group["radius"].tolist(), group["exact"].tolist())
@@ -152,7 +152,7 @@ def half_radii(table: pd.DataFrame) -> pd.DataFrame:
 
 
 @fenced
-def interpolation(runs: RunSet, epoch: int, pairs: int = 300) -> pd.DataFrame:
+def path_qualities(runs: RunSet, epoch: int, pairs: int = 300) -> pd.DataFrame:
     """model, way, seed, pathway, distance and the columns of `paths.PathQuality`: means over pairs of test operations.
 
     A row per distance, the number of entries in which the ends of a path differ. `model` is the run at its epoch, or an
@@ -188,7 +188,7 @@ def latent_arithmetic(runs: RunSet, epoch: int, attempts: int = 4000, operations
 
 
 @fenced
-def neighbourhoods(runs: RunSet, epoch: int, anchors: int = 200) -> pd.DataFrame:
+def neighbourhood_preservation(runs: RunSet, epoch: int, anchors: int = 200) -> pd.DataFrame:
     """model, seed, pathway, trustworthiness, continuity, shared: see `neighbourhood`; around test operations."""
     rows = []
     for name, seed, p, model, config in _with_untrained(runs, epoch):

@@ -10,9 +10,9 @@ from ternary_lab.metrics.evaluate import SAMPLES
 from ternary_lab.studies.report.evidence import SeedEvidence
 from ternary_lab.studies.report.ledger import ledger
 from ternary_lab.studies.report.rule_builders import (
+    COVERED_UNTRAINED,
     PAIR,
     PEAK_EPOCH,
-    UNTRAINED,
     extreme,
     final_information,
     reading,
@@ -54,12 +54,12 @@ METRIC_RULES: Mapping[str, Rule] = {
         "The largest distance from it in these epochs is {median:.1f} points.",
     ),
     "coverage-over-95-by-55": statement(
-        extreme("coverage", 55, 103, min), lambda v: v >= 95, UNTRAINED, baseline=untrained_reaches(95)
+        extreme("coverage", 55, 103, min), lambda v: v >= 95, COVERED_UNTRAINED, baseline=untrained_reaches(95)
     ),
     "coverage-over-98-from-60": statement(extreme("coverage", 60, 103, min), lambda v: v >= 98),
     "high-coverage-span": statement(
         extreme("coverage", 60, 103, min), lambda v: v >= 95,
-        "Least coverage of both pathways in the span. " + UNTRAINED, baseline=untrained_reaches(95),
+        "Least coverage of both pathways in the span. " + COVERED_UNTRAINED, baseline=untrained_reaches(95),
     ),
     "disruption-final-convergence": statement(
         lambda run: run.against("nothing_at_50", _late_coverage), lambda v: v > 0,
@@ -77,11 +77,11 @@ METRIC_RULES: Mapping[str, Rule] = {
         lambda run: 100 * SAMPLES / space.SIZE, lambda v: v <= 100,
         "With duplicates counted as many draws would give {median:.0f} % of the space.",
     ),
-    "history-current-run": reading("coverage_B", PEAK_EPOCH, baseline=untrained_reaches(98.86), note=UNTRAINED),
+    "history-current-run": reading("coverage_B", PEAK_EPOCH, baseline=untrained_reaches(98.86), note=COVERED_UNTRAINED),
     "timeline-stable-100": statement(
         lambda run: max(float(run.over(f"coverage_{p}", 90, 103).max() - run.over(f"coverage_{p}", 90, 103).min())
                         for p in PAIR),
-        lambda v: v <= 1, "The spread of coverage over epochs 90-103 is {median:.2f} points. " + UNTRAINED,
+        lambda v: v <= 1, "The spread of coverage over epochs 90-103 is {median:.2f} points. " + COVERED_UNTRAINED,
         baseline=untrained_reaches(98),
     ),
     "rec-future-plateau-100": statement(
@@ -153,7 +153,7 @@ METRIC_RULES: Mapping[str, Rule] = {
     ),
     # The peak
     **{
-        name: reading("coverage_B", PEAK_EPOCH, baseline=untrained_reaches(98.86), note=UNTRAINED)
+        name: reading("coverage_B", PEAK_EPOCH, baseline=untrained_reaches(98.86), note=COVERED_UNTRAINED)
         for name in ("coverage-headline", "v5-5-peak", "conclusion-coverage")
     },
     **{

@@ -13,7 +13,7 @@ from ternary_lab.studies.report.verdicts import Measure, Rule, predicts
 PAIR = ("A", "B")
 PEAK_EPOCH = 69
 """Epoch at which the report has its highest coverage."""
-UNTRAINED = "An untrained network covers more than that with as many draws."
+COVERED_UNTRAINED = "An untrained network covers more than that with as many draws."
 
 
 def column(name: str, epoch: int) -> Measure:
