@@ -183,7 +183,7 @@ def _evaluate_pathway(
     return PathwayEvaluation(
         sampled_coverage=100 * unique / space.SIZE, unique_operations=unique,
         uniform_baseline=coverage.uniform_coverage(samples), neg_elbo=elbo, neg_iwae=iwae, active_units=active,
-        **info.figures(), **(rare if latents >= ENOUGH_FOR_RARE else dict.fromkeys(rare)),  # type: ignore[arg-type]
+        **info.figures(), **(rare if latents >= ENOUGH_FOR_RARE else dict.fromkeys(rare)),
     ), p
 
 

@@ -74,7 +74,11 @@ def summary(table: pd.DataFrame, by: str | Sequence[str], metrics: Sequence[str]
     """A row per group and a column per metric, as text `mean [low, high]`; groups in the order of the table."""
     keys = [by] if isinstance(by, str) else list(by)
     groups = table.groupby(keys, sort=False, observed=True, dropna=False)
-    return groups[list(metrics)].agg(lambda values: format(interval(values), form))
+
+    def shown(values: pd.Series[float]) -> str:
+        return format(interval(values), form)
+
+    return groups[list(metrics)].agg(shown)
 
 
 def paired_differences(

@@ -1,4 +1,4 @@
-"""`evaluate` gives 02-metrics' rows of the original's epoch 60, within Monte Carlo error, in the promised shape."""
+"""`evaluate`: known values of the original model at epoch 60, within Monte Carlo error, and the shape of the JSON."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def quick(one_thread: None) -> dict[str, Any]:
     return _evaluated("--quick")
 
 
-def test_the_json_has_the_promised_shape(quick: dict[str, Any]) -> None:
+def test_the_json_has_its_documented_shape(quick: dict[str, Any]) -> None:
     assert quick.keys() == {
         "checkpoint", "epoch", "seed", "samples", "latents", "decoding", "A", "B", "reconstruction", "rho",
     }
@@ -52,7 +52,7 @@ def test_the_json_has_the_promised_shape(quick: dict[str, Any]) -> None:
 
 
 def test_the_epoch_60_rows(quick: dict[str, Any]) -> None:
-    """Raw where the first table is raw (195,000 pseudo-random latents); corrected where the second is."""
+    """Known raw values are from 195,000 pseudo-random latents; the others are corrected for bias."""
     rows: dict[str, tuple[float, float, float]] = {
         "sampled_coverage": (98.36, 95.77, 0.25),
         "decoder_noise": (2.469, 1.335, 0.01),
@@ -74,7 +74,7 @@ def test_the_epoch_60_rows(quick: dict[str, Any]) -> None:
         assert row["all"] == pytest.approx(100, abs=0.02)
 
 
-def test_the_figures_agree_with_each_other(quick: dict[str, Any]) -> None:
+def test_the_metrics_agree_with_each_other(quick: dict[str, Any]) -> None:
     for p in (quick["A"], quick["B"]):
         assert p["uniform_baseline"] == pytest.approx(99.995, abs=1e-3)
         assert p["sampled_coverage"] == pytest.approx(100 * p["unique_operations"] / space.SIZE)
@@ -88,7 +88,7 @@ def test_the_figures_agree_with_each_other(quick: dict[str, Any]) -> None:
         assert row["all"] == pytest.approx(parts, abs=1e-3)
 
 
-def test_too_few_latents_leave_out_what_hangs_on_rare_operations(quick: dict[str, Any]) -> None:
+def test_too_few_latents_leave_out_measures_of_rare_operations(quick: dict[str, Any]) -> None:
     assert {name for name, value in quick["A"].items() if value is None} == RARE
 
 
@@ -115,7 +115,7 @@ def test_options_reach_the_evaluation() -> None:
     assert rows["A_injected"]["all"] < rows["A"]["all"]  # A decodes B's code alone
 
 
-def test_the_table_says_what_the_figures_depend_on() -> None:
+def test_the_table_names_the_settings_of_the_evaluation() -> None:
     text = describe(evaluate(load_model(EPOCH_60), 1000, 64, rho=0.25, iwae_samples=1), "title")
     assert "n = 1,000 categorical draws" in text
     assert "uniform baseline 4.954 %" in text
@@ -123,7 +123,7 @@ def test_the_table_says_what_the_figures_depend_on() -> None:
     assert "ρ = 0.25" in text
 
 
-def test_the_same_model_gives_the_same_figures_and_its_split_is_its_own() -> None:
+def test_an_evaluation_is_repeatable_and_uses_the_given_split() -> None:
     model = load_model(EPOCH_60)
     first, second = (evaluate(model, 500, 64, iwae_samples=1).as_dict() for _ in range(2))
     assert first == second

@@ -1,4 +1,4 @@
-"""Simpler generators: their budgets, that they learn, and that their exact figures are exact."""
+"""Simpler generators: their numbers of parameters, their training and their exact metrics."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PARAMETERS = Architecture(load_config("v5_5").model).parameters
 
 
 @pytest.mark.parametrize("name", families())
-def test_the_budget_is_that_of_v55(name: str) -> None:
+def test_a_family_has_as_many_parameters_as_v55(name: str) -> None:
     assert abs(families()[name].parameters / PARAMETERS - 1) < 0.01
 
 
@@ -32,7 +32,7 @@ def trained() -> dict[str, alternatives.Trained]:
 
 
 @pytest.mark.parametrize("name", families())
-def test_every_beta_and_seed_is_a_run(name: str, trained: dict[str, alternatives.Trained]) -> None:
+def test_there_is_a_run_for_every_beta_and_seed(name: str, trained: dict[str, alternatives.Trained]) -> None:
     found = trained[name]
     assert list(zip(found.betas, found.seeds, strict=True)) == [(beta, 1) for beta in families()[name].betas]
 
@@ -47,7 +47,7 @@ def test_the_same_seed_gives_the_same_bits(name: str, trained: dict[str, alterna
 
 
 @pytest.mark.parametrize("name", families())
-def test_a_loss_falls_and_each_runs_gradient_is_its_own(name: str) -> None:
+def test_a_loss_falls_and_runs_do_not_share_gradients(name: str) -> None:
     family = families()[name]
     seeds = (1, 2)
     blocks = [torch.zeros(2, network.size) for network in family.networks]
@@ -74,7 +74,7 @@ def test_a_loss_falls_and_each_runs_gradient_is_its_own(name: str) -> None:
     assert after[1] == before[1]
 
 
-def test_the_autoregressive_model_is_a_distribution_and_each_entry_sees_only_those_before(
+def test_the_autoregressive_model_is_a_distribution_and_an_entry_depends_on_earlier_ones_only(
     trained: dict[str, alternatives.Trained],
 ) -> None:
     family = families()["autoregressive"]
@@ -91,7 +91,7 @@ def test_the_autoregressive_model_is_a_distribution_and_each_entry_sees_only_tho
     assert not torch.equal(changed[:, 6:], log_p[:, 6:])
 
 
-def test_a_row_has_every_metric_or_says_that_there_is_none(trained: dict[str, alternatives.Trained]) -> None:
+def test_every_row_has_every_metric_or_none_for_it(trained: dict[str, alternatives.Trained]) -> None:
     keys = set()
     for name in families():
         found = next(family_rows(name, trained[name], 1024))  # of the first β
@@ -109,8 +109,8 @@ def test_a_row_has_every_metric_or_says_that_there_is_none(trained: dict[str, al
     assert floor["random_map"]["informative_coverage"] > 1 > floor["uniform"]["informative_coverage"]
 
 
-def test_the_categorical_vae_that_copies_is_perfect() -> None:
-    """Weights set by hand: the code is the operation, the decoder all but certain of it."""
+def test_a_categorical_vae_that_copies_operations_has_perfect_metrics() -> None:
+    """Weights set by hand: the code is the operation, and the decoder is almost certain of it."""
     family = CategoricalVAE()
     blocks = [torch.zeros(1, network.size) for network in family.networks]
     encoder, decoder = (network.views(block) for network, block in zip(family.networks, blocks, strict=True))
@@ -136,7 +136,7 @@ def test_the_categorical_vae_that_copies_is_perfect() -> None:
     assert row["active_units"] == 9
 
 
-def test_weights_come_back_and_foreign_files_are_named(
+def test_weights_are_read_back_and_other_files_are_refused(
     tmp_path: Path, trained: dict[str, alternatives.Trained]
 ) -> None:
     path = tmp_path / "a.safetensors"

@@ -35,7 +35,7 @@ def _claim(value: object, **changes: object) -> Claim:
 
 
 def _evidence(**columns: list[list[float]]) -> Evidence:
-    """Runs whose histories hold the given columns from epoch 48 on, a list per run."""
+    """Runs whose histories have the given columns from epoch 48 on, with a list per run."""
     runs = []
     for i in range(len(next(iter(columns.values())))):
         data = {name: values[i] for name, values in columns.items()}
@@ -46,7 +46,7 @@ def _evidence(**columns: list[list[float]]) -> Evidence:
 
 
 def _ledger(claims: list[Claim], hard: tuple[str, ...] = ()) -> Ledger:
-    """A ledger in which `hard` claims contradict each other, by a contradiction whose arithmetic is known to hold."""
+    """A ledger in which the `hard` claims contradict each other; arithmetic confirms the contradiction."""
     contradiction = Contradiction("spike-percentage", "scope", "hard", hard, "", "2 ≠ 1")
     known = {name: ledger().claims[name] for name in ("loss-spike-pct", "train-loss-epoch-49", "train-loss-epoch-50")}
     return Ledger({**known, **{c.id: c for c in claims}}, {contradiction.id: contradiction}, {})
@@ -61,7 +61,7 @@ def _verdict(
 # The ledger
 
 
-def test_the_ledger_is_whole() -> None:
+def test_the_ledger_is_complete() -> None:
     whole = ledger()
     assert (len(whole.claims), len(whole.contradictions), len(whole.recommendations)) == (295, 44, 24)
     assert set(CHECKS) == set(whole.contradictions)
@@ -82,7 +82,7 @@ def test_every_contradiction_holds_by_arithmetic(contradiction: str) -> None:
     ("entropy-100-equals-103", "entropy-a-epoch-103", 2.99), ("combined-is-mean", "coverage-combined-epoch-0", 99.95),
     ("denser-monitoring-advice", "monitoring-interval-v5-5", 5), ("free-bits-floor", "best-val-loss", 3.0),
 ])
-def test_other_figures_would_not_contradict_each_other(contradiction: str, claim: str, value: float) -> None:
+def test_changed_values_do_not_contradict_each_other(contradiction: str, claim: str, value: float) -> None:
     changed = dataclasses.replace(ledger().claims[claim], value=value)
     assert not dataclasses.replace(ledger(), claims={**ledger().claims, claim: changed}).holds(contradiction)
 
@@ -100,7 +100,7 @@ def test_every_claim_has_a_rule() -> None:
     (12.7, 1, None, 0.05), (0.001, 5, None, 0.000005), (0.26, 3, "Approximate in the report.", 0.005),
     (89, 2, "Approximate.", 0.5), (2000000, None, None, 0.5),
 ])
-def test_the_printed_digit(value: float, decimals: int | None, note: str | None, half: float) -> None:
+def test_half_of_the_last_printed_digit(value: float, decimals: int | None, note: str | None, half: float) -> None:
     assert _claim(value, decimals=decimals, note=note).half_digit == pytest.approx(half)
 
 
@@ -114,20 +114,20 @@ def test_the_prediction_interval_is_that_of_one_more_seed() -> None:
     assert (low, high) == pytest.approx((2.5 - half, 2.5 + half))
 
 
-def test_it_holds_one_more_seed_in_19_of_20_cases() -> None:
+def test_the_prediction_interval_holds_one_more_seed_in_19_of_20_cases() -> None:
     draws = np.random.default_rng(1).normal(3, 2, (4000, 9))
     share = np.mean([predicts(row[:8].tolist(), row[8]) for row in draws])
     assert 0.935 < share < 0.965
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=10), st.floats(-10, 10), st.floats(0.1, 10))
-def test_it_moves_with_the_values(values: list[float], shift: float, scale: float) -> None:
+def test_the_prediction_interval_moves_with_the_values(values: list[float], shift: float, scale: float) -> None:
     low, high = prediction_interval(values)
     moved = prediction_interval([scale * v + shift for v in values])
     assert moved == pytest.approx((scale * low + shift, scale * high + shift), rel=1e-6, abs=1e-3)
 
 
-def test_equal_runs_must_be_met_at_the_printed_digit() -> None:
+def test_a_claim_must_agree_with_equal_runs_at_the_printed_digit() -> None:
     assert predicts([0.2575] * 3, 0.26, 0.005)
     assert not predicts([0.2575] * 3, 0.26, 0.0005)
 
@@ -140,7 +140,7 @@ EVIDENCE = _evidence(x=[[1.0, 5.0, 9.0], [1.2, 5.2, 9.2], [0.8, 4.8, 8.8]])
 
 
 @pytest.mark.parametrize(("value", "verdict"), [(9.1, Verdict.REPRODUCED), (20.0, Verdict.NOT)])
-def test_a_figure_inside_the_interval_is_reproduced(value: float, verdict: Verdict) -> None:
+def test_a_value_inside_the_interval_is_reproduced(value: float, verdict: Verdict) -> None:
     judgement = _verdict(_claim(value), READING, EVIDENCE)
     assert (judgement.verdict, judgement.measured, judgement.runs) == (verdict, 9.0, 3)
     assert (judgement.low, judgement.high) == (8.8, 9.2)
@@ -176,7 +176,7 @@ def test_the_first_verdict_that_applies_is_given() -> None:
     assert _verdict(_claim("rises"), Rule(why="No file."), EVIDENCE, hard=("x",)).verdict is Verdict.UNTESTABLE
 
 
-def test_a_reading_is_not_blamed_for_the_statement_that_it_refutes() -> None:
+def test_a_reading_is_not_contradicted_by_the_statement_that_it_refutes() -> None:
     assert _verdict(_claim(20.0), READING, EVIDENCE, hard=("x",)).verdict is Verdict.NOT
 
 
@@ -185,7 +185,7 @@ def test_a_statement_must_hold_in_every_run() -> None:
     assert _verdict(_claim("high"), statement, EVIDENCE).verdict is Verdict.NOT
 
 
-def test_facts_are_exact_at_the_printed_digit() -> None:
+def test_facts_are_compared_at_the_printed_digit() -> None:
     assert _verdict(_claim(29.75), Rule(fact=lambda evidence: 29.7464), EVIDENCE).verdict is Verdict.EXACT
     assert _verdict(_claim(29.75), Rule(fact=lambda evidence: 29.756), EVIDENCE).verdict is Verdict.NOT
     assert _verdict(_claim("AdamW"), Rule(fact=lambda evidence: "AdamW"), EVIDENCE).verdict is Verdict.EXACT
@@ -197,7 +197,7 @@ def test_a_range_is_reproduced_when_both_ends_are() -> None:
     assert _verdict(_claim([1.1, 12.0]), ends, EVIDENCE).verdict is Verdict.NOT
 
 
-def test_without_evidence_it_says_what_is_missing() -> None:
+def test_a_claim_without_evidence_is_untestable_and_the_note_names_the_epoch() -> None:
     judgement = _verdict(_claim(3.0), Rule(measure=lambda run: run.at("cka", 40)), EVIDENCE)
     assert judgement.verdict is Verdict.UNTESTABLE
     assert "epoch 50" in judgement.note
@@ -211,7 +211,7 @@ def published() -> Mapping[str, Judgement]:
     return {j.claim.id: j for j in judge_all(collect_evidence(["v5_5"]))}
 
 
-def test_every_claim_has_a_verdict_and_an_explanation_where_it_is_not_plain(published: Mapping[str, Judgement]) -> None:
+def test_every_claim_has_a_verdict_and_a_value_or_a_note(published: Mapping[str, Judgement]) -> None:
     assert set(published) == set(ledger().claims)
     assert {j.verdict for j in published.values()} == set(Verdict)
     for j in published.values():
@@ -233,7 +233,7 @@ def test_some_verdicts_that_must_not_change(published: Mapping[str, Judgement], 
 
 
 @pytest.mark.parametrize("claim", ["kl-b-epoch-50", "kl-a-epoch-50", "entropy-b-epoch-50", "entropy-a-epoch-50"])
-def test_cells_that_belong_to_epoch_49_say_so(published: Mapping[str, Judgement], claim: str) -> None:
+def test_values_that_belong_to_epoch_49_have_a_note(published: Mapping[str, Judgement], claim: str) -> None:
     assert "epoch 49" in published[claim].note
 
 

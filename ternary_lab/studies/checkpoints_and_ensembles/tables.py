@@ -82,7 +82,7 @@ def chosen_epochs(outcomes: pd.DataFrame, last: int | None = None, fixed: Sequen
     for seed, run in outcomes.groupby("seed"):
         within = run if last is None else run[run["epoch"] <= last]
         at = within.set_index("epoch")
-        epochs = {title: history.best_epoch(within, name) for name, title in CRITERIA.items()}  # type: ignore[arg-type]
+        epochs = {title: history.best_epoch(within, name) for name, title in CRITERIA.items()}
         epochs |= {f"epoch {epoch}": epoch for epoch in fixed} | {"last epoch": int(within["epoch"].max())}
         for rule, epoch in epochs.items():
             rows.append({"rule": rule, "seed": seed, "epoch": epoch, **at.loc[epoch, list(OUTCOMES)].to_dict()})
