@@ -42,7 +42,7 @@ OUTCOMES = {
     **{name: label(name, "test") for name in ("neg_elbo", "neg_iwae")},
 }
 """Quantities by which a checkpoint is judged."""
-CRITERIA = {
+CRITERIA: dict[str, str] = {
     **{name: QUANTITIES[name].words for name in history.CRITERIA},
     "val_loss": "validation loss as scheduled", "reconstruction": "validation reconstruction",
 }
@@ -82,7 +82,7 @@ def chosen_epochs(outcomes: pd.DataFrame, last: int | None = None, fixed: Sequen
     for seed, run in outcomes.groupby("seed"):
         within = run if last is None else run[run["epoch"] <= last]
         at = within.set_index("epoch")
-        epochs = {title: history.best_epoch(within, name) for name, title in CRITERIA.items()}
+        epochs = {title: history.best_epoch(within, name) for name, title in CRITERIA.items()}  # type: ignore[arg-type]
         epochs |= {f"epoch {epoch}": epoch for epoch in fixed} | {"last epoch": int(within["epoch"].max())}
         for rule, epoch in epochs.items():
             rows.append({"rule": rule, "seed": seed, "epoch": epoch, **at.loc[epoch, list(OUTCOMES)].to_dict()})
@@ -137,7 +137,8 @@ def checkpoint_ensembles(
             together, often = (ensembles.reconstruction(p, operations)["mean"] for p in (noisy, again))
             each = 100 * (noisy.argmax(-1) - 1 == operations).all(2).float().mean(1)
             learned = ensembles.mixture_weights(bounds["validation"][:, index])
-            members = {f"epoch {e}": _single(len(epochs), i) for i, e in enumerate(epochs)}
+            alone = torch.eye(len(epochs), dtype=torch.float64)
+            members = {f"epoch {e}": weights for e, weights in zip(epochs, alone, strict=True)}
             members |= {"equal weights": torch.full_like(learned, 1 / len(epochs)), "learned weights": learned}
             for i, (name, weights) in enumerate(members.items()):
                 bound = (weights.log()[:, None] + bounds["test"][:, index]).logsumexp(0)
@@ -146,8 +147,8 @@ def checkpoint_ensembles(
                     "neg_iwae": -float(bound.mean()), "noisy": float(each[i]) if i < len(epochs) else together,
                     **{f"w_{e}": float(w) for e, w in zip(epochs, weights, strict=True)},
                 })
-            alone = f"epoch {epochs[-1]}, {len(epochs)} samples"
-            rows.append({"member": alone, "seed": seed, "pathway": p, "noisy": often})
+            name = f"epoch {epochs[-1]}, {len(epochs)} samples"
+            rows.append({"member": name, "seed": seed, "pathway": p, "noisy": often})
     return pd.DataFrame(rows)
 
 
@@ -249,10 +250,6 @@ def _sums(model: TernaryVAE, pathway: Pathway, latents: int, seed: int) -> Sums:
 def _generator(info: Information) -> dict[str, float]:
     names = ("informative_coverage", "effective_coverage", "output_entropy", "decoder_noise")
     return {name: float(getattr(info, name)) for name in names}
-
-
-def _single(members: int, index: int) -> Tensor:
-    return torch.nn.functional.one_hot(torch.tensor(index), members).double()
 
 
 def _bounds(model: TernaryVAE, operations: Tensor, seed: int, part: str) -> Tensor:

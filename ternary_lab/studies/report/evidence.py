@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -20,7 +21,7 @@ from ternary_lab.errors import RunError
 from ternary_lab.metrics.coverage import drawn_operations
 from ternary_lab.metrics.evaluate import SAMPLES
 from ternary_lab.model import PATHWAYS, Architecture, DualVAE
-from ternary_lab.runs.load import ANSWERS, FULL, PUBLISHED, RunRecord, load_runs
+from ternary_lab.runs.load import ANSWERS, CONFIG, FULL, PUBLISHED, RunRecord, load_runs
 from ternary_lab.studies.probes import probe_run
 
 UNTRAINED = 5
@@ -158,18 +159,17 @@ def collect_evidence(sources: Sequence[str | Path], *, progress: bool = False) -
 
 
 def _of_seed(record: RunRecord, progress: bool) -> SeedEvidence:
-    controls = {}
-    names = [f"{COUNTERFACTUALS}/{c.name}" for c in shipped_counterfactuals()]
-    for folder in (record.path.parent.parent, PUBLISHED):
-        for place in (*names, FULL):
-            path, name = folder / place / f"seed={record.seed}", place.rpartition("/")[2]
-            if name not in controls and (path / "config.yaml").is_file():
-                control = RunRecord(path)
-                if control.stopped is None:
-                    continue
-                changes = {"training", "early_stopping", "checkpoints", "beta", "kl", "optimiser", "name"}
-                if control.config.model_dump(exclude=changes) == record.config.model_dump(exclude=changes):
-                    controls[name] = _without_probes(control)
+    controls: dict[str, SeedEvidence] = {}
+    places = [*(f"{COUNTERFACTUALS}/{c.name}" for c in shipped_counterfactuals()), FULL]
+    changes = {"training", "early_stopping", "checkpoints", "beta", "kl", "optimiser", "name"}
+    for folder, place in product((record.path.parent.parent, PUBLISHED), places):
+        path, name = folder / place / f"seed={record.seed}", place.rpartition("/")[2]
+        if name in controls or not (path / CONFIG).is_file():
+            continue
+        control = RunRecord(path)
+        same = control.config.model_dump(exclude=changes) == record.config.model_dump(exclude=changes)
+        if same and control.stopped is not None:
+            controls[name] = _without_probes(control)
     probes = record.probes
     if probes is None:
         probes = probe_run(record, progress=progress) if record.epochs else pd.DataFrame({"epoch": []})
