@@ -59,7 +59,7 @@ def test_the_epoch_60_rows(quick: dict[str, Any]) -> None:
         "informative_coverage_raw": (6.87, 17.68, 0.2),
         "informative_coverage": (6.97, 18.09, 0.1),
         "effective_coverage": (76.5, 67.5, 0.5),
-        "neg_elbo": (14.86, 14.68, 0.25),  # there over all operations, here over the test split
+        "neg_elbo": (14.86, 14.68, 0.25),  # known for all operations, here for the test split
         "neg_iwae": (12.20, 11.98, 0.25),
     }
     for name, (a, b, error) in rows.items():
@@ -97,7 +97,7 @@ def test_too_few_latents_leave_out_measures_of_rare_operations(quick: dict[str, 
 def test_the_epoch_60_rows_of_rare_operations(latents: int, n99_b: float) -> None:
     full = _evaluated("--latents", str(latents))
     a, b = full["A"], full["B"]
-    assert (a["missing_mass"], b["missing_mass"]) == pytest.approx((0.217, 0.412), abs=0.008)  # the table is of 2^20
+    assert (a["missing_mass"], b["missing_mass"]) == pytest.approx((0.217, 0.412), abs=0.008)  # known for 2^20 latents
     assert a["n99"] / 90_641 == pytest.approx(2.71, abs=0.03)
     assert b["n99"] == pytest.approx(n99_b, rel=0.03)
     assert (a["informative_coverage"], b["informative_coverage"]) == pytest.approx((6.97, 18.09), abs=0.03)
@@ -112,7 +112,7 @@ def test_options_reach_the_evaluation() -> None:
     assert few["A"]["unique_operations"] <= 1000
     assert few["A"]["uniform_baseline"] == pytest.approx(4.954, abs=0.01)
     rows = few["reconstruction"]
-    assert rows["A_injected"]["all"] < rows["A"]["all"]  # A decodes B's code alone
+    assert rows["A_injected"]["all"] < rows["A"]["all"]  # A decodes only B's code
 
 
 def test_the_table_names_the_settings_of_the_evaluation() -> None:

@@ -123,7 +123,7 @@ def test_drawn_classes_have_the_frequencies_of_the_decoder() -> None:
 
 
 def test_best_classes_is_argmax_with_the_lowest_of_equal_ones() -> None:
-    values = torch.tensor(list(itertools.product((0.0, 1.0, 2.0), repeat=3)))  # every order and every tie
+    values = torch.tensor(list(itertools.product((0.0, 1.0, 2.0), repeat=3)))  # all orders and all ties
     logits = values.t().reshape(1, 1, 3, -1).expand(1, 9, 3, -1)
     expected = [row.index(max(row)) for row in values.tolist()]
     assert coverage.best_classes(logits)[0].tolist() == [expected] * 9
@@ -241,7 +241,7 @@ def test_values_at_the_edges_of_the_histogram() -> None:
     two = pytest.approx(math.log(2))
     assert h(3.0, 2.95) == 0  # both in the last bin
     assert h(-3.0, 3.0) == two
-    assert h(-3.0, 3.0, 3.0001, -3.0001, math.inf, -math.inf, math.nan) == two  # what is outside is dropped
+    assert h(-3.0, 3.0, 3.0001, -3.0001, math.inf, -math.inf, math.nan) == two  # values outside are dropped
     assert h(5.0, -5.0) == 0  # nothing inside
     assert h(1.0) == 0
     centres = [-3 + 0.12 * (i + 0.5) for i in range(50)]

@@ -93,7 +93,7 @@ def test_measuring_beside_training_changes_no_bit(metric: str) -> None:
             epoch = cohort.train_next()
             epoch.finish()
             epochs.append(epoch)
-            cohort.state(0)  # settles the controllers
+            cohort.state(0)  # passes the counts to the controllers
             if not cohort.drop_stopped():
                 return epochs
 
@@ -120,7 +120,7 @@ def test_counts_that_no_controller_reads_can_be_left_out() -> None:
     read = [0.5 <= later["grad_ratio"] <= 1.1 for later in every[len(SEEDS):]]
     assert any(read)
     assert not all(read)
-    for all_of, row, needed in zip(every, some, read, strict=False):  # of the last epoch nobody knows
+    for all_of, row, needed in zip(every, some, read, strict=False):  # the last epoch has no later one
         for name, value in all_of.items():
             if name not in counted or needed:
                 assert row[name] == value, name

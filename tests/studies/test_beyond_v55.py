@@ -113,7 +113,7 @@ def test_sharpening_multiplies_the_logits_and_nothing_else() -> None:
     for p in PATHWAYS:
         assert sharp.decode(z, p).allclose(4 * model.decode(z, p), rtol=1e-4, atol=1e-4)
     assert sharp.core.blocks.encoders.equal(model.core.blocks.encoders)
-    assert model.decode(z, "B").allclose(load_runs("v5_5")[42].model(100).decode(z, "B"))  # its own are as they were
+    assert model.decode(z, "B").allclose(load_runs("v5_5")[42].model(100).decode(z, "B"))
 
 
 def test_joint_informative_coverage_equals_brute_force() -> None:
@@ -144,7 +144,7 @@ def test_steadiness() -> None:
     history.loc[25, "train_loss"] = 8.0
     history.loc[history["epoch"] % 2 == 1, "neg_elbo_A"] = 14.5
     found = recipe_tables.steadiness(history, "A")
-    assert found["spike"] == 3.0  # that of epoch 2 is of a loss that is still falling
+    assert found["spike"] == 3.0  # the rise at epoch 2 is before `SETTLED`
     assert found["wobble"] == pytest.approx(0.5)
 
 
@@ -153,7 +153,7 @@ def test_differences_are_paired_by_seed() -> None:
         {"recipe": recipe, "seed": seed, "pathway": p, "neg_elbo": 10.0 * seed + (shift if seed < 3 else 2 * shift)}
         for recipe, shift in ((V5_5, 0.0), (BEYOND, 1.0)) for seed in (1, 2, 3) for p in PATHWAYS
     ]
-    rows.append({"recipe": BEYOND, "seed": 4, "pathway": "A", "neg_elbo": 0.0})  # has nobody to be compared with
+    rows.append({"recipe": BEYOND, "seed": 4, "pathway": "A", "neg_elbo": 0.0})  # has no pair
     found = recipe_tables.recipe_differences(pd.DataFrame(rows), [BEYOND], V5_5, ["neg_elbo"])
     expected = interval([1.0, 1.0, 2.0])
     for _, row in found.iterrows():
@@ -210,7 +210,7 @@ def test_the_published_table_has_every_recipe_with_its_seeds() -> None:
     assert not table[["recipe", "factor", "seed", "pathway"]].duplicated().any()
     kept = table[table["recipe"] != SHARPENED]
     assert kept[[m for m in MEASURES if m != "n99"]].notna().all(axis=None)
-    # Sharpened by 1 it is v5.5 itself.
+    # With factor 1 it is v5.5 itself.
     both = table[(table["factor"] == 1) & table["recipe"].isin([V5_5, SHARPENED])].set_index(["seed", "pathway"])
     same = both.loc[both["recipe"] == SHARPENED, "neg_elbo"]
     assert same.to_dict() == pytest.approx(both.loc[both["recipe"] == V5_5, "neg_elbo"][same.index].to_dict(), rel=1e-4)

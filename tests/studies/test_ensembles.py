@@ -75,7 +75,7 @@ def test_best_of_is_at_least_as_good_as_every_member() -> None:
     p = torch.softmax(2.5 * target + torch.randn(3, *target.shape, generator=torch.Generator().manual_seed(0)), -1)
     shares = ensembles.reconstruction(p, operations)
     assert shares["best of"] >= shares["best member"]
-    # Independent errors are outvoted.
+    # Members make independent errors, so every combination is better than each member.
     assert min(shares[rule] for rule in ensembles.COMBINATIONS) > shares["best member"]
     assert ensembles.reconstruction(p[:1], operations).keys() == shares.keys()
     assert len(set(ensembles.reconstruction(p[:1], operations).values())) == 1
@@ -112,7 +112,7 @@ def test_mixture_weights_are_never_worse_than_equal_ones_or_the_best_member(memb
 
     equal = torch.full((members,), 1 / members).double()
     assert value(w) >= value(equal) - 1e-9
-    # Expectation maximisation gets to a vertex only slowly.
+    # Expectation maximisation converges slowly if all weight belongs to one member.
     assert value(w) >= float(log_p.mean(1).max()) - 1e-3
 
 
@@ -127,7 +127,7 @@ def test_a_mixture_of_one_member_is_that_member() -> None:
     mixed = ensembles.mixture([_sums(model)])
     for name in ("p", "output_entropy", "decoder_noise", "informative_coverage"):
         torch.testing.assert_close(getattr(mixed, name), getattr(alone, name), rtol=1e-9, atol=1e-12)
-    # Of the argmax, `Information` counts every operation seen as one; here it is by its variance.
+    # The bias of the argmax entropy is estimated differently by `Information` and by `mixture`.
     torch.testing.assert_close(mixed.effective_coverage, alone.effective_coverage, rtol=1e-3, atol=0)
 
 

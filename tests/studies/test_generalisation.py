@@ -43,7 +43,7 @@ def copying() -> TernaryVAE:
         (first, _), (last, bias) = decoder.views(block)
         first[0] = signs
         for k, value in itertools.product(range(9), (-1, 0, 1)):
-            # Logits -(z_k - value)²·8 up to what all three values have in common.
+            # Logits -8 (z_k - value)², without the part that all three values share.
             last[0, 3 * k + value + 1, [k, k + 9]] = torch.tensor([16.0, -16.0]) * value
             bias[0, 3 * k + value + 1] = -8.0 * value**2
     return TernaryVAE(settings, blocks)
@@ -220,7 +220,7 @@ def test_paths_of_a_model_that_copies_have_no_detours(copying: TernaryVAE, way: 
     assert found.arrives.all()
     assert (found.detour >= 1).all()
     if way == "straight":
-        # From -1 to +1 the way leads over 0, which neither end has: two changes for one entry.
+        # From -1 to +1 a path leads over 0, which neither end has: two changes of one entry.
         across = ((tables[:, 0] - tables[:, 1]).abs() == 2).sum(1)
         assert torch.equal(found.detour * found.distance, (found.distance + across).float())
         assert torch.equal(found.between == 1, across == 0)
@@ -302,11 +302,11 @@ def test_one_hot_codes_keep_every_neighbourhood_and_random_ones_none() -> None:
     kept = neighbourhood.preservation(codes, SOME)
     assert (kept.trustworthiness, kept.continuity, kept.shared) == (1, 1, 1)
     random = neighbourhood.preservation(torch.randn(space.SIZE, 16, generator=torch.Generator().manual_seed(0)), SOME)
-    # A random neighbour at Hamming distance h ranks behind all that are nearer.
+    # A random neighbour at Hamming distance h has a higher rank than all nearer operations.
     share = [math.comb(9, h) * 2**h / space.SIZE for h in range(10)]
     rank = space.SIZE * sum(share[h] * sum(share[:h]) for h in range(10))
     expected = 1 - 2 * (rank - 18) / (2 * space.SIZE - 3 * 18 - 1)
-    error = 2 * 0.3 / math.sqrt(18 * len(SOME))  # of a mean of ranks whose deviation is some 0.3 N
+    error = 2 * 0.3 / math.sqrt(18 * len(SOME))  # standard error: ranks have a standard deviation of about 0.3 N
     assert random.trustworthiness == pytest.approx(expected, abs=3 * error)
     assert random.continuity == pytest.approx(0.5, abs=3 * error)
     assert random.shared < 0.01

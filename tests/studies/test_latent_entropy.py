@@ -143,7 +143,7 @@ MEANS, WIDTHS = st.floats(-30, 30), st.floats(0.05, 5)
 @given(MEANS, WIDTHS)
 def test_the_kl_of_one_gaussian_is_the_closed_form(mean: float, std: float) -> None:
     closed = 0.5 * (mean**2 + std**2 - 1) - math.log(std)
-    # However many equal components make the mixture.
+    # The number of equal components does not matter.
     for count in (1, 3):
         kl = entropy.prior_kl(torch.full((count,), mean).double(), torch.full((count,), std).double())
         assert kl == pytest.approx(closed, abs=0.006, rel=1e-4)
@@ -271,7 +271,7 @@ def test_a_code_history_has_a_row_per_checkpoint_pathway_and_dimension(run: RunR
     assert len(code) == len(run.epochs) * 2 * run.config.model.latent_dim
     assert sorted(code["epoch"].unique()) == run.epochs
     assert not code.isna().any(axis=None)
-    assert code.equals(tables.code_history(run))  # its random numbers are its own
+    assert code.equals(tables.code_history(run))  # repeatable: it has its own random streams
     model, last = run.model(run.epochs[-1]), code[code["epoch"] == run.epochs[-1]]
     active = likelihood.active_units(model.core, space.operations().unsqueeze(0))
     assert last.groupby("pathway")["active"].sum().tolist() == active[:, 0].tolist()

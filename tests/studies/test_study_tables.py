@@ -125,7 +125,7 @@ def test_mixtures_of_checkpoints_obey_the_bounds_of_their_members() -> None:
             assert mixed["w_60"] + mixed["w_100"] == pytest.approx(1)
             # -ln of a mean is at most the mean of -ln.
             assert mixed["neg_iwae"] <= share * one["neg_iwae"] + (1 - share) * two["neg_iwae"] + 1e-6
-            # The entropy of a mixture is concave, its noise linear; the member is information, too.
+            # The noise of a mixture is the mean of its members' noises.
             assert mixed["decoder_noise"] == pytest.approx(
                 share * one["decoder_noise"] + (1 - share) * two["decoder_noise"]
             )
@@ -139,7 +139,7 @@ def test_published_weight_measures_equal_those_of_the_published_weights() -> Non
     of_seed = kept[kept["seed"] == 42].set_index("measure")["value"]
     assert set(found.index) == set(of_seed.index)
     for name, value in of_seed.items():
-        # Where an argmax is all but tied, another CPU may decide otherwise.
+        # If two values are almost equally probable, argmax may differ on another CPU.
         assert found[name] == pytest.approx(value, rel=0.01), name
 
 

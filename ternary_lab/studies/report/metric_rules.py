@@ -30,10 +30,6 @@ def _hashes(equal: str, unequal: str, note: str) -> Rule:
     return Rule(fact=lambda evidence: equal if evidence.hash_minus_distinct == 0 else unequal, note=note)
 
 
-def _late_coverage(run: SeedEvidence) -> float:
-    return run.both("coverage", 103)
-
-
 def _highest(name: str) -> Measure:
     return lambda run: float(run.history[name].max())
 
@@ -62,7 +58,7 @@ METRIC_RULES: Mapping[str, Rule] = {
         "Least coverage of both pathways in the span. " + COVERED_UNTRAINED, baseline=untrained_reaches(95),
     ),
     "disruption-final-convergence": statement(
-        lambda run: run.against("nothing_at_50", _late_coverage), lambda v: v > 0,
+        lambda run: run.against("nothing_at_50", lambda r: r.both("coverage", 103)), lambda v: v > 0,
         "Coverage at epoch 103 as scheduled is {median:+.2f} points away from that without any event at 50.",
     ),
     "early-coverage-low-beta": statement(

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from ternary_lab.config import Config
 from ternary_lab.studies.report.evidence import Evidence, SeedEvidence
 from ternary_lab.studies.report.ledger import Claim
 from ternary_lab.studies.report.verdicts import Measure, Rule, predicts
@@ -29,6 +30,11 @@ def reading(name: str, epoch: int, **more: Any) -> Rule:
 def statement(measure: Measure, true: Callable[[float], bool], note: str = "", **more: Any) -> Rule:
     """A rule for a statement: `true` must hold for the measure of every run."""
     return Rule(measure=measure, true=true, note=note, **more)
+
+
+def configured(read: Callable[[Config], Any], **more: Any) -> Rule:
+    """A rule for a value of the configuration."""
+    return Rule(fact=lambda evidence: read(evidence.config), **more)
 
 
 def extreme(name: str, first: int, last: int, pick: Callable[..., float]) -> Measure:

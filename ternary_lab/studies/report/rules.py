@@ -8,10 +8,11 @@ from dataclasses import replace
 from typing import Any
 
 from ternary_lab import space
+from ternary_lab.config import Config
 from ternary_lab.studies.report.evidence import Evidence, SeedEvidence
 from ternary_lab.studies.report.ledger import Claim
 from ternary_lab.studies.report.metric_rules import METRIC_RULES
-from ternary_lab.studies.report.rule_builders import PAIR, reading, relative_change, untrained_gives
+from ternary_lab.studies.report.rule_builders import PAIR, configured, reading, relative_change, untrained_gives
 from ternary_lab.studies.report.training_rules import TRAINING_RULES
 from ternary_lab.studies.report.verdicts import Rule
 
@@ -46,6 +47,10 @@ def _gain(claim: Claim) -> Rule:
     def measure(run: SeedEvidence) -> float:
         return run.at(f"coverage_{claim.pathway}", last) - run.at(f"coverage_{claim.pathway}", first)
     return Rule(measure=measure, order=lambda run: measure(run) * sign > 0)
+
+
+def _configured(read: Callable[[Config], Any]) -> Callable[[Claim], Rule]:
+    return lambda claim: configured(read)
 
 
 def _setting(read: Callable[[Evidence, Claim], Any]) -> Callable[[Claim], Rule]:
@@ -90,20 +95,20 @@ BY_QUANTITY: Mapping[str, Callable[[Claim], Rule]] = {
     "param_count": _setting(_parameters),
     "param_share_pct": _setting(lambda evidence, c: 100 * _parameters(evidence, c) / evidence.architecture.parameters),
     "input_dim": _setting(lambda evidence, c: space.ENTRIES),
-    "latent_dim": _setting(lambda evidence, c: evidence.config.model.latent_dim),
+    "latent_dim": _configured(lambda c: c.model.latent_dim),
     "space_size": _setting(lambda evidence, c: len(space.operations())),
     "split_size": _setting(_part),
     "split_share_pct": _setting(lambda evidence, c: 100 * _part(evidence, c) / space.SIZE),
-    "batch_size": _setting(lambda evidence, c: evidence.config.data.batch_size),
-    "weight_decay": _setting(lambda evidence, c: evidence.config.optimiser.weight_decay),
-    "grad_clip": _setting(lambda evidence, c: evidence.config.optimiser.grad_clip),
-    "free_bits_nats_per_dim": _setting(lambda evidence, c: evidence.config.kl.free_bits),
-    "epochs_planned": _setting(lambda evidence, c: evidence.config.training.total_epochs),
-    "checkpoint_freq": _setting(lambda evidence, c: evidence.config.checkpoints.every),
-    "lambda3": _setting(lambda evidence, c: evidence.config.loss_weights.lambda3_base),
-    "lambda3_amplitude": _setting(lambda evidence, c: evidence.config.loss_weights.lambda3_amplitude),
-    "statenet_lr_scale_pct": _setting(lambda evidence, c: 100 * evidence.config.statenet.lr_scale),
-    "statenet_lambda_scale_pct": _setting(lambda evidence, c: 100 * evidence.config.statenet.lambda_scale),
+    "batch_size": _configured(lambda c: c.data.batch_size),
+    "weight_decay": _configured(lambda c: c.optimiser.weight_decay),
+    "grad_clip": _configured(lambda c: c.optimiser.grad_clip),
+    "free_bits_nats_per_dim": _configured(lambda c: c.kl.free_bits),
+    "epochs_planned": _configured(lambda c: c.training.total_epochs),
+    "checkpoint_freq": _configured(lambda c: c.checkpoints.every),
+    "lambda3": _configured(lambda c: c.loss_weights.lambda3_base),
+    "lambda3_amplitude": _configured(lambda c: c.loss_weights.lambda3_amplitude),
+    "statenet_lr_scale_pct": _configured(lambda c: 100 * c.statenet.lr_scale),
+    "statenet_lambda_scale_pct": _configured(lambda c: 100 * c.statenet.lambda_scale),
     "epochs_completed": lambda claim: Rule(measure=lambda run: run.last),
 }
 """Rules by the claim's quantity."""

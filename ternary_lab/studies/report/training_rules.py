@@ -12,7 +12,15 @@ from ternary_lab.config_files import load_config
 from ternary_lab.metrics.evaluate import SAMPLES
 from ternary_lab.studies.report.evidence import Evidence, SeedEvidence
 from ternary_lab.studies.report.ledger import ledger
-from ternary_lab.studies.report.rule_builders import PAIR, PEAK_EPOCH, column, extreme, final_information, statement
+from ternary_lab.studies.report.rule_builders import (
+    PAIR,
+    PEAK_EPOCH,
+    column,
+    configured,
+    extreme,
+    final_information,
+    statement,
+)
 from ternary_lab.studies.report.verdicts import Measure, Rule
 
 
@@ -54,10 +62,6 @@ def _relative_jaccard(run: SeedEvidence, epoch: int) -> float:
     return run.at("jaccard", epoch) * (a + b - a * b) / (a * b)
 
 
-def _largest_step(run: SeedEvidence, name: str, first: int, last: int) -> float:
-    return float(run.over(name, first, last).diff().abs().max())
-
-
 def _beta_shape(evidence: Evidence) -> str:
     betas = [evidence.config.betas(epoch) for epoch in range(104)]
     largest = max(abs(b - a) for before, after in pairwise(betas) for a, b in zip(before, after, strict=True))
@@ -84,10 +88,6 @@ def _listed_checkpoints(evidence: Evidence) -> list[str]:
     return ["best.pt", *(f"epoch_{e}.pt" for e in range(0, last + 1, every)), "latest.pt"]
 
 
-def _saving(evidence: Evidence) -> float:
-    return 100 * (1 - ledger().v("rec-future-stop-120") / evidence.config.training.total_epochs)
-
-
 TRAINING_RULES: Mapping[str, Rule] = {
     # Schedules
     "beta-gradual-50": Rule(fact=_beta_shape),
@@ -95,17 +95,17 @@ TRAINING_RULES: Mapping[str, Rule] = {
         fact=_beta_ends,
         order=lambda run: any(a != b for a, b in (run.config.betas(e) for e in range(104))),
     ),
-    "trigger-beta-b-half": Rule(
-        fact=lambda evidence: evidence.config.betas(50)[1],
+    "trigger-beta-b-half": configured(
+        lambda c: c.betas(50)[1],
         order=lambda run: run.config.betas(50)[1] > 0 and run.config.betas(49)[1] == 0,
         note="β_B does leave 0 at that epoch, in one step.",
     ),
-    "beta-a-end": Rule(
-        fact=lambda evidence: evidence.config.betas(50)[0],
+    "beta-a-end": configured(
+        lambda c: c.betas(50)[0],
         order=lambda run: run.config.betas(50)[0] > run.config.betas(0)[0],
     ),
-    "beta-b-end": Rule(
-        fact=lambda evidence: evidence.config.betas(50)[1],
+    "beta-b-end": configured(
+        lambda c: c.betas(50)[1],
         order=lambda run: run.config.betas(50)[1] > run.config.betas(0)[1],
     ),
     "rec-keep-warmup-schedule": statement(
@@ -116,41 +116,38 @@ TRAINING_RULES: Mapping[str, Rule] = {
         lambda run: -run.against("jump_at_40", final_information), lambda v: v > 0,
         "Informative coverage at 103 with the jump at 40 minus as scheduled: {median:+.2f} points.",
     ),
-    "temperature-a-start": Rule(
-        fact=lambda evidence: evidence.config.temperature.A.start, note="The base; the swing adds a tenth in epoch 0."
+    "temperature-a-start": configured(
+        lambda c: c.temperature.A.start, note="The base; the swing adds a tenth in epoch 0."
     ),
-    "temperature-a-end": Rule(fact=lambda evidence: evidence.config.temperature.A.end, note="At epoch 400."),
-    "temperature-b-start": Rule(fact=lambda evidence: evidence.config.temperature.B.start),
-    "temperature-b-end": Rule(fact=lambda evidence: evidence.config.temperature.B.end, note="At epoch 430."),
-    "rho-phase-scheduled": Rule(
-        fact=lambda evidence: "phase-scheduled"
-        if evidence.config.permeability(evidence.config.phases.consolidation - 1, True) == evidence.config.rho.isolated
-        < evidence.config.permeability(evidence.config.phases.convergence - 1, True) else "constant",
+    "temperature-a-end": configured(lambda c: c.temperature.A.end, note="At epoch 400."),
+    "temperature-b-start": configured(lambda c: c.temperature.B.start),
+    "temperature-b-end": configured(lambda c: c.temperature.B.end, note="At epoch 430."),
+    "rho-phase-scheduled": configured(
+        lambda c: "phase-scheduled"
+        if c.permeability(c.phases.consolidation - 1, True) == c.rho.isolated
+        < c.permeability(c.phases.convergence - 1, True) else "constant",
     ),
-    "rho-phase-1": Rule(fact=lambda evidence: max(evidence.config.permeability(e, True) for e in range(41))),
-    "rho-epoch-40": Rule(fact=lambda evidence: evidence.config.permeability(40, True)),
-    "rho-epoch-103": Rule(fact=lambda evidence: evidence.config.permeability(103, True)),
+    "rho-phase-1": configured(lambda c: max(c.permeability(e, True) for e in range(41))),
+    "rho-epoch-40": configured(lambda c: c.permeability(40, True)),
+    "rho-epoch-103": configured(lambda c: c.permeability(103, True)),
     "rho-smooth-rise": statement(
-        lambda run: _largest_step(run, "rho", 40, 103), lambda v: 0 < v < 0.01, "Largest change of ρ in one epoch."
+        lambda run: float(run.over("rho", 40, 103).diff().abs().max()), lambda v: 0 < v < 0.01,
+        "Largest change of ρ in one epoch.",
     ),
-    "rho-range": Rule(fact=lambda evidence: [evidence.config.rho.isolated, evidence.config.rho.coupled]),
-    "phase-1-span": Rule(
-        fact=lambda evidence: [0, evidence.config.phases.consolidation], note="Epoch 40 itself belongs to phase 2."
-    ),
+    "rho-range": configured(lambda c: [c.rho.isolated, c.rho.coupled]),
+    "phase-1-span": configured(lambda c: [0, c.phases.consolidation], note="Epoch 40 itself belongs to phase 2."),
     "phase-2-span": Rule(
         ends=(lambda run: float(run.history.index[run.history["phase"] == 2].min()), lambda run: run.last)
     ),
     "phase-transition-completed": Rule(
         measure=lambda run: float((run.over("phase", 0, 103).diff() > 0).sum()), note="One of the three planned."
     ),
-    "lr-epoch-40": Rule(fact=lambda evidence: evidence.config.lr(49)),
-    "lr-transitions-count": Rule(
-        fact=lambda evidence: len(evidence.config.optimiser.lr_steps) - 1,
+    "lr-epoch-40": configured(lambda c: c.lr(49)),
+    "lr-transitions-count": configured(
+        lambda c: len(c.optimiser.lr_steps) - 1,
         note="The schedule has one more, at epoch 350.",
     ),
-    "lambda3-cyclic": Rule(
-        fact=lambda evidence: "cyclic" if evidence.config.lambda3(0) != evidence.config.lambda3(7) else "constant"
-    ),
+    "lambda3-cyclic": configured(lambda c: "cyclic" if c.lambda3(0) != c.lambda3(7) else "constant"),
     # StateNet and balance
     "delta-lr-phase-2": Rule(
         measure=lambda run: float(_lr_correction(run).loc[40:103].mean()),
@@ -197,8 +194,8 @@ TRAINING_RULES: Mapping[str, Rule] = {
         lambda run: abs(run.at("kl_B", 100) - run.at("kl_B", 0)), lambda v: v == 0, "Its KL moves by {median:.0f} nats."
     ),
     "seed": Rule(fact=lambda evidence: 42 if any(run.seed == 42 for run in evidence.runs) else "other seeds"),
-    "optimizer": Rule(
-        fact=lambda evidence: "AdamW" if evidence.config.optimiser.weight_decay > 0 else "Adam",
+    "optimizer": configured(
+        lambda c: "AdamW" if c.optimiser.weight_decay > 0 else "Adam",
         note="Weight decay decoupled from the gradient.",
     ),
     "fix-temp-boost-amplitude": Rule(fact=_takes_effect(
@@ -206,7 +203,7 @@ TRAINING_RULES: Mapping[str, Rule] = {
     ), note="From phase 4 on, which no run of the report reached."),
     "fix-temp-phase4": Rule(fact=_takes_effect("temperature.B.temp_phase4", 0.9, "temp_phase4 active in phase 4"),
                             note="Phase 4 was not reached in the report's run."),
-    "use-statenet": Rule(fact=lambda evidence: evidence.config.model.use_statenet),
+    "use-statenet": configured(lambda c: c.model.use_statenet),
     "dataset-exhaustive": Rule(fact=lambda evidence: len({tuple(row) for row in space.operations().int().tolist()})),
     # The run
     "loss-recovery-one-epoch": statement(
@@ -214,9 +211,7 @@ TRAINING_RULES: Mapping[str, Rule] = {
         "After one epoch the loss is {median:.1f} times that before the spike.",
         order=lambda run: run.at("train_loss", 51) < run.at("train_loss", 50),
     ),
-    "best-coverage-epoch-gap": Rule(
-        measure=lambda run: run.peak - run.best, order=lambda run: run.peak > run.best,
-    ),
+    "best-coverage-epoch-gap": Rule(measure=lambda run: run.peak - run.best, order=lambda run: run.peak > run.best),
     "early-stopping-met": statement(
         lambda run: float(run.stopped.startswith("early stop")), lambda v: v == 1,
         "1 where a run ended by early stopping: patience 100 on the validation loss.",
@@ -238,7 +233,9 @@ TRAINING_RULES: Mapping[str, Rule] = {
         lambda run: float((run.history["seconds_train"] + run.history["seconds_eval"]).median()), lambda v: v >= 60,
         "Seconds of an epoch of the whole cohort of runs, with every metric, on the device that trained them.",
     ),
-    "rec-future-saving-67": Rule(fact=_saving),
+    "rec-future-saving-67": configured(
+        lambda c: 100 * (1 - ledger().v("rec-future-stop-120") / c.training.total_epochs)
+    ),
     "monitoring-interval-v5-5": Rule(measure=lambda run: float(run.history.index.to_series().diff().max())),
     "rec-future-denser-checks": statement(
         lambda run: float(run.history.index.to_series().diff().max()), lambda v: v > 1,
