@@ -43,7 +43,7 @@ def studies() -> Mapping[str, Callable[[], Drawing]]:
     swept = load_results()
     recipes = recipe_tables
     table, taught = recipes.load_recipes(), [recipes.load_histories(name) for name in recipes.TAUGHT]
-    drawn = {name: recipes.load_histories(name) for name in recipes.THREE}
+    drawn = {name: recipes.load_histories(name) for name in recipes.REPORTED}
     drawn = {recipes.RECIPES[name].title: rows[rows["epoch"] <= recipes.END] for name, rows in drawn.items()}
     return {
         "reconstruction": lambda: generalisation_figures.parts(g.reconstruction_by_part(probes)),

@@ -144,7 +144,7 @@ def test_steadiness() -> None:
     history.loc[25, "train_loss"] = 8.0
     history.loc[history["epoch"] % 2 == 1, "neg_elbo_A"] = 14.5
     found = recipe_tables.steadiness(history, "A")
-    assert found["spike"] == 3.0  # the rise at epoch 2 is before `SETTLED`
+    assert found["spike"] == 3.0  # the rise at epoch 2 is before `FIRST_SPIKE_EPOCH`
     assert found["wobble"] == pytest.approx(0.5)
 
 

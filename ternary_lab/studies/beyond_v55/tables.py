@@ -35,18 +35,18 @@ RecipeGroup = Literal["v5.5", "defect", "repaired", "statenet", "beyond", "part"
 
 END = 103
 """The last epoch of every recipe but the short ones."""
-CALM = 20
+WOBBLE_EPOCHS = 20
 """Number of epochs at the end for `wobble`."""
-SETTLED = 10
+FIRST_SPIKE_EPOCH = 10
 """First epoch that can have a spike: before it the loss still falls steeply."""
-LATENTS, CLOSE = 2**20, 2**22
-"""Numbers of Sobol latents: for most recipes, and for those of `THREE`, which have goals."""
+LATENTS, MORE_LATENTS = 2**20, 2**22
+"""Numbers of Sobol latents: for most recipes, and for those of `REPORTED`, which have goals."""
 FACTORS = (1, 2, 4, 8, 16, 32)
 """Factors of v5.5's logits, for the generators that it becomes without further training."""
 TABLE, SEARCH = "recipes.csv", "search.csv"
 V5_5, REPAIRED, BEYOND, SHARPENED = "v5_5", "ablations/all_repaired", "beyond", "v5_5_sharpened"
 
-THREE = (V5_5, REPAIRED, BEYOND)
+REPORTED = (V5_5, REPAIRED, BEYOND)
 """The recipes in the report."""
 TAUGHT = ("ablations/statenet_learns", "variants/statenet_learns")
 """Recipes in which StateNet learns: with v5.5's objective, and with that of `BEYOND`."""
@@ -104,14 +104,15 @@ def write_recipes(
     """Train recipes (default: all) into `folder`/NAME and write their rows into a table, which is returned.
 
     Rows of other recipes in the table are kept. Recipes that are in the folder already are not trained again. The
-    default number of latents is `LATENTS` or `CLOSE`. Raises TernaryLabError, also for an unknown name.
+    default number of latents is `LATENTS` or `MORE_LATENTS`. Raises TernaryLabError, also for an unknown name.
     """
     unknown = [name for name in names if name not in RECIPES]
     if unknown:
         raise ConfigError(f"{unknown[0]}: no such recipe{nearest(unknown[0], RECIPES, '`ternary-lab list recipes`')}")
     for name in names or RECIPES:
         runs = run_experiment(load_config(name), seeds, folder / name, device=device, progress=progress)
-        rows = list(recipe_rows(name, runs, latents or (CLOSE if name in THREE else LATENTS), progress=progress))
+        most = MORE_LATENTS if name in REPORTED else LATENTS
+        rows = list(recipe_rows(name, runs, latents or most, progress=progress))
         if name == V5_5:
             rows += sharpened_rows(runs, latents=latents or LATENTS, progress=progress)
         found = pd.DataFrame(rows)
@@ -175,11 +176,11 @@ def end_point(run: RunRecord) -> Checkpoint:
 def steadiness(history: pd.DataFrame, pathway: Pathway) -> dict[str, float]:
     """How smoothly a run trained: `spike` and `wobble`, in nats.
 
-    `spike` is the largest rise of the training loss in one epoch, from `SETTLED` on. `wobble` is the mean change of the
-    validation -ELBO from one epoch to the next over the last `CALM` epochs.
+    `spike` is the largest rise of the training loss in one epoch, from `FIRST_SPIKE_EPOCH` on. `wobble` is the mean
+    change of the validation -ELBO from one epoch to the next, over the last `WOBBLE_EPOCHS` epochs.
     """
-    loss = history.loc[history["epoch"] >= SETTLED - 1, "train_loss"]
-    late = history.loc[history["epoch"] > history["epoch"].max() - CALM, f"neg_elbo_{pathway}"]
+    loss = history.loc[history["epoch"] >= FIRST_SPIKE_EPOCH - 1, "train_loss"]
+    late = history.loc[history["epoch"] > history["epoch"].max() - WOBBLE_EPOCHS, f"neg_elbo_{pathway}"]
     return {"spike": float(loss.diff().max()), "wobble": float(late.diff().abs().mean())}
 
 
