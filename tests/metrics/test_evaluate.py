@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from ternary_lab import InputError, evaluate, load_model, space
 from ternary_lab.cli import main
 from ternary_lab.metrics.evaluate import describe
+from ternary_lab.metrics.quantities import QUANTITIES, label
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -104,6 +105,13 @@ def test_the_epoch_60_rows_of_rare_operations(latents: int, n99_b: float) -> Non
     for p in (a, b):
         assert p["expected_coverage"] == pytest.approx(p["sampled_coverage"], abs=0.25)
         assert 0 < p["rarest"] < 1
+
+
+def test_every_metric_is_in_the_table_of_quantities() -> None:
+    counts = {"sampled_coverage", "unique_operations", "uniform_baseline"}
+    assert PATHWAY_KEYS - counts <= QUANTITIES.keys()
+    assert label("neg_elbo", "test") == "-ELBO, test, nats"
+    assert QUANTITIES["neg_elbo"].columns == ("neg_elbo_A", "neg_elbo_B")
 
 
 def test_options_reach_the_evaluation() -> None:
