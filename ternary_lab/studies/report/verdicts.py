@@ -88,132 +88,127 @@ def judge(
     claim: Claim, rule: Rule, evidence: Evidence, ledger: Ledger, siblings: Sequence[tuple[Claim, Rule]]
 ) -> Judgement:
     """The verdict on one claim. `siblings` are the claims of the same quantity and pathway, with their rules."""
+    case = _Case(claim, rule, evidence, ledger)
     if rule.why:
-        return _judgement(claim, rule, evidence, ledger, Verdict.UNTESTABLE, None, rule.why)
+        return case.judgement(Verdict.UNTESTABLE, rule.why)
     if rule.fact is not None:
-        return _of_fact(claim, rule, evidence, ledger)
+        return case.of_fact(rule.fact(evidence))
     if rule.ends is not None:
-        return _of_range(claim, rule, evidence, ledger)
+        return case.of_range(*map(case.values, rule.ends))
     assert rule.measure is not None
-    values = _values(rule.measure, evidence)
-    if len(values) < 2:
-        return _judgement(claim, rule, evidence, ledger, Verdict.UNTESTABLE, None, _missing(claim))
-    if rule.true is not None:
-        holds = all(map(rule.true, values))
-    else:
-        assert claim.number is not None, f"{claim.id} needs a rule of its own"
-        holds = predicts(values, claim.number, claim.half_digit)
-    verdict = _verdict(claim, rule, evidence, ledger, holds, _order(claim, rule, siblings))
-    return _judgement(claim, rule, evidence, ledger, verdict, values, _neighbour(claim, rule, evidence, holds))
+    return case.of_measure(case.values(rule.measure), siblings)
 
 
-def _of_fact(claim: Claim, rule: Rule, evidence: Evidence, ledger: Ledger) -> Judgement:
-    assert rule.fact is not None
-    value = rule.fact(evidence)
-    if isinstance(value, int | float) and not isinstance(value, bool) and claim.number is not None:
-        equal = abs(value - claim.number) <= claim.half_digit * (1 + 1e-9) + ROUNDING
-    else:
-        equal = value == claim.value
-    verdict = Verdict.EXACT if equal else _verdict(claim, rule, evidence, ledger, False, rule.order)
-    return _judgement(claim, rule, evidence, ledger, verdict, None, "", measured=value)
+@dataclass(frozen=True)
+class _Case:
+    """A claim, its rule and everything that the verdict depends on."""
 
+    claim: Claim
+    rule: Rule
+    evidence: Evidence
+    ledger: Ledger
 
-def _of_range(claim: Claim, rule: Rule, evidence: Evidence, ledger: Ledger) -> Judgement:
-    assert rule.ends is not None
-    lows, highs = (_values(end, evidence) for end in rule.ends)
-    if len(lows) < 2:
-        return _judgement(claim, rule, evidence, ledger, Verdict.UNTESTABLE, None, _missing(claim))
-    assert isinstance(claim.value, list)
-    half = 0.5 * math.pow(10, -(claim.decimals or 0))
-    holds = predicts(lows, float(claim.value[0]), half) and predicts(highs, float(claim.value[1]), half)
-    verdict = _verdict(claim, rule, evidence, ledger, holds, rule.order)
-    found = f"{median(lows):.4g} to {median(highs):.4g}"
-    judgement = _judgement(claim, rule, evidence, ledger, verdict, None, "", measured=found, runs=len(lows))
-    return replace(judgement, low=min(lows), high=max(highs))
+    def of_fact(self, value: Any) -> Judgement:
+        number = self.claim.number
+        if isinstance(value, int | float) and not isinstance(value, bool) and number is not None:
+            equal = abs(value - number) <= self.claim.half_digit * (1 + 1e-9) + ROUNDING
+        else:
+            equal = value == self.claim.value
+        return self.judgement(Verdict.EXACT if equal else self.verdict(False, self.rule.order), measured=value)
 
+    def of_range(self, lows: Sequence[float], highs: Sequence[float]) -> Judgement:
+        if len(lows) < 2:
+            return self.missing()
+        claimed = self.claim.value
+        assert isinstance(claimed, list)
+        half = 0.5 * math.pow(10, -(self.claim.decimals or 0))
+        holds = predicts(lows, float(claimed[0]), half) and predicts(highs, float(claimed[1]), half)
+        found = f"{median(lows):.4g} to {median(highs):.4g}"
+        judgement = self.judgement(self.verdict(holds, self.rule.order), measured=found)
+        return replace(judgement, low=min(lows), high=max(highs), runs=len(lows))
 
-def _verdict(
-    claim: Claim, rule: Rule, evidence: Evidence, ledger: Ledger, holds: bool,
-    order: Callable[[SeedEvidence], bool] | None,
-) -> Verdict:
-    if not holds and _against(claim, rule, ledger):
-        return Verdict.CONTRADICTS
-    if holds:
-        return Verdict.ARTEFACT if rule.baseline is not None and rule.baseline(evidence) else Verdict.REPRODUCED
-    return Verdict.DIRECTION if order is not None and all(map(order, evidence.runs)) else Verdict.NOT
+    def of_measure(self, values: Sequence[float], siblings: Sequence[tuple[Claim, Rule]]) -> Judgement:
+        if len(values) < 2:
+            return self.missing()
+        if self.rule.true is not None:
+            holds = all(map(self.rule.true, values))
+        else:
+            assert self.claim.number is not None, f"{self.claim.id} needs a rule of its own"
+            holds = predicts(values, self.claim.number, self.claim.half_digit)
+        return self.judgement(self.verdict(holds, self.order(siblings)), "" if holds else self.neighbour())
 
+    def missing(self) -> Judgement:
+        first, last = self.claim.span
+        where = f"epoch {first}" if first == last else f"epochs {first} to {last}"
+        reason = f"The runs given have no weights, rows or counterfactuals that would show it ({where})."
+        return self.judgement(Verdict.UNTESTABLE, reason)
 
-def _against(claim: Claim, rule: Rule, ledger: Ledger) -> list[Contradiction]:
-    """The hard contradictions that speak against a claim which the runs do not support.
+    def values(self, measure: Measure) -> list[float]:
+        """The measure of every run that has it."""
+        return [value for value in map(measure, self.evidence.runs) if not math.isnan(value)]
 
-    A number at one epoch may refute a general statement without being wrong itself: only other numbers contradict it.
-    """
-    hard = ledger.hard(claim.id)
-    return [c for c in hard if c.kind == "arithmetic"] if rule.epochs is not None else hard
+    def verdict(self, holds: bool, order: Callable[[SeedEvidence], bool] | None) -> Verdict:
+        """The verdict on a claim that is not exact."""
+        baseline = self.rule.baseline
+        if not holds and self.against():
+            return Verdict.CONTRADICTS
+        if holds:
+            return Verdict.ARTEFACT if baseline is not None and baseline(self.evidence) else Verdict.REPRODUCED
+        return Verdict.DIRECTION if order is not None and all(map(order, self.evidence.runs)) else Verdict.NOT
 
+    def against(self) -> list[Contradiction]:
+        """The hard contradictions that speak against a claim which the runs do not support.
 
-def _order(claim: Claim, rule: Rule, siblings: Sequence[tuple[Claim, Rule]]) -> Callable[[SeedEvidence], bool] | None:
-    """The rule's own order; else the printed order between this epoch and the nearest earlier one (or any nearest)."""
-    if rule.order is not None or rule.true is not None or rule.epochs is None or claim.number is None:
-        return rule.order
-    others = [
-        other for other, its in siblings
-        if its.epochs is not None and other.number is not None and other.number != claim.number
-        and isinstance(other.epoch, int) and other.epoch != claim.epoch
-    ]
-    if not others or not isinstance(claim.epoch, int):
-        return None
-    here = claim.epoch
-    earlier = [c for c in others if isinstance(c.epoch, int) and c.epoch < here]
-    near = min(earlier or others, key=lambda c: abs(c.span[0] - here))
-    assert near.number is not None
-    at, sign = rule.epochs, math.copysign(1, claim.number - near.number)
-    return lambda run: (at(here)(run) - at(near.span[0])(run)) * sign > 0
+        A number at one epoch may refute a general statement without being wrong itself: only arithmetic contradicts it.
+        """
+        hard = self.ledger.hard(self.claim.id)
+        return [c for c in hard if c.kind == "arithmetic"] if self.rule.epochs is not None else hard
 
+    def order(self, siblings: Sequence[tuple[Claim, Rule]]) -> Callable[[SeedEvidence], bool] | None:
+        """The rule's own order; else the printed one between this epoch and the nearest, if possible earlier, epoch."""
+        rule, number, here = self.rule, self.claim.number, self.claim.epoch
+        if rule.order is not None or rule.true is not None or rule.epochs is None or number is None:
+            return rule.order
+        if not isinstance(here, int):
+            return None
+        others = {
+            other.epoch: other.number for other, its in siblings
+            if its.epochs is not None and other.number is not None and other.number != number
+            and isinstance(other.epoch, int) and other.epoch != here
+        }
+        if not others:
+            return None
+        near = min([epoch for epoch in others if epoch < here] or others, key=lambda epoch: abs(epoch - here))
+        at, sign = rule.epochs, math.copysign(1, number - others[near])
+        return lambda run: (at(here)(run) - at(near)(run)) * sign > 0
 
-def _neighbour(claim: Claim, rule: Rule, evidence: Evidence, holds: bool) -> str:
-    if holds or rule.epochs is None or claim.number is None or not isinstance(claim.epoch, int):
+    def neighbour(self) -> str:
+        """A note if the claimed number is that of a neighbouring epoch, else empty."""
+        number, here = self.claim.number, self.claim.epoch
+        if self.rule.epochs is None or number is None or not isinstance(here, int):
+            return ""
+        for epoch in (here - 1, here + 1):
+            values = self.values(self.rule.epochs(epoch))
+            if len(values) >= 2 and predicts(values, number, self.claim.half_digit):
+                return (
+                    f"The runs show this figure at epoch {epoch} (median {median(values):.4g}), not at {here}: "
+                    "the cell is probably labelled one epoch off."
+                )
         return ""
-    for epoch in (claim.epoch - 1, claim.epoch + 1):
-        values = _values(rule.epochs(epoch), evidence)
-        if len(values) >= 2 and predicts(values, claim.number, claim.half_digit):
-            return (
-                f"The runs show this figure at epoch {epoch} (median {median(values):.4g}), not at {claim.epoch}: "
-                "the cell is probably labelled one epoch off."
-            )
-    return ""
 
-
-def _values(measure: Measure, evidence: Evidence) -> list[float]:
-    """The measure of every run that has it."""
-    return [value for value in map(measure, evidence.runs) if not math.isnan(value)]
-
-
-def _missing(claim: Claim) -> str:
-    first, last = claim.span
-    where = f"epoch {first}" if first == last else f"epochs {first} to {last}"
-    return f"The runs given have no weights, rows or counterfactuals that would show it ({where})."
-
-
-def _judgement(
-    claim: Claim, rule: Rule, evidence: Evidence, ledger: Ledger, verdict: Verdict, values: Sequence[float] | None,
-    note: str, *, measured: Value = None, runs: int = 0,
-) -> Judgement:
-    if values is None and rule.measure is not None:
-        values = _values(rule.measure, evidence)
-    figures: dict[str, Any] = {}
-    if values:
-        measured, runs = median(values), len(values)
-        figures = {"median": measured, "low": min(values), "high": max(values), "n": runs}
-    also = _values(rule.also, evidence) if rule.also is not None else []
-    text = rule.note
-    if ("{also" in text and not also) or (rule.measure is not None and not values):
-        text = ""
-    figures["also"] = median(also) if also else math.nan
-    sentences = [sentence for sentence in (note, text.format(**figures)) if sentence]
-    if verdict is Verdict.CONTRADICTS:
-        against = "; ".join(c.arithmetic for c in _against(claim, rule, ledger))
-        sentences.insert(0, f"In the report itself: {against}.")
-    return Judgement(
-        claim, measured, figures.get("low"), figures.get("high"), runs, verdict, " ".join(sentences)
-    )
+    def judgement(self, verdict: Verdict, note: str = "", *, measured: Value = None) -> Judgement:
+        """The judgement, with the measure's values over runs and the rule's note filled in."""
+        values = self.values(self.rule.measure) if self.rule.measure is not None else []
+        also = self.values(self.rule.also) if self.rule.also is not None else []
+        figures: dict[str, Any] = {"also": median(also) if also else math.nan}
+        if values:
+            measured = median(values)
+            figures |= {"median": measured, "low": min(values), "high": max(values), "n": len(values)}
+        told = ("{also" not in self.rule.note or also) and (self.rule.measure is None or values)
+        sentences = [note, self.rule.note.format(**figures) if told else ""]
+        if verdict is Verdict.CONTRADICTS:
+            sentences.insert(0, f"In the report itself: {'; '.join(c.arithmetic for c in self.against())}.")
+        return Judgement(
+            self.claim, measured, figures.get("low"), figures.get("high"), len(values), verdict,
+            " ".join(filter(None, sentences)),
+        )
