@@ -19,9 +19,8 @@ def linear_cka(a: Tensor, b: Tensor) -> Tensor:
     return across / ((a.mT @ a).square().sum((-2, -1)) * (b.mT @ b).square().sum((-2, -1))).sqrt()
 
 
-@torch.no_grad()
-def code_sizes(model: DualVAE, x: Tensor) -> dict[str, Tensor]:
-    """Measures, each (2, R), of the codes of operations x (R, B, 9).
+def code_sizes(mu: Tensor, log_variance: Tensor) -> dict[str, Tensor]:
+    """Measures, each (2, R), of the codes of operations: posterior means and log-variances (2, R, B, L).
 
     | name | meaning |
     |---|---|
@@ -30,7 +29,6 @@ def code_sizes(model: DualVAE, x: Tensor) -> dict[str, Tensor]:
     | sigma | mean of σ over operations and dimensions; 1 for the prior |
     | variance_min | smallest variance of μ over the dimensions |
     """
-    mu, log_variance = model.encode(x)
     return {
         "kl": gaussian_kl(mu, log_variance).sum(-1).mean(-1),
         "norm": mu.square().sum(-1).mean(-1).sqrt(),
@@ -40,8 +38,7 @@ def code_sizes(model: DualVAE, x: Tensor) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def code_cross_entropy(model: DualVAE, x: Tensor, rho: float) -> Tensor:
-    """Cross-entropy (2, R), nats, of operations x (R, B, 9) decoded from z = μ, injected by ρ."""
-    mu, _ = model.encode(x)
+def code_cross_entropy(model: DualVAE, mu: Tensor, x: Tensor, rho: float) -> Tensor:
+    """Cross-entropy (2, R), nats, of operations x (R, B, 9) decoded from their codes μ (2, R, B, L), injected by ρ."""
     log_p = torch.log_softmax(model.decode(inject(mu, rho)), -1)
     return -(log_p * one_hot(x)).sum((2, 3, 4)) / x.shape[1]

@@ -134,8 +134,9 @@ def evaluate(
     split = splits.split(config.Data()) if split is None else split
     parts = {"train": split.train, "validation": split.validation, "test": split.test, "all": torch.arange(space.SIZE)}
     everything, tested = (space.operations(parts[name]).to(device).unsqueeze(0) for name in ("all", "test"))
+    mu, _ = core.encode(everything)
     right = {
-        suffix: likelihood.right_entries(core, everything, share).all(-1)[:, 0].cpu()
+        suffix: likelihood.right_entries(core, mu, everything, share).all(-1)[:, 0].cpu()
         for suffix, share in (("", 0.0), ("_injected", rho))
     }
     reconstruction = {
@@ -148,7 +149,7 @@ def evaluate(
     noise = streams.normal(iwae_samples, 2, 1, len(split.test), model.latent_dim)[0]
     coded = likelihood.coding(core, tested, noise)
     elbo, iwae = coded.neg_elbo.mean(2), coded.neg_iwae.mean(2)
-    active = likelihood.active_units(core, everything)
+    active = likelihood.active_units(mu)
 
     evaluations: dict[str, PathwayEvaluation] = {}
     output: dict[str, Tensor] = {}

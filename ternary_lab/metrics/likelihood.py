@@ -18,9 +18,11 @@ from ternary_lab.space import one_hot
 
 
 @torch.no_grad()
-def right_entries(model: DualVAE, x: Tensor, rho: Tensor | float = 0.0) -> Tensor:
-    """Whether argmax decodes each entry of operations x (R, B, 9) correctly, from z = μ injected by ρ: (2, R, B, 9)."""
-    mu, _ = model.encode(x)
+def right_entries(model: DualVAE, mu: Tensor, x: Tensor, rho: Tensor | float = 0.0) -> Tensor:
+    """Whether each entry of operations x (R, B, 9) is decoded correctly by argmax: bool (2, R, B, 9).
+
+    They are decoded from their codes μ (2, R, B, L), injected by ρ.
+    """
     return model.decode(inject(mu, rho)).argmax(-1) - 1 == x
 
 
@@ -93,8 +95,6 @@ def coding(model: DualVAE, x: Tensor, noise: Tensor) -> Coding:
     return Coding(gaussian_kl(mu, log_variance).sum(-1), distortion / len(noise), bound)
 
 
-@torch.no_grad()
-def active_units(model: DualVAE, x: Tensor) -> Tensor:
-    """Number (2, R) of latent dimensions with Var(μ) > 0.01 over operations x (R, B, 9) (Burda et al. 2016)."""
-    mu, _ = model.encode(x)
+def active_units(mu: Tensor) -> Tensor:
+    """Number (2, R) of latent dimensions with Var(μ) > 0.01 over codes μ (2, R, B, L) (Burda et al. 2016)."""
     return (mu.var(2) > ACTIVE).sum(-1)

@@ -217,7 +217,8 @@ def _held_out(source: Source, model: DualVAE, seeds: Sequence[int], epoch: int) 
     x = source.x.expand(len(seeds), -1, -1)
     shape = (source.settings.elbo_samples, 2, len(source.x), model.architecture.settings.latent_dim)
     noise = source.streams(seeds, "evaluation", epoch).normal(*shape).to(x.device)
-    return negative_elbo(model, x, noise.permute(1, 2, 0, 3, 4)), percent_exact(right_entries(model, x))
+    right = right_entries(model, model.encode(x)[0], x)
+    return negative_elbo(model, x, noise.permute(1, 2, 0, 3, 4)), percent_exact(right)
 
 
 def _joined(results: Mapping[Key, T], join: Callable[[T, T], T]) -> dict[Pathway, list[T]]:

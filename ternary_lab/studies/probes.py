@@ -50,20 +50,20 @@ def probe(model: DualVAE, rho: float, split: space.Split, seed: int = 0, epoch: 
     if len(split.left_out):
         parts["left_out"] = split.left_out
     everything = space.operations().to(model.device).unsqueeze(0)
-    own = likelihood.right_entries(model, everything)
+    mu, log_variance = model.encode(everything)
+    own = likelihood.right_entries(model, mu, everything)
     values: dict[str, Tensor] = {}
     for name, part in parts.items():
         right = own[:, :, part.to(own.device)]
         values[f"own_{name}"] = likelihood.percent_exact(right)
         values[f"entries_{name}"] = 100 * right.float().mean((2, 3))
-    values["injected"] = likelihood.percent_exact(likelihood.right_entries(model, everything, rho))
-    values["ce_own"] = codes.code_cross_entropy(model, everything, 0.0)
-    values["ce_injected"] = codes.code_cross_entropy(model, everything, rho)
-    values |= codes.code_sizes(model, everything)
-    values["active"] = likelihood.active_units(model, everything)
+    values["injected"] = likelihood.percent_exact(likelihood.right_entries(model, mu, everything, rho))
+    values["ce_own"] = codes.code_cross_entropy(model, mu, everything, 0.0)
+    values["ce_injected"] = codes.code_cross_entropy(model, mu, everything, rho)
+    values |= codes.code_sizes(mu, log_variance)
+    values["active"] = likelihood.active_units(mu)
     values |= _likelihoods(model, split, seed, epoch) | _calibrations(model, split, seed, epoch)
     row = {f"{name}_{p}": float(value[i, 0]) for name, value in values.items() for i, p in enumerate(PATHWAYS)}
-    mu, _ = model.encode(everything)
     row["cka"] = float(codes.linear_cka(mu[0, 0], mu[1, 0]))
     return row | _coverages(model, seed, epoch)
 

@@ -321,12 +321,13 @@ def test_exact_reconstruction_counts_operations_with_nine_right_entries(model: D
     for rho in (0.0, 0.3):
         mixed = torch.stack([(1 - rho) * mu[0] + rho * mu[1], (1 - rho) * mu[1] + rho * mu[0]])
         right = (model.decode(mixed).argmax(-1) - 1 == x).all(-1).double().mean(2) * 100
-        found = likelihood.percent_exact(likelihood.right_entries(model, x, rho))
+        found = likelihood.percent_exact(likelihood.right_entries(model, mu, x, rho))
         torch.testing.assert_close(found.double(), right)
     flat = DualVAE(ARCHITECTURE, ARCHITECTURE.empty())
     minus = -torch.ones(1, 4, 9)
     minus[0, 0, 0] = 1
-    assert likelihood.percent_exact(likelihood.right_entries(flat, minus)).tolist() == [[75.0], [75.0]]
+    found = likelihood.percent_exact(likelihood.right_entries(flat, flat.encode(minus)[0], minus))
+    assert found.tolist() == [[75.0], [75.0]]
 
 
 def test_units_with_a_varying_mean_are_active() -> None:
@@ -338,4 +339,4 @@ def test_units_with_a_varying_mean_are_active() -> None:
         parts["fc_mu.weight"][2, 0] = 0.1  # variance 0.01 · 2/9
         parts["fc_mu.bias"][:] = 5.0
     x = space.operations().unsqueeze(0)
-    assert likelihood.active_units(DualVAE(ARCHITECTURE, blocks), x).tolist() == [[2], [0]]
+    assert likelihood.active_units(DualVAE(ARCHITECTURE, blocks).encode(x)[0]).tolist() == [[2], [0]]

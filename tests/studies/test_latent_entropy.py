@@ -273,7 +273,7 @@ def test_a_code_history_has_a_row_per_checkpoint_pathway_and_dimension(run: RunR
     assert not code.isna().any(axis=None)
     assert code.equals(tables.code_history(run))  # repeatable: it has its own random streams
     model, last = run.model(run.epochs[-1]), code[code["epoch"] == run.epochs[-1]]
-    active = likelihood.active_units(model.core, space.operations().unsqueeze(0))
+    active = likelihood.active_units(model.core.encode(space.operations().unsqueeze(0))[0])
     assert last.groupby("pathway")["active"].sum().tolist() == active[:, 0].tolist()
 
 

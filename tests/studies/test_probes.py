@@ -50,7 +50,7 @@ def test_cka_by_kernels_and_of_independent_codes() -> None:
 def test_code_sizes_equal_those_of_single_operations() -> None:
     model = untrained(3)
     x = space.operations(torch.arange(0, space.SIZE, 997))
-    sizes = code_sizes(model.core, x.unsqueeze(0))
+    sizes = code_sizes(*model.core.encode(x.unsqueeze(0)))
     for i, pathway in enumerate("AB"):
         posterior = model.encode(x, pathway)  # type: ignore[arg-type]
         assert float(sizes["kl"][i, 0]) == pytest.approx(float(posterior.kl().mean()), rel=1e-5)
@@ -62,7 +62,7 @@ def test_code_sizes_equal_those_of_single_operations() -> None:
 def test_injecting_everything_decodes_the_other_code() -> None:
     model = load_run("v5_5/seed=42").model(60)
     x = space.operations(torch.arange(0, space.SIZE, 97)).unsqueeze(0)
-    own, other = (code_cross_entropy(model.core, x, rho) for rho in (0.0, 1.0))
+    own, other = (code_cross_entropy(model.core, model.core.encode(x)[0], x, rho) for rho in (0.0, 1.0))
     mean_a, mean_b = (model.encode(x[0], p).mean for p in "AB")  # type: ignore[arg-type]
     log_p = torch.log_softmax(model.decode(mean_b, "A"), -1).gather(-1, (x[0] + 1).long().unsqueeze(-1)).sum((1, 2))
     assert float(other[0, 0]) == pytest.approx(-float(log_p.mean()), rel=1e-4)

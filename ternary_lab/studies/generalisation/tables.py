@@ -107,8 +107,9 @@ def injected_reconstruction(run: RunRecord, epochs: Iterable[int], shares: Seque
     rows = []
     for epoch in epochs:
         core = run.model(epoch).core
+        mu, _ = core.encode(x)
         for rho in shares:
-            found = likelihood.percent_exact(likelihood.right_entries(core, x.to(core.device), rho))
+            found = likelihood.percent_exact(likelihood.right_entries(core, mu, x, rho))
             rows += [{"epoch": epoch, "rho": rho, "pathway": p, "exact": float(found[i, 0])}
                      for i, p in enumerate(PATHWAYS)]
     return pd.DataFrame(rows)
