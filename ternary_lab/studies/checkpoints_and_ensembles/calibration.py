@@ -48,11 +48,11 @@ def reliability(confidence: Tensor, right: Tensor, bins: int = BINS) -> Reliabil
     Raises InputError for different shapes, no predictions, or a confidence outside [0, 1].
     """
     if confidence.shape != right.shape or confidence.numel() == 0:
-        raise InputError(f"as many confidences as answers, at least one: got {confidence.shape} and {right.shape}")
+        raise InputError(f"confidence and right must have one shape and values, got {confidence.shape}, {right.shape}")
     # On a GPU the order of a sum varies, and with it the last digits: add on the CPU.
     values, hits = confidence.cpu().double().flatten(), right.cpu().double().flatten()
     if not bool(((values >= 0) & (values <= 1)).all()):
-        raise InputError("a confidence lies in [0, 1]")
+        raise InputError("confidence must lie in [0, 1]")
     place = (values * bins).long().clamp_(max=bins - 1)
     count = torch.bincount(place, minlength=bins)
     means = [torch.bincount(place, weights=w, minlength=bins) / count for w in (values, hits)]

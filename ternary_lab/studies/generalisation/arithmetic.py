@@ -1,4 +1,4 @@
-"""Latent arithmetic: is a change of one entry a direction in the latent space? (Mikolov et al. 2013; White 2016)
+"""Latent arithmetic: changes of one entry as directions in the latent space (Mikolov et al. 2013; White 2016).
 
     analogy      x is to x' as y is to ?    decode(μ(x') - μ(x) + μ(y)); right if it is y with the same change of entry
     edit         decode(μ(y) + v)           v the mean of μ(x') - μ(x) over many x, for each entry, old and new value
