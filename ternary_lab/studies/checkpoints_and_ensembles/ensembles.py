@@ -86,7 +86,7 @@ def mixture(members: Sequence[Sums], weights: Sequence[float] | Tensor | None = 
     share = torch.full((len(members),), 1 / max(len(members), 1)) if weights is None else torch.as_tensor(weights)
     share = share.double()
     if len(share) != len(members) or not members or bool((share < 0).any()) or abs(float(share.sum()) - 1) > 1e-6:
-        raise InputError(f"there must be a weight for each of {len(members)} members, none below 0, sum 1: got {share.tolist()}")
+        raise InputError(f"need a weight for each of {len(members)} members, not negative, sum 1: got {share.tolist()}")
     w = [float(value) for value in share]
 
     def mixed(values: Sequence[Tensor]) -> Tensor:
