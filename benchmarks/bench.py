@@ -173,7 +173,7 @@ def measuring_seconds(config: Config, device: torch.device, rounds: int = 5) -> 
     cohorts = {name: Cohort([config], [0], device, [state]) for name, state in states.items()}
 
     def measure(cohort: Cohort) -> Callable[[], object]:
-        return lambda: timed(lambda: cohort.measurement().metrics, device, 1)
+        return lambda: timed(lambda: cohort.measurement().result(), device, 1)
 
     return fastest({name: measure(cohort) for name, cohort in cohorts.items()}, rounds, 1)
 
@@ -195,7 +195,7 @@ def epoch_seconds(
     # On CUDA the first epochs capture graphs, and take the pinned memory that later ones use again.
     first = 3 if device.type == "cuda" else 0
     for epoch in islice(cohort.epochs(), first + repeats + 1):
-        epoch.measurement.wait()
+        epoch.measurement.result()
         ends.append(time.perf_counter())
     return median(b - a for a, b in pairwise(ends[first:])), cohort
 
@@ -209,7 +209,7 @@ def cohort_times(config: Config, runs: int, device: torch.device, repeats: int) 
     cohort.state(0)  # waits for the last epoch's measurement, which a GPU would make beside the training that is timed
     return {
         "train_seconds": timed(lambda: cohort.train_planned(plans), device, repeats),
-        "eval_seconds": timed(lambda: cohort.measurement().wait(), device, repeats),
+        "eval_seconds": timed(lambda: cohort.measurement().result(), device, repeats),
         "epoch_seconds": epoch,
         "run_epochs_per_second": runs / epoch,
         "peak_bytes": peak_bytes(device),

@@ -1,4 +1,4 @@
-"""`python -m ternary_lab.figures FOLDER`: the figures of the published runs of v5.5 and of the report on them."""
+"""`python tools/figures.py FOLDER`: draw the figures of the published runs of v5.5 and of the report."""
 
 from __future__ import annotations
 

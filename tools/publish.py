@@ -1,6 +1,7 @@
-"""Copy finished runs into the library: `python tools/publish.py runs`, as `make reproduce ALL=1` leaves them.
+"""Copy finished runs into the library: `python tools/publish.py runs`, after `make reproduce ALL=1`.
 
-Of every run the configuration, provenance, history and probes; weights of some epochs, without optimiser state.
+Each run is copied with its configuration, provenance, history and probes, and with the weights of some epochs but
+without the optimiser's state.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from answers import answers
+from weight_measures import weight_measures
 
 from ternary_lab.config import COUNTERFACTUALS
 from ternary_lab.errors import RunError
@@ -29,19 +30,19 @@ WEIGHTS: Mapping[str, Mapping[int, Sequence[int | str]]] = {
     "v5_5": {42: DENSE, 43: SPARSE, 44: SPARSE, 45: SPARSE}, load.FULL: {42: (120, 200, 300, "latest")},
     tables.BEYOND: {42: (0, 10, 20, 40, 70, tables.END, "latest")},
 }
-"""Experiment -> seed -> the checkpoints whose weights are published."""
+"""Experiment -> seed -> the checkpoints with published weights."""
 PARTS = ("v5_5", COUNTERFACTUALS, load.FULL, GENERALISATION, tables.BEYOND, "ablations", "variants")
 ONLY = (tables.REPAIRED, *tables.TAUGHT)
-"""Of the ablations and variants, those whose histories are drawn; the table has the end of all of them."""
+"""Ablations and variants with published histories, for figures. The table has the last epoch of all of them."""
 
 
 def publish(run: RunRecord, folder: Path, weights: Sequence[int | str] = ()) -> RunRecord:
-    """Copy one run to `folder`, with the weights of the epochs (or named checkpoints) given.
+    """Copy one run to `folder`, with the weights of some epochs or named checkpoints, and return the copy.
 
-    Raises RunError when one of them is missing, or the run is not finished.
+    Raises RunError if a checkpoint is missing, or if the run is not finished.
     """
     if run.stopped is None:
-        raise RunError(f"{run.path}: is not finished: the same command that began it goes on")
+        raise RunError(f"{run.path}: is not finished: repeat the command that began it")
     points = {name if isinstance(name, str) else f"epoch_{name:04d}": run.checkpoint(name) for name in weights}
     (folder / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
     write_atomically(folder / load.PROVENANCE, (run.path / load.PROVENANCE).read_bytes())
@@ -56,7 +57,7 @@ def publish(run: RunRecord, folder: Path, weights: Sequence[int | str] = ()) -> 
 
 
 def main(runs: str, *parts: str) -> None:
-    """Replace what is published by what a folder holds: all of it, or the named parts."""
+    """Replace the published runs and tables by those of a folder: all of them, or the named parts."""
     for part in parts or PARTS:
         source, target = Path(runs) / part, PUBLISHED / part
         groups = [source] if part in WEIGHTS else sorted(path for path in source.iterdir() if path.is_dir())
@@ -69,9 +70,9 @@ def main(runs: str, *parts: str) -> None:
                 place = target / folder.relative_to(source) / f"seed={seed}"
                 print(publish(run, place, WEIGHTS.get(part, {}).get(seed, ())).path)
     if not parts:
-        # Of the runs whose weights are published: anybody can ask again.
+        # Only for runs with published weights, so that anybody can measure them again.
         some = RunSet({seed: run for seed, run in load_runs("v5_5").items() if seed in WEIGHTS["v5_5"]})
-        write_table(answers(some, progress=True), PUBLISHED / load.ANSWERS)
+        write_table(weight_measures(some, progress=True), PUBLISHED / load.ANSWERS)
         swept = Path("sweeps") / sweep.PUBLISHED_SWEEP / sweep.RESULTS
         compared = Path("alternatives") / "table.csv"
         for table, name in ((tables.TABLE, tables.TABLE), (swept, sweep.TABLE), (compared, "alternatives.csv")):

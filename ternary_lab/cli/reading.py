@@ -185,9 +185,9 @@ def claims(sources: tuple[str, ...], as_json: bool) -> None:
       ternary-lab claims v5_5
       ternary-lab claims runs/v5_5 --json
     """
-    from ternary_lab.studies.report import Verdict, try_claims
+    from ternary_lab.studies.report import Verdict, judge_runs
 
-    judgements = try_claims(sources, progress=True)
+    judgements = judge_runs(sources, progress=True)
     if as_json:
         click.echo(json.dumps([judgement.as_dict() for judgement in judgements], allow_nan=False))
         return

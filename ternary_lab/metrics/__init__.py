@@ -1,5 +1,7 @@
-"""Measures of a generator and its code. Exact over the 19,683 outputs, Monte Carlo only over latents.
+"""Measures of a generator and of its code. They are exact over the 19,683 outputs; only latents are sampled.
 
-`coverage` counts what is drawn, `information` knows the whole output distribution, `entropy` looks at
-the latents, `likelihood` at held-out operations.
+`coverage` counts drawn operations, `information` computes the whole output distribution, `latent_entropy` looks at
+the latents, `likelihood` at how well operations are coded. `evaluate` measures a finished model with all of them,
+`per_epoch` measures beside training. `quantities` names what is measured.
+May import: `backend`, `space`, `config` and `model`.
 """

@@ -1,9 +1,9 @@
-"""Models that have learnt nothing, or gained nothing, and still score: what each metric can be gamed with.
+"""Baseline models that know nothing about operations and still score well in some metric.
 
-    untrained          noise: sampled coverage and H(X) near their best
-    scaled             a trained model with its logits multiplied: informative coverage and certainty, no new knowledge
-    random_map         a random sharp linear decoder: effective coverage
-    collapsed          the empty code and the uniform decoder: -ELBO near ln N, sampled coverage perfect
+    untrained     a network with its initial weights: sampled coverage and H(X) near their best values
+    scaled        a trained model with multiplied logits: more informative coverage without new knowledge
+    random_map    a random sharp linear decoder: high effective coverage
+    collapsed     an empty code and a uniform decoder: -ELBO near ln N, perfect sampled coverage
 """
 
 from __future__ import annotations
@@ -17,13 +17,16 @@ from ternary_lab.model import Architecture, TernaryVAE
 
 
 def untrained(seed: int = 0, settings: config.Model | None = None) -> TernaryVAE:
-    """A network as it is initialised, v5.5's if no other is given."""
+    """A network with its initial weights; by default v5.5's."""
     settings = settings if settings is not None else config.Model()
     return TernaryVAE(settings, Architecture(settings).initialise(seed))
 
 
 def scaled(model: TernaryVAE, factor: float) -> TernaryVAE:
-    """The model with the logits of both decoders multiplied by a positive factor. Raises InputError for another."""
+    """A copy of the model with the logits of both decoders multiplied by a factor.
+
+    Raises InputError for a factor that is not positive and finite.
+    """
     if not 0 < factor < float("inf"):
         raise InputError(f"factor must be a positive number, got {factor!r}")
     blocks, architecture = model.core.blocks.one(0).copy(), model.core.architecture
@@ -34,9 +37,9 @@ def scaled(model: TernaryVAE, factor: float) -> TernaryVAE:
 
 
 def random_map(seed: int = 0, scale: float = 1000.0) -> TernaryVAE:
-    """A decoder that maps a latent linearly, by random weights, to logits so large that each entry is all but certain.
+    """A model whose decoder A is a random linear map to logits so large that each entry is almost certain.
 
-    The encoders are untrained, so that a code says nothing about its operation. Of the decoders only A is the map.
+    The encoders are untrained: a code says nothing about its operation. Decoder B is not the map.
     """
     latent = config.Model().latent_dim
     settings = config.Model(decoder_A_hidden=(2 * latent,))
@@ -54,7 +57,7 @@ def random_map(seed: int = 0, scale: float = 1000.0) -> TernaryVAE:
 
 
 def collapsed(settings: config.Model | None = None) -> TernaryVAE:
-    """Posterior = prior for every operation, every entry a third: all weights 0. The uniform sampler, too."""
+    """A model with all weights 0: the posterior is the prior and every value of an entry has probability 1/3."""
     settings = settings if settings is not None else config.Model()
     return TernaryVAE(settings, Architecture(settings).empty())
 

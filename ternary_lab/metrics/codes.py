@@ -1,4 +1,4 @@
-"""What the codes of both pathways look like over a set of operations: sizes, spreads, likeness."""
+"""Sizes, spreads and similarity of the codes of both pathways over a set of operations."""
 
 from __future__ import annotations
 
@@ -10,27 +10,25 @@ from ternary_lab.space import one_hot
 
 
 def linear_cka(a: Tensor, b: Tensor) -> Tensor:
-    """Linear centred kernel alignment of codes a (..., n, p) and b (..., n, q): 1 for the same up to rotation.
+    """Linear centred kernel alignment, 0..1, of codes a (..., n, p) and b (..., n, q); nan where a code is constant.
 
-    0..1, blind to rotation and scale (Kornblith, Norouzi, Lee, Hinton 2019). nan where a code is constant.
+    It is 1 for codes that differ by a rotation and a scale only (Kornblith, Norouzi, Lee, Hinton 2019).
     """
     a, b = (x.double() - x.double().mean(-2, keepdim=True) for x in (a, b))
     across = (a.mT @ b).square().sum((-2, -1))
     return across / ((a.mT @ a).square().sum((-2, -1)) * (b.mT @ b).square().sum((-2, -1))).sqrt()
 
 
-@torch.no_grad()
-def code_sizes(model: DualVAE, x: Tensor) -> dict[str, Tensor]:
-    """Of operations x (R, B, 9), each (2, R).
+def code_sizes(mu: Tensor, log_variance: Tensor) -> dict[str, Tensor]:
+    """Measures, each (2, R), of the codes of operations: posterior means and log-variances (2, R, B, L).
 
-    | name | what |
+    | name | meaning |
     |---|---|
     | kl | KL(q ‖ N(0, I)), nats, without free bits: mean over operations |
-    | norm | root mean square of ‖μ‖; √L for codes spread like the prior |
+    | norm | root mean square of ‖μ‖; √L for codes that are spread like the prior |
     | sigma | mean of σ over operations and dimensions; 1 for the prior |
     | variance_min | smallest variance of μ over the dimensions |
     """
-    mu, log_variance = model.encode(x)
     return {
         "kl": gaussian_kl(mu, log_variance).sum(-1).mean(-1),
         "norm": mu.square().sum(-1).mean(-1).sqrt(),
@@ -40,8 +38,7 @@ def code_sizes(model: DualVAE, x: Tensor) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def code_cross_entropy(model: DualVAE, x: Tensor, rho: float) -> Tensor:
-    """CE (2, R), nats, of operations x (R, B, 9) decoded from z = μ, injected by ρ."""
-    mu, _ = model.encode(x)
+def code_cross_entropy(model: DualVAE, mu: Tensor, x: Tensor, rho: float) -> Tensor:
+    """Cross-entropy (2, R), nats, of operations x (R, B, 9) decoded from their codes μ (2, R, B, L), injected by ρ."""
     log_p = torch.log_softmax(model.decode(inject(mu, rho)), -1)
     return -(log_p * one_hot(x)).sum((2, 3, 4)) / x.shape[1]

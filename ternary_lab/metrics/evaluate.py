@@ -1,4 +1,4 @@
-"""Every metric of one model: what `ternary-lab evaluate` prints."""
+"""All metrics of one model, as `ternary-lab evaluate` prints them."""
 
 from __future__ import annotations
 
@@ -21,19 +21,20 @@ from ternary_lab.backend.threads import in_order
 from ternary_lab.errors import InputError
 from ternary_lab.metrics import coverage, likelihood
 from ternary_lab.metrics.information import sums
-from ternary_lab.metrics.sobol import PART, parts, side_by_side, sobol_normal
+from ternary_lab.metrics.quantities import label
+from ternary_lab.metrics.sobol import PART, part_groups, part_sizes, sobol_normal
 from ternary_lab.model import PATHWAYS, DualVAE, Pathway, TernaryVAE
 
 SAMPLES = 195_000
 LATENTS = 2**22
 QUICK_LATENTS = 262_144
 ENOUGH_FOR_RARE = 2**20
-"""Below this many latents, figures that hang on rare operations (n₉₉, rarest, missing mass, C(n)) are left out."""
+"""With fewer latents, measures that depend on rare operations (n₉₉, rarest, missing mass, C(n)) are left out."""
 
 
 @dataclass(frozen=True)
 class PathwayEvaluation:
-    """One pathway. Coverages and reconstruction in percent, entropies and bounds in nats; None where left out."""
+    """Metrics of one pathway: coverages in percent, entropies and bounds in nats; None where left out."""
 
     sampled_coverage: float
     unique_operations: int
@@ -65,7 +66,7 @@ class Reconstruction:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Every metric of one model, with what it depends on."""
+    """All metrics of one model, and the settings they were measured with."""
 
     samples: int
     latents: int
@@ -79,7 +80,7 @@ class Evaluation:
     """Output distribution (N,) of each pathway, float64."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data, for JSON: everything but the output distributions. Infinities become None."""
+        """Plain data for JSON, without the output distributions. Values that are not finite become None."""
         return {
             "samples": self.samples,
             "latents": self.latents,
@@ -105,17 +106,17 @@ def evaluate(
     seed: int = 0,
     progress: bool = False,
 ) -> Evaluation:
-    """Measure a model on the device where it lives.
+    """Measure a model on its device.
 
     Args:
-        samples: prior draws for sampled coverage.
-        latents: scrambled Sobol latents for the exact output distribution; with fewer than 2^20 the
-            figures that hang on rare operations are None.
-        rho: permeability for the injected reconstruction rows, in [0, 1].
+        samples: number of prior draws for sampled coverage.
+        latents: number of scrambled Sobol latents for the exact output distribution; with fewer than 2^20 the
+            measures that depend on rare operations are None.
+        rho: permeability of the injected reconstruction, in [0, 1].
         decoding: how a prior draw is decoded for sampled coverage.
-        split: whose test part -ELBO and -IWAE are measured on; default v5.5's.
+        split: -ELBO and -IWAE are measured on its test part; by default v5.5's split.
         iwae_samples: importance samples K per operation.
-        seed: of the evaluation's own random streams.
+        seed: seed of the evaluation's own random streams.
         progress: show a progress bar.
 
     Raises InputError for an argument out of range.
@@ -133,8 +134,9 @@ def evaluate(
     split = splits.split(config.Data()) if split is None else split
     parts = {"train": split.train, "validation": split.validation, "test": split.test, "all": torch.arange(space.SIZE)}
     everything, tested = (space.operations(parts[name]).to(device).unsqueeze(0) for name in ("all", "test"))
+    mu, _ = core.encode(everything)
     right = {
-        suffix: likelihood.exactly_reconstructed(core, everything, share)[:, 0].cpu()
+        suffix: likelihood.right_entries(core, mu, everything, share).all(-1)[:, 0].cpu()
         for suffix, share in (("", 0.0), ("_injected", rho))
     }
     reconstruction = {
@@ -146,15 +148,15 @@ def evaluate(
     streams = Streams([seed], "evaluation", device=device)
     noise = streams.normal(iwae_samples, 2, 1, len(split.test), model.latent_dim)[0]
     coded = likelihood.coding(core, tested, noise)
-    elbo, iwae = (coded.rate + coded.distortion).mean(2), -coded.log_likelihood_bound.mean(2)
-    active = likelihood.active_units(core, everything)
+    elbo, iwae = coded.neg_elbo.mean(2), coded.neg_iwae.mean(2)
+    active = likelihood.active_units(mu)
 
     evaluations: dict[str, PathwayEvaluation] = {}
     output: dict[str, Tensor] = {}
     with _counting(2 * latents, progress) as count:
         points: Iterable[Tensor] = []
         for i, pathway in enumerate(PATHWAYS):
-            if not i or device.type == "cpu":  # a GPU holds the points of both pathways, which are the same
+            if not i or device.type == "cpu":  # both pathways use the same points, which a GPU keeps
                 points = sobol_normal(model.latent_dim, latents, stream(seed, "latents").initial_seed(), device)
                 points = points if device.type == "cpu" else list(points)
             evaluations[pathway], output[pathway] = _evaluate_pathway(
@@ -170,47 +172,29 @@ def _evaluate_pathway(
     core: DualVAE, pathway: Pathway, samples: int, latents: int, decoding: coverage.Decoding, seed: int,
     points: Iterator[Tensor], elbo: float, iwae: float, active: int,
 ) -> tuple[PathwayEvaluation, Tensor]:
-    sizes = parts(samples)
-    drawn = [
-        partial(coverage.drawn_operations, core.repeated(len(some)), pathway, sizes[some[0]], decoding,
-                Streams([seed], "coverage", 0, [f"{pathway}{part}" for part in some], device=core.device))
-        for some in side_by_side(sizes, 1, core.device)
-    ]
-    unique = int(reduce(operator.or_, (seen.any(0) for seen in in_order(drawn, core.device))).sum())
-    # Points come in parts; some of them are measured side by side.
-    groups = side_by_side(parts(latents), 1, core.device)
+    streams = partial(Streams, [seed], "coverage", 0, device=core.device)
+    calls = coverage.drawing_calls(core, pathway, samples, decoding, streams).values()
+    unique = int(reduce(operator.or_, in_order(calls, core.device)).sum())
+    # Points come in parts, and on a GPU several parts are measured at once.
+    groups = part_groups(part_sizes(latents), 1, core.device)
     rounds = (torch.stack([next(points) for _ in group]) for group in groups)
-    summed = in_order((partial(sums, core, pathway, z) for z in rounds), core.device)
-    info = reduce(operator.add, summed).information()
-    p = info.p[0].cpu()  # on a GPU the search for n99 would wait some forty times
-    enough = latents >= ENOUGH_FOR_RARE
+    info = reduce(operator.add, in_order((partial(sums, core, pathway, z) for z in rounds), core.device)).information()
+    p = info.p[0].cpu()  # on a GPU the search for n99 would wait about forty times
+    rare = coverage.rare_figures(p) | {"expected_coverage": float(coverage.expected_coverage(p, samples))}
     return PathwayEvaluation(
-        sampled_coverage=100 * unique / space.SIZE,
-        unique_operations=unique,
-        uniform_baseline=coverage.uniform_coverage(samples),
-        expected_coverage=float(coverage.expected_coverage(p, samples)) if enough else None,
-        output_entropy=float(info.output_entropy),
-        decoder_noise=float(info.decoder_noise),
-        information=float(info.information),
-        informative_coverage=float(info.informative_coverage),
-        informative_coverage_raw=float(info.informative_coverage_raw),
-        effective_coverage=float(info.effective_coverage),
-        missing_mass=float(info.missing_mass) if enough else None,
-        neg_elbo=elbo,
-        neg_iwae=iwae,
-        n99=coverage.draws_needed(p) if enough else None,
-        rarest=float(info.rarest) if enough else None,
-        active_units=active,
+        sampled_coverage=100 * unique / space.SIZE, unique_operations=unique,
+        uniform_baseline=coverage.uniform_coverage(samples), neg_elbo=elbo, neg_iwae=iwae, active_units=active,
+        **info.figures(), **(rare if latents >= ENOUGH_FOR_RARE else dict.fromkeys(rare)),
     ), p
 
 
 @contextmanager
 def _counting(total: int, shown: bool) -> Iterator[Callable[[int], object]]:
-    """What is called with a number of latents when they are done, and moves a bar if it is shown."""
+    """A function to call with each number of latents that were measured; it moves a progress bar if one is shown."""
     if not shown:
         yield lambda _: None
         return
-    from tqdm import tqdm  # not needed, and perhaps not there, where only `make gpu` runs
+    from tqdm import tqdm  # not needed, and perhaps not installed, where only `make gpu` runs
 
     with tqdm(total=total, unit="latent", unit_scale=True, desc="evaluate") as bar:
         yield bar.update
@@ -226,8 +210,20 @@ def _plain(values: dict[str, Any]) -> dict[str, Any]:
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
 
 
+ROWS = {
+    "sampled_coverage": (label("coverage"), ".3f"), "expected_coverage": (label("expected_coverage"), ".3f"),
+    "output_entropy": (label("output_entropy"), ".4f"), "decoder_noise": (label("decoder_noise"), ".4f"),
+    "information": (label("information"), ".4f"), "informative_coverage": (label("informative_coverage"), ".3f"),
+    "informative_coverage_raw": ("  uncorrected, %", ".3f"), "effective_coverage": (label("effective_coverage"), ".2f"),
+    "missing_mass": (label("missing_mass"), ".4f"), "n99": (label("n99"), ",.0f"), "rarest": (label("rarest"), ".2e"),
+    "neg_elbo": (label("neg_elbo", "test"), ".3f"), "neg_iwae": (label("neg_iwae", "test"), ".3f"),
+    "active_units": (label("active_units"), "d"),
+}
+"""Rows of the table: field of an evaluation -> label and number format."""
+
+
 def describe(evaluation: Evaluation, title: str) -> str:
-    """The evaluation as a table for people."""
+    """The evaluation as a table of text."""
     e = evaluation
     lines = [
         title,
@@ -235,32 +231,16 @@ def describe(evaluation: Evaluation, title: str) -> str:
         f"output distribution exact over operations, from M = {e.latents:,} Sobol latents; "
         f"injected rows at ρ = {e.rho:g}",
         "",
-        f"{'':<34}{'A':>14}{'B':>14}",
+        f"{'':<41}{'A':>14}{'B':>14}",
     ]
-    rows: tuple[tuple[str, str, str], ...] = (
-        ("sampled coverage, %", "sampled_coverage", ".3f"),
-        ("expected coverage at n, %", "expected_coverage", ".3f"),
-        ("output entropy H(X), nats", "output_entropy", ".4f"),
-        ("decoder noise H(X|Z), nats", "decoder_noise", ".4f"),
-        ("information I(X;Z), nats", "information", ".4f"),
-        ("informative coverage, %", "informative_coverage", ".3f"),
-        ("  uncorrected, %", "informative_coverage_raw", ".3f"),
-        ("effective coverage (argmax), %", "effective_coverage", ".2f"),
-        ("missing mass KL(U‖p), nats", "missing_mass", ".4f"),
-        ("draws to expect 99 %", "n99", ",.0f"),
-        ("rarest operation, N min p", "rarest", ".2e"),
-        ("-ELBO on the test split, nats", "neg_elbo", ".3f"),
-        ("-IWAE on the test split, nats", "neg_iwae", ".3f"),
-        ("active units", "active_units", "d"),
-    )
-    for label, name, form in rows:
+    for name, (row, form) in ROWS.items():
         values = (getattr(e.A, name), getattr(e.B, name))
         cells = "".join(f"{'-' if value is None else format(value, form):>14}" for value in values)
-        lines.append(f"{label:<34}{cells}")
+        lines.append(f"{row:<41}{cells}")
     for part in ("train", "validation", "test", "all"):
-        for suffix, label in (("", "own code"), ("_injected", "injected")):
+        for suffix, code in (("", "own code"), ("_injected", "injected")):
             a, b = (getattr(e.reconstruction[f"{p}{suffix}"], part) for p in PATHWAYS)
-            lines.append(f"{f'reconstruction {part}, {label}, %':<34}{a:>14.2f}{b:>14.2f}")
+            lines.append(f"{label('reconstruction', f'{part}, {code}'):<41}{a:>14.2f}{b:>14.2f}")
     return "\n".join(lines)
 
 

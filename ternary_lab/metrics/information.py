@@ -1,11 +1,11 @@
-"""The exact output distribution, and what the decoder's output says about its latent.
+"""The exact output distribution of a decoder, and the information of its output about the latent.
 
-Given z the nine entries are independent, so p(x|z) is a product. With u(z) the outer product of the
-first five entries' probabilities (243) and v(z) of the last four (81), over M latents
+Given z the nine entries are independent, so p(x|z) is a product. Let u(z) be the outer product of the probabilities of
+the first five entries (243 values) and v(z) that of the last four (81 values). Then, over M latents,
 
     p̂(x) = (1/M) Σ_z v(z) u(z)ᵀ          operation index = 243 v + u
 
-is one matrix product. No sampling of operations is left, only of latents.
+is one matrix product. Only latents are sampled, never operations.
 
     H(X)      entropy of p̂, at most ln N = 9.8875
     H(X|Z)    mean over z of the entries' summed entropies
@@ -13,13 +13,12 @@ is one matrix product. No sampling of operations is left, only of latents.
     informative coverage             exp(I)/N
     effective coverage (argmax)      exp(entropy of the argmax operation)/N
 
-p̂ from M latents makes H(X) too small, to first order by (1/2M)(Σ_x E[p(x|z)²]/p(x) - 1) (the
-correction of Miller 1955 for a mixture); for argmax decoding the sum is the number of operations seen.
+H(X) of p̂ from M latents is too small, to first order by (1/2M)(Σ_x E[p(x|z)²]/p(x) - 1), the correction of Miller
+(1955) for a mixture. For argmax decoding the sum is the number of operations that occur.
 """
 
 from __future__ import annotations
 
-import math
 import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
@@ -34,19 +33,25 @@ from ternary_lab.model import DualVAE, Pathway
 from ternary_lab.space import ENTRIES, SIZE, VALUES
 
 LOW = 5
-"""Entries in the first factor u; the other four make v."""
+"""Number of entries in the first factor u; the other four form v."""
 SCALE = 2.0**27
-"""What u and v are multiplied by before their products, and the sums divided by after: a power of two rounds nothing.
+"""Factor of u and v before they are multiplied; sums are divided by it afterwards. A power of two rounds nothing.
 
-Products of probabilities leave float32's range at 1e-38, where some processors need a hundred times as long and the
-rest count them as zero. Scaled, u and v are kept down to 1e-46 and their products down to 1e-54. The squares'
-products reach 2^108, and so leave room for 2^19 latents.
+Products of probabilities fall below the smallest normal float32, 1e-38. There some processors need a hundred times as
+long, and others count them as zero. With the factor, u and v are exact down to 1e-46 and their products down to
+1e-54. Products of squares reach 2^108, which leaves room for the sum over 2^19 latents.
 """
+
+
+_FIGURES = (
+    "output_entropy", "decoder_noise", "information", "informative_coverage", "informative_coverage_raw",
+    "effective_coverage",
+)
 
 
 @dataclass(frozen=True)
 class Information:
-    """Entropies (R,) in nats and coverages (R,) in percent; bias-corrected unless named raw."""
+    """Entropies (R,) in nats and coverages (R,) in percent, corrected for bias unless their name ends in raw."""
 
     latents: int
     p: Tensor
@@ -72,44 +77,37 @@ class Information:
     def effective_coverage(self) -> Tensor:
         return _share(self.argmax_entropy)
 
-    @property
-    def missing_mass(self) -> Tensor:
-        """KL(uniform ‖ p) in nats: 0 for a uniform generator, infinite when an operation has no mass."""
-        kl: Tensor = -self.p.log().mean(1) - math.log(SIZE)
-        return kl
-
-    @property
-    def rarest(self) -> Tensor:
-        """N · min p(x)."""
-        return self.p.amin(1).mul(SIZE)
+    def figures(self) -> dict[str, float]:
+        """Entropies and coverages of the first run, by their names in `metrics.quantities`."""
+        return {name: float(getattr(self, name)[0]) for name in _FIGURES}
 
 
 @dataclass(frozen=True)
 class Sums:
-    """Sums over latents from which `Information` follows; those of several parts add up. All float64."""
+    """Sums over latents, float64, from which `Information` is computed. The sums of several parts can be added."""
 
     latents: int
     p: Tensor
-    """(R, N): of p(x|z)."""
+    """(R, N): Σ p(x|z)."""
     p_squared: Tensor
-    """(R, N): of p(x|z)²."""
+    """(R, N): Σ p(x|z)²."""
     noise: Tensor
-    """(R,): of H(X|z)."""
+    """(R,): Σ H(X|z)."""
     counts: Tensor
-    """(R, N): of the latents whose most probable operation is x."""
+    """(R, N): number of latents whose most probable operation is x."""
 
     def __add__(self, other: Sums) -> Sums:
         return Sums(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
 
     def joined(self, times: int) -> Sums:
-        """The sums of R runs from those of R runs `times` over, each time over other latents."""
+        """The sums of R runs, from those of `times` R rows: each block of R rows has other latents of the same runs."""
         p, p_squared, noise, counts = (
             x.view(times, -1, *x.shape[1:]).sum(0) for x in (self.p, self.p_squared, self.noise, self.counts)
         )
         return Sums(self.latents * times, p, p_squared, noise, counts)
 
     def information(self, *, exact: bool = False) -> Information:
-        """What follows from the sums; `exact` when they are over every latent there is, and nothing is to correct."""
+        """Entropies and coverages from the sums; not corrected if `exact`, that is over all possible latents."""
         p, total = self.p / self.latents, self.latents
         raw = -torch.xlogy(p, p).sum(1)
         frequency = self.counts / total
@@ -123,9 +121,9 @@ class Sums:
 
 @torch.no_grad()
 def sums(model: DualVAE, pathway: Pathway, z: Tensor) -> Sums:
-    """The sums over latents z (R or 1, L, M) of R runs, M at most some ten thousands: they run in float32.
+    """The sums over latents z (R or 1, L, M) of R runs. They are taken in float32: M should be at most some 10,000.
 
-    With k times as many rows, z holds k parts of the latents, one behind the other, which are measured side by side.
+    z may also have k R rows: k parts of the latents, one after the other, which are then measured at once.
     """
     times = max(1, len(z) // model.runs)
     found = decoder_sums(
@@ -166,12 +164,12 @@ def information(model: DualVAE, pathway: Pathway, latents: Iterable[Tensor]) -> 
 
 @dataclass(frozen=True)
 class InformationTerms:
-    """Entropies (R,) in nats of the output of given latents, differentiable; nothing is corrected for bias."""
+    """Differentiable entropies (R,), in nats, of the output of given latents, not corrected for bias."""
 
     output_entropy: Tensor
     """H(X) of the mean output distribution of these latents."""
     decoder_noise: Tensor
-    """H(X|Z), the mean over the latents."""
+    """H(X|Z), mean over the latents."""
 
     @property
     def information(self) -> Tensor:
@@ -180,11 +178,10 @@ class InformationTerms:
 
 
 def information_terms(decode: Decoder, z: Tensor) -> InformationTerms:
-    """H(X) and H(X|Z) over latents z (R, L, M), exactly as far as these latents go, and with a gradient.
+    """H(X) and H(X|Z), exact over the latents z (R, L, M), with a gradient if `decode` has one.
 
-    `decode` gives logits (R, 9, 3, M) and must be differentiable for the terms to be. Memory grows as
-    R · 324 · M numbers. A loss that has H(X) of fewer latents than there are operations wants a moving
-    average of the output distribution as well: see `ternary_lab.information_loss`.
+    `decode` gives logits (R, 9, 3, M). Memory grows as R · 324 · M numbers. A loss with H(X) of fewer latents than
+    operations also needs a moving average of the output distribution: see `ternary_lab.information_loss`.
     """
     log_q = torch.log_softmax(decode(z), 2)
     q = log_q.exp()
@@ -196,7 +193,7 @@ def information_terms(decode: Decoder, z: Tensor) -> InformationTerms:
 
 
 def outer_probabilities(entries: Sequence[Tensor]) -> Tensor:
-    """Products of n entries' probabilities, each (R, 3, M), over all 3^n joint values: (R, 3^n, M), entry 0 lowest."""
+    """Joint probabilities (R, 3^n, M) of n entries, each (R, 3, M); entry 0 varies fastest."""
     product, *others = entries
     for entry in others:
         product = (entry.unsqueeze(2) * product.unsqueeze(1)).flatten(1, 2)

@@ -1,9 +1,9 @@
-"""Latent entropy in nats: the report's batch histogram H, its bias, and the code of the whole space.
+"""Latent entropy in nats: the report's batch entropy H, its bias, and the codes of the whole space.
 
-H of a batch: per latent dimension a histogram of 50 equal bins over [-3, 3], values outside dropped,
-normalised by what is inside, -Σ p ln p; then the mean over dimensions. It is a plug-in estimate from
-as many values as the batch has, and so biased low: N(0, 1) gives 3.523 with endless data, 3.165 from 64.
-No histogram of 50 bins has more than ln 50 = 3.912, and none of n values more than ln n.
+H of a batch is the mean over latent dimensions of -Σ p ln p, where p are the shares of 50 equal bins over [-3, 3] and
+values outside are dropped. It is a plug-in estimate from as many values as the batch has, and therefore biased low:
+N(0, 1) gives 3.523 with infinitely many values and 3.165 with 64. H is at most ln 50 = 3.912, and at most ln n for n
+values.
 
     H      = -Σ_b p_b ln p_b               plug-in, p_b the share of the values inside
     H_MM   = H + (bins occupied - 1)/(2n)  corrected, n values inside (Miller 1955)
@@ -27,12 +27,12 @@ LIMIT = 3.0
 CEILING = math.log(BINS)
 """ln 50: the entropy of equally filled bins, in nats."""
 ACTIVE = 0.01
-"""A dimension is active when Var_x(μ) is above this (Burda, Grosse, Salakhutdinov 2016)."""
+"""A dimension is active if Var_x(μ) is larger (Burda, Grosse, Salakhutdinov 2016)."""
 STEP = 0.01
-"""Spacing of the grid that aggregate posteriors are integrated on, in standard deviations of the prior."""
+"""Spacing of the grid for aggregate posteriors, in standard deviations of the prior."""
 LARGEST_GRID = 2**16
 WIDTHS = 1.1
-"""Ratio of the neighbouring widths σ that a mixture's components are sorted into."""
+"""Ratio of neighbouring widths σ into which the components of a mixture are sorted."""
 
 
 def batch_entropy(z: Tensor) -> Tensor:
@@ -61,8 +61,8 @@ def histogram_entropy(counts: Tensor) -> Tensor:
 def corrected_entropy(counts: Tensor) -> Tensor:
     """Entropy (...) in nats of histograms (..., bins), its bias corrected to first order; 0 for an empty one.
 
-    Plug-in + (bins occupied - 1)/(2n) for n counted values (Miller, "Note on the bias of information
-    estimates", 1955). It needs n well above the number of bins, and may exceed ln(bins) by chance.
+    Plug-in + (bins occupied - 1)/(2n) for n counted values (Miller, "Note on the bias of information estimates",
+    1955). n should be well above the number of bins. The result may exceed ln(bins) by chance.
     """
     occupied, n = (counts > 0).sum(-1), counts.sum(-1)
     return histogram_entropy(counts) + (occupied - 1).clamp(min=0) / (2 * n.clamp(min=1))
@@ -71,7 +71,7 @@ def corrected_entropy(counts: Tensor) -> Tensor:
 def expected_entropy(samples: int, *, repeats: int = 4000, seed: int = 0) -> tuple[float, float]:
     """Mean and standard deviation of one dimension's H over batches of N(0, 1) draws.
 
-    This is the value that a perfectly prior-like code shows at this sample size.
+    A code that is distributed exactly like the prior has this value at this sample size.
     """
     generator = torch.Generator().manual_seed(seed)
     h = batch_entropy(torch.randn(repeats, samples, 1, generator=generator))
@@ -83,10 +83,8 @@ def expected_epoch_entropy(
 ) -> tuple[float, float]:
     """Mean and standard deviation of an epoch's H when every latent is N(0, 1).
 
-    An epoch's H is the plain mean over its batches of `batch` operations and the smaller last one, which weighs as
-    much as the others, and over `dimensions`.
-
-    Raises InputError when an argument is below 1.
+    An epoch's H is the mean over `dimensions` and over its batches of `batch` operations; the smaller last batch has
+    the same weight as the others. Raises InputError for an argument below 1.
     """
     for name, value in (("operations", operations), ("batch", batch), ("dimensions", dimensions)):
         if value < 1:
@@ -101,9 +99,9 @@ def expected_epoch_entropy(
 
 
 def normal_entropy(mean: float = 0.0, std: float = 1.0) -> float:
-    """H in nats of N(mean, std²) with endless data: of the bins' exact probabilities, normalised over [-3, 3].
+    """H in nats of N(mean, std²) with infinitely many values: from exact probabilities of the bins within [-3, 3].
 
-    Raises InputError when std is not positive or nothing lies inside.
+    Raises InputError if std is not positive or no probability lies inside.
     """
     if not std > 0:
         raise InputError(f"std must be positive, got {std}")
@@ -123,14 +121,14 @@ class SampledCode:
     batch_entropy: Tensor
     """The report's H of this dimension: plug-in, mean over batches."""
     inside: Tensor
-    """Share of the samples that the histogram counts, in [0, 1]."""
+    """Share of the samples inside the histogram, in [0, 1]."""
 
 
 def sampled_code(z: Tensor, batch: int = 64) -> SampledCode:
-    """What latents z (..., N, L) show, one sample for each of N operations.
+    """Entropies of latents z (..., N, L), one sample for each of N operations in random order.
 
-    A batch is `batch` neighbours, so they should be in random order; an incomplete last one is left out.
-    Raises InputError when there is not one batch.
+    A batch is `batch` successive operations; an incomplete last batch is left out. Raises InputError if there is not
+    one whole batch.
     """
     count, latent = z.shape[-2:]
     if not 1 <= batch <= count:
@@ -147,9 +145,9 @@ class PosteriorCode:
     """The posteriors of many operations, per dimension: every tensor (..., L)."""
 
     mean: Tensor
-    """Mean over x of μ, which is that of q(z_k)."""
+    """Mean over x of μ, which is also the mean of q(z_k)."""
     variance: Tensor
-    """Var_x(μ): what the dimension says about the operation."""
+    """Var_x(μ): how much the dimension depends on the operation."""
     prior_kl: Tensor
     """KL of the aggregate posterior q(z_k) from N(0, 1), nats."""
 
@@ -161,7 +159,7 @@ class PosteriorCode:
 
 @torch.no_grad()
 def posterior_code(mean: Tensor, std: Tensor) -> PosteriorCode:
-    """What the posteriors N(mean, std²) of N operations, both (..., N, L), show together."""
+    """Statistics of the posteriors N(mean, std²) of N operations, both (..., N, L)."""
     columns = (values.transpose(-1, -2).reshape(-1, mean.shape[-2]) for values in (mean, std))
     kl = torch.tensor([prior_kl(m, s) for m, s in zip(*columns, strict=True)], device=mean.device)
     average = mean.mean(-2)
@@ -172,11 +170,11 @@ def posterior_code(mean: Tensor, std: Tensor) -> PosteriorCode:
 def aggregate_posterior(mean: Tensor, std: Tensor, step: float = STEP) -> tuple[Tensor, Tensor]:
     """Grid z (G,) and density q(z) (G,), float64, of one dimension's mixture of N(mean, std²), each (N,).
 
-    Components narrower than the grid's spacing count as wide as it: finer structure is not resolved. The
-    spacing is `step`, or more where means are so far apart that the grid would exceed 2^16 points. The
-    means are shared out to the grid, widths to a ladder of them, and each rung is convolved by FFT.
+    The spacing is `step`, or more if the grid would exceed 2^16 points. Narrower components are widened to it. Each
+    mean is divided between two grid points and each width between two of a ladder of widths; the masses of one width
+    are then convolved by FFT.
 
-    Raises InputError when a value is not finite, a std is negative, the shapes differ or are empty.
+    Raises InputError if a value is not finite, a std is negative, or the shapes differ or are empty.
     """
     if mean.shape != std.shape or mean.ndim != 1 or not len(mean):
         raise InputError(f"mean and std must both have shape (N,), got {tuple(mean.shape)} and {tuple(std.shape)}")
@@ -199,7 +197,7 @@ def aggregate_posterior(mean: Tensor, std: Tensor, step: float = STEP) -> tuple[
     cell = place.floor().long()
     right = place - cell
 
-    # Added up on the CPU, in the order of the components: a GPU adds in any order, which changes the last digits.
+    # Added on the CPU in the order of the components: on a GPU the order varies, and with it the last digits.
     mass = torch.zeros(rungs * size, dtype=torch.float64)
     for in_rung, rung_share in ((rung, 1 - upper), (rung + 1, upper)):
         for in_cell, cell_share in ((cell, 1 - right), (cell + 1, right)):
@@ -213,9 +211,9 @@ def aggregate_posterior(mean: Tensor, std: Tensor, step: float = STEP) -> tuple[
 
 
 def prior_kl(mean: Tensor, std: Tensor, step: float = STEP) -> float:
-    """KL(q ‖ N(0, 1)) in nats of one dimension's aggregate posterior (see `aggregate_posterior`), each (N,).
+    """KL(q ‖ N(0, 1)) in nats of one dimension's `aggregate_posterior` of N(mean, std²), each (N,).
 
-    For one component (μ² + σ² - 1)/2 - ln σ; for many at most the mean of theirs, as the KL is convex.
+    For one component it is (μ² + σ² - 1)/2 - ln σ. For many it is at most their mean, because the KL is convex.
     """
     z, q = aggregate_posterior(mean, std, step)
     log_ratio = torch.xlogy(q, q) + q * 0.5 * (z.square() + math.log(2 * math.pi))
@@ -223,11 +221,11 @@ def prior_kl(mean: Tensor, std: Tensor, step: float = STEP) -> float:
 
 
 def soft_entropy(z: Tensor) -> tuple[Tensor, Tensor]:
-    """H (...) of latents z (..., B, L) with a gradient, and that gradient in z.
+    """A differentiable H (...) of latents z (..., B, L), and its gradient in z.
 
-    As `metrics.entropy.batch_entropy`, but a value counts for the two bins whose centres it lies between, in
-    proportion to its nearness (linear binning, Jones & Lotwick 1984), so that H is continuous in it. Beyond
-    the outer centres it counts for the outer bin alone, beyond ±3 for none, and has no gradient.
+    It is `batch_entropy`, but with linear binning (Jones & Lotwick 1984): a value is divided between the two bins whose
+    centres it lies between, so that H is continuous in it. Beyond the outermost centres it belongs to the outer bin
+    alone, beyond ±3 to none, and has no gradient there.
     """
     width = 2 * LIMIT / BINS
     place = (z + LIMIT).div_(width).sub_(0.5)
@@ -251,10 +249,10 @@ def soft_entropy(z: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _soft_counts(place: Tensor, inside: Tensor) -> Tensor:
-    """Counts (..., BINS, L) of values at `place` (..., B, L), in bins; those count that are `inside` (1, else 0).
+    """Counts (..., BINS, L) of values at `place` (..., B, L), in units of bins, that are `inside` (1, else 0).
 
-    Each value counts for every bin, for most of them nothing. Adding only to the two that it lies between, as on a
-    CPU, is a race on a GPU: the order of the sum, and so its last digits, would differ from one time to the next.
+    Every value is added to all bins, with weight 0 to most. Adding it to two bins only, as on a CPU, has no fixed order
+    on a GPU, so that the last digits of the sums would vary.
     """
     bins = torch.arange(BINS, device=place.device).unsqueeze(-1)
     nearness = 1 - (place.unsqueeze(-2) - bins).abs_()

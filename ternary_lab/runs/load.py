@@ -42,7 +42,7 @@ PACKED_HISTORY = "history.csv.xz"
 FULL = "v5_5_full"
 """Name of the published runs over all 400 epochs; they kept the weights of every epoch up to 120."""
 ANSWERS = "answers.csv"
-"""Name of the published table of `tools/answers.py`."""
+"""Name of the published table of `tools/weight_measures.py`."""
 LARGEST = 64 * 2**20
 """Bytes: longer text files, after unpacking, are not read."""
 PUBLISHED = Path(__file__).parent / "published"

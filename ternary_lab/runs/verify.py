@@ -122,7 +122,7 @@ def _metrics(run: RunRecord, epoch: int) -> dict[str, float]:
     device = resolve_device("cpu" if on_cpu else "cuda")
     validation = space.operations(splits.split(config.data).validation).to(device)
     group = Group(run.model(epoch).to(device).core, (run.seed,))
-    metrics = Measurement(Source(config.evaluation, validation, device), [group], epoch, None).metrics
+    metrics = Measurement(Source(config.evaluation, validation, device), [group], epoch, None).result().metrics
     return {name: float(value[0]) for name, value in metrics.items()}
 
 

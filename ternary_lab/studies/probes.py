@@ -1,9 +1,9 @@
-"""What a history does not tell: measures of the weights that a run kept, a row per checkpoint.
+"""Probes: measures of the weights that a run kept, which its history does not have. A row per checkpoint.
 
-    PROBE = what           | columns
+    group                  | columns
     reconstruction         | own_{train,validation,test}_{A,B}, injected_{A,B}: percent, argmax from μ, own code (ρ = 0)
-                           | or injected with the checkpoint's ρ (over all N); own_left_out_* where a structure is;
-                           | entries_*: likewise, percent of single entries
+                           | or injected with the checkpoint's ρ (over all N); own_left_out_* if a structure is left
+                           | out; entries_*: the same in percent of single entries
     test split, nats       | rate_*, distortion_* (their sum is -ELBO), iwae_* (-IWAE, 64 samples)
     test split, calibration| calibration_error_*, calibration_bias_*: of entries decoded from one posterior sample
     codes                  | ce_own_*, ce_injected_*, kl_*, norm_*, sigma_*, variance_min_*, active_*, cka
@@ -13,8 +13,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from functools import partial, reduce
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -30,7 +30,6 @@ from ternary_lab.errors import RunError
 from ternary_lab.metrics import codes, coverage, likelihood
 from ternary_lab.metrics.evaluate import SAMPLES
 from ternary_lab.model import PATHWAYS, DualVAE, Pathway, TernaryVAE
-from ternary_lab.runs.checkpoint import Checkpoint
 from ternary_lab.runs.checksums import csv_with_checksums
 from ternary_lab.runs.files import write_atomically
 from ternary_lab.runs.load import PROBES, RunRecord
@@ -40,45 +39,46 @@ DRAWS = (10_000, 50_000, SAMPLES)
 ARGMAX_DRAWS = 50_000
 POSTERIOR_SAMPLES, IMPORTANCE_SAMPLES = 16, 64
 JUDGED = 1969
-"""Test operations that bounds and calibration are taken of: all of v5.5's, the first of a larger test split."""
+"""Number of test operations for bounds and calibration: all of v5.5's, or the first ones of a larger test split."""
 
 
 @fenced
 @torch.no_grad()
 def probe(model: DualVAE, rho: float, split: space.Split, seed: int = 0, epoch: int = 0) -> dict[str, float]:
-    """The columns above for one model of one run; seed and epoch name its random streams."""
+    """The columns above for one model of one run. Seed and epoch name its random streams."""
     parts = {"train": split.train, "validation": split.validation, "test": split.test}
     if len(split.left_out):
         parts["left_out"] = split.left_out
     everything = space.operations().to(model.device).unsqueeze(0)
+    mu, log_variance = model.encode(everything)
+    own = likelihood.right_entries(model, mu, everything)
     values: dict[str, Tensor] = {}
     for name, part in parts.items():
-        x = space.operations(part).to(model.device).unsqueeze(0)
-        values[f"own_{name}"] = likelihood.exact_reconstruction(model, x)
-        values[f"entries_{name}"] = likelihood.entry_reconstruction(model, x)
-    values["injected"] = likelihood.exact_reconstruction(model, everything, rho)
-    values["ce_own"] = codes.code_cross_entropy(model, everything, 0.0)
-    values["ce_injected"] = codes.code_cross_entropy(model, everything, rho)
-    values |= codes.code_sizes(model, everything)
-    values["active"] = likelihood.active_units(model, everything)
+        right = own[:, :, part.to(own.device)]
+        values[f"own_{name}"] = likelihood.percent_exact(right)
+        values[f"entries_{name}"] = 100 * right.float().mean((2, 3))
+    values["injected"] = likelihood.percent_exact(likelihood.right_entries(model, mu, everything, rho))
+    values["ce_own"] = codes.code_cross_entropy(model, mu, everything, 0.0)
+    values["ce_injected"] = codes.code_cross_entropy(model, mu, everything, rho)
+    values |= codes.code_sizes(mu, log_variance)
+    values["active"] = likelihood.active_units(mu)
     values |= _likelihoods(model, split, seed, epoch) | _calibrations(model, split, seed, epoch)
     row = {f"{name}_{p}": float(value[i, 0]) for name, value in values.items() for i, p in enumerate(PATHWAYS)}
-    mu, _ = model.encode(everything)
     row["cka"] = float(codes.linear_cka(mu[0, 0], mu[1, 0]))
     return row | _coverages(model, seed, epoch)
 
 
 def _likelihoods(model: DualVAE, split: space.Split, seed: int, epoch: int) -> dict[str, Tensor]:
-    """Bounds on the test split, each (2, 1), nats."""
+    """Rate, distortion and -IWAE of the test split, each (2, 1), nats."""
     x = space.operations(split.test[:JUDGED]).to(model.device).unsqueeze(0)
     streams = Streams([seed], "evaluation", epoch, "likelihood", device=model.device)
     noise = streams.normal(IMPORTANCE_SAMPLES, 2, 1, x.shape[1], model.architecture.settings.latent_dim)[0]
-    rate, distortion = likelihood.rate_distortion(model, x, noise[:POSTERIOR_SAMPLES])
-    return {"rate": rate.mean(2), "distortion": distortion.mean(2), "iwae": likelihood.negative_iwae(model, x, noise)}
+    few, many = (likelihood.coding(model, x, some) for some in (noise[:POSTERIOR_SAMPLES], noise))
+    return {"rate": few.rate.mean(2), "distortion": few.distortion.mean(2), "iwae": many.neg_iwae.mean(2)}
 
 
 def _calibrations(model: DualVAE, split: space.Split, seed: int, epoch: int) -> dict[str, Tensor]:
-    """Of the entries of the test split, each (2, 1)."""
+    """Calibration error and bias of the entries of the test split, each (2, 1)."""
     whole, operations = TernaryVAE(model.architecture.settings, model.blocks), space.operations(split.test[:JUDGED])
     found = []
     for pathway in PATHWAYS:
@@ -92,7 +92,7 @@ def _calibrations(model: DualVAE, split: space.Split, seed: int, epoch: int) -> 
 
 
 def _coverages(model: DualVAE, seed: int, epoch: int) -> dict[str, float]:
-    """Draws are nested: the first 10,000 are among the first 50,000, and those among all 195,000."""
+    """Sampled coverages. The draws are nested: the first 10,000 belong to the first 50,000, and those to all."""
     steps = [b - a for a, b in zip((0, *DRAWS), DRAWS, strict=False)]
     row: dict[str, float] = {}
     seen: dict[Pathway, Tensor] = {}
@@ -108,24 +108,21 @@ def _coverages(model: DualVAE, seed: int, epoch: int) -> dict[str, float]:
             row[f"coverage_{n}_{pathway}"] = 100 * found.float().mean().item()
         row[f"coverage_argmax_{pathway}"] = 100 * best[0].float().mean().item()
         seen[pathway] = found
-    either, both = (reduce(fold, seen.values()) for fold in (torch.logical_or, torch.logical_and))
-    row["union"] = 100 * either.float().mean().item()
-    row["jaccard"] = (both.sum() / either.sum()).item()
-    return row
+    either, both = seen["A"] | seen["B"], seen["A"] & seen["B"]
+    return row | {"union": 100 * either.float().mean().item(), "jaccard": (both.sum() / either.sum()).item()}
 
 
 @fenced
 def probe_run(run: RunRecord, *, every: int = 1, progress: bool = False) -> pd.DataFrame:
     """A row per epoch whose weights the run kept, in order; columns seed, epoch and those of `probe`.
 
-    With `every`, only epochs that it divides. Raises RunError when none is left.
+    With `every`, only epochs that it divides. Raises RunError if no epoch is left.
     """
     split = splits.split(run.config.data)
-    kept = [epoch for epoch in run.epochs if epoch % every == 0]
-    epochs: Iterable[int] = tqdm(kept, desc=f"probe {run.name}", unit="epoch", disable=not progress)
     rows = []
-    for epoch in epochs:
-        point: Checkpoint = run.checkpoint(epoch)
+    kept = [epoch for epoch in run.epochs if epoch % every == 0]
+    for epoch in tqdm(kept, desc=f"probe {run.name}", unit="epoch", disable=not progress):
+        point = run.checkpoint(epoch)
         rows.append({"seed": run.seed, "epoch": epoch, **probe(point.model().core, point.rho, split, run.seed, epoch)})
     if not rows:
         raise RunError(f"{run.path}: keeps the weights of no epoch: set checkpoints.every and train it again")
@@ -134,8 +131,13 @@ def probe_run(run: RunRecord, *, every: int = 1, progress: bool = False) -> pd.D
 
 @fenced
 def write_probes(run: RunRecord, *, every: int = 1, progress: bool = False) -> Path:
-    """`probe_run`, the rows kept in the run's directory, to seven digits. Returns the file."""
+    """Write the table of `probe_run` into the run's directory, to seven digits, and return the file."""
     path = run.path / PROBES
     text = probe_run(run, every=every, progress=progress).to_csv(index=False, float_format="%.7g", lineterminator="\n")
     write_atomically(path, csv_with_checksums(text).encode())
     return path
+
+
+def all_probes(runs: Mapping[int, RunRecord]) -> pd.DataFrame:
+    """The kept probes of several runs in one table. Raises RunError for a run without probes."""
+    return pd.concat([run.probed() for run in runs.values()], ignore_index=True)

@@ -268,7 +268,7 @@ class Cohort:
         """Give the controllers the counts of the last measurement."""
         if self._uncounted is not None:
             measurement, places = self._uncounted
-            counts = measurement.unique_operations
+            counts = measurement.result(counts_only=True).unique_operations
             self.controllers = [
                 control.after_counting(c, counts[place]) for c, place in zip(self.controllers, places, strict=True)
             ]
@@ -278,7 +278,7 @@ class Cohort:
         """Keep each run's best epochs; end a run that has not improved for `patience` epochs, or is complete."""
         for i, (config, row) in enumerate(zip(self.configs, rows, strict=True)):
             if {config.early_stopping.metric, config.criterion} != {"val_loss"}:  # known before the measurement
-                row = {**row, **{name: values[i] for name, values in measurement.metrics.items()}}
+                row = {**row, **{name: values[i] for name, values in measurement.result().metrics.items()}}
             self.best[i] = self.best[i].or_better(row, config.early_stopping.metric)
             self.selected[i] = self.selected[i].or_better(row, config.criterion)
             self.stopped[i] = reason_to_stop(config, row["epoch"], self.best[i])
@@ -303,13 +303,13 @@ class Epoch:
 
     def finish(self) -> list[tuple[EpochRecord, RunState]]:
         """Wait for the measurement: each run's record, and the state that the next epoch starts from."""
-        metrics = self.measurement.metrics
+        measured = self.measurement.result()
         finished = []
         for i, (row, state) in enumerate(zip(self.rows, self.states, strict=True)):
-            values = {**row, **{name: values[i] for name, values in metrics.items()}}
+            values = {**row, **{name: values[i] for name, values in measured.metrics.items()}}
             added = {column: values.pop(column) for column in self.added_columns}
-            record = EpochRecord(**values, seconds_eval=self.measurement.waited, added=added)
-            controllers = control.after_counting(state.controllers, self.measurement.unique_operations[i])
+            record = EpochRecord(**values, seconds_eval=measured.seconds, added=added)
+            controllers = control.after_counting(state.controllers, measured.unique_operations[i])
             finished.append((record, replace(state, controllers=controllers)))
         return finished
 

@@ -26,10 +26,11 @@ from ternary_lab.config import Config
 from ternary_lab.explorer.codes_by_epoch import Snapshot
 from ternary_lab.history import TIMING_COLUMNS
 from ternary_lab.metrics import coverage, latent_entropy
+from ternary_lab.metrics.decoding import entry_probabilities
 from ternary_lab.model import GaussianPosterior, TernaryVAE
 from ternary_lab.runs.load import RunSet
 from ternary_lab.studies import probes
-from ternary_lab.studies.beyond_v55 import alternatives
+from ternary_lab.studies.beyond_v55 import alternative_families, alternatives
 from ternary_lab.studies.checkpoints_and_ensembles import calibration, ensembles
 from ternary_lab.studies.generalisation import arithmetic, neighbourhood, paths, robustness
 from ternary_lab.training.cohort import Cohort
@@ -240,17 +241,17 @@ def test_probes(model: TernaryVAE, monkeypatch: pytest.MonkeyPatch) -> None:
     on_both(lambda device: probes.probe(model.to(device).core, 0.3, space.split(42)))
 
 
-@pytest.mark.parametrize("name", alternatives.families())
+@pytest.mark.parametrize("name", alternative_families.families())
 def test_alternatives(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = space.split
     monkeypatch.setattr(space, "split", lambda seed, *of: replace(whole(seed, *of), train=whole(seed, *of).train[:128]))
-    monkeypatch.setattr(alternatives, "SAMPLES", 2000)
-    monkeypatch.setattr(alternatives, "evaluate", partial(evaluate, samples=2000, iwae_samples=1))
-    family = alternatives.families()[name]
+    monkeypatch.setattr(alternative_families, "SAMPLES", 2000)
+    monkeypatch.setattr(alternative_families, "evaluate", partial(evaluate, samples=2000, iwae_samples=1))
+    family = alternative_families.families()[name]
 
     def rows(device: torch.device) -> dict[str, Any]:
         found = alternatives.train_family(family, [1, 2], 1, device=device)
-        row = next(iter(alternatives.measured(name, found, 256)))
+        row = next(iter(alternatives.family_rows(name, found, 256)))
         return {key: value for key, value in row.items() if key != "seconds"}
 
     on_both(rows, AFTER_STEPS)
@@ -259,8 +260,8 @@ def test_alternatives(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_alternatives_are_compared_with_is_measured_on_their_device(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(alternatives, "evaluate", partial(evaluate, samples=2000, iwae_samples=1))
     runs = RunSet({42: load_run("v5_5/seed=42")})
-    on_both(lambda device: list(alternatives.floors([0], 64, device=device)))
-    on_both(lambda device: list(alternatives.rows_of(runs, 100, 64, device=device)))
+    on_both(lambda device: list(alternatives.floor_rows([0], 64, device=device)))
+    on_both(lambda device: list(alternatives.v5_5_rows(runs, 100, 64, device=device)))
 
 
 def test_what_the_widgets_show(model: TernaryVAE) -> None:
@@ -287,7 +288,7 @@ def test_metrics_of_codes(model: TernaryVAE) -> None:
         posterior = there.encode(tables)
         code = latent_entropy.posterior_code(posterior.mean, posterior.std)
         vectors = arithmetic.edit_vectors(there, "A", some.to(device))
-        p = torch.stack([ensembles.entry_probabilities(there, way, tables) for way in ("A", "B")])
+        p = torch.stack([entry_probabilities(there, way, tables) for way in ("A", "B")])
         return {
             "prior_kl": code.prior_kl, "active": code.active, "preservation": vars(neighbourhood.preservation(
                 there.encode(space.operations()).mean, some[:20])),
@@ -317,7 +318,7 @@ def test_a_generator_of_either_device_serves_a_model_on_either(of: str, model: T
             "sampled": there.sample(50, generator=g()), "best": there.sample(50, "A", argmax=True, generator=g()),
             "posterior": there.encode(tables).sample(generator=g()), "calibration": vars(calibrated),
             "error": calibrated.error,
-            "members": ensembles.entry_probabilities(there, "B", tables, generator=g()),
+            "members": entry_probabilities(there, "B", tables, generator=g()),
             "analogies": vars(arithmetic.analogies(there, "B", 100, g())),
             "tolerance": robustness.noise_tolerance(there, "B", tables, (0.5, 1.0), g()),
         }

@@ -1,4 +1,4 @@
-"""Baselines and games: each scores where it should and nowhere else."""
+"""Baseline models: each scores well in the metrics that it is made for, and in no other."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ternary_lab import InputError, evaluate, load_run, load_runs, space
 from ternary_lab.metrics import baselines
 from ternary_lab.metrics.coverage import draws_needed, expected_coverage, uniform_coverage
 from ternary_lab.studies.coverage import figures
-from ternary_lab.studies.epoch50_disruption.tables import probes
+from ternary_lab.studies.probes import all_probes
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SMALL = {"samples": 20_000, "latents": 4096}
@@ -26,7 +26,7 @@ def test_the_uniform_sampler() -> None:
     assert draws_needed(p) == pytest.approx(90_641, abs=1)
 
 
-def test_a_collapsed_code_is_uniform_and_knows_nothing() -> None:
+def test_a_collapsed_model_is_uniform_and_has_no_information() -> None:
     found = evaluate(baselines.collapsed(), **SMALL)
     for pathway in (found.A, found.B):
         assert pathway.information == pytest.approx(0, abs=1e-4)
@@ -36,7 +36,7 @@ def test_a_collapsed_code_is_uniform_and_knows_nothing() -> None:
     assert torch.allclose(found.output["A"], baselines.uniform(space.SIZE), rtol=1e-4)
 
 
-def test_scaling_logits_makes_them_so_much_larger_and_changes_no_argmax() -> None:
+def test_scaled_logits_keep_every_argmax() -> None:
     model = load_run("v5_5/seed=42").model(60)
     loud = baselines.scaled(model, 7.0)
     z = torch.randn(200, 16, generator=torch.Generator().manual_seed(1))
@@ -50,7 +50,7 @@ def test_scaling_logits_makes_them_so_much_larger_and_changes_no_argmax() -> Non
 
 
 @pytest.mark.parametrize("factor", [0.0, -1.0, math.inf, math.nan])
-def test_a_factor_that_is_none_is_refused(factor: float) -> None:
+def test_an_invalid_factor_is_refused(factor: float) -> None:
     with pytest.raises(InputError, match="factor"):
         baselines.scaled(baselines.untrained(), factor)
 
@@ -63,14 +63,14 @@ def test_the_random_map_is_linear_and_sharp() -> None:
     assert float(torch.softmax(model.decode(x, "A"), -1).amax(-1).median()) > 0.999
 
 
-def test_an_untrained_network_is_its_seed() -> None:
+def test_an_untrained_network_depends_on_its_seed_only() -> None:
     x = space.operations()[:20]
     first, same, other = (baselines.untrained(seed).encode(x).mean for seed in (1, 1, 2))
     assert torch.equal(first, same)
     assert not torch.equal(first, other)
 
 
-def test_figures_say_what_they_show() -> None:
+def test_figures_have_alternative_text_and_data() -> None:
     runs = load_runs("v5_5")
     uniform = baselines.uniform(space.SIZE)
     tilted = torch.arange(1.0, space.SIZE + 1, dtype=torch.float64)
@@ -81,9 +81,9 @@ def test_figures_say_what_they_show() -> None:
     metrics = [f"m{i}, {unit}" for i, unit in enumerate(("%", "%", "%", "%", "nats", "nats"))]
     scores = pd.DataFrame({metric: [1.0, 2.0] for metric in metrics}, index=["a", "v5.5"])
     drawings = {
-        "curves": figures.coverage_curves(outputs), "counts": figures.coverage_counts(probes(runs)),
-        "learnt": figures.measures_by_epoch(runs.history), "entropies": figures.output_entropies(entropies),
-        "games": figures.baseline_scores(scores, dict.fromkeys(metrics, 1.0)), "rarest": figures.rarest(outputs),
+        "curves": figures.curves(outputs), "counts": figures.counts(all_probes(runs)),
+        "learnt": figures.learnt(runs.history), "entropies": figures.entropies(entropies),
+        "games": figures.games(scores, dict.fromkeys(metrics, 1.0)), "rarest": figures.rarest(outputs),
     }
     for name, drawing in drawings.items():
         assert isinstance(drawing.figure, Figure), name

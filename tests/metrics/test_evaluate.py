@@ -1,4 +1,4 @@
-"""`evaluate` gives 02-metrics' rows of the original's epoch 60, within Monte Carlo error, in the promised shape."""
+"""`evaluate`: known values of the original model at epoch 60, within Monte Carlo error, and the shape of the JSON."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from ternary_lab import InputError, evaluate, load_model, space
 from ternary_lab.cli import main
 from ternary_lab.metrics.evaluate import describe
+from ternary_lab.metrics.quantities import QUANTITIES, label
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -37,7 +38,7 @@ def quick(one_thread: None) -> dict[str, Any]:
     return _evaluated("--quick")
 
 
-def test_the_json_has_the_promised_shape(quick: dict[str, Any]) -> None:
+def test_the_json_has_its_documented_shape(quick: dict[str, Any]) -> None:
     assert quick.keys() == {
         "checkpoint", "epoch", "seed", "samples", "latents", "decoding", "A", "B", "reconstruction", "rho",
     }
@@ -52,14 +53,14 @@ def test_the_json_has_the_promised_shape(quick: dict[str, Any]) -> None:
 
 
 def test_the_epoch_60_rows(quick: dict[str, Any]) -> None:
-    """Raw where the first table is raw (195,000 pseudo-random latents); corrected where the second is."""
+    """Known raw values are from 195,000 pseudo-random latents; the others are corrected for bias."""
     rows: dict[str, tuple[float, float, float]] = {
         "sampled_coverage": (98.36, 95.77, 0.25),
         "decoder_noise": (2.469, 1.335, 0.01),
         "informative_coverage_raw": (6.87, 17.68, 0.2),
         "informative_coverage": (6.97, 18.09, 0.1),
         "effective_coverage": (76.5, 67.5, 0.5),
-        "neg_elbo": (14.86, 14.68, 0.25),  # there over all operations, here over the test split
+        "neg_elbo": (14.86, 14.68, 0.25),  # known for all operations, here for the test split
         "neg_iwae": (12.20, 11.98, 0.25),
     }
     for name, (a, b, error) in rows.items():
@@ -74,7 +75,7 @@ def test_the_epoch_60_rows(quick: dict[str, Any]) -> None:
         assert row["all"] == pytest.approx(100, abs=0.02)
 
 
-def test_the_figures_agree_with_each_other(quick: dict[str, Any]) -> None:
+def test_the_metrics_agree_with_each_other(quick: dict[str, Any]) -> None:
     for p in (quick["A"], quick["B"]):
         assert p["uniform_baseline"] == pytest.approx(99.995, abs=1e-3)
         assert p["sampled_coverage"] == pytest.approx(100 * p["unique_operations"] / space.SIZE)
@@ -88,7 +89,7 @@ def test_the_figures_agree_with_each_other(quick: dict[str, Any]) -> None:
         assert row["all"] == pytest.approx(parts, abs=1e-3)
 
 
-def test_too_few_latents_leave_out_what_hangs_on_rare_operations(quick: dict[str, Any]) -> None:
+def test_too_few_latents_leave_out_measures_of_rare_operations(quick: dict[str, Any]) -> None:
     assert {name for name, value in quick["A"].items() if value is None} == RARE
 
 
@@ -97,7 +98,7 @@ def test_too_few_latents_leave_out_what_hangs_on_rare_operations(quick: dict[str
 def test_the_epoch_60_rows_of_rare_operations(latents: int, n99_b: float) -> None:
     full = _evaluated("--latents", str(latents))
     a, b = full["A"], full["B"]
-    assert (a["missing_mass"], b["missing_mass"]) == pytest.approx((0.217, 0.412), abs=0.008)  # the table is of 2^20
+    assert (a["missing_mass"], b["missing_mass"]) == pytest.approx((0.217, 0.412), abs=0.008)  # known for 2^20 latents
     assert a["n99"] / 90_641 == pytest.approx(2.71, abs=0.03)
     assert b["n99"] == pytest.approx(n99_b, rel=0.03)
     assert (a["informative_coverage"], b["informative_coverage"]) == pytest.approx((6.97, 18.09), abs=0.03)
@@ -106,16 +107,23 @@ def test_the_epoch_60_rows_of_rare_operations(latents: int, n99_b: float) -> Non
         assert 0 < p["rarest"] < 1
 
 
+def test_every_metric_is_in_the_table_of_quantities() -> None:
+    counts = {"sampled_coverage", "unique_operations", "uniform_baseline"}
+    assert PATHWAY_KEYS - counts <= QUANTITIES.keys()
+    assert label("neg_elbo", "test") == "-ELBO, test, nats"
+    assert QUANTITIES["neg_elbo"].columns == ("neg_elbo_A", "neg_elbo_B")
+
+
 def test_options_reach_the_evaluation() -> None:
     few = _evaluated("--samples", "1000", "--latents", "64", "--rho", "1", "--argmax")
     assert (few["samples"], few["latents"], few["rho"], few["decoding"]) == (1000, 64, 1.0, "argmax")
     assert few["A"]["unique_operations"] <= 1000
     assert few["A"]["uniform_baseline"] == pytest.approx(4.954, abs=0.01)
     rows = few["reconstruction"]
-    assert rows["A_injected"]["all"] < rows["A"]["all"]  # A decodes B's code alone
+    assert rows["A_injected"]["all"] < rows["A"]["all"]  # A decodes only B's code
 
 
-def test_the_table_says_what_the_figures_depend_on() -> None:
+def test_the_table_names_the_settings_of_the_evaluation() -> None:
     text = describe(evaluate(load_model(EPOCH_60), 1000, 64, rho=0.25, iwae_samples=1), "title")
     assert "n = 1,000 categorical draws" in text
     assert "uniform baseline 4.954 %" in text
@@ -123,7 +131,7 @@ def test_the_table_says_what_the_figures_depend_on() -> None:
     assert "ρ = 0.25" in text
 
 
-def test_the_same_model_gives_the_same_figures_and_its_split_is_its_own() -> None:
+def test_an_evaluation_is_repeatable_and_uses_the_given_split() -> None:
     model = load_model(EPOCH_60)
     first, second = (evaluate(model, 500, 64, iwae_samples=1).as_dict() for _ in range(2))
     assert first == second

@@ -1,4 +1,4 @@
-"""Metrics against slow obvious oracles, and the laws that hold between them."""
+"""Metrics compared with slow, simple implementations, and relations between metrics."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def model() -> DualVAE:
-    """Two runs whose decoders are sharp enough to say something about their latents."""
+    """Two runs with sharp decoders, so that the output depends on the latent."""
     blocks = Blocks.join([ARCHITECTURE.initialise(seed) for seed in (1, 2)])
     blocks.decoder_A *= 3
     blocks.decoder_B *= 3
@@ -47,7 +47,7 @@ def _entry_probabilities(model: DualVAE, run: int, pathway: Pathway, z: Tensor) 
 
 
 @pytest.mark.parametrize("n", [1, 1000, 19_683, 195_000])
-def test_uniform_coverage_is_what_uniform_draws_cover(n: int) -> None:
+def test_uniform_coverage_equals_that_of_simulated_draws(n: int) -> None:
     rng = np.random.default_rng(0)
     counts = [len(np.unique(rng.integers(0, SIZE, n))) for _ in range(20)]
     error = max(np.std(counts) / math.sqrt(20), 0.5)
@@ -55,7 +55,7 @@ def test_uniform_coverage_is_what_uniform_draws_cover(n: int) -> None:
 
 
 @pytest.mark.parametrize(("n", "percent"), [(10_000, 39.83), (50_000, 92.12), (195_000, 99.995)])
-def test_uniform_coverage_has_the_designs_values(n: int, percent: float) -> None:
+def test_uniform_coverage_has_the_values_of_the_design(n: int, percent: float) -> None:
     assert coverage.uniform_coverage(n) == pytest.approx(percent, abs=0.006)
 
 
@@ -76,7 +76,7 @@ def test_draws_needed_inverts_expected_coverage() -> None:
 
 
 @pytest.mark.parametrize("rare", [1e-12, 1e-30, 1e-300])
-def test_draws_needed_of_very_rare_operations_are_as_many_as_that_takes(rare: float) -> None:
+def test_draws_needed_for_very_rare_operations(rare: float) -> None:
     p = torch.full((SIZE,), rare, dtype=torch.float64)
     p[0] = 1 - (SIZE - 1) * rare
     assert coverage.draws_needed(p) == pytest.approx(math.log(100) / rare, rel=1e-3)
@@ -93,7 +93,7 @@ def test_operations_without_mass_are_never_drawn() -> None:
 
 @pytest.mark.parametrize("decoding", ["categorical", "argmax"])
 @pytest.mark.parametrize("pathway", PATHWAYS)
-def test_drawn_operations_are_those_that_a_set_counts(
+def test_drawn_operations_equal_those_in_a_python_set(
     model: DualVAE, pathway: Pathway, decoding: coverage.Decoding
 ) -> None:
     """The same draws, decoded one by one with numpy into a Python set."""
@@ -114,7 +114,7 @@ def test_drawn_operations_are_those_that_a_set_counts(
         assert abs(counted[run] - len(seen)) <= 1
 
 
-def test_drawn_classes_have_the_decoders_frequencies() -> None:
+def test_drawn_classes_have_the_frequencies_of_the_decoder() -> None:
     logits = torch.randn(1, 9, 3, 1, generator=torch.Generator().manual_seed(0)).expand(1, 9, 3, 40_000)
     u = torch.rand(1, 9, 40_000, generator=torch.Generator().manual_seed(1))
     classes = coverage.entry_classes(logits.clone(), u)[0].long()
@@ -122,14 +122,14 @@ def test_drawn_classes_have_the_decoders_frequencies() -> None:
     torch.testing.assert_close(frequencies, torch.softmax(logits[0, :, :, 0].double(), 1), atol=0.012, rtol=0)
 
 
-def test_best_classes_is_argmax_and_takes_the_lowest_of_equals() -> None:
-    values = torch.tensor(list(itertools.product((0.0, 1.0, 2.0), repeat=3)))  # every order and every tie
+def test_best_classes_is_argmax_with_the_lowest_of_equal_ones() -> None:
+    values = torch.tensor(list(itertools.product((0.0, 1.0, 2.0), repeat=3)))  # all orders and all ties
     logits = values.t().reshape(1, 1, 3, -1).expand(1, 9, 3, -1)
     expected = [row.index(max(row)) for row in values.tolist()]
     assert coverage.best_classes(logits)[0].tolist() == [expected] * 9
 
 
-def test_class_index_is_the_operations_index() -> None:
+def test_class_index_is_the_index_of_the_operation() -> None:
     assert torch.equal(coverage.class_index((space.operations().t() + 1).unsqueeze(0)), torch.arange(SIZE).unsqueeze(0))
 
 
@@ -167,12 +167,13 @@ def test_information_equals_brute_force(model: DualVAE, pathway: Pathway) -> Non
         assert float(info.informative_coverage[run]) == pytest.approx(share, rel=1e-4)
         assert float(info.informative_coverage_raw[run]) == pytest.approx(100 * math.exp(raw - noise) / SIZE, rel=1e-4)
         assert float(info.effective_coverage[run]) == pytest.approx(100 * math.exp(argmax) / SIZE, rel=1e-5)
-        assert float(info.missing_mass[run]) == pytest.approx(float(np.mean(-math.log(SIZE) - np.log(p))), rel=1e-4)
-        assert float(info.rarest[run]) == pytest.approx(SIZE * p.min(), rel=1e-3)
+        rare = coverage.rare_figures(info.p[run])
+        assert rare["missing_mass"] == pytest.approx(float(np.mean(-math.log(SIZE) - np.log(p))), rel=1e-4)
+        assert rare["rarest"] == pytest.approx(SIZE * p.min(), rel=1e-3)
 
 
 def test_corrected_entropies_agree_with_those_of_more_latents(data: Path) -> None:
-    """On a trained model, whose operations are many and rare; uncorrected, 65,536 latents are not enough."""
+    """For a trained model with many rare operations, 65,536 latents are too few without a correction."""
     trained = import_original(data / "epoch_60.pt").model().core
 
     def measured(m: int, seed: int) -> Information:
@@ -186,13 +187,13 @@ def test_corrected_entropies_agree_with_those_of_more_latents(data: Path) -> Non
         assert abs(corrected - exact) < 0.25 * (exact - raw), name
 
 
-def test_an_uninformed_decoder_says_nothing_and_a_perfect_one_everything() -> None:
-    """Equal logits: I = 0 and H(X) = ln N. A latent-blind sharp one: a single operation."""
+def test_information_of_a_flat_decoder_and_of_a_constant_one() -> None:
+    """Equal logits: I = 0 and H(X) = ln N. Sharp logits that do not depend on the latent: a single operation."""
     blocks = ARCHITECTURE.empty()
     flat = information(DualVAE(ARCHITECTURE, blocks), "A", iter([torch.randn(1, 3, 64)]))
     assert float(flat.output_entropy) == pytest.approx(math.log(SIZE))
     assert float(flat.information) == pytest.approx(0, abs=1e-4)
-    assert float(flat.missing_mass) == pytest.approx(0, abs=1e-5)
+    assert coverage.rare_figures(flat.p[0])["missing_mass"] == pytest.approx(0, abs=1e-5)
     dict(ARCHITECTURE.decoder_A.parts(blocks.decoder_A[0]))["decoder.2.bias"][::3] = 50.0
     one = information(DualVAE(ARCHITECTURE, blocks), "A", iter([torch.randn(1, 3, 64)]))
     assert (float(one.output_entropy), int(one.p.argmax())) == (pytest.approx(0, abs=1e-6), 0)
@@ -233,14 +234,14 @@ def test_batch_entropy_equals_histc() -> None:
         assert h[i, j].item() == pytest.approx(_oracle(z[i, j]), rel=1e-5)
 
 
-def test_the_histograms_edges() -> None:
+def test_values_at_the_edges_of_the_histogram() -> None:
     def h(*values: float) -> float:
         return latent_entropy.batch_entropy(torch.tensor(values).unsqueeze(1)).item()
 
     two = pytest.approx(math.log(2))
     assert h(3.0, 2.95) == 0  # both in the last bin
     assert h(-3.0, 3.0) == two
-    assert h(-3.0, 3.0, 3.0001, -3.0001, math.inf, -math.inf, math.nan) == two  # what is outside is dropped
+    assert h(-3.0, 3.0, 3.0001, -3.0001, math.inf, -math.inf, math.nan) == two  # values outside are dropped
     assert h(5.0, -5.0) == 0  # nothing inside
     assert h(1.0) == 0
     centres = [-3 + 0.12 * (i + 0.5) for i in range(50)]
@@ -267,9 +268,9 @@ def _noise(samples: int, x: Tensor, seed: int) -> Tensor:
 
 
 def test_one_importance_sample_is_the_elbo_in_expectation(model: DualVAE) -> None:
-    """They differ in the KL alone, sampled there and exact here."""
+    """They differ only in the KL term, which is sampled in one and exact in the other."""
     x = _data(model, 500)
-    pairs = [(likelihood.negative_elbo(model, x, e), likelihood.negative_iwae(model, x, e))
+    pairs = [(likelihood.negative_elbo(model, x, e), likelihood.coding(model, x, e).neg_iwae.mean(2))
              for e in (_noise(1, x, seed) for seed in range(60))]
     differences = torch.stack([iwae - elbo for elbo, iwae in pairs])
     error = differences.std(0) / math.sqrt(len(pairs))
@@ -280,7 +281,7 @@ def test_one_importance_sample_is_the_elbo_in_expectation(model: DualVAE) -> Non
 def test_more_importance_samples_give_a_tighter_bound(model: DualVAE) -> None:
     x = _data(model, 300)
     bounds = [likelihood.negative_elbo(model, x, _noise(64, x, 1))]
-    bounds += [likelihood.negative_iwae(model, x, _noise(k, x, k)) for k in (4, 64)]
+    bounds += [likelihood.coding(model, x, _noise(k, x, k)).neg_iwae.mean(2) for k in (4, 64)]
     assert bool((bounds[0] > bounds[1]).all())
     assert bool((bounds[1] > bounds[2]).all())
 
@@ -311,23 +312,25 @@ def test_over_the_whole_space_no_bound_is_below_ln_n(model: DualVAE) -> None:
         noise = _noise(1, x, 5)
         assert bool((likelihood.negative_elbo(candidate, x, noise) > math.log(SIZE) - 1e-3).all())
     torch.testing.assert_close(likelihood.negative_elbo(flat, x, noise), torch.full((2, 1), math.log(SIZE)))
-    torch.testing.assert_close(likelihood.negative_iwae(flat, x, noise), torch.full((2, 1), math.log(SIZE)))
+    torch.testing.assert_close(likelihood.coding(flat, x, noise).neg_iwae.mean(2), torch.full((2, 1), math.log(SIZE)))
 
 
-def test_exact_reconstruction_counts_wholly_right_operations(model: DualVAE) -> None:
+def test_exact_reconstruction_counts_operations_with_nine_right_entries(model: DualVAE) -> None:
     x = _data(model, 400)
     mu, _ = model.encode(x)
     for rho in (0.0, 0.3):
         mixed = torch.stack([(1 - rho) * mu[0] + rho * mu[1], (1 - rho) * mu[1] + rho * mu[0]])
         right = (model.decode(mixed).argmax(-1) - 1 == x).all(-1).double().mean(2) * 100
-        torch.testing.assert_close(likelihood.exact_reconstruction(model, x, rho).double(), right)
+        found = likelihood.percent_exact(likelihood.right_entries(model, mu, x, rho))
+        torch.testing.assert_close(found.double(), right)
     flat = DualVAE(ARCHITECTURE, ARCHITECTURE.empty())
     minus = -torch.ones(1, 4, 9)
     minus[0, 0, 0] = 1
-    assert likelihood.exact_reconstruction(flat, minus).tolist() == [[75.0], [75.0]]
+    found = likelihood.percent_exact(likelihood.right_entries(flat, flat.encode(minus)[0], minus))
+    assert found.tolist() == [[75.0], [75.0]]
 
 
-def test_active_units_are_those_whose_mean_varies() -> None:
+def test_units_with_a_varying_mean_are_active() -> None:
     blocks = ARCHITECTURE.empty()
     for row, alive in ((blocks.encoders[0, 0], 2), (blocks.encoders[1, 0], 0)):
         parts = dict(ARCHITECTURE.encoder.parts(row))
@@ -336,4 +339,4 @@ def test_active_units_are_those_whose_mean_varies() -> None:
         parts["fc_mu.weight"][2, 0] = 0.1  # variance 0.01 · 2/9
         parts["fc_mu.bias"][:] = 5.0
     x = space.operations().unsqueeze(0)
-    assert likelihood.active_units(DualVAE(ARCHITECTURE, blocks), x).tolist() == [[2], [0]]
+    assert likelihood.active_units(DualVAE(ARCHITECTURE, blocks).encode(x)[0]).tolist() == [[2], [0]]

@@ -1,4 +1,4 @@
-"""Measuring beside training: the same figures whoever does the work, and whenever."""
+"""Measuring beside training: results do not depend on the threads, nor on the time of measuring."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ternary_lab.backend.threads import Tasks, helping_threads, in_order
 from ternary_lab.config import Config
 from ternary_lab.history import TIMING_COLUMNS
 from ternary_lab.metrics.per_epoch import Group, Measurement, Source
-from ternary_lab.metrics.sobol import PART, parts
+from ternary_lab.metrics.sobol import PART, part_sizes
 from ternary_lab.model import Architecture, DualVAE
 from ternary_lab.networks import Blocks
 from ternary_lab.training.cohort import Cohort, Epoch
@@ -48,18 +48,18 @@ def _models() -> list[DualVAE]:
     return [DualVAE(architecture, architecture.initialise(seed)) for seed in SEEDS]
 
 
-def test_helpers_change_no_bit() -> None:
+def test_helping_threads_change_no_bit() -> None:
     groups = [Group(model, (seed,)) for model, seed in zip(_models(), SEEDS, strict=True)]
-    alone, helped = (_measurement(groups, helpers).metrics for helpers in (0, 3))
+    alone, helped = (_measurement(groups, helpers).result().metrics for helpers in (0, 3))
     assert helped == alone
 
 
-def test_runs_together_measure_what_each_measures_alone() -> None:
+def test_runs_measured_together_equal_runs_measured_alone() -> None:
     """As on a GPU, where all runs are one group."""
     models = _models()
     both = DualVAE(models[0].architecture, Blocks.join([model.blocks for model in models]))
-    together = _measurement([Group(both, SEEDS)], 0).metrics
-    apart = _measurement([Group(model, (seed,)) for model, seed in zip(models, SEEDS, strict=True)], 0).metrics
+    together = _measurement([Group(both, SEEDS)], 0).result().metrics
+    apart = _measurement([Group(model, (seed,)) for model, seed in zip(models, SEEDS, strict=True)], 0).result().metrics
     assert together.keys() == apart.keys()
     for name, values in together.items():
         # Float rounding may move a draw across the edge of a class.
@@ -67,9 +67,9 @@ def test_runs_together_measure_what_each_measures_alone() -> None:
 
 
 def test_every_part_of_the_draws_has_its_own_stream() -> None:
-    assert sum(parts(195_000)) == 195_000
-    assert parts(PART) == [PART]
-    assert parts(PART + 1) == [PART, 1]
+    assert sum(part_sizes(195_000)) == 195_000
+    assert part_sizes(PART) == [PART]
+    assert part_sizes(PART + 1) == [PART, 1]
     first, again, other = (stream(1, "coverage", 2, part).initial_seed() for part in ("A0", "A0", "A1"))
     assert first == again
     assert first != other
@@ -85,7 +85,7 @@ def _finished(config: Config, finish: Callable[[Cohort], list[Epoch]]) -> list[d
 
 @pytest.mark.parametrize("metric", ["val_loss", "informative_coverage"])
 def test_measuring_beside_training_changes_no_bit(metric: str) -> None:
-    """The loop that finishes every epoch before it trains the next is the obvious one."""
+    """Compared with a simple loop that finishes every epoch before it trains the next."""
 
     def one_by_one(cohort: Cohort) -> list[Epoch]:
         epochs = []
@@ -93,7 +93,7 @@ def test_measuring_beside_training_changes_no_bit(metric: str) -> None:
             epoch = cohort.train_next()
             epoch.finish()
             epochs.append(epoch)
-            cohort.state(0)  # settles the controllers
+            cohort.state(0)  # passes the counts to the controllers
             if not cohort.drop_stopped():
                 return epochs
 
@@ -107,8 +107,8 @@ def test_measuring_beside_training_changes_no_bit(metric: str) -> None:
     assert len({row["lambda1"] for row in beside}) > 2
 
 
-def test_counts_that_nobody_reads_can_be_left_out() -> None:
-    """Of runs that are balanced now and then, the others of their cohort or not: training is the same to the bit."""
+def test_counts_that_no_controller_reads_can_be_left_out() -> None:
+    """Runs are balanced in some epochs only. Training is the same to the bit with and without the other counts."""
     balance = {
         "loss_weights.ratio_low": 0.5, "loss_weights.ratio_high": 1.1, "loss_weights.coverage_ratio_high": 1.01,
         "data.train_fraction": 0.8, "data.batch_size": 2048,
@@ -120,7 +120,7 @@ def test_counts_that_nobody_reads_can_be_left_out() -> None:
     read = [0.5 <= later["grad_ratio"] <= 1.1 for later in every[len(SEEDS):]]
     assert any(read)
     assert not all(read)
-    for all_of, row, needed in zip(every, some, read, strict=False):  # of the last epoch nobody knows
+    for all_of, row, needed in zip(every, some, read, strict=False):  # the last epoch has no later one
         for name, value in all_of.items():
             if name not in counted or needed:
                 assert row[name] == value, name
@@ -129,7 +129,7 @@ def test_counts_that_nobody_reads_can_be_left_out() -> None:
     assert len({row["lambda1"] for row in every}) > 2
 
 
-def test_a_finished_epochs_state_continues_as_the_cohort_does() -> None:
+def test_training_from_the_state_of_a_finished_epoch_continues_alike() -> None:
     config = _config()
     cohort = Cohort([config], [5], CPU)
     first = next(cohort.epochs())
@@ -150,7 +150,7 @@ def test_tasks_return_what_their_calls_return_in_order(helpers: int) -> None:
 
 
 @pytest.mark.parametrize("helpers", [0, 2])
-def test_what_a_task_raises_reaches_the_caller(helpers: int) -> None:
+def test_an_error_in_a_task_reaches_the_caller(helpers: int) -> None:
     tasks = Tasks({"bad": partial(int, "x")}, helping_threads(helpers))
     with pytest.raises(ValueError, match="invalid literal"):
         tasks.results()

@@ -1,4 +1,4 @@
-"""Simpler generators: their budgets, that they learn, and that their exact figures are exact."""
+"""Simpler generators: their numbers of parameters, their training and their exact metrics."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from ternary_lab import CheckpointError, ConfigError, load_config, space
 from ternary_lab.cli import main
 from ternary_lab.model import Architecture
 from ternary_lab.studies.beyond_v55 import alternatives
-from ternary_lab.studies.beyond_v55.alternatives import families, load_trained, measured, save_trained, train_family
+from ternary_lab.studies.beyond_v55.alternative_families import BETAS, Autoregressive, CategoricalVAE, families
+from ternary_lab.studies.beyond_v55.alternatives import family_rows, load_trained, save_trained, train_family
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -21,7 +22,7 @@ PARAMETERS = Architecture(load_config("v5_5").model).parameters
 
 
 @pytest.mark.parametrize("name", families())
-def test_the_budget_is_that_of_v55(name: str) -> None:
+def test_a_family_has_as_many_parameters_as_v55(name: str) -> None:
     assert abs(families()[name].parameters / PARAMETERS - 1) < 0.01
 
 
@@ -31,7 +32,7 @@ def trained() -> dict[str, alternatives.Trained]:
 
 
 @pytest.mark.parametrize("name", families())
-def test_every_beta_and_seed_is_a_run(name: str, trained: dict[str, alternatives.Trained]) -> None:
+def test_there_is_a_run_for_every_beta_and_seed(name: str, trained: dict[str, alternatives.Trained]) -> None:
     found = trained[name]
     assert list(zip(found.betas, found.seeds, strict=True)) == [(beta, 1) for beta in families()[name].betas]
 
@@ -46,7 +47,7 @@ def test_the_same_seed_gives_the_same_bits(name: str, trained: dict[str, alterna
 
 
 @pytest.mark.parametrize("name", families())
-def test_a_loss_falls_and_each_runs_gradient_is_its_own(name: str) -> None:
+def test_a_loss_falls_and_runs_do_not_share_gradients(name: str) -> None:
     family = families()[name]
     seeds = (1, 2)
     blocks = [torch.zeros(2, network.size) for network in family.networks]
@@ -73,15 +74,15 @@ def test_a_loss_falls_and_each_runs_gradient_is_its_own(name: str) -> None:
     assert after[1] == before[1]
 
 
-def test_the_autoregressive_model_is_a_distribution_and_each_entry_sees_only_those_before(
+def test_the_autoregressive_model_is_a_distribution_and_an_entry_depends_on_earlier_ones_only(
     trained: dict[str, alternatives.Trained],
 ) -> None:
     family = families()["autoregressive"]
-    assert isinstance(family, alternatives.Autoregressive)
+    assert isinstance(family, Autoregressive)
     block = trained["autoregressive"].blocks[0]
     tables = space.operations()
     log_p = family._log_p(block, tables.unsqueeze(0))[0]
-    total = (log_p * alternatives.one_hot(tables)).sum((1, 2)).double().exp().sum()
+    total = (log_p * space.one_hot(tables)).sum((1, 2)).double().exp().sum()
     assert float(total) == pytest.approx(1, abs=1e-4)
     other = tables.clone()
     other[:, 5] = (other[:, 5] + 2) % 3 - 1
@@ -90,27 +91,27 @@ def test_the_autoregressive_model_is_a_distribution_and_each_entry_sees_only_tho
     assert not torch.equal(changed[:, 6:], log_p[:, 6:])
 
 
-def test_a_row_has_every_metric_or_says_that_there_is_none(trained: dict[str, alternatives.Trained]) -> None:
+def test_every_row_has_every_metric_or_none_for_it(trained: dict[str, alternatives.Trained]) -> None:
     keys = set()
     for name in families():
-        found = next(measured(name, trained[name], 1024))  # of the first β
+        found = next(family_rows(name, trained[name], 1024))  # the first β
         keys.add(frozenset(found))
-        # -ELBO bounds -ln p; from so few latents -ln p is too large where it is estimated, and exact elsewhere.
+        # -ELBO is at least -ln p. An estimate of -ln p from few latents is too large: compare exact values only.
         if name in ("categorical_vae", "autoregressive"):
             assert found["neg_elbo"] >= found["neg_log_p"] - 1e-4
             assert found["neg_iwae"] == found["neg_log_p"]
         assert 9.8 < found["neg_iwae"] <= found["neg_elbo"] + 1e-4
         assert (found["information"] is None) == (name == "autoregressive")
     assert len(keys) == 1
-    floor = {row["model"]: row for row in alternatives.floors([0], 1024)}
+    floor = {row["model"]: row for row in alternatives.floor_rows([0], 1024)}
     assert frozenset(floor["uniform"]) in keys
     assert floor["uniform"]["neg_log_p"] == pytest.approx(math.log(space.SIZE), abs=1e-5)
     assert floor["random_map"]["informative_coverage"] > 1 > floor["uniform"]["informative_coverage"]
 
 
-def test_the_categorical_vae_that_copies_is_perfect() -> None:
-    """Weights set by hand: the code is the operation, the decoder all but certain of it."""
-    family = alternatives.CategoricalVAE()
+def test_a_categorical_vae_that_copies_operations_has_perfect_metrics() -> None:
+    """Weights set by hand: the code is the operation, and the decoder is almost certain of it."""
+    family = CategoricalVAE()
     blocks = [torch.zeros(1, network.size) for network in family.networks]
     encoder, decoder = (network.views(block) for network, block in zip(family.networks, blocks, strict=True))
     sign = torch.cat((torch.eye(9), -torch.eye(9)))
@@ -135,13 +136,13 @@ def test_the_categorical_vae_that_copies_is_perfect() -> None:
     assert row["active_units"] == 9
 
 
-def test_weights_come_back_and_foreign_files_are_named(
+def test_weights_are_read_back_and_other_files_are_refused(
     tmp_path: Path, trained: dict[str, alternatives.Trained]
 ) -> None:
     path = tmp_path / "a.safetensors"
     save_trained(path, trained["beta_vae_A"])
     back = load_trained(path)
-    assert (back.betas, back.seeds, back.epochs) == (list(alternatives.BETAS), [1] * 3, 1)
+    assert (back.betas, back.seeds, back.epochs) == (list(BETAS), [1] * 3, 1)
     assert all(torch.equal(a, b) for a, b in zip(back.blocks, trained["beta_vae_A"].blocks, strict=True))
     for content in (b"", b"nonsense" * 20):
         path.write_bytes(content)

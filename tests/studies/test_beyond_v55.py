@@ -1,4 +1,4 @@
-"""Recipes: the table and its arithmetic, the shipped configurations, the ideal front, the figures."""
+"""Recipes: shipped configurations, the table and its differences, the ideal front and the figures."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from ternary_lab.backend.random_streams import stream
 from ternary_lab.config import differences
 from ternary_lab.config_files import shipped_configs
 from ternary_lab.metrics.baselines import scaled
+from ternary_lab.metrics.quantities import QUANTITIES
 from ternary_lab.metrics.sobol import sobol_normal
 from ternary_lab.model import PATHWAYS, Architecture
 from ternary_lab.runs.load import RunSet
@@ -32,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 # --- what is shipped
 
 
-def test_every_recipe_is_shipped_and_what_is_shipped_is_a_recipe() -> None:
+def test_the_recipes_are_the_shipped_configurations() -> None:
     for name in RECIPES:
         load_config(name)
     shipped = [f"{folder}/{path.stem}" for folder in ("ablations", "variants") for path in shipped_configs(folder)]
@@ -42,10 +43,10 @@ def test_every_recipe_is_shipped_and_what_is_shipped_is_a_recipe() -> None:
 
 ABOUT = {"name", "training.total_epochs", "early_stopping.patience", "checkpoints.every", "checkpoints.windows",
          "evaluation.latents", "evaluation.coverage_samples", "evaluation.coverage_at"}
-"""Settings that say how long and how closely a run is watched, not how it is trained."""
+"""Settings for the length and the measurement of a run, which do not change how it is trained."""
 
 
-def test_a_defect_is_one_setting_and_all_repaired_is_all_of_them() -> None:
+def test_each_defect_is_one_setting_and_all_repaired_changes_them_all() -> None:
     base, mended = load_config(V5_5), set()
     for name, recipe in RECIPES.items():
         if recipe.group == "defect":
@@ -86,23 +87,23 @@ def test_recipes_are_trained_once_and_rows_of_others_are_kept(tmp_path: Path, mo
     assert weights.stat().st_mtime_ns == written
 
 
-def test_what_is_no_recipe_is_refused(tmp_path: Path) -> None:
+def test_an_unknown_recipe_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="nonsense"):
         recipe_tables.write_recipes(["nonsense"], [1], tmp_path, tmp_path / "table.csv")
     with pytest.raises(RunError, match="ternary-lab recipes"):
         recipe_tables.load_recipes(tmp_path / "none.csv")
 
 
-def test_the_end_is_the_last_epoch_that_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_end_point_is_the_last_kept_epoch_up_to_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = load_config(SMALL.as_dict(), {"training.total_epochs": 5, "checkpoints.every": 2})
     run = run_experiment(config, [1], tmp_path, device="cpu")[1]
-    assert recipe_tables.end(run).epoch == 4
+    assert recipe_tables.end_point(run).epoch == 4
     monkeypatch.setattr(recipe_tables, "END", 3)
-    assert recipe_tables.end(run).epoch == 2
+    assert recipe_tables.end_point(run).epoch == 2
     for path in (run.path / "checkpoints").glob("epoch_*"):
         path.unlink()
     with pytest.raises(RunError):
-        recipe_tables.end(run)
+        recipe_tables.end_point(run)
 
 
 def test_sharpening_multiplies_the_logits_and_nothing_else() -> None:
@@ -112,11 +113,11 @@ def test_sharpening_multiplies_the_logits_and_nothing_else() -> None:
     for p in PATHWAYS:
         assert sharp.decode(z, p).allclose(4 * model.decode(z, p), rtol=1e-4, atol=1e-4)
     assert sharp.core.blocks.encoders.equal(model.core.blocks.encoders)
-    assert model.decode(z, "B").allclose(load_runs("v5_5")[42].model(100).decode(z, "B"))  # its own are as they were
+    assert model.decode(z, "B").allclose(load_runs("v5_5")[42].model(100).decode(z, "B"))
 
 
-def test_both_pathways_at_random_are_one_generator() -> None:
-    """Against the whole table p(x|z) of every latent of both."""
+def test_joint_informative_coverage_equals_brute_force() -> None:
+    """Compared with the whole table p(x|z) of all latents of both pathways."""
     model = load_runs("v5_5")[42].model(100)
     found = evaluate(model, samples=1, latents=64, iwae_samples=1, seed=3)
     z = torch.cat(list(sobol_normal(16, 64, stream(3, "latents").initial_seed(), torch.device("cpu"))), -1).t()
@@ -127,11 +128,12 @@ def test_both_pathways_at_random_are_one_generator() -> None:
         tables.append(sum(log_p[:, k, classes[:, k]] for k in range(9)).exp())
     joint = torch.cat(tables)
     information = torch.special.entr(joint.mean(0)).sum() - torch.special.entr(joint).sum(1).mean()
-    assert recipe_tables.of_both(found) == pytest.approx(100 * math.exp(float(information)) / space.SIZE, rel=1e-3)
+    expected = 100 * math.exp(float(information)) / space.SIZE
+    assert recipe_tables.joint_informative_coverage(found) == pytest.approx(expected, rel=1e-3)
 
 
-def test_an_effective_coverage_by_too_few_latents_is_not_shown() -> None:
-    columns = [f"{kind}_coverage_{p}" for kind in ("effective", "info") for p in PATHWAYS]
+def test_effective_coverage_from_too_few_latents_is_nan() -> None:
+    columns = [f"{kind}_coverage_{p}" for kind in ("effective", "informative") for p in PATHWAYS]
     few, enough = (recipe_tables.load_histories(name)[columns].notna().all() for name in (REPAIRED, BEYOND))
     assert few.to_list() == [False, False, True, True]
     assert enough.all()
@@ -142,17 +144,17 @@ def test_steadiness() -> None:
     history.loc[25, "train_loss"] = 8.0
     history.loc[history["epoch"] % 2 == 1, "neg_elbo_A"] = 14.5
     found = recipe_tables.steadiness(history, "A")
-    assert found["spike"] == 3.0  # that of epoch 2 is of a loss that is still falling
+    assert found["spike"] == 3.0  # the rise at epoch 2 is before `FIRST_SPIKE_EPOCH`
     assert found["wobble"] == pytest.approx(0.5)
 
 
-def test_effects_are_paired_by_seed() -> None:
+def test_differences_are_paired_by_seed() -> None:
     rows = [
         {"recipe": recipe, "seed": seed, "pathway": p, "neg_elbo": 10.0 * seed + (shift if seed < 3 else 2 * shift)}
         for recipe, shift in ((V5_5, 0.0), (BEYOND, 1.0)) for seed in (1, 2, 3) for p in PATHWAYS
     ]
-    rows.append({"recipe": BEYOND, "seed": 4, "pathway": "A", "neg_elbo": 0.0})  # has nobody to be compared with
-    found = recipe_tables.effects(pd.DataFrame(rows), [BEYOND], V5_5, ["neg_elbo"])
+    rows.append({"recipe": BEYOND, "seed": 4, "pathway": "A", "neg_elbo": 0.0})  # has no pair
+    found = recipe_tables.recipe_differences(pd.DataFrame(rows), [BEYOND], V5_5, ["neg_elbo"])
     expected = interval([1.0, 1.0, 2.0])
     for _, row in found.iterrows():
         assert (row["n"], row["mean"], row["low"]) == (3, pytest.approx(expected.mean), pytest.approx(expected.low))
@@ -164,34 +166,35 @@ def _differences() -> pd.DataFrame:
         ("b", "A", "neg_elbo", 0.1, -1.0, 1.0), ("b", "B", "neg_elbo", 0.1, -1.0, 1.0),
         ("a", "A", "informative_coverage", 3.0, 1.0, 5.0),
     ]
-    return pd.DataFrame(rows, columns=["title", "pathway", "measure", "mean", "low", "high"])
+    return pd.DataFrame(rows, columns=["title", "pathway", "metric", "mean", "low", "high"])
 
 
-def test_what_is_sure_is_said_with_its_side() -> None:
-    bound, coverage = recipe_tables.sure(_differences()).splitlines()
+def test_clear_differences_are_listed_as_better_or_worse() -> None:
+    bound, coverage = recipe_tables.clear_differences(_differences()).splitlines()
     assert bound == "- **-ELBO, test, nats**: better: a (A); worse: a (B)."
     assert coverage == "- **informative coverage, %**: better: a (A); worse: none."
-    assert set(recipe_tables.BETTER) == set(MEASURES)
+    assert all(QUANTITIES[name].better for name in MEASURES)
 
 
-def test_differences_are_listed_by_measure_and_in_their_order() -> None:
-    text = recipe_tables.listed(_differences()[:4])
+def test_differences_as_text_are_grouped_by_metric_in_order() -> None:
+    text = recipe_tables.differences_text(_differences()[:4])
     assert text.startswith("-ELBO, test, nats\n")
     first, second = text.splitlines()[-2:]
     assert first.split() == ["a", "-1", "[-2,", "-0.5]", "+1", "[+0.5,", "+2]"]
     assert second.startswith("b")
 
 
-def test_a_goal_is_reached_by_both_pathways_or_not() -> None:
+def test_a_goal_is_reached_only_by_both_pathways() -> None:
     index = pd.MultiIndex.from_product([[V5_5, BEYOND], PATHWAYS])
     values = {"neg_elbo": [14.0, 13.0, 13.5, 13.0], "effective_coverage": [98.0, 99.0, 97.0, 99.0]}
     medians = pd.DataFrame(values, index)
-    found = recipe_tables.standing(medians, {"neg_elbo": (13.5, "≤"), "effective_coverage": (98, "≥")}, [V5_5, BEYOND])
+    goals = {"neg_elbo": (13.5, "≤"), "effective_coverage": (98, "≥")}
+    found = recipe_tables.goals_reached(medians, goals, [V5_5, BEYOND])
     assert found["beyond"].tolist() == ["13.5 / 13 ✓", "97 / 99"]
     assert found["v5.5"].tolist() == ["14 / 13", "98 / 99 ✓"]
 
 
-def test_rows_are_picked_in_the_order_asked_for() -> None:
+def test_rows_are_picked_in_the_order_of_the_names() -> None:
     table = pd.DataFrame({"recipe": ["a", "b", "a", "c"], "seed": [1, 1, 2, 1]})
     picked = recipe_tables.pick(table, ["b", "a"])
     assert picked[["recipe", "seed"]].to_numpy().tolist() == [["b", 1], ["a", 1], ["a", 2]]
@@ -207,7 +210,7 @@ def test_the_published_table_has_every_recipe_with_its_seeds() -> None:
     assert not table[["recipe", "factor", "seed", "pathway"]].duplicated().any()
     kept = table[table["recipe"] != SHARPENED]
     assert kept[[m for m in MEASURES if m != "n99"]].notna().all(axis=None)
-    # Sharpened by 1 it is v5.5 itself.
+    # With factor 1 it is v5.5 itself.
     both = table[(table["factor"] == 1) & table["recipe"].isin([V5_5, SHARPENED])].set_index(["seed", "pathway"])
     same = both.loc[both["recipe"] == SHARPENED, "neg_elbo"]
     assert same.to_dict() == pytest.approx(both.loc[both["recipe"] == V5_5, "neg_elbo"][same.index].to_dict(), rel=1e-4)
@@ -216,7 +219,7 @@ def test_the_published_table_has_every_recipe_with_its_seeds() -> None:
 # --- the ideal front
 
 
-def test_the_ideal_front_is_a_front() -> None:
+def test_the_ideal_front_is_convex() -> None:
     """Convex: the weight is the slope, d(-ELBO)/dI, between a point and the next."""
     weights = [0.5, 1.0, 2.0, 4.0, 8.0]
     front = ideal_front(weights)
@@ -227,7 +230,7 @@ def test_the_ideal_front_is_a_front() -> None:
     assert (front["decoder_noise"].diff().dropna() < 0).all()
 
 
-def test_an_entrys_sums_are_its_averages_over_draws() -> None:
+def test_the_sums_over_a_grid_equal_averages_over_draws() -> None:
     log_parameters = torch.tensor(per_entry.START, dtype=torch.float64).log()
     bound, output, noise = per_entry._entry(log_parameters)
     mean, inner, outer, threshold, slope, below, above = per_entry.START
@@ -255,7 +258,7 @@ def test_an_entrys_sums_are_its_averages_over_draws() -> None:
 # --- figures
 
 
-def test_the_figures_show_what_they_are_given() -> None:
+def test_the_figures_show_the_given_recipes() -> None:
     table = recipe_tables.load_recipes()
     names = [V5_5, REPAIRED, BEYOND]
     measures = ["informative_coverage", "neg_elbo", "reconstruction_test"]

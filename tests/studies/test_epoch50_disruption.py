@@ -1,4 +1,4 @@
-"""Counterfactuals: as data, trained side by side, and compared seed by seed."""
+"""Counterfactuals: their files, their training side by side and their comparison seed by seed."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from ternary_lab.studies.epoch50_disruption.tables import (
     ORDER,
     OUTCOMES,
     TERMS,
-    effects,
     final_outcomes,
     largest_rise,
     load_branches,
-    loss_terms,
+    median_terms,
     outcomes,
-    probes,
 )
+from ternary_lab.studies.probes import all_probes
+from ternary_lab.studies.statistics import paired_differences
 
 CHANGES = [
     Counterfactual(name="same", title="same", after=0, set={}),
@@ -46,7 +46,7 @@ def _comparable(history: pd.DataFrame) -> pd.DataFrame:
 # As data
 
 
-def test_those_that_ship_are_of_v5_5() -> None:
+def test_the_shipped_counterfactuals_change_v5_5() -> None:
     shipped = shipped_counterfactuals()
     assert {c.name for c in shipped} == set(ORDER)
     base = load_config("v5_5")
@@ -57,7 +57,7 @@ def test_those_that_ship_are_of_v5_5() -> None:
         assert c.after in (None, 39, 49)
 
 
-def test_what_each_changes_at_epoch_50() -> None:
+def test_the_changes_of_each_counterfactual_at_epoch_50() -> None:
     base = load_config("v5_5")
     betas = {c.name: load_config(base.as_dict(), c.set) for c in shipped_counterfactuals()}
     beta_b = {name: [config.betas(e)[1] for e in (39, 40, 49, 50, 60, 70)] for name, config in betas.items()}
@@ -77,7 +77,7 @@ def test_what_each_changes_at_epoch_50() -> None:
     ("title: x\n", "set"), ("set: {}\n", "title"), ("title: x\nset: {}\nbefore: 3\n", "before"),
     ("title: x\nset: {}\nafter: -1\n", "after"), ("- x\n", "must be a mapping"), ("title: [\n", "not YAML"),
 ])
-def test_a_file_that_is_none_is_named(text: str, part: str, tmp_path: Path) -> None:
+def test_an_invalid_file_is_named(text: str, part: str, tmp_path: Path) -> None:
     (tmp_path / "wrong.yaml").write_text(text)
     with pytest.raises(ConfigError, match=rf"wrong\.yaml.*{part}"):
         load_counterfactual(tmp_path / "wrong.yaml")
@@ -86,7 +86,7 @@ def test_a_file_that_is_none_is_named(text: str, part: str, tmp_path: Path) -> N
 # Trained
 
 
-def test_they_train_side_by_side_as_each_would_alone(tmp_path: Path) -> None:
+def test_counterfactuals_train_side_by_side_as_they_do_alone(tmp_path: Path) -> None:
     runs = run_experiment(SMALL, [1, 2], tmp_path / "runs", device="cpu")
     trained = train_counterfactuals(list(runs.values()), CHANGES, tmp_path / "what-if", device="cpu")
     assert list(trained) == ["same", "no_floor", "new"]
@@ -103,7 +103,7 @@ def test_they_train_side_by_side_as_each_would_alone(tmp_path: Path) -> None:
     assert set(found.history["run"]) == {"no_floor/seed=1", "no_floor/seed=2"}
 
 
-def test_what_cannot_be_trained_is_refused(tmp_path: Path) -> None:
+def test_counterfactuals_that_cannot_be_trained_are_refused(tmp_path: Path) -> None:
     runs = list(run_experiment(SMALL, [1], tmp_path / "runs", device="cpu").values())
     for counterfactuals, error, part in (
         ([], ConfigError, "none given"), ([CHANGES[0], CHANGES[0]], ConfigError, "two have the name same"),
@@ -137,8 +137,8 @@ def _final() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def test_effects_are_paired_by_seed() -> None:
-    (row,) = effects(_final(), metrics=["x"]).itertuples()
+def test_differences_are_paired_by_seed() -> None:
+    (row,) = paired_differences(_final(), "name", CONTROL, ["x"]).itertuples()
     differences = np.array([1.0, 2.0, 0.5])
     low, high = stats.t.interval(0.95, 2, differences.mean(), stats.sem(differences))
     assert (row.n, row.mean, row.low, row.high) == pytest.approx((3, differences.mean(), low, high))
@@ -146,7 +146,8 @@ def test_effects_are_paired_by_seed() -> None:
 
 def test_a_seed_without_its_control_does_not_count() -> None:
     table = _final()
-    (row,) = effects(table[~((table["name"] == CONTROL) & (table["seed"] == 1))], metrics=["x"]).itertuples()
+    rows = table[~((table["name"] == CONTROL) & (table["seed"] == 1))]
+    (row,) = paired_differences(rows, "name", CONTROL, ["x"]).itertuples()
     assert (row.n, row.mean) == (2, 0.75)
 
 
@@ -159,7 +160,7 @@ def test_the_published_control_repeats_its_run() -> None:
         pd.testing.assert_frame_equal(_comparable(repeated.history), _comparable(rows), rtol=1e-4, atol=1e-4)
 
 
-def test_the_published_counterfactuals_are_whole() -> None:
+def test_the_published_counterfactuals_are_complete() -> None:
     branches = load_branches()
     assert list(branches) == list(ORDER)
     for branch_ in branches.values():
@@ -170,7 +171,7 @@ def test_the_published_counterfactuals_are_whole() -> None:
     assert final.groupby("name").size().min() >= 4
 
 
-def test_terms_and_their_rise() -> None:
+def test_terms_of_the_loss_and_their_rise() -> None:
     history = load_runs("v5_5").history
     total = history[list(TERMS)].sum(axis=1)
     assert np.allclose(total, history["train_loss"], rtol=1e-4, atol=1e-4)
@@ -178,20 +179,20 @@ def test_terms_and_their_rise() -> None:
     assert rise.index[0] == "loss_kl_B"
     wide = history.pivot(index="seed", columns="epoch", values="loss_kl_B")
     assert rise.iloc[0] == pytest.approx((wide[50] - wide[49]).median())
-    assert list(loss_terms(history, 48, 52).index) == [48, 49, 50, 51, 52]
+    assert list(median_terms(history, 48, 52).index) == [48, 49, 50, 51, 52]
     assert list(outcomes(history).columns) == ["seed", "epoch", *OUTCOMES]
 
 
-def test_a_folder_without_any_is_named(tmp_path: Path) -> None:
+def test_a_folder_without_counterfactuals_is_named(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="holds no counterfactual"):
         load_branches(tmp_path)
 
 
-def test_figures_say_what_they_show() -> None:
+def test_figures_have_alternative_text_and_data() -> None:
     runs, branches = load_runs("v5_5"), load_branches()
     for drawing in (
-        figures.spike_terms(runs.history), figures.codes_and_leak(probes(runs)), figures.outcome_trajectories(branches),
-        figures.outcomes_at_end(branches),
+        figures.terms(runs.history), figures.codes(all_probes(runs)), figures.trajectories(branches),
+        figures.final(branches),
     ):
         assert isinstance(drawing.figure, Figure)
         assert len(drawing.data) > 0

@@ -1,4 +1,4 @@
-"""Latent entropy against slow obvious oracles, and its figures. (The batch histogram itself: `test_metrics`.)"""
+"""Latent entropy compared with slow, simple implementations, and its figures (batch histogram: `test_metrics`)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _normal(*shape: int, seed: int = 0) -> Tensor:
 
 
 def _exact_expected(n: int) -> float:
-    """E[H] of n draws of N(0, 1), summed over every count that a bin can have: no Monte Carlo."""
+    """E[H] of n draws of N(0, 1), an exact sum over all counts of a bin."""
     edges = torch.linspace(-3, 3, 51, dtype=torch.float64)
     p = torch.special.ndtr(edges).diff().numpy()
     share = float(p.sum())
@@ -55,7 +55,7 @@ def test_expected_entropy_is_the_exact_expectation(n: int) -> None:
     assert mean == pytest.approx(_exact_expected(n), abs=4 * deviation / math.sqrt(4000) + 1e-9)
 
 
-def test_an_epochs_expected_entropy_is_that_of_its_batches() -> None:
+def test_the_expected_entropy_of_an_epoch_is_the_mean_over_its_batches() -> None:
     exact = (246 * _exact_expected(64) + _exact_expected(2)) / 247
     mean, deviation = entropy.expected_epoch_entropy(15_746, 64, 16)
     assert exact == pytest.approx(3.155, abs=0.001)
@@ -64,7 +64,7 @@ def test_an_epochs_expected_entropy_is_that_of_its_batches() -> None:
     assert epoch_entropy(load_config("v5_5")) == pytest.approx(exact, abs=0.005)
 
 
-def test_an_epoch_of_full_batches_has_a_batchs_expectation() -> None:
+def test_an_epoch_of_full_batches_has_the_expected_entropy_of_a_batch() -> None:
     assert entropy.expected_epoch_entropy(640, 64, 1)[0] == pytest.approx(entropy.expected_entropy(64)[0])
     assert entropy.expected_epoch_entropy(10, 64, 1) == pytest.approx(entropy.expected_entropy(10))
 
@@ -82,7 +82,7 @@ def test_sizes_below_one_are_refused() -> None:
 
 
 @pytest.mark.parametrize(("mean", "std"), [(0.0, 1.0), (0.0, 0.8), (1.0, 0.3), (-5.0, 2.0)])
-def test_normal_entropy_is_what_many_draws_show(mean: float, std: float) -> None:
+def test_normal_entropy_equals_that_of_many_draws(mean: float, std: float) -> None:
     z = mean + std * _normal(400_000, 1)
     assert entropy.normal_entropy(mean, std) == pytest.approx(entropy.batch_entropy(z).item(), abs=0.003)
 
@@ -103,7 +103,7 @@ COUNTS = st.lists(st.integers(0, 1000), min_size=1, max_size=60)
 
 
 @given(COUNTS)
-def test_the_correction_is_millers(counts: list[int]) -> None:
+def test_the_correction_is_that_of_miller(counts: list[int]) -> None:
     n, occupied = sum(counts), sum(count > 0 for count in counts)
     plug_in = -sum(count / n * math.log(count / n) for count in counts if count)
     expected = plug_in + (occupied - 1) / (2 * n) if n else 0
@@ -117,7 +117,7 @@ def test_plug_in_entropy_is_at_most_that_of_its_bins_and_of_its_values(counts: l
     assert h <= math.log(max(1, min(len(counts), sum(counts)))) + 1e-5
 
 
-def test_the_correction_takes_most_of_the_bias_away() -> None:
+def test_the_correction_removes_most_of_the_bias() -> None:
     counts = entropy.histogram(_normal(200, 2000, 1))
     raw = entropy.histogram_entropy(counts).mean().item() - entropy.normal_entropy()
     corrected = entropy.corrected_entropy(counts).mean().item() - entropy.normal_entropy()
@@ -126,7 +126,7 @@ def test_the_correction_takes_most_of_the_bias_away() -> None:
 
 
 @given(st.lists(st.floats(width=32), min_size=1, max_size=80))
-def test_a_histogram_counts_what_is_inside(values: list[float]) -> None:
+def test_a_histogram_counts_the_values_inside(values: list[float]) -> None:
     z = torch.tensor(values).unsqueeze(1)
     counts = entropy.histogram(z)
     assert counts.shape == (1, 50)
@@ -141,14 +141,14 @@ MEANS, WIDTHS = st.floats(-30, 30), st.floats(0.05, 5)
 @given(MEANS, WIDTHS)
 def test_the_kl_of_one_gaussian_is_the_closed_form(mean: float, std: float) -> None:
     closed = 0.5 * (mean**2 + std**2 - 1) - math.log(std)
-    # However many equal components make the mixture.
+    # The number of equal components does not matter.
     for count in (1, 3):
         kl = entropy.prior_kl(torch.full((count,), mean).double(), torch.full((count,), std).double())
         assert kl == pytest.approx(closed, abs=0.006, rel=1e-4)
 
 
 @given(st.lists(st.tuples(MEANS, WIDTHS), min_size=1, max_size=20))
-def test_the_kl_lies_between_nought_and_the_components_mean(parts: list[tuple[float, float]]) -> None:
+def test_the_kl_lies_between_zero_and_the_mean_of_its_components(parts: list[tuple[float, float]]) -> None:
     mean, std = torch.tensor(parts, dtype=torch.float64).unbind(1)
     kl = entropy.prior_kl(mean, std)
     assert -1e-6 <= kl <= float((0.5 * (mean**2 + std**2 - 1) - std.log()).mean()) + 0.006
@@ -168,7 +168,7 @@ def test_the_density_is_the_sum_of_its_components(parts: list[tuple[float, float
 
 @pytest.mark.parametrize("values", [[0.0], [0.0, 1e-9, 40.0], [-1e30, 1e30], [1e6]])
 def test_any_finite_mixture_has_a_finite_kl(values: list[float]) -> None:
-    """Also of points, which count as wide as the grid's spacing, and of means too far apart for a fine grid."""
+    """Also for components without width, and for means too far apart for a fine grid."""
     mean = torch.tensor(values, dtype=torch.float64)
     z, q = entropy.aggregate_posterior(mean, torch.zeros_like(mean))
     assert len(z) <= entropy.LARGEST_GRID
@@ -183,7 +183,7 @@ def test_any_finite_mixture_has_a_finite_kl(values: list[float]) -> None:
         ([0.0, 1.0], [1.0], r"shape \(N,\)"), ([], [], r"shape \(N,\)"),
     ],
 )
-def test_what_is_no_mixture_is_refused(mean: list[float], std: list[float], message: str) -> None:
+def test_invalid_mixtures_are_refused(mean: list[float], std: list[float], message: str) -> None:
     with pytest.raises(InputError, match=message):
         entropy.aggregate_posterior(torch.tensor(mean), torch.tensor(std))
 
@@ -191,7 +191,7 @@ def test_what_is_no_mixture_is_refused(mean: list[float], std: list[float], mess
 # --- the code of many operations
 
 
-def test_sampled_codes_are_those_of_numpy() -> None:
+def test_sampled_codes_equal_those_of_numpy() -> None:
     z = 1.5 * _normal(2, 1000, 3) + torch.tensor([0.0, 4.0, 100.0])
     code = entropy.sampled_code(z, 64)
     assert code.entropy.shape == code.batch_entropy.shape == code.inside.shape == (2, 3)
@@ -206,7 +206,7 @@ def test_sampled_codes_are_those_of_numpy() -> None:
         assert float(code.batch_entropy[run, k]) == pytest.approx(np.mean(batches), abs=1e-5)
 
 
-def test_samples_of_the_prior_show_what_is_expected() -> None:
+def test_samples_of_the_prior_have_the_expected_entropy() -> None:
     code = entropy.sampled_code(_normal(space.SIZE, 16))
     assert code.entropy.mean().item() == pytest.approx(entropy.normal_entropy(), abs=0.003)
     assert code.batch_entropy.mean().item() == pytest.approx(_exact_expected(64), abs=0.006)
@@ -214,7 +214,7 @@ def test_samples_of_the_prior_show_what_is_expected() -> None:
 
 
 def test_few_values_inside_bound_the_batch_entropy() -> None:
-    """H is at most the log of the values counted; of their mean number, as the logarithm is concave."""
+    """H is at most the log of the number of values; the log is concave, so it holds for mean numbers too."""
     code = entropy.sampled_code(40 * _normal(6400, 8))
     assert float(code.batch_entropy.mean()) < math.log(64 * float(code.inside.mean()))
     assert float(code.entropy.mean()) > entropy.normal_entropy()
@@ -269,9 +269,9 @@ def test_a_code_history_has_a_row_per_checkpoint_pathway_and_dimension(run: RunR
     assert len(code) == len(run.epochs) * 2 * run.config.model.latent_dim
     assert sorted(code["epoch"].unique()) == run.epochs
     assert not code.isna().any(axis=None)
-    assert code.equals(tables.code_history(run))  # its random numbers are its own
+    assert code.equals(tables.code_history(run))  # repeatable: it has its own random streams
     model, last = run.model(run.epochs[-1]), code[code["epoch"] == run.epochs[-1]]
-    active = likelihood.active_units(model.core, space.operations().unsqueeze(0))
+    active = likelihood.active_units(model.core.encode(space.operations().unsqueeze(0))[0])
     assert last.groupby("pathway")["active"].sum().tolist() == active[:, 0].tolist()
 
 
@@ -299,7 +299,7 @@ def test_drawn_posteriors_keep_the_mass(run: RunRecord) -> None:
         assert np.trapezoid(rows["density"], rows["z"]) == pytest.approx(1, abs=0.02)
 
 
-def test_figures_are_drawn_and_told(run: RunRecord, code: pd.DataFrame) -> None:
+def test_figures_are_drawn_and_described(run: RunRecord, code: pd.DataFrame) -> None:
     densities = tables.posteriors(run, run.epochs)
     for drawing, count in (
         (figures.entropy_by_epoch(run.history, run.config), 1), (figures.heat_maps(code), 4),

@@ -1,4 +1,4 @@
-"""Probes of a run's weights, and how runs are published."""
+"""Probes of a run's weights, and the publishing of runs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _random(seed: int, *shape: int) -> torch.Tensor:
 
 
 @given(st.integers(0, 10_000), st.floats(0.01, 100), st.floats(-50, 50))
-def test_cka_is_blind_to_rotation_scale_and_shift(seed: int, scale: float, shift: float) -> None:
+def test_cka_does_not_depend_on_rotation_scale_and_shift(seed: int, scale: float, shift: float) -> None:
     a, b = _random(seed, 40, 5), _random(seed + 1, 40, 7)
     rotation, _ = torch.linalg.qr(_random(seed + 2, 5, 5))
     assert float(linear_cka(a, scale * a @ rotation + shift)) == pytest.approx(1, abs=1e-6)
@@ -47,10 +47,10 @@ def test_cka_by_kernels_and_of_independent_codes() -> None:
     assert torch.isnan(linear_cka(torch.ones(10, 2), a[:10]))
 
 
-def test_code_sizes_of_one_operation_at_a_time() -> None:
+def test_code_sizes_equal_those_of_single_operations() -> None:
     model = untrained(3)
     x = space.operations(torch.arange(0, space.SIZE, 997))
-    sizes = code_sizes(model.core, x.unsqueeze(0))
+    sizes = code_sizes(*model.core.encode(x.unsqueeze(0)))
     for i, pathway in enumerate("AB"):
         posterior = model.encode(x, pathway)  # type: ignore[arg-type]
         assert float(sizes["kl"][i, 0]) == pytest.approx(float(posterior.kl().mean()), rel=1e-5)
@@ -62,7 +62,7 @@ def test_code_sizes_of_one_operation_at_a_time() -> None:
 def test_injecting_everything_decodes_the_other_code() -> None:
     model = load_run("v5_5/seed=42").model(60)
     x = space.operations(torch.arange(0, space.SIZE, 97)).unsqueeze(0)
-    own, other = (code_cross_entropy(model.core, x, rho) for rho in (0.0, 1.0))
+    own, other = (code_cross_entropy(model.core, model.core.encode(x)[0], x, rho) for rho in (0.0, 1.0))
     mean_a, mean_b = (model.encode(x[0], p).mean for p in "AB")  # type: ignore[arg-type]
     log_p = torch.log_softmax(model.decode(mean_b, "A"), -1).gather(-1, (x[0] + 1).long().unsqueeze(-1)).sum((1, 2))
     assert float(other[0, 0]) == pytest.approx(-float(log_p.mean()), rel=1e-4)
@@ -79,7 +79,7 @@ def test_more_draws_cover_more_and_sets_add_up() -> None:
     assert row["jaccard"] == pytest.approx((a + b - row["union"]) / row["union"], abs=1e-6)
 
 
-def test_a_run_is_probed_where_it_kept_weights(tmp_path: Path) -> None:
+def test_a_run_is_probed_at_the_epochs_with_kept_weights(tmp_path: Path) -> None:
     run = run_experiment(SMALL, [1], tmp_path, device="cpu")[1]
     assert run.probes is None
     table = probe_run(run)
@@ -121,7 +121,7 @@ def test_an_unfinished_run_is_not_published(tmp_path: Path) -> None:
         publish(run, tmp_path / "out")
 
 
-def test_what_is_published() -> None:
+def test_the_published_runs_are_complete_and_small() -> None:
     def size(*parts: str) -> int:
         return sum(path.stat().st_size for part in parts for path in (PUBLISHED / part).rglob("*") if path.is_file())
 

@@ -1,4 +1,4 @@
-"""The trial of the report: its ledger, the verdicts' rules, and what the published runs make of it."""
+"""The claims of the report: the ledger, rules and verdicts, and the judgement by the published runs."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 
 from ternary_lab import RunError, load_config
 from ternary_lab.cli import main
-from ternary_lab.studies.report import Verdict, judge_all, table, try_claims
-from ternary_lab.studies.report.evidence import Run, Trial, collect
+from ternary_lab.studies.report import Verdict, claims_table, judge_all, judge_runs
+from ternary_lab.studies.report.evidence import Evidence, SeedEvidence, collect_evidence
 from ternary_lab.studies.report.ledger import CHECKS, Claim, Contradiction, Ledger, ledger
-from ternary_lab.studies.report.rules import QUANTITIES, RULES, rule
-from ternary_lab.studies.report.verdicts import Interval, Judgement, Rule, judge
+from ternary_lab.studies.report.rules import BY_QUANTITY, RULES, rule
+from ternary_lab.studies.report.verdicts import Judgement, Rule, judge, predicts
+from ternary_lab.studies.statistics import prediction_interval
 
 CONFIG = load_config("v5_5")
 
@@ -33,32 +34,34 @@ def _claim(value: object, **changes: object) -> Claim:
     return Claim(**(plain | {"value": value} | changes))  # type: ignore[arg-type]
 
 
-def _trial(**columns: list[list[float]]) -> Trial:
-    """Runs whose histories hold the given columns from epoch 48 on, a list per run."""
+def _evidence(**columns: list[list[float]]) -> Evidence:
+    """Runs whose histories have the given columns from epoch 48 on, with a list per run."""
     runs = []
     for i in range(len(next(iter(columns.values())))):
         data = {name: values[i] for name, values in columns.items()}
         length = len(next(iter(data.values())))
         history = pd.DataFrame(data, index=pd.RangeIndex(48, 48 + length, name="epoch"))
-        runs.append(Run(i, CONFIG, history, pd.DataFrame(), "early stop"))
-    return Trial(runs)
+        runs.append(SeedEvidence(i, CONFIG, history, pd.DataFrame(), "early stop"))
+    return Evidence(runs)
 
 
 def _ledger(claims: list[Claim], hard: tuple[str, ...] = ()) -> Ledger:
-    """A ledger in which `hard` claims contradict each other, by a contradiction whose arithmetic is known to hold."""
+    """A ledger in which the `hard` claims contradict each other; arithmetic confirms the contradiction."""
     contradiction = Contradiction("spike-percentage", "scope", "hard", hard, "", "2 ≠ 1")
     known = {name: ledger().claims[name] for name in ("loss-spike-pct", "train-loss-epoch-49", "train-loss-epoch-50")}
     return Ledger({**known, **{c.id: c for c in claims}}, {contradiction.id: contradiction}, {})
 
 
-def _verdict(claim: Claim, its: Rule, trial: Trial, hard: tuple[str, ...] = (), siblings: object = ()) -> Judgement:
-    return judge(claim, its, trial, _ledger([claim], hard), siblings)  # type: ignore[arg-type]
+def _verdict(
+    claim: Claim, its: Rule, evidence: Evidence, hard: tuple[str, ...] = (), siblings: object = ()
+) -> Judgement:
+    return judge(claim, its, evidence, _ledger([claim], hard), siblings)  # type: ignore[arg-type]
 
 
 # The ledger
 
 
-def test_the_ledger_is_whole() -> None:
+def test_the_ledger_is_complete() -> None:
     whole = ledger()
     assert (len(whole.claims), len(whole.contradictions), len(whole.recommendations)) == (295, 44, 24)
     assert set(CHECKS) == set(whole.contradictions)
@@ -79,7 +82,7 @@ def test_every_contradiction_holds_by_arithmetic(contradiction: str) -> None:
     ("entropy-100-equals-103", "entropy-a-epoch-103", 2.99), ("combined-is-mean", "coverage-combined-epoch-0", 99.95),
     ("denser-monitoring-advice", "monitoring-interval-v5-5", 5), ("free-bits-floor", "best-val-loss", 3.0),
 ])
-def test_other_figures_would_not_contradict_each_other(contradiction: str, claim: str, value: float) -> None:
+def test_changed_values_do_not_contradict_each_other(contradiction: str, claim: str, value: float) -> None:
     changed = dataclasses.replace(ledger().claims[claim], value=value)
     assert not dataclasses.replace(ledger(), claims={**ledger().claims, claim: changed}).holds(contradiction)
 
@@ -90,14 +93,14 @@ def test_every_claim_has_a_rule() -> None:
         assert (its.why != "") + (its.fact is not None) + (its.ends is not None) + (its.measure is not None) >= 1
         assert its.why or its.true is not None or its.fact is not None or its.ends is not None \
             or claim.number is not None, claim.id
-    assert {claim.quantity for claim in ledger().claims.values() if claim.id not in RULES} <= set(QUANTITIES)
+        assert claim.id in RULES or claim.untestable or claim.quantity in BY_QUANTITY
 
 
 @pytest.mark.parametrize(("value", "decimals", "note", "half"), [
     (12.7, 1, None, 0.05), (0.001, 5, None, 0.000005), (0.26, 3, "Approximate in the report.", 0.005),
     (89, 2, "Approximate.", 0.5), (2000000, None, None, 0.5),
 ])
-def test_the_printed_digit(value: float, decimals: int | None, note: str | None, half: float) -> None:
+def test_half_of_the_last_printed_digit(value: float, decimals: int | None, note: str | None, half: float) -> None:
     assert _claim(value, decimals=decimals, note=note).half_digit == pytest.approx(half)
 
 
@@ -105,97 +108,97 @@ def test_the_printed_digit(value: float, decimals: int | None, note: str | None,
 
 
 def test_the_prediction_interval_is_that_of_one_more_seed() -> None:
-    low, high = Interval([1.0, 2.0, 3.0, 4.0]).prediction
+    low, high = prediction_interval([1.0, 2.0, 3.0, 4.0])
     # t(0.975, 3) = 3.1824463, s = √(5/3): from a table.
     half = 3.1824463 * math.sqrt(5 / 3) * math.sqrt(1.25)
     assert (low, high) == pytest.approx((2.5 - half, 2.5 + half))
 
 
-def test_it_holds_one_more_seed_in_19_of_20_cases() -> None:
+def test_the_prediction_interval_holds_one_more_seed_in_19_of_20_cases() -> None:
     draws = np.random.default_rng(1).normal(3, 2, (4000, 9))
-    share = np.mean([Interval(row[:8].tolist()).holds(row[8]) for row in draws])
+    share = np.mean([predicts(row[:8].tolist(), row[8]) for row in draws])
     assert 0.935 < share < 0.965
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=10), st.floats(-10, 10), st.floats(0.1, 10))
-def test_it_moves_with_the_values(values: list[float], shift: float, scale: float) -> None:
-    low, high = Interval(values).prediction
-    moved = Interval([scale * v + shift for v in values]).prediction
+def test_the_prediction_interval_moves_with_the_values(values: list[float], shift: float, scale: float) -> None:
+    low, high = prediction_interval(values)
+    moved = prediction_interval([scale * v + shift for v in values])
     assert moved == pytest.approx((scale * low + shift, scale * high + shift), rel=1e-6, abs=1e-3)
 
 
-def test_equal_runs_must_be_met_at_the_printed_digit() -> None:
-    assert Interval([0.2575] * 3).holds(0.26, 0.005)
-    assert not Interval([0.2575] * 3).holds(0.26, 0.0005)
+def test_a_claim_must_agree_with_equal_runs_at_the_printed_digit() -> None:
+    assert predicts([0.2575] * 3, 0.26, 0.005)
+    assert not predicts([0.2575] * 3, 0.26, 0.0005)
 
 
 # Verdicts
 
 
 READING = Rule(measure=lambda run: run.at("x", 50), epochs=lambda e: lambda run: run.at("x", e))
-TRIAL = _trial(x=[[1.0, 5.0, 9.0], [1.2, 5.2, 9.2], [0.8, 4.8, 8.8]])
+EVIDENCE = _evidence(x=[[1.0, 5.0, 9.0], [1.2, 5.2, 9.2], [0.8, 4.8, 8.8]])
 
 
 @pytest.mark.parametrize(("value", "verdict"), [(9.1, Verdict.REPRODUCED), (20.0, Verdict.NOT)])
-def test_a_figure_inside_the_interval_is_reproduced(value: float, verdict: Verdict) -> None:
-    judgement = _verdict(_claim(value), READING, TRIAL)
+def test_a_value_inside_the_interval_is_reproduced(value: float, verdict: Verdict) -> None:
+    judgement = _verdict(_claim(value), READING, EVIDENCE)
     assert (judgement.verdict, judgement.measured, judgement.runs) == (verdict, 9.0, 3)
     assert (judgement.low, judgement.high) == (8.8, 9.2)
 
 
 def test_a_neighbouring_epoch_is_named() -> None:
-    judgement = _verdict(_claim(5.1), READING, TRIAL)
+    judgement = _verdict(_claim(5.1), READING, EVIDENCE)
     assert judgement.verdict is Verdict.NOT
     assert "epoch 49" in judgement.note
 
 
 def test_the_order_between_two_printed_epochs_is_a_direction() -> None:
     earlier = (_claim(1.0, id="y", epoch=48), READING)
-    assert _verdict(_claim(20.0), READING, TRIAL, siblings=[earlier]).verdict is Verdict.DIRECTION
+    assert _verdict(_claim(20.0), READING, EVIDENCE, siblings=[earlier]).verdict is Verdict.DIRECTION
     later = (_claim(40.0, id="y", epoch=48), READING)
-    assert _verdict(_claim(20.0), READING, TRIAL, siblings=[later]).verdict is Verdict.NOT
+    assert _verdict(_claim(20.0), READING, EVIDENCE, siblings=[later]).verdict is Verdict.NOT
 
 
 def test_one_seed_against_the_order_is_enough() -> None:
-    trial = _trial(x=[[1.0, 0, 9.0], [1.2, 0, 9.2], [9.5, 0, 8.8]])
+    evidence = _evidence(x=[[1.0, 0, 9.0], [1.2, 0, 9.2], [9.5, 0, 8.8]])
     earlier = (_claim(1.0, id="y", epoch=48), READING)
-    assert _verdict(_claim(20.0), READING, trial, siblings=[earlier]).verdict is Verdict.NOT
+    assert _verdict(_claim(20.0), READING, evidence, siblings=[earlier]).verdict is Verdict.NOT
 
 
 def test_the_first_verdict_that_applies_is_given() -> None:
     statement = Rule(measure=lambda run: run.at("x", 50), true=lambda v: v > 10, order=lambda run: True)
-    assert _verdict(_claim("rises"), statement, TRIAL).verdict is Verdict.DIRECTION
-    assert _verdict(_claim("rises"), statement, TRIAL, hard=("x",)).verdict is Verdict.CONTRADICTS
+    assert _verdict(_claim("rises"), statement, EVIDENCE).verdict is Verdict.DIRECTION
+    assert _verdict(_claim("rises"), statement, EVIDENCE, hard=("x",)).verdict is Verdict.CONTRADICTS
     true = dataclasses.replace(statement, true=lambda v: v > 5)
-    assert _verdict(_claim("rises"), true, TRIAL, hard=("x",)).verdict is Verdict.REPRODUCED
-    for_nothing = dataclasses.replace(true, baseline=lambda trial: True)
-    assert _verdict(_claim("rises"), for_nothing, TRIAL, hard=("x",)).verdict is Verdict.ARTEFACT
-    assert _verdict(_claim("rises"), Rule(why="No file."), TRIAL, hard=("x",)).verdict is Verdict.UNTESTABLE
+    assert _verdict(_claim("rises"), true, EVIDENCE, hard=("x",)).verdict is Verdict.REPRODUCED
+    for_nothing = dataclasses.replace(true, baseline=lambda evidence: True)
+    assert _verdict(_claim("rises"), for_nothing, EVIDENCE, hard=("x",)).verdict is Verdict.ARTEFACT
+    assert _verdict(_claim("rises"), Rule(why="No file."), EVIDENCE, hard=("x",)).verdict is Verdict.UNTESTABLE
 
 
-def test_a_reading_is_not_blamed_for_the_statement_that_it_refutes() -> None:
-    assert _verdict(_claim(20.0), READING, TRIAL, hard=("x",)).verdict is Verdict.NOT
+def test_a_reading_is_not_contradicted_by_the_statement_that_it_refutes() -> None:
+    assert _verdict(_claim(20.0), READING, EVIDENCE, hard=("x",)).verdict is Verdict.NOT
 
 
 def test_a_statement_must_hold_in_every_run() -> None:
     statement = Rule(measure=lambda run: run.at("x", 50), true=lambda v: v > 8.9)
-    assert _verdict(_claim("high"), statement, TRIAL).verdict is Verdict.NOT
+    assert _verdict(_claim("high"), statement, EVIDENCE).verdict is Verdict.NOT
 
 
-def test_facts_are_exact_at_the_printed_digit() -> None:
-    assert _verdict(_claim(29.75), Rule(fact=lambda trial: 29.7464), TRIAL).verdict is Verdict.EXACT
-    assert _verdict(_claim(29.75), Rule(fact=lambda trial: 29.756), TRIAL).verdict is Verdict.NOT
-    assert _verdict(_claim("AdamW"), Rule(fact=lambda trial: "AdamW"), TRIAL).verdict is Verdict.EXACT
+def test_facts_are_compared_at_the_printed_digit() -> None:
+    assert _verdict(_claim(29.75), Rule(fact=lambda evidence: 29.7464), EVIDENCE).verdict is Verdict.EXACT
+    assert _verdict(_claim(29.75), Rule(fact=lambda evidence: 29.756), EVIDENCE).verdict is Verdict.NOT
+    assert _verdict(_claim("AdamW"), Rule(fact=lambda evidence: "AdamW"), EVIDENCE).verdict is Verdict.EXACT
 
 
 def test_a_range_is_reproduced_when_both_ends_are() -> None:
     ends = Rule(ends=(lambda run: run.at("x", 48), lambda run: run.at("x", 50)))
-    assert _verdict(_claim([1.1, 9.1]), ends, TRIAL).verdict is Verdict.REPRODUCED
-    assert _verdict(_claim([1.1, 12.0]), ends, TRIAL).verdict is Verdict.NOT
+    assert _verdict(_claim([1.1, 9.1]), ends, EVIDENCE).verdict is Verdict.REPRODUCED
+    assert _verdict(_claim([1.1, 12.0]), ends, EVIDENCE).verdict is Verdict.NOT
 
 
-def test_without_evidence_it_says_what_is_missing() -> None:
-    judgement = _verdict(_claim(3.0), Rule(measure=lambda run: run.at("cka", 40)), TRIAL)
+def test_a_claim_without_evidence_is_untestable_and_the_note_names_the_epoch() -> None:
+    judgement = _verdict(_claim(3.0), Rule(measure=lambda run: run.at("cka", 40)), EVIDENCE)
     assert judgement.verdict is Verdict.UNTESTABLE
     assert "epoch 50" in judgement.note
 
@@ -205,10 +208,10 @@ def test_without_evidence_it_says_what_is_missing() -> None:
 
 @pytest.fixture(scope="module")
 def published() -> Mapping[str, Judgement]:
-    return {j.claim.id: j for j in judge_all(collect(["v5_5"]))}
+    return {j.claim.id: j for j in judge_all(collect_evidence(["v5_5"]))}
 
 
-def test_every_claim_has_a_verdict_and_an_explanation_where_it_is_not_plain(published: Mapping[str, Judgement]) -> None:
+def test_every_claim_has_a_verdict_and_a_value_or_a_note(published: Mapping[str, Judgement]) -> None:
     assert set(published) == set(ledger().claims)
     assert {j.verdict for j in published.values()} == set(Verdict)
     for j in published.values():
@@ -230,12 +233,12 @@ def test_some_verdicts_that_must_not_change(published: Mapping[str, Judgement], 
 
 
 @pytest.mark.parametrize("claim", ["kl-b-epoch-50", "kl-a-epoch-50", "entropy-b-epoch-50", "entropy-a-epoch-50"])
-def test_cells_that_belong_to_epoch_49_say_so(published: Mapping[str, Judgement], claim: str) -> None:
+def test_values_that_belong_to_epoch_49_have_a_note(published: Mapping[str, Judgement], claim: str) -> None:
     assert "epoch 49" in published[claim].note
 
 
 def test_the_table_has_a_row_per_claim(published: Mapping[str, Judgement]) -> None:
-    rows = table(list(published.values()))
+    rows = claims_table(list(published.values()))
     assert len(rows) == len(published)
     assert list(rows.columns) == [
         "id", "section", "kind", "pathway", "epoch", "statement", "claimed", "measured", "low", "high", "runs",
@@ -253,6 +256,6 @@ def test_the_command_prints_every_claim_as_json() -> None:
 
 def test_one_run_is_not_enough() -> None:
     with pytest.raises(RunError, match="no spread"):
-        try_claims(["v5_5/seed=42"])
+        judge_runs(["v5_5/seed=42"])
     with pytest.raises(RunError, match="seed 42 is given twice"):
-        try_claims(["v5_5", "v5_5/seed=42"])
+        judge_runs(["v5_5", "v5_5/seed=42"])

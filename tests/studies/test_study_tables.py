@@ -1,4 +1,4 @@
-"""Tables over seeds: intervals, what criteria choose and cost, ensembles and experiments on part of the space."""
+"""Tables over seeds: intervals, chosen epochs and their regret, ensembles, experiments on part of the space."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from answers import answers
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 from studies import studies
+from weight_measures import weight_measures
 
 from ternary_lab import RunError, load_runs, space, splits
 from ternary_lab.figures.save import Drawing
@@ -32,7 +32,7 @@ ONE = RunSet({42: load_runs("v5_5")[42]})
 
 
 @given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=20))
-def test_an_interval_is_students(values: list[float]) -> None:
+def test_an_interval_is_that_of_students_distribution(values: list[float]) -> None:
     found = interval(values)
     assert found.mean == pytest.approx(np.mean(values), abs=1e-9)
     error = stats.sem(values)
@@ -41,7 +41,7 @@ def test_an_interval_is_students(values: list[float]) -> None:
         assert (found.low, found.high) == (pytest.approx(low), pytest.approx(high))
 
 
-def test_one_value_has_no_interval_and_missing_ones_do_not_count() -> None:
+def test_one_value_has_an_infinite_interval_and_nan_values_do_not_count() -> None:
     assert interval([3.0, math.nan]) == interval([3.0])
     assert (interval([3.0]).low, interval([3.0]).high) == (-math.inf, math.inf)
     assert math.isnan(interval([math.nan]).mean)
@@ -56,7 +56,7 @@ def test_a_summary_keeps_the_order_of_the_groups() -> None:
     assert found.at["b", "value"] == "1"
 
 
-def test_intervals_cover_as_often_as_they_say() -> None:
+def test_intervals_contain_the_mean_in_95_percent_of_cases() -> None:
     rng = np.random.default_rng(0)
     found = [interval(rng.normal(1.0, 2.0, 5)) for _ in range(4000)]
     covered = np.mean([i.low <= 1.0 <= i.high for i in found])
@@ -68,10 +68,10 @@ def test_intervals_cover_as_often_as_they_say() -> None:
 
 @pytest.fixture(scope="module")
 def scores() -> pd.DataFrame:
-    return checkpoint_tables.scored(load_runs(FULL))
+    return checkpoint_tables.checkpoint_outcomes(load_runs(FULL))
 
 
-def test_scores_are_of_every_epoch_up_to_120(scores: pd.DataFrame) -> None:
+def test_there_are_outcomes_of_every_epoch_up_to_120(scores: pd.DataFrame) -> None:
     for _, run in scores.groupby("seed"):
         assert set(range(121)) <= set(run["epoch"])
         assert run["epoch"].max() == 399 or run["epoch"].max() == 390
@@ -79,10 +79,10 @@ def test_scores_are_of_every_epoch_up_to_120(scores: pd.DataFrame) -> None:
 
 
 @pytest.mark.parametrize("last", [60, 119, None])
-def test_nobody_is_better_than_the_best_and_the_outcome_as_a_criterion_has_no_regret(
+def test_regret_is_never_negative_and_zero_for_the_criterion_itself(
     scores: pd.DataFrame, last: int | None
 ) -> None:
-    choices = checkpoint_tables.chosen(scores, last, fixed=[50])
+    choices = checkpoint_tables.chosen_epochs(scores, last, fixed=[50])
     if last is not None:
         assert choices["epoch"].max() <= last
     lost = checkpoint_tables.regret(choices, scores, last)
@@ -94,26 +94,27 @@ def test_nobody_is_better_than_the_best_and_the_outcome_as_a_criterion_has_no_re
     assert (at["epoch"] == 50).all()
 
 
-def test_test_scores_are_those_of_the_weights(scores: pd.DataFrame) -> None:
+def test_outcomes_on_the_test_split_equal_those_of_the_weights(scores: pd.DataFrame) -> None:
     run = load_runs(FULL)[42]
     row = scores[(scores["seed"] == 42) & (scores["epoch"] == 120)].iloc[0]
     model = run.model(120)
     x = space.operations(splits.split(run.config.data).test).unsqueeze(0)
-    assert row["test"] == pytest.approx(float(likelihood.exact_reconstruction(model.core, x).mean()), abs=0.1)
+    right = likelihood.right_entries(model.core, model.core.encode(x)[0], x)
+    assert row["reconstruction_test"] == pytest.approx(float(likelihood.percent_exact(right).mean()), abs=0.1)
     noise = torch.randn(16, 2, 1, x.shape[1], 16, generator=torch.Generator().manual_seed(0))
     assert row["neg_elbo"] == pytest.approx(float(likelihood.negative_elbo(model.core, x, noise).mean()), abs=0.1)
 
 
 def test_runs_without_probes_are_named() -> None:
     with pytest.raises(RunError, match="has no probes"):
-        checkpoint_tables.scored(load_runs("counterfactuals/lr_stays"))
+        checkpoint_tables.checkpoint_outcomes(load_runs("counterfactuals/lr_stays"))
     with pytest.raises(RunError, match="no table of alternatives"):
         checkpoint_tables.load_alternatives("nothing.csv")
     with pytest.raises(RunError, match="no experiments"):
         tables.load_experiments("nothing")
 
 
-def test_members_of_an_ensemble_are_themselves_and_the_mixture_is_between_or_beyond() -> None:
+def test_mixtures_of_checkpoints_obey_the_bounds_of_their_members() -> None:
     table = checkpoint_tables.checkpoint_ensembles(ONE, (60, 100), latents=4096).set_index(["member", "pathway"])
     for p in "AB":
         one, two = table.loc[("epoch 60", p)], table.loc[("epoch 100", p)]
@@ -123,42 +124,42 @@ def test_members_of_an_ensemble_are_themselves_and_the_mixture_is_between_or_bey
             assert mixed["w_60"] + mixed["w_100"] == pytest.approx(1)
             # -ln of a mean is at most the mean of -ln.
             assert mixed["neg_iwae"] <= share * one["neg_iwae"] + (1 - share) * two["neg_iwae"] + 1e-6
-            # The entropy of a mixture is concave, its noise linear; the member is information, too.
+            # The noise of a mixture is the mean of its members' noises.
             assert mixed["decoder_noise"] == pytest.approx(
                 share * one["decoder_noise"] + (1 - share) * two["decoder_noise"]
             )
         assert table.loc[("epoch 100, 2 samples", p), "noisy"] > two["noisy"]
 
 
-def test_published_answers_are_those_of_the_published_weights() -> None:
+def test_published_weight_measures_equal_those_of_the_published_weights() -> None:
     kept = pd.read_csv(PUBLISHED / ANSWERS)
     assert kept["seed"].nunique() >= 4
-    found = answers(ONE).set_index("measure")["value"]
+    found = weight_measures(ONE).set_index("measure")["value"]
     of_seed = kept[kept["seed"] == 42].set_index("measure")["value"]
     assert set(found.index) == set(of_seed.index)
     for name, value in of_seed.items():
-        # Where an argmax is all but tied, another CPU may decide otherwise.
+        # If two values are almost equally probable, argmax may differ on another CPU.
         assert found[name] == pytest.approx(value, rel=0.01), name
 
 
 # --- does it generalise
 
 
-def test_the_experiments_are_over_four_seeds_and_sizes_are_ordered() -> None:
+def test_the_experiments_have_four_seeds_and_sizes_are_ordered() -> None:
     experiments = tables.load_experiments()
     assert {"train_1", "train_5", "train_20", "train_50", *tables.STRUCTURES} == set(experiments)
-    table = tables.sizes(experiments, load_runs("v5_5"))
+    table = tables.training_sizes(experiments, load_runs("v5_5"))
     assert table.groupby("share")["seed"].nunique().min() >= 4
     assert table["share"].is_monotonic_increasing
     assert (table["entries"] >= table["test"]).all()
-    left = tables.structures(experiments)
+    left = tables.left_out_structures(experiments)
     assert set(left["operations"]) == {82, 216, 729}
     assert (left["entries_left_out"] >= left["left_out"]).all()
 
 
-def test_mixing_nothing_is_the_own_code_and_everything_the_others() -> None:
+def test_injecting_nothing_gives_the_own_code_and_everything_the_other_code() -> None:
     run = ONE[42]
-    table = tables.mixing(run, [60], [0.0, 1.0]).set_index(["rho", "pathway"])["exact"]
+    table = tables.injected_reconstruction(run, [60], [0.0, 1.0]).set_index(["rho", "pathway"])["exact"]
     x = space.operations(splits.split(run.config.data).test)
     model = run.model(60)
     for p, other in (("A", "B"), ("B", "A")):
@@ -169,10 +170,10 @@ def test_mixing_nothing_is_the_own_code_and_everything_the_others() -> None:
         assert table[(1.0, p)] == pytest.approx(100 * float(crossed))
 
 
-def test_parts_are_the_probes_rearranged() -> None:
+def test_reconstruction_by_part_has_the_values_of_the_probes() -> None:
     probes = ONE[42].probes
     assert probes is not None
-    table = tables.parts(probes)
+    table = tables.reconstruction_by_part(probes)
     assert len(table) == 6 * len(probes)
     row = table[(table["epoch"] == 60) & (table["pathway"] == "B") & (table["part"] == "validation")].iloc[0]
     assert row["exact"] == probes.set_index("epoch").at[60, "own_validation_B"]
@@ -190,7 +191,7 @@ def drawings() -> Mapping[str, Callable[[], Drawing]]:
     "reconstruction", "training_size", "structures", "checkpoint_scores", "checkpoint_regrets", "full_training",
     "rate_distortion", "alternatives", "pathways", "statenet_decisions", "statenet_decisions_beyond", "search",
 ])
-def test_a_figure_of_published_tables_has_axes_words_and_data(
+def test_a_figure_of_published_tables_has_axes_text_and_data(
     drawings: Mapping[str, Callable[[], Drawing]], name: str
 ) -> None:
     drawing = drawings[name]()

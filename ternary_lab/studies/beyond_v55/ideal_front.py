@@ -1,14 +1,14 @@
-"""The front between coverage and -ELBO for codes that give each entry one latent dimension, by an ideal decoder.
+"""The front between coverage and -ELBO of an ideal decoder, for codes with one latent dimension per entry.
 
-An entry takes three equally frequent values. Its code is N(0, σ₀²) for the middle value and N(±m, σ₁²) for the other
-two, in a dimension of its own with prior N(0, 1). Between neighbouring values the decoder's log-odds rise from -a to b
-around a threshold ±t, as steeply as it likes:
+An entry takes three equally frequent values. It has its own latent dimension with prior N(0, 1); its code is N(0, σ₀²)
+for the middle value and N(±m, σ₁²) for the other two. Between neighbouring values the decoder's log-odds rise from -a
+to b around a threshold ±t, with any slope s:
 
     odds(d) = b tanh(s d / b) for d > 0, a tanh(s d / a) below          d the distance beyond the threshold
 
-For a weight w, the parameters are those that minimise -ELBO - w I(X;Z): one point of the front. Nine such dimensions,
-the rest at the prior, are what trained models are seen to use. No bound: a code of another kind may do better; but a
-model above the front has its decoder to thank for it, not this kind of code. Integrals are sums over a grid.
+A point of the front has the parameters that minimise -ELBO - w I(X;Z) for a weight w. Trained models use nine such
+dimensions and leave the others at the prior. The front is not a bound: a code of another kind may be better. Integrals
+are sums over a grid.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from ternary_lab.space import ENTRIES, SIZE
 GRID = 4001
 LIMIT = 5.0
 START = (1.15, 0.17, 0.3, 0.43, 30.0, 5.0, 8.0)
-"""m, σ₀, σ₁, t, s, a, b to begin with."""
+"""Initial values of m, σ₀, σ₁, t, s, a, b."""
 STEEP = 5000.0
-"""Another s to begin with, on this grid a step: there is a minimum near each, and no way down from one to the other."""
+"""A second initial s, a step on this grid. There is a minimum near each initial s, with a barrier between them."""
 STEPS = 200
 
 
 def ideal_front(weights: Sequence[float]) -> pd.DataFrame:
-    """A row per weight of the information: weight, informative_coverage (%), neg_elbo, decoder_noise (nats)."""
+    """weight, informative_coverage (%), neg_elbo, decoder_noise (nats): a row per weight of the information."""
     starts = [torch.tensor((*START[:4], s, *START[5:]), dtype=torch.float64).log() for s in (START[4], STEEP)]
     rows, before = [], starts[0]
     for weight in weights:
@@ -48,7 +48,7 @@ def ideal_front(weights: Sequence[float]) -> pd.DataFrame:
 
 
 def _best(start: Tensor, weight: float) -> Tensor:
-    """The logarithms of the parameters at the minimum that a start leads to."""
+    """Logarithms of the parameters at the minimum that is reached from a start."""
     log_parameters = start.clone().requires_grad_()
     optimiser = torch.optim.LBFGS([log_parameters], max_iter=STEPS, line_search_fn="strong_wolfe")
 

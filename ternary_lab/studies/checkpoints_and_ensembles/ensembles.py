@@ -1,13 +1,13 @@
-"""Several models as one: checkpoints of a run, or both of its pathways.
+"""Several models combined into one: checkpoints of a run, or its two pathways.
 
-Read out together (from the codes of one operation), p_c the probabilities of member c's entries:
+To decode one operation from the members' codes; p_c are the probabilities of an entry's values by member c:
 
-    vote          the value that most members name; among equals, the one of the larger summed probability
+    vote          the value that most members choose; of equal ones, that of the larger summed probability
     mean          the value of the largest mean probability
-    confidence    the value of the largest Σ_c max_v p_c(v) · p_c(v): a member counts by how sure it is
-    best of       right when any member is: an oracle, which knows the answer and is no model
+    confidence    the value v of the largest Σ_c max_w p_c(w) · p_c(v): a member counts by its confidence
+    best of       right if any member is right: an upper limit, not a model
 
-As a generator: draw a member c with probability w_c, then a latent; p = Σ_c w_c p_c, and (c, z) is the latent.
+As a generator: draw a member c with probability w_c, then a latent. p = Σ_c w_c p_c, and (c, z) is the latent.
 """
 
 from __future__ import annotations
@@ -19,47 +19,36 @@ from torch import Tensor
 
 from ternary_lab.errors import InputError
 from ternary_lab.metrics.information import Information, Sums
-from ternary_lab.model import Pathway, TernaryVAE
-
-
-@torch.no_grad()
-def entry_probabilities(
-    model: TernaryVAE, pathway: Pathway, operations: Tensor, *, generator: torch.Generator | None = None
-) -> Tensor:
-    """(n, 9, 3): of operations (n, 9) from their own code, z = μ, or one posterior sample if a generator is given."""
-    posterior = model.encode(operations, pathway)
-    z = posterior.mean if generator is None else posterior.sample(generator=generator)
-    return torch.softmax(model.decode(z, pathway), -1)
 
 
 def vote(p: Tensor) -> Tensor:
-    """Classes (n, 9) that most members name, of probabilities p (C, n, 9, 3)."""
+    """Classes (n, 9) that most members choose, from probabilities p (C, n, 9, 3)."""
     named = torch.nn.functional.one_hot(p.argmax(-1), p.shape[-1]).sum(0)
-    # Less than one vote, whatever the probabilities: it decides among equals only.
+    # The mean is less than one vote: it decides between equal numbers of votes only.
     return (named + p.mean(0) / 2).argmax(-1)
 
 
 def mean(p: Tensor) -> Tensor:
-    """Classes (n, 9) of the largest mean probability, of p (C, n, 9, 3)."""
+    """Classes (n, 9) of the largest mean probability, from p (C, n, 9, 3)."""
     return p.mean(0).argmax(-1)
 
 
 def confidence(p: Tensor) -> Tensor:
-    """Classes (n, 9) of the largest probability weighted by each member's own confidence, of p (C, n, 9, 3)."""
+    """Classes (n, 9) of the largest probability weighted by each member's confidence, from p (C, n, 9, 3)."""
     return (p.amax(-1, keepdim=True) * p).sum(0).argmax(-1)
 
 
-RULES = {"vote": vote, "mean": mean, "confidence": confidence}
-"""Ways to read several members out as one."""
+COMBINATIONS = {"vote": vote, "mean": mean, "confidence": confidence}
+"""Rules that combine the probabilities of several members into classes."""
 
 
 def reconstruction(p: Tensor, operations: Tensor) -> dict[str, float]:
-    """Percent of operations (n, 9) that members with probabilities p (C, n, 9, 3) get exactly right, by each rule.
+    """Percent of operations (n, 9) decoded exactly by members with probabilities p (C, n, 9, 3), for each rule.
 
-    Keys: those of `RULES`, `best member` and `best of` (the oracle).
+    Keys: those of `COMBINATIONS`, `best member` and `best of`.
     """
     target = (operations + 1).long().to(p.device)
-    found = {name: (rule(p) == target).all(1) for name, rule in RULES.items()}
+    found = {name: (rule(p) == target).all(1) for name, rule in COMBINATIONS.items()}
     each = (p.argmax(-1) == target).all(2)
     found["best of"] = each.any(0)
     shares = {name: 100 * right.float().mean().item() for name, right in found.items()}
@@ -67,14 +56,14 @@ def reconstruction(p: Tensor, operations: Tensor) -> dict[str, float]:
 
 
 def mixture_weights(log_p: Tensor, iterations: int = 2000, tolerance: float = 1e-10) -> Tensor:
-    """Weights (C,), float64, that maximise Σ_x ln Σ_c w_c p_c(x), for ln p_c(x) (C, n): a concave problem.
+    """Weights (C,), float64, that maximise Σ_x ln Σ_c w_c p_c(x), for ln p_c(x) (C, n). The problem is concave.
 
-    By expectation maximisation (Dempster, Laird, Rubin 1977), from equal weights; never less likely than those.
-    Raises InputError where an operation has no probability under any member.
+    Expectation maximisation (Dempster, Laird, Rubin 1977) starts from equal weights; each step raises the likelihood.
+    Raises InputError if an operation has no probability under any member.
     """
     log_p = log_p.double()
     if not bool(log_p.amax(0).isfinite().all()):
-        raise InputError("an operation has no probability under any member: no weights can mend that")
+        raise InputError("an operation has no probability under any member: no weights can change that")
     log_w = torch.full((len(log_p),), -torch.log(torch.tensor(float(len(log_p)))).item(), dtype=torch.float64)
     last = -torch.inf
     for _ in range(iterations):
@@ -88,15 +77,16 @@ def mixture_weights(log_p: Tensor, iterations: int = 2000, tolerance: float = 1e
 
 
 def mixture(members: Sequence[Sums], weights: Sequence[float] | Tensor | None = None) -> Information:
-    """Output and information of a mixture of generators of one run each, from each one's sums over latents.
+    """Output distribution and information of a mixture of generators, from each one's sums over latents (one run).
 
-    The latent is the member and its latent together. The bias correction is that of latents drawn member by member:
-    ½ Σ_x Σ_c w_c² (E_c[p²] - p_c²) / (M_c p). Raises InputError unless there are as many weights, that sum to 1.
+    The mixture's latent is the pair (member, its latent). Latents are drawn member by member, so the bias correction is
+    ½ Σ_x Σ_c w_c² (E_c[p²] - p_c²) / (M_c p). Weights are equal if none are given. Raises InputError unless there is
+    one weight per member, none is negative and their sum is 1.
     """
     share = torch.full((len(members),), 1 / max(len(members), 1)) if weights is None else torch.as_tensor(weights)
     share = share.double()
     if len(share) != len(members) or not members or bool((share < 0).any()) or abs(float(share.sum()) - 1) > 1e-6:
-        raise InputError(f"a weight for each of {len(members)} members, at least 0, in sum 1: got {share.tolist()}")
+        raise InputError(f"need a weight for each of {len(members)} members, not negative, sum 1: got {share.tolist()}")
     w = [float(value) for value in share]
 
     def mixed(values: Sequence[Tensor]) -> Tensor:

@@ -29,7 +29,7 @@ from ternary_lab.studies.epoch50_disruption.tables import (
     Branch,
     final_outcomes,
     largest_rise,
-    loss_terms,
+    median_terms,
     outcomes,
 )
 
@@ -39,7 +39,7 @@ COLOURS = (BLUE, VERMILION, SKY, ORANGE, GREEN, PURPLE, GREY)
 
 def spike_terms(history: pd.DataFrame, first: int = 47, last: int = 54) -> Drawing:
     """The terms of the training loss as stacked bars (median over runs), and the gradient norms beside them."""
-    data = loss_terms(history, first, last)
+    data = median_terms(history, first, last)
     near = history[history["epoch"].between(first, last)]
     n = near["seed"].nunique()
     with new_axes(1, 2, 2.9, width_ratios=(3, 2)) as axes:

@@ -1,9 +1,9 @@
-"""The epoch-50 disruption: its terms, and what would have happened without parts of it."""
+"""Tables of the epoch-50 disruption: the terms of the loss, and counterfactual runs without parts of the event."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -11,32 +11,27 @@ import pandas as pd
 from ternary_lab.config import COUNTERFACTUALS
 from ternary_lab.config_files import Counterfactual, shipped_counterfactuals
 from ternary_lab.errors import RunError
-from ternary_lab.runs.load import RunRecord, RunSet, load_runs, local_or_published
-from ternary_lab.studies.statistics import interval
+from ternary_lab.metrics.quantities import label
+from ternary_lab.runs.load import RunSet, load_runs, local_or_published
+from ternary_lab.studies.statistics import paired_differences
 
 CONTROL = "as_scheduled"
 ORDER = (
     "as_scheduled", "lr_stays", "beta_b_stays_0", "nothing_at_50", "beta_b_rises", "beta_b_jumps_to_half",
     "free_bits_off", "jump_at_40", "beta_b_warms_up",
 )
-"""From what happened to what departs from it most."""
+"""Counterfactuals, from the event as it happened to the largest departure from it."""
 
 TERMS = {
     "loss_ce_A": "cross-entropy A", "loss_ce_B": "cross-entropy B", "loss_kl_A": "KL A", "loss_kl_B": "KL B",
     "loss_entropy_B": "output entropy B", "loss_repulsion_B": "repulsion B", "loss_alignment": "entropy alignment",
 }
-"""The terms whose sum is the training loss, as columns of a history."""
+"""The terms whose sum is the training loss: column of a history -> words."""
 
-OUTCOMES = {
-    "train_loss": "training loss, nats",
-    "kl": "KL with free bits, nats",
-    "coverage": "sampled coverage, %",
-    "informative_coverage": "informative coverage, %",
-    "effective_coverage": "effective coverage, %",
-    "neg_elbo": "-ELBO, nats",
-    "reconstruction": "reconstruction, %",
-}
-"""What a counterfactual is compared by; all but the loss are means of both pathways."""
+OUTCOMES = {name: label(name) for name in (
+    "train_loss", "kl", "coverage", "informative_coverage", "effective_coverage", "neg_elbo", "reconstruction",
+)}
+"""Quantities by which counterfactuals are compared. All but the loss are means of both pathways."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +47,9 @@ class Branch:
 
 
 def load_branches(folder: str | Path = COUNTERFACTUALS) -> dict[str, Branch]:
-    """Counterfactuals with their runs, by name, as in `ORDER`: the published, or a folder of `ternary-lab branch`.
+    """Counterfactuals with their runs by name, as in `ORDER`: the published ones, or a folder of `ternary-lab branch`.
 
-    Raises RunError when the folder holds none.
+    Raises RunError if the folder holds none.
     """
     path = local_or_published(folder)
     known = {c.name: c for c in shipped_counterfactuals()}
@@ -65,14 +60,14 @@ def load_branches(folder: str | Path = COUNTERFACTUALS) -> dict[str, Branch]:
     return found
 
 
-def loss_terms(history: pd.DataFrame, first: int, last: int) -> pd.DataFrame:
-    """Median over runs of each term of the training loss, nats, a row per epoch first..last; columns as in `TERMS`."""
+def median_terms(history: pd.DataFrame, first: int, last: int) -> pd.DataFrame:
+    """Median over runs of each term of the training loss, nats: a row per epoch first..last, columns as in `TERMS`."""
     near = history[history["epoch"].between(first, last)]
     return near.groupby("epoch")[list(TERMS)].median()
 
 
 def largest_rise(history: pd.DataFrame, epoch: int) -> pd.Series[float]:
-    """How much each term rose from the epoch before, nats: median over runs, the largest first."""
+    """Rise of each term from the epoch before, nats: median over runs, the largest first."""
     wide = history.set_index(["seed", "epoch"])[list(TERMS)].unstack("epoch")
     rises = {term: (wide[term][epoch] - wide[term][epoch - 1]).median() for term in TERMS}
     return pd.Series(rises).sort_values(ascending=False)
@@ -86,26 +81,14 @@ def outcomes(history: pd.DataFrame) -> pd.DataFrame:
 
 
 def final_outcomes(branches: Mapping[str, Branch], epoch: int = 103) -> pd.DataFrame:
-    """A row per counterfactual and seed at one epoch: name, title, seed and the columns of `OUTCOMES`."""
+    """name, title, seed and the columns of `OUTCOMES`: a row per counterfactual and seed, at one epoch."""
     parts = []
     for name, branch in branches.items():
         rows = outcomes(branch.runs.history)
         parts.append(rows[rows["epoch"] == epoch].assign(name=name, title=branch.title))
-    table = pd.concat(parts, ignore_index=True)
-    return table[["name", "title", "seed", *OUTCOMES]]
+    return pd.concat(parts, ignore_index=True)[["name", "title", "seed", *OUTCOMES]]
 
 
-def effects(final: pd.DataFrame, control: str = CONTROL, metrics: Sequence[str] = tuple(OUTCOMES)) -> pd.DataFrame:
-    """Differences from the control, paired by seed: name, title, metric, n, mean, and its interval low, high."""
-    base = final[final["name"] == control].set_index("seed")
-    rows = []
-    for (name, title), group in final[final["name"] != control].groupby(["name", "title"], sort=False):
-        for metric in metrics:
-            found = interval(group.set_index("seed")[metric] - base[metric])
-            rows.append({"name": name, "title": title, "metric": metric, **asdict(found)})
-    return pd.DataFrame(rows)
-
-
-def probes(runs: Mapping[int, RunRecord]) -> pd.DataFrame:
-    """The probes of several runs, one below the other. Raises RunError when a run has none."""
-    return pd.concat([run.probed() for run in runs.values()], ignore_index=True)
+def control_differences(final: pd.DataFrame) -> pd.DataFrame:
+    """name, title, metric, n, mean, low, high: differences of `final_outcomes` from the control, paired by seed."""
+    return paired_differences(final, "name", CONTROL, list(OUTCOMES))

@@ -1,7 +1,7 @@
-"""Whether a change of one entry is a direction in the latent space (Mikolov, Yih, Zweig 2013; White 2016).
+"""Latent arithmetic: changes of one entry as directions in the latent space (Mikolov et al. 2013; White 2016).
 
-    analogy      x → x' as y → ?     decode(μ(x') - μ(x) + μ(y)); right when it is y with the same entry changed alike
-    edit         decode(μ(y) + v)    v the mean of μ(x') - μ(x) over many x, for each entry, old and new value
+    analogy      x is to x' as y is to ?    decode(μ(x') - μ(x) + μ(y)); right if it is y with the same change of entry
+    edit         decode(μ(y) + v)           v the mean of μ(x') - μ(x) over many x, for each entry, old and new value
 """
 
 from __future__ import annotations
@@ -12,28 +12,29 @@ import torch
 from torch import Tensor
 
 from ternary_lab import space
+from ternary_lab.metrics.decoding import decoded_tables
 from ternary_lab.model import Pathway, TernaryVAE
 from ternary_lab.space import ENTRIES, SIZE, VALUES
 
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """What was decoded, in percent of all attempts."""
+    """Decoded operations by kind, in percent of all attempts."""
 
     right: float
-    """The operation with the entry changed, and nothing else."""
+    """The entry changed as intended, and no other."""
     unchanged: float
     other: float
     entry: float
-    """The entry in question has the new value, whatever else changed."""
+    """The entry has the new value; others may have changed too."""
     attempts: int
 
 
 @torch.no_grad()
 def analogies(model: TernaryVAE, pathway: Pathway, n: int, generator: torch.Generator) -> Arithmetic:
-    """n analogies between operations drawn at random: the pair's entry has the same value in x and in y.
+    """Results of n analogies between random operations; the changed entry has the same old value in x and in y.
 
-    They are drawn where the generator is.
+    Operations are drawn on the generator's device.
     """
     x, y, entry, old, step = (
         torch.randint(high, (n,), generator=generator, device=generator.device).cpu()
@@ -48,9 +49,9 @@ def analogies(model: TernaryVAE, pathway: Pathway, n: int, generator: torch.Gene
 
 @torch.no_grad()
 def edit_vectors(model: TernaryVAE, pathway: Pathway, operations: Tensor) -> Tensor:
-    """Mean displacement (9, 3, 3, L) of the codes of operations, by index (n,): [k, v, w] sets entry k from v to w.
+    """Mean displacement (9, 3, 3, L) of a code when entry k changes from v to w: [k, v, w]. The diagonal v = w is 0.
 
-    The mean is over those of the operations that have the value v there; the diagonal v = w is 0.
+    The mean is over those of the given operations, by index (n,), whose entry k has the value v.
     """
     mu, operations = _codes(model, pathway), operations.cpu()
     vectors = mu.new_zeros(ENTRIES, VALUES, VALUES, mu.shape[1])
@@ -66,7 +67,7 @@ def edit_vectors(model: TernaryVAE, pathway: Pathway, operations: Tensor) -> Ten
 
 @torch.no_grad()
 def edits(model: TernaryVAE, pathway: Pathway, operations: Tensor, vectors: Tensor) -> Arithmetic:
-    """Every change of one entry of operations, by index (n,), made by adding the `vectors` of `edit_vectors`."""
+    """Results of every change of one entry of operations, by index (n,), made by adding `edit_vectors` to the codes."""
     sources = operations.cpu().repeat_interleave(ENTRIES * (VALUES - 1))
     entry = torch.arange(ENTRIES).repeat_interleave(VALUES - 1).repeat(len(operations))
     old = sources // VALUES**entry % VALUES
@@ -76,13 +77,13 @@ def edits(model: TernaryVAE, pathway: Pathway, operations: Tensor, vectors: Tens
 
 
 def changed(operations: Tensor, entry: Tensor, value: Tensor) -> Tensor:
-    """Operations, by index, with one entry set to a value, given as a class 0..2; all int64 of one shape."""
+    """Operations, by index, with one entry set to a value given as class 0..2; all int64 of one shape."""
     weight = VALUES**entry
     return operations + (value - operations // weight % VALUES) * weight
 
 
 def _score(model: TernaryVAE, pathway: Pathway, z: Tensor, source: Tensor, entry: Tensor, new: Tensor) -> Arithmetic:
-    found = space.index_of(model.decode(z, pathway).argmax(-1).float() - 1).cpu()
+    found = space.index_of(decoded_tables(model, pathway, z)).cpu()
     right, unchanged = found == changed(source, entry, new), found == source
     other, hit = ~right & ~unchanged, found // VALUES**entry % VALUES == new
     a, b, c, d = (100 * v.float().mean().item() for v in (right, unchanged, other, hit))

@@ -1,14 +1,14 @@
-"""Whether operations that differ in few entries have codes that lie near, and the other way round.
+"""Preservation of neighbourhoods: whether operations that differ in few entries have nearby codes, and vice versa.
 
-For an operation i, its k nearest in one space that are not among its k nearest in the other count against the map, by
-how far down the other's ranking they stand (Venna & Kaski 2001), N points in all:
+For an operation i take its k nearest neighbours in one space that are not among its k nearest in the other. Each counts
+by how far it exceeds rank k in the other space (Venna & Kaski 2001). With n anchors i among N points:
 
     trustworthiness  1 - 2/(n k (2N - 3k - 1)) Σ_i Σ_{j near i in the code} max(0, rank in the space of operations - k)
-    continuity       likewise, with the two spaces exchanged
+    continuity       the same with the two spaces exchanged
     1 is perfect
 
-Hamming distances are tied: a rank is the number of points strictly nearer, plus one, so that whoever is at distance
-one ranks among the first; k = 18 is exactly the operations that differ in one entry. A random map therefore has a
+Hamming distances are often equal. A rank is the number of points that are strictly nearer, plus one: all points at
+distance one have rank 1, and k = 18 is exactly the operations that differ in one entry. A random map therefore has a
 continuity of 1/2 and a trustworthiness of 0.59.
 """
 
@@ -29,7 +29,7 @@ PIECE = 512
 
 @dataclass(frozen=True)
 class Preservation:
-    """How well a map keeps neighbourhoods; all in [0, 1]."""
+    """How well a map preserves neighbourhoods; every value in [0, 1]."""
 
     trustworthiness: float
     continuity: float
@@ -39,9 +39,10 @@ class Preservation:
 
 @torch.no_grad()
 def preservation(codes: Tensor, anchors: Tensor, k: int = NEAREST) -> Preservation:
-    """Of the codes (N, L) of all operations in index order, around the operations `anchors` (n,) by index.
+    """Preservation by the codes (N, L) of all operations in index order, around the operations `anchors` (n,).
 
-    Distances are Hamming's between operations, Euclid's between codes. Raises InputError for k outside 1..N/2 - 1.
+    Distances are Hamming distances between operations and Euclidean distances between codes. Raises InputError for k
+    outside 1..N/2 - 1.
     """
     n = len(codes)
     if not 1 <= k < n // 2:
@@ -56,15 +57,15 @@ def preservation(codes: Tensor, anchors: Tensor, k: int = NEAREST) -> Preservati
             distance[torch.arange(len(part)), part] = torch.inf
         lost += intrusion(apart, away, k)
         missed += intrusion(away, apart, k)
-        shared += float((nearest(apart, k) & nearest(away, k)).sum())
+        shared += float((nearest_points(apart, k) & nearest_points(away, k)).sum())
     worst = len(anchors) * k * (2 * n - 3 * k - 1) / 2
     return Preservation(1 - lost / worst, 1 - missed / worst, shared / (len(anchors) * k))
 
 
-def nearest(distance: Tensor, k: int) -> Tensor:
-    """Which points (n, N), bool, are the k nearest by distances (n, N); of equals, those of the lowest index.
+def nearest_points(distance: Tensor, k: int) -> Tensor:
+    """Whether each point is among the k nearest, bool (n, N), by distances (n, N); of equal ones the lowest indices.
 
-    `topk` alone takes any of the equals, and others on another device.
+    `topk` alone takes any of the equal ones, and different ones on another device.
     """
     farthest = distance.topk(k, largest=False).values[:, -1:]
     nearer, level = distance < farthest, distance == farthest
@@ -72,7 +73,7 @@ def nearest(distance: Tensor, k: int) -> Tensor:
 
 
 def intrusion(truth: Tensor, found: Tensor, k: int) -> float:
-    """Σ max(0, rank in `truth` - k) over the k nearest by `found`; distances (n, N), each point's own infinite."""
-    near = truth[nearest(found, k)].view(len(truth), k)
+    """Σ max(0, rank in `truth` - k) over the k nearest in `found`; distances (n, N), inf from a point to itself."""
+    near = truth[nearest_points(found, k)].view(len(truth), k)
     rank = torch.searchsorted(truth.sort(1).values, near) + 1
     return float((rank - k).clamp(min=0).sum())

@@ -1,9 +1,9 @@
-"""Paths between two latents, and what a decoder makes of them.
+"""Paths between two latents and the operations decoded along them.
 
     straight     z(t) = (1 - t) a + t b
-    spherical    slerp of the directions, the length going from ‖a‖ to ‖b‖ linearly (Shoemake 1985; White 2016)
+    spherical    slerp of the directions, with a length that goes linearly from ‖a‖ to ‖b‖ (Shoemake 1985; White 2016)
 
-With t from 0 to 1 in even steps. A straight path passes nearer the origin than samples of N(0, I) do.
+t goes from 0 to 1 in equal steps. A straight path passes nearer to the origin than samples of N(0, I) lie.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ternary_lab.errors import InputError
 from ternary_lab.model import Pathway, TernaryVAE
 
 PARALLEL = 1e-6
-"""Sine of an angle below which two directions have no plane of their own."""
+"""Smallest sine of the angle between two directions that still define a plane."""
 
 
 def straight(a: Tensor, b: Tensor, steps: int) -> Tensor:
@@ -30,7 +30,7 @@ def straight(a: Tensor, b: Tensor, steps: int) -> Tensor:
 def spherical(a: Tensor, b: Tensor, steps: int) -> Tensor:
     """The spherical path (steps, L) from a (L,) to b (L,), both included.
 
-    Where the directions coincide, are opposite or one latent is 0, there is no one great circle: the path is straight.
+    The path is straight if the directions are equal or opposite, or if a latent is 0: then no great circle is unique.
     Raises InputError for fewer than 2 steps.
     """
     t = _times(a, b, steps)
@@ -38,7 +38,7 @@ def spherical(a: Tensor, b: Tensor, steps: int) -> Tensor:
     if min(lengths) == 0:
         return torch.lerp(a, b, t)
     u, v = a / lengths[0], b / lengths[1]
-    # From the chord: accurate for small angles, where the arc cosine of u·v is not.
+    # Computed from the chord, which is accurate for small angles; the arc cosine of u·v is not.
     angle = 2 * torch.atan2((u - v).norm(), (u + v).norm())
     if torch.sin(angle) < PARALLEL:
         return torch.lerp(a, b, t)
@@ -52,29 +52,29 @@ PATHS: dict[str, Callable[[Tensor, Tensor, int], Tensor]] = {"straight": straigh
 
 @dataclass(frozen=True)
 class Walk:
-    """What a decoder says along a path of latents, step by step."""
+    """The decoder's output along a path of latents, step by step."""
 
     operations: Tensor
     """(steps,) int64: the most probable operation."""
     log_probability: Tensor
     """(steps,): its ln p(x|z)."""
     target_log_probability: Tensor
-    """(2, steps): ln p(x|z) of the two operations that the path leads from and to."""
+    """(2, steps): ln p(x|z) of the path's first and last operation."""
 
     @property
     def changes(self) -> list[int]:
-        """Steps at which the most probable operation is another than a step before."""
+        """Steps at which the most probable operation differs from the step before."""
         return [int(i) + 1 for i in torch.nonzero(self.operations.diff()).flatten()]
 
     @property
     def entries_changed(self) -> int:
-        """Entries that change along the way, counted each time: the path's length in Hamming distance."""
+        """Number of changes of an entry along the path: its length in Hamming distance."""
         tables = space.operations(self.operations)
         return int((tables[1:] != tables[:-1]).sum())
 
 
 def walk(model: TernaryVAE, pathway: Pathway, z: Tensor, ends: tuple[int, int]) -> Walk:
-    """Decode the latents z (steps, L) of a path between two operations, given by index."""
+    """The decoded latents z (steps, L) of a path between two operations, which are given by index."""
     log_q = torch.log_softmax(model.decode(z, pathway), -1)
     best, classes = log_q.max(-1)
     targets = (space.operations(torch.tensor(ends)) + 1).long().to(z.device)
@@ -86,9 +86,9 @@ def walk(model: TernaryVAE, pathway: Pathway, z: Tensor, ends: tuple[int, int]) 
 
 @dataclass(frozen=True)
 class PathQuality:
-    """How a decoder's argmax goes from one operation to another, for P paths; every tensor (P,).
+    """Quality of P paths between operations, by the decoder's argmax at each step; every tensor (P,).
 
-    Each step decodes to nine values and so to an operation: validity is 1 by construction, and not among these.
+    Every step decodes to a valid operation by construction, so validity is not measured.
     """
 
     distance: Tensor
@@ -96,13 +96,13 @@ class PathQuality:
     arrives: Tensor
     """Whether both ends decode to their operations, bool."""
     between: Tensor
-    """Share of the steps whose every entry has the value of one of the ends: on a shortest way in Hamming distance."""
+    """Share of the steps at which each entry has its value at one of the ends: steps on a shortest path."""
     detour: Tensor
-    """Entries changed along the way, each time counted, per entry in which the ends differ; 1 at best."""
+    """Changes of an entry along the path, per entry in which the ends differ; 1 is the best."""
     largest_jump: Tensor
-    """Most entries that change from one step to the next; 1 is the smoothest."""
+    """Largest number of entries that change in one step; 1 is the smoothest."""
     per_length: Tensor
-    """Entries changed per unit of length in the latent space."""
+    """Changes of an entry per unit of length in the latent space."""
     confidence: Tensor
     """Mean probability p(x|z) of the operation decoded."""
 
@@ -111,14 +111,16 @@ class PathQuality:
 def path_quality(
     model: TernaryVAE, pathway: Pathway, pairs: Tensor, way: str = "straight", steps: int = 65
 ) -> PathQuality:
-    """Walks between the codes of pairs of operations, by index (P, 2), as in `PATHS`. Raises InputError for equal ends
-    and for another way."""
+    """Quality of paths between the codes of pairs of operations, by index (P, 2); `way` is a key of `PATHS`.
+
+    Raises InputError for equal ends or another way.
+    """
     if way not in PATHS:
-        raise InputError(f"a way is one of {', '.join(PATHS)}, got {way!r}")
+        raise InputError(f"way must be one of {', '.join(PATHS)}, got {way!r}")
     ends = space.operations(pairs)
     distance = (ends[:, 0] != ends[:, 1]).sum(1)
     if bool((distance == 0).any()):
-        raise InputError("a path leads from one operation to another: two ends are the same")
+        raise InputError("the two ends of a path must be different operations")
     mu = model.encode(ends, pathway).mean
     z = torch.stack([PATHS[way](a, b, steps) for a, b in mu])
     confidence, classes = torch.softmax(model.decode(z, pathway), -1).max(-1)
@@ -139,7 +141,7 @@ def path_quality(
 
 def _times(a: Tensor, b: Tensor, steps: int) -> Tensor:
     if a.shape != b.shape or a.ndim != 1:
-        raise InputError(f"a path leads between two latents (L,), got {tuple(a.shape)} and {tuple(b.shape)}")
+        raise InputError(f"the ends of a path must be two latents (L,), got {tuple(a.shape)} and {tuple(b.shape)}")
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 2:
-        raise InputError(f"steps must be a number, at least 2, got {steps!r}")
+        raise InputError(f"steps must be a whole number of at least 2, got {steps!r}")
     return torch.linspace(0, 1, steps, device=a.device, dtype=a.dtype).unsqueeze(1)

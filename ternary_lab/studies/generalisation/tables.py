@@ -1,6 +1,7 @@
-"""Does it generalise: tables over seeds, from published probes where there are some, else from weights.
+"""Tables on generalisation: reconstruction of unseen operations, disturbed codes, paths, arithmetic, neighbourhoods.
 
-Every table is tidy: a row per seed, pathway and whatever is varied; percentages 0-100, lengths in the latent space.
+Tables read published probes where there are some, else they measure weights. Each table has a row per seed, pathway
+and value of the varied quantity. Percentages are 0-100; lengths are distances in the latent space.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ from ternary_lab.runs.load import RunRecord, RunSet, load_runs, local_or_publish
 from ternary_lab.studies.generalisation import arithmetic, neighbourhood, paths, robustness
 
 GENERALISATION = "generalisation"
-"""The folder of these runs, published or under `runs`."""
+"""Folder of the runs on part of the space, published or under `runs`."""
 LAST = 70
-"""The last epoch of the runs on part of the space, and where v5.5 itself is compared with them."""
+"""Last epoch of the runs on part of the space; v5.5 itself is compared with them at this epoch."""
 STRUCTURES = {
     "without_orbit": "one orbit of Kleene's implication",
     "without_logic": "all that Kleene's connectives define",
@@ -36,7 +37,7 @@ STRUCTURES = {
 
 
 def load_experiments(folder: str | Path = GENERALISATION) -> dict[str, RunSet]:
-    """The runs on part of the space by name: the published, or those of a folder. Raises RunError if there is none."""
+    """The runs on part of the space by name: published ones, or those of a folder. Raises RunError for none."""
     path = local_or_published(folder)
     found = {child.name: load_runs(child) for child in sorted(path.glob("*")) if child.is_dir()}
     if not found:
@@ -44,8 +45,11 @@ def load_experiments(folder: str | Path = GENERALISATION) -> dict[str, RunSet]:
     return found
 
 
-def parts(probes: pd.DataFrame) -> pd.DataFrame:
-    """seed, epoch, pathway, part (train, validation, test), exact and entries: percent right from the own code."""
+def reconstruction_by_part(probes: pd.DataFrame) -> pd.DataFrame:
+    """seed, epoch, pathway, part, exact, entries: percent of operations and of entries right, from the own code.
+
+    `part` is a part of the split: train, validation or test.
+    """
     rows = [
         pd.DataFrame({
             "seed": probes["seed"], "epoch": probes["epoch"], "pathway": p, "part": part,
@@ -56,10 +60,10 @@ def parts(probes: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(rows, ignore_index=True)
 
 
-def sizes(experiments: Mapping[str, RunSet], whole: RunSet, epoch: int = LAST) -> pd.DataFrame:
+def training_sizes(experiments: Mapping[str, RunSet], whole: RunSet, epoch: int = LAST) -> pd.DataFrame:
     """share (percent of the space trained on), operations, seed, pathway, train, test, entries, neg_elbo, neg_iwae.
 
-    `whole` are the runs of v5.5 itself. All but `train` are of the test split, which is all that was not seen.
+    `whole` are the runs of v5.5 itself. All measures but `train` are of the test split.
     """
     runs = [run for name, of in experiments.items() if name.startswith("train_") for run in of.values()]
     rows = []
@@ -75,8 +79,11 @@ def sizes(experiments: Mapping[str, RunSet], whole: RunSet, epoch: int = LAST) -
     return pd.DataFrame(rows).sort_values(["share", "seed", "pathway"], ignore_index=True)
 
 
-def structures(experiments: Mapping[str, RunSet], epoch: int = LAST) -> pd.DataFrame:
-    """structure, title, operations, epoch, seed, pathway, left_out and test: percent of each that a run gets right."""
+def left_out_structures(experiments: Mapping[str, RunSet], epoch: int = LAST) -> pd.DataFrame:
+    """structure, title, operations, epoch, seed, pathway, left_out, test: percent exact of the structure and of test.
+
+    `entries_left_out` and `entries_test` are the same in percent of single entries.
+    """
     rows = []
     for name, title in STRUCTURES.items():
         for run in experiments.get(name, RunSet({})).values():
@@ -91,22 +98,29 @@ def structures(experiments: Mapping[str, RunSet], epoch: int = LAST) -> pd.DataF
 
 
 @fenced
-def mixing(run: RunRecord, epochs: Iterable[int], shares: Sequence[float]) -> pd.DataFrame:
-    """epoch, rho, pathway, exact: percent of the test split, from 1-ρ of the own code and ρ of the other pathway's."""
+def injected_reconstruction(run: RunRecord, epochs: Iterable[int], shares: Sequence[float]) -> pd.DataFrame:
+    """epoch, rho, pathway, exact: percent of test operations right, from a code with a share ρ of the other pathway's.
+
+    The code is (1 - ρ) μ of the own pathway + ρ μ of the other.
+    """
     x = _test(run.config).unsqueeze(0)
     rows = []
     for epoch in epochs:
         core = run.model(epoch).core
+        mu, _ = core.encode(x)
         for rho in shares:
-            found = likelihood.exact_reconstruction(core, x.to(core.device), rho)
+            found = likelihood.percent_exact(likelihood.right_entries(core, mu, x, rho))
             rows += [{"epoch": epoch, "rho": rho, "pathway": p, "exact": float(found[i, 0])}
                      for i, p in enumerate(PATHWAYS)]
     return pd.DataFrame(rows)
 
 
 @fenced
-def denoising(runs: RunSet, epoch: int, entries: Sequence[int] = (1, 2), operations: int = 200) -> pd.DataFrame:
-    """how (flipped, erased), entries, seed, pathway, original, disturbed, other, best: percent; of test operations."""
+def denoising_shares(runs: RunSet, epoch: int, entries: Sequence[int] = (1, 2), operations: int = 200) -> pd.DataFrame:
+    """how (flipped, erased), entries, seed, pathway, original, disturbed, other, best: percent of disturbed tables.
+
+    The tables are made from test operations; `best` is the limit for any model (`robustness.best_denoising`).
+    """
     rows = []
     for seed, p, model, x in _models(runs, epoch):
         for how in get_args(robustness.Disturbance):
@@ -118,8 +132,8 @@ def denoising(runs: RunSet, epoch: int, entries: Sequence[int] = (1, 2), operati
 
 
 @fenced
-def tolerance(runs: RunSet, epochs: Iterable[int], radii: Sequence[float]) -> pd.DataFrame:
-    """epoch, seed, pathway, radius, exact: test operations still right when their code is displaced by so much."""
+def displaced_reconstruction(runs: RunSet, epochs: Iterable[int], radii: Sequence[float]) -> pd.DataFrame:
+    """epoch, seed, pathway, radius, exact: percent of test operations right, with codes displaced by a length."""
     rows = []
     for epoch in epochs:
         for seed, p, model, x in _models(runs, epoch):
@@ -130,7 +144,7 @@ def tolerance(runs: RunSet, epochs: Iterable[int], radii: Sequence[float]) -> pd
 
 
 def half_radii(table: pd.DataFrame) -> pd.DataFrame:
-    """epoch, seed, pathway, half: the displacement at which half of the operations of `tolerance` are lost."""
+    """epoch, seed, pathway, half: the displacement at which half of the test operations are lost."""
     rows = []
     for (epoch, seed, p), group in table.groupby(["epoch", "seed", "pathway"], sort=False):
         half = robustness.half_radius(group["radius"].tolist(), group["exact"].tolist())
@@ -139,9 +153,12 @@ def half_radii(table: pd.DataFrame) -> pd.DataFrame:
 
 
 @fenced
-def interpolation(runs: RunSet, epoch: int, pairs: int = 300) -> pd.DataFrame:
-    """model, way, seed, pathway, distance and the columns of `paths.PathQuality`: means over pairs of test operations,
-    a row for each distance of the ends in entries. `model` is the run, or a network that has learnt nothing."""
+def path_qualities(runs: RunSet, epoch: int, pairs: int = 300) -> pd.DataFrame:
+    """model, way, seed, pathway, distance and the columns of `paths.PathQuality`: means over pairs of test operations.
+
+    A row per distance, the number of entries in which the ends of a path differ. `model` is the run at its epoch, or an
+    untrained network.
+    """
     rows = []
     for name, seed, p, model, config in _with_untrained(runs, epoch):
         test = splits.split(config.data).test
@@ -158,7 +175,7 @@ def interpolation(runs: RunSet, epoch: int, pairs: int = 300) -> pd.DataFrame:
 def latent_arithmetic(runs: RunSet, epoch: int, attempts: int = 4000, operations: int = 300) -> pd.DataFrame:
     """model, task (analogy, edit), seed, pathway and the shares of `arithmetic.Arithmetic`.
 
-    Edit vectors are means over the training split and used on the test split.
+    Edit vectors are means over the training split and are applied to the test split.
     """
     rows = []
     for name, seed, p, model, config in _with_untrained(runs, epoch):
@@ -172,8 +189,8 @@ def latent_arithmetic(runs: RunSet, epoch: int, attempts: int = 4000, operations
 
 
 @fenced
-def neighbourhoods(runs: RunSet, epoch: int, anchors: int = 200) -> pd.DataFrame:
-    """model, seed, pathway, trustworthiness, continuity, shared: around so many test operations (`neighbourhood`)."""
+def neighbourhood_preservation(runs: RunSet, epoch: int, anchors: int = 200) -> pd.DataFrame:
+    """model, seed, pathway, trustworthiness, continuity, shared: see `neighbourhood`; around test operations."""
     rows = []
     for name, seed, p, model, config in _with_untrained(runs, epoch):
         codes = model.encode(space.operations(), p).mean
@@ -183,7 +200,7 @@ def neighbourhoods(runs: RunSet, epoch: int, anchors: int = 200) -> pd.DataFrame
 
 
 def _at(run: RunRecord, epoch: int) -> Iterator[tuple[Pathway, Mapping[str, Any]]]:
-    """The probes of one epoch, for each pathway. Raises RunError where there are none."""
+    """Each pathway with the probes of one epoch. Raises RunError if there are none."""
     table = run.probed()
     rows = table[table["epoch"] == epoch]
     if rows.empty:

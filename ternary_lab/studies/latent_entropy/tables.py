@@ -1,4 +1,4 @@
-"""The latent code of a run's checkpoints, measured over all 19,683 operations: entropies and aggregate posteriors."""
+"""Tables of the latent code of a run's checkpoints over all 19,683 operations: entropies, aggregate posteriors."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from ternary_lab.runs.load import RunRecord
 from ternary_lab.space import SIZE
 
 POINTS = 400
-"""Most points of a density that are kept."""
+"""Largest number of points of a density in a table."""
 
 
 @fenced
 def code_history(run: RunRecord, epochs: Sequence[int] | None = None, *, temperature: float = 1.0) -> pd.DataFrame:
     """The code of all 19,683 operations, a row per epoch, pathway and dimension.
 
-    Columns are the fields of `metrics.entropy.SampledCode` at τ = `temperature` and of `PosteriorCode`, whether
-    the dimension is active, and `H`, the batch entropy at the epoch's own τ, which is in `tau`.
+    Columns: the fields of `metrics.latent_entropy.SampledCode` at τ = `temperature` and of `PosteriorCode`; `active`,
+    whether the dimension is active; `tau`, the epoch's own τ; and `H`, the batch entropy at that τ.
 
     Args:
-        epochs: that have checkpoints; by default all of those.
+        epochs: epochs that have checkpoints; by default all of them.
 
-    Raises RunError when a checkpoint is missing, or there is none.
+    Raises RunError if a checkpoint is missing, or if the run has none.
     """
     epochs = run.epochs if epochs is None else epochs
     if not epochs:
@@ -58,9 +58,9 @@ def code_history(run: RunRecord, epochs: Sequence[int] | None = None, *, tempera
 
 @fenced
 def posteriors(run: RunRecord, epochs: Sequence[int]) -> pd.DataFrame:
-    """Aggregate posteriors q(z_k) over all operations: rows of epoch, pathway, dimension, z and density.
+    """epoch, pathway, dimension, z, density: the aggregate posteriors q(z_k) over all operations.
 
-    Raises RunError when a checkpoint is missing.
+    Raises RunError if a checkpoint is missing.
     """
     frames = []
     for epoch in epochs:
@@ -75,7 +75,7 @@ def posteriors(run: RunRecord, epochs: Sequence[int]) -> pd.DataFrame:
 
 
 def _thinned(z: torch.Tensor, q: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Grid and density as means over neighbouring points, where there is more than one billionth of the highest."""
+    """Grid and density, averaged over neighbouring points, where the density exceeds 1e-9 of its maximum."""
     seen = (q > q.max() * 1e-9).nonzero().flatten()
     shown = slice(int(seen[0]), int(seen[-1]) + 1)
     starts = np.arange(0, len(z[shown]), math.ceil(len(z[shown]) / POINTS))

@@ -1,11 +1,12 @@
-"""What the claims are judged by: runs of several seeds, their probes, counterfactuals and untrained baselines."""
+"""Evidence on the claims: runs of several seeds, their probes and counterfactuals, and untrained networks."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -17,39 +18,39 @@ from ternary_lab.backend.random_streams import Streams
 from ternary_lab.config import COUNTERFACTUALS, Config
 from ternary_lab.config_files import shipped_counterfactuals
 from ternary_lab.errors import RunError
-from ternary_lab.metrics.coverage import drawn_operations, uniform_coverage
+from ternary_lab.metrics.coverage import drawn_operations
 from ternary_lab.metrics.evaluate import SAMPLES
 from ternary_lab.model import PATHWAYS, Architecture, DualVAE
-from ternary_lab.runs.load import ANSWERS, FULL, PUBLISHED, RunRecord, load_runs
+from ternary_lab.runs.load import ANSWERS, CONFIG, FULL, PUBLISHED, RunRecord, load_runs
 from ternary_lab.studies.probes import probe_run
 
 UNTRAINED = 5
-"""Initialisations behind the baseline of an untrained network."""
+"""Number of untrained networks in the baseline."""
 
 
 @dataclass(frozen=True)
-class Run:
-    """One seed's evidence."""
+class SeedEvidence:
+    """The evidence of one seed."""
 
     seed: int
     config: Config
     history: pd.DataFrame
     """A row per epoch, the epoch as index."""
     probes: pd.DataFrame
-    """A row per epoch whose weights were kept, the epoch as index; empty where there are none."""
+    """A row per epoch whose weights were kept, the epoch as index; empty if there are none."""
     stopped: str
-    controls: Mapping[str, Run] = field(default_factory=dict)
-    """The counterfactuals of the same seed, by name, and the run of all epochs, `FULL`."""
-    answers: Mapping[str, float] = field(default_factory=dict)
-    """What was measured of its weights together (`answers`), by measure; of published runs only."""
+    controls: Mapping[str, SeedEvidence] = field(default_factory=dict)
+    """The counterfactuals of the same seed by name, and the run of all planned epochs, `FULL`."""
+    weight_measures: Mapping[str, float] = field(default_factory=dict)
+    """Measures of several checkpoints together (`tools/weight_measures.py`) by name; for published runs only."""
 
     def at(self, column: str, epoch: int) -> float:
-        """A figure of one epoch, from the history or the probes; nan where that epoch is missing."""
+        """A value of one epoch, from the history or the probes; nan if it is missing."""
         table = self.history if column in self.history else self.probes
         return float(table[column].loc[epoch]) if column in table and epoch in table.index else math.nan
 
     def over(self, column: str, first: int, last: int) -> pd.Series[float]:
-        """A column over epochs first..last, the missing ones left out."""
+        """A column over the existing epochs of first..last."""
         table = self.history if column in self.history else self.probes
         return table.loc[first:last, column] if column in table else pd.Series(dtype=float)
 
@@ -74,31 +75,31 @@ class Run:
         """Epoch up to 103 of the highest mean sampled coverage."""
         return _first(self.history[["coverage_A", "coverage_B"]].mean(axis=1).loc[:103], max)
 
-    def answer(self, measure: str) -> float:
-        """One of `answers`; nan where it was not measured."""
-        return self.answers.get(measure, math.nan)
+    def of_weights(self, measure: str) -> float:
+        """One of `weight_measures`; nan if it was not measured."""
+        return self.weight_measures.get(measure, math.nan)
 
-    def later(self, name: str) -> float:
-        """How much the mean of both pathways changes from epoch 119 to the last in the run of all epochs."""
+    def change_after_119(self, name: str) -> float:
+        """Change of a quantity, mean of both pathways, from epoch 119 to the last in the run of all epochs."""
         full = self.controls.get(FULL)
         return full.both(name, full.last) - full.both(name, 119) if full is not None else math.nan
 
-    def against(self, control: str, measure: Callable[[Run], float]) -> float:
-        """A figure of this run minus that of its counterfactual; nan where that was not trained for this seed."""
+    def against(self, control: str, measure: Callable[[SeedEvidence], float]) -> float:
+        """A measure of this run minus that of a counterfactual; nan if that was not trained with this seed."""
         return measure(self) - measure(self.controls[control]) if control in self.controls else math.nan
 
 
 def _first(series: pd.Series[float], pick: Callable[..., float]) -> int:
-    """The first epoch of a series' least or greatest value."""
+    """The first epoch with the series' least or greatest value."""
     values = series.tolist()
     return int(series.index.tolist()[values.index(pick(values))])
 
 
 @dataclass(frozen=True)
-class Trial:
-    """All evidence. `runs` are those on trial, at least two, of one configuration."""
+class Evidence:
+    """The evidence of at least two runs of one configuration."""
 
-    runs: Sequence[Run]
+    runs: Sequence[SeedEvidence]
 
     @property
     def config(self) -> Config:
@@ -112,14 +113,9 @@ class Trial:
     def split(self) -> space.Split:
         return splits.split(self.config.data)
 
-    @property
-    def uniform_coverage(self) -> float:
-        """Percent of the space that as many uniform draws are expected to hit."""
-        return uniform_coverage(SAMPLES)
-
     @cached_property
     def untrained_coverage(self) -> dict[str, list[float]]:
-        """Sampled coverage of untrained networks, percent, by pathway, one for each initialisation."""
+        """Sampled coverages of untrained networks, percent, by pathway."""
         found: dict[str, list[float]] = {p: [] for p in PATHWAYS}
         for seed in range(UNTRAINED):
             model = DualVAE(self.architecture, self.architecture.initialise(seed))
@@ -131,7 +127,7 @@ class Trial:
 
     @cached_property
     def hash_minus_distinct(self) -> int:
-        """Operations counted by hashing tuples minus those counted by index, on the same draws."""
+        """Number of operations counted by hashes of tuples minus the number counted by index, for the same draws."""
         model = DualVAE(self.architecture, self.architecture.initialise(0))
         streams = Streams([0], "evaluation", 0, "hash", device=model.device)
         drawn = drawn_operations(model, "A", 20_000, "categorical", streams)[0]
@@ -140,11 +136,12 @@ class Trial:
 
 
 @fenced
-def collect(sources: Sequence[str | Path], *, progress: bool = False) -> Trial:
-    """The evidence of run directories, experiments, or published ones by name, several seeds in all.
+def collect_evidence(sources: Sequence[str | Path], *, progress: bool = False) -> Evidence:
+    """The evidence of run directories, experiments, or published ones by name, with at least two seeds in all.
 
-    Probes are read where a run has them, computed where it has weights. Counterfactuals are those beside the
-    runs (`../counterfactuals`) or, for v5.5 itself, the published ones. Raises RunError for less than two seeds.
+    Probes are read if a run has them, and computed if it has weights. Counterfactuals are those beside the runs
+    (`../counterfactuals`) or, for v5.5 itself, the published ones. Raises RunError for no run, fewer than two runs, a
+    repeated seed, or runs of different configurations.
     """
     records = [run for source in sources for run in load_runs(source).values()]
     seeds = [run.seed for run in records]
@@ -158,22 +155,21 @@ def collect(sources: Sequence[str | Path], *, progress: bool = False) -> Trial:
     for record in records[1:]:
         if record.config.model_dump(exclude={"name"}) != records[0].config.model_dump(exclude={"name"}):
             raise RunError(f"{record.path}: is of another configuration than {records[0].path}: judge them apart")
-    return Trial([_run(record, progress) for record in records])
+    return Evidence([_of_seed(record, progress) for record in records])
 
 
-def _run(record: RunRecord, progress: bool) -> Run:
-    controls = {}
-    names = [f"{COUNTERFACTUALS}/{c.name}" for c in shipped_counterfactuals()]
-    for folder in (record.path.parent.parent, PUBLISHED):
-        for place in (*names, FULL):
-            path, name = folder / place / f"seed={record.seed}", place.rpartition("/")[2]
-            if name not in controls and (path / "config.yaml").is_file():
-                control = RunRecord(path)
-                if control.stopped is None:
-                    continue
-                changes = {"training", "early_stopping", "checkpoints", "beta", "kl", "optimiser", "name"}
-                if control.config.model_dump(exclude=changes) == record.config.model_dump(exclude=changes):
-                    controls[name] = _without_probes(control)
+def _of_seed(record: RunRecord, progress: bool) -> SeedEvidence:
+    controls: dict[str, SeedEvidence] = {}
+    places = [*(f"{COUNTERFACTUALS}/{c.name}" for c in shipped_counterfactuals()), FULL]
+    changes = {"training", "early_stopping", "checkpoints", "beta", "kl", "optimiser", "name"}
+    for folder, place in product((record.path.parent.parent, PUBLISHED), places):
+        path, name = folder / place / f"seed={record.seed}", place.rpartition("/")[2]
+        if name in controls or not (path / CONFIG).is_file():
+            continue
+        control = RunRecord(path)
+        same = control.config.model_dump(exclude=changes) == record.config.model_dump(exclude=changes)
+        if same and control.stopped is not None:
+            controls[name] = _without_probes(control)
     probes = record.probes
     if probes is None:
         probes = probe_run(record, progress=progress) if record.epochs else pd.DataFrame({"epoch": []})
@@ -183,9 +179,9 @@ def _run(record: RunRecord, progress: bool) -> Run:
         table = pd.read_csv(PUBLISHED / ANSWERS)
         of_seed = table[table["seed"] == record.seed]
         found = dict(zip(of_seed["measure"], of_seed["value"], strict=True))
-    return Run(plain.seed, plain.config, plain.history, probes.set_index("epoch"), plain.stopped, controls, found)
+    return replace(plain, probes=probes.set_index("epoch"), controls=controls, weight_measures=found)
 
 
-def _without_probes(record: RunRecord) -> Run:
+def _without_probes(record: RunRecord) -> SeedEvidence:
     history = record.history.set_index("epoch")
-    return Run(record.seed, record.config, history, pd.DataFrame(), record.stopped or "unfinished")
+    return SeedEvidence(record.seed, record.config, history, pd.DataFrame(), record.stopped or "unfinished")

@@ -12,7 +12,7 @@ from ternary_lab.figures.save import Drawing
 from ternary_lab.figures.style import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, SKY, VERMILION, new_axes
 from ternary_lab.studies.epoch50_disruption import figures
 from ternary_lab.studies.epoch50_disruption.tables import Branch
-from ternary_lab.studies.report import Judgement, Trial, Verdict, table
+from ternary_lab.studies.report import Evidence, Judgement, Verdict, claims_table
 
 COLOURS = {
     Verdict.EXACT: BLUE, Verdict.REPRODUCED: GREEN, Verdict.DIRECTION: SKY,
@@ -28,13 +28,13 @@ LONGEST = 54
 
 
 def report_figures(
-    trial: Trial, judgements: Sequence[Judgement], branches: Mapping[str, Branch]
+    evidence: Evidence, judgements: Sequence[Judgement], branches: Mapping[str, Branch]
 ) -> dict[str, Drawing]:
     """The figures of `REPORT` by name; without the codes where the probes of the runs lack them."""
-    history = pd.concat([run.history.reset_index() for run in trial.runs], ignore_index=True)
+    history = pd.concat([run.history.reset_index() for run in evidence.runs], ignore_index=True)
     drawings = {"verdicts": verdicts(judgements), "disruption_terms": figures.spike_terms(history)}
-    if all("norm_B" in run.probes for run in trial.runs):
-        probes = pd.concat([run.probes.reset_index() for run in trial.runs], ignore_index=True)
+    if all("norm_B" in run.probes for run in evidence.runs):
+        probes = pd.concat([run.probes.reset_index() for run in evidence.runs], ignore_index=True)
         drawings["disruption_codes"] = figures.codes_and_leak(probes)
     return drawings | {
         "counterfactuals": figures.outcome_trajectories(branches),
@@ -66,4 +66,4 @@ def verdicts(judgements: Sequence[Judgement]) -> Drawing:
         legend_below([axis], handles=squares, ncols=4, handlelength=0.8, handleheight=0.8, labelcolor=INK)
     said = ", ".join(f"{count} are judged '{verdict}'" for verdict, count in counts.items())
     alt = f"Squares in the colour of the verdict show the {len(judgements)} claims of the report by section: {said}."
-    return Drawing.of([axis], alt, table(judgements))
+    return Drawing.of([axis], alt, claims_table(judgements))

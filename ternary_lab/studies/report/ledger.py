@@ -1,4 +1,4 @@
-"""The training report's 295 claims and 44 contradictions between them, as data, and the arithmetic that checks them."""
+"""The training report's 295 claims and their 44 contradictions as data, and the arithmetic that checks these."""
 
 from __future__ import annotations
 
@@ -33,17 +33,19 @@ class Claim:
     note: str | None
     decimals: int | None
     """Printed digits after the point."""
+    untestable: str = ""
+    """Reason why the claim cannot be tested here, or empty."""
 
     @property
     def number(self) -> float | None:
-        """The claimed value where it is one number."""
+        """The claimed value if it is one number."""
         if isinstance(self.value, bool) or not isinstance(self.value, int | float):
             return None
         return float(self.value)
 
     @property
     def half_digit(self) -> float:
-        """What rounding to the printed digits may have changed; where the report says "about", to those that count."""
+        """Half of the last printed digit; for a value marked "Approximate", of its last significant digit."""
         if self.number is None:
             return 0.0
         digits = self.decimals if self.decimals is not None else _decimals(self.number)
@@ -53,7 +55,7 @@ class Claim:
 
     @property
     def span(self) -> tuple[int, int]:
-        """First and last epoch; the whole run where none is given."""
+        """First and last epoch; the whole run if none is given."""
         if isinstance(self.epoch, list):
             return self.epoch[0], self.epoch[1]
         return (0, 103) if self.epoch is None else (self.epoch, self.epoch)
@@ -71,7 +73,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Contradiction:
-    """Claims that cannot all be true; a hard one follows from the printed text alone."""
+    """Claims that cannot all be true. A hard contradiction follows from the printed text alone."""
 
     id: str
     kind: str
@@ -91,11 +93,11 @@ class Ledger:
     """Id of a claim that gives advice -> whom it addresses."""
 
     def holds(self, contradiction: str) -> bool:
-        """Whether the printed values do contradict each other, by arithmetic on them."""
+        """Whether arithmetic on the printed values confirms a contradiction."""
         return bool(CHECKS[contradiction](self))
 
     def v(self, claim: str) -> float:
-        """The number that a claim prints."""
+        """The printed number of a claim."""
         number = self.claims[claim].number
         if number is None:
             raise ValueError(f"{claim} prints no number")
@@ -111,7 +113,7 @@ class Ledger:
         return float(value[0]), float(value[1])
 
     def hard(self, claim: str) -> list[Contradiction]:
-        """The hard contradictions that a claim is part of and that arithmetic confirms."""
+        """The hard contradictions of a claim that arithmetic confirms."""
         return [
             c for c in self.contradictions.values() if c.strength == "hard" and claim in c.ids and self.holds(c.id)
         ]
@@ -124,7 +126,10 @@ def ledger() -> Ledger:
     quantities = data["quantities"]
     fields = ("id", "section", "statement", "kind", "quantity", "pathway", "epoch", "value", "unit", "note")
     claims = {
-        row["id"]: Claim(**{name: row[name] for name in fields}, decimals=quantities[row["quantity"]]["decimals"])
+        row["id"]: Claim(
+            **{name: row[name] for name in fields}, decimals=quantities[row["quantity"]]["decimals"],
+            untestable=row.get("untestable", ""),
+        )
         for row in data["claims"]
     }
     contradictions = {
@@ -277,4 +282,4 @@ CHECKS: Mapping[str, Callable[[Ledger], bool]] = {
         and c.text("logs-in-checkpoints") not in c.text("checkpoint-contains-optimizer")
     ),
 }
-"""For every contradiction what must be true of the printed values; each is a fact about the report alone."""
+"""For every contradiction a condition on the printed values. It says something about the report only."""

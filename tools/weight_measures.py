@@ -1,8 +1,8 @@
-"""Answers to the report's recommendations that no history holds: of every seed's weights, a row per measure.
+"""Measures of several checkpoints together, for the report's recommendations: a row per seed and measure.
 
-    measure                                    | value, mean of both pathways
-    <member>: informative_coverage, neg_iwae, noisy   | `model_choice.checkpoint_ensembles`: percent, nats, percent
-    path: detour, path: between                | `generalisation.interpolation`, straight paths at epoch 100
+    measure                                           | value, mean of both pathways
+    <member>: informative_coverage, neg_iwae, noisy   | `checkpoint_ensembles`: percent, nats, percent
+    path: detour, path: between                       | `generalisation.tables.path_qualities`, straight, at epoch 100
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import pandas as pd
 from ternary_lab.backend.numerics import fenced
 from ternary_lab.runs.load import RunSet
 from ternary_lab.studies.checkpoints_and_ensembles.tables import RECOMMENDED, checkpoint_ensembles
-from ternary_lab.studies.generalisation.tables import interpolation
+from ternary_lab.studies.generalisation.tables import path_qualities
 
 MEASURES = ("informative_coverage", "neg_iwae", "noisy")
 
 
 @fenced
-def answers(runs: RunSet, *, progress: bool = False) -> pd.DataFrame:
+def weight_measures(runs: RunSet, *, progress: bool = False) -> pd.DataFrame:
     """seed, measure, value of runs that kept the weights of `RECOMMENDED` epochs. Raises RunError for others."""
     together = checkpoint_ensembles(runs, progress=progress)
     means = together.groupby(["seed", "member"], sort=False)[list(MEASURES)].mean().reset_index()
@@ -27,9 +27,9 @@ def answers(runs: RunSet, *, progress: bool = False) -> pd.DataFrame:
         for name in MEASURES
         for seed, member, value in zip(means["seed"], means["member"], means[name], strict=True)
     ]
-    walks = interpolation(runs, RECOMMENDED[-1])
-    walks = walks[(walks["model"] != "untrained") & (walks["way"] == "straight")]
-    for seed, some in walks.groupby("seed"):
+    paths = path_qualities(runs, RECOMMENDED[-1])
+    paths = paths[(paths["model"] != "untrained") & (paths["way"] == "straight")]
+    for seed, some in paths.groupby("seed"):
         for name in ("detour", "between"):
             value = float((some[name] * some["count"]).sum() / some["count"].sum())
             rows.append({"seed": seed, "measure": f"path: {name}", "value": value})
