@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import nbformat
-
 from ternary_lab import load_config
 
 SMALL = load_config("v5_5", {
@@ -20,6 +18,8 @@ SMALL = load_config("v5_5", {
 
 def write_book(folder: Path) -> Path:
     """book.ipynb, which says what its parameters are."""
+    import nbformat  # the tests of the core run without it
+
     cells = [
         nbformat.v4.new_markdown_cell("# A book"),
         nbformat.v4.new_code_cell(

@@ -11,6 +11,10 @@
     watch, Dashboard   a run directory, followed while it is written
 """
 
+from ternary_lab.errors import need
+
+need("anywidget", "ipywidgets", "jscatter", "traitlets", "umap")
+
 from ternary_lab.explorer.coverage_holes import Holes as Holes
 from ternary_lab.explorer.epoch_slider import Timeline as Timeline
 from ternary_lab.explorer.explorer import Explorer as Explorer

@@ -5,6 +5,10 @@
 
 from __future__ import annotations
 
+from ternary_lab.errors import need
+
+need("matplotlib", "seaborn")
+
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

@@ -4,6 +4,10 @@ For: `ternary-lab run`, `check-notebooks` and `export`, and the first cell of ev
 May import: everything but `cli`.
 """
 
+from ternary_lab.errors import need
+
+need("nbclient", "nbconvert", "nbformat", "papermill")
+
 from ternary_lab.notebooks.check import check_notebook as check_notebook
 from ternary_lab.notebooks.check import find_notebooks as find_notebooks
 from ternary_lab.notebooks.export import export_html as export_html

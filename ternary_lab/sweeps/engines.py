@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar
 
-from ternary_lab.errors import DeviceError, EngineError, TernaryLabError
+from ternary_lab.errors import DeviceError, EngineError, TernaryLabError, missing
 
 T = TypeVar("T")
 Task = Callable[[], object]
@@ -83,7 +83,7 @@ class Ray:
         try:
             import ray
         except ImportError:
-            raise EngineError("the engine ray is not installed: pip install 'ternary-lab[cluster]'") from None
+            raise EngineError(missing("ray")) from None
         if device not in ("auto", "cpu", "cuda"):
             raise DeviceError(f"device {device!r}: Ray chooses the GPU: use auto, cpu or cuda")
         self._ray, self._address, self._wanted = ray, address, device

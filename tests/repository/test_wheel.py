@@ -65,8 +65,8 @@ def test_the_metadata_says_what_pyproject_says(wheel: zipfile.ZipFile) -> None:
     (name,) = [name for name in wheel.namelist() if name.endswith(".dist-info/METADATA")]
     metadata = message_from_bytes(wheel.read(name))
     assert (metadata["Name"], metadata["Version"]) == (PROJECT["name"], PROJECT["version"])
-    told = {str(Requirement(line)) for line in metadata.get_all("Requires-Dist") or () if "extra ==" not in line}
-    assert told == {str(Requirement(line)) for line in PROJECT["dependencies"]}
+    named = {str(Requirement(line)) for line in metadata.get_all("Requires-Dist") or () if "extra ==" not in line}
+    assert named == {str(Requirement(line)) for line in PROJECT["dependencies"]}
     assert set(metadata.get_all("Provides-Extra") or ()) == set(PROJECT["optional-dependencies"])
     assert wheel.read(name.replace("METADATA", "licenses/LICENSE")) == (ROOT / "LICENSE").read_bytes()
 
@@ -89,7 +89,8 @@ def test_from_the_wheel_alone_the_lab_reproduces_in_small(tmp_path: Path) -> Non
     wheel, programs = _build(tmp_path / "dist"), tmp_path / "empty" / ("Scripts" if os.name == "nt" else "bin")
     call(sys.executable, "-m", "venv", tmp_path / "empty")
     lock = ROOT / "requirements.lock"
-    call(programs / "python", "-m", "pip", "install", "--quiet", "--prefer-binary", "--constraint", lock, wheel)
+    call(programs / "python", "-m", "pip", "install", "--quiet", "--prefer-binary", "--constraint", lock,
+         f"{wheel}[explorer]")
     where = call(programs / "python", "-c", "import ternary_lab; print(ternary_lab.__file__)")
     assert Path(where.strip()).is_relative_to(tmp_path / "empty")
     said = call(programs / "ternary-lab", "reproduce", "--quick", "--device", "cpu")
