@@ -43,7 +43,7 @@ test: install ## Lint, type-check, tests and notebooks
 	$(BIN)/python -m pytest -m alone $$(grep -rl mark.alone tests --include="*.py") $(PYTEST_ARGS)
 	$(MAKE) --no-print-directory --jobs 2 together beside
 
-# The tests that drive a browser run alone, because they time out when other tests use their core.
+# The tests that drive a browser run before the others, so that the browser has a core of its own.
 driven: install
 	$(BIN)/python -m pytest -m driven $$(grep -rl mark.driven tests --include="*.py") $(PYTEST_ARGS)
 
