@@ -1,4 +1,4 @@
-"""pyproject.toml, requirements.lock and environment.yml name the same things; the repository's own settings hold."""
+"""pyproject.toml, requirements.lock and environment.yml agree; CI and nbdime have their settings."""
 
 from __future__ import annotations
 
@@ -92,13 +92,13 @@ def test_the_makefile_installs_the_same_thing() -> None:
     assert "--constraint requirements.lock --editable '.[test]'" in makefile
 
 
-def test_a_forks_own_ci_runs_the_same_script() -> None:
+def test_the_workflow_of_a_fork_runs_the_same_script() -> None:
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
     assert workflow["jobs"]["test"]["steps"][-1] == {"run": "bash .ci/run"}
     assert (ROOT / ".ci" / "run").is_file()
 
 
-def test_notebooks_are_compared_by_nbdime_without_what_each_execution_changes() -> None:
+def test_nbdime_ignores_what_every_execution_changes() -> None:
     assert (ROOT / ".gitattributes").read_text() == "*.ipynb diff=jupyternotebook merge=jupyternotebook\n"
     ignored = json.loads((ROOT / "nbdime_config.json").read_text())["Diff"]["Ignore"]
     notebook = json.loads((ROOT / "notebooks" / "01_ternary_space.ipynb").read_text())
