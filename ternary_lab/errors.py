@@ -12,15 +12,6 @@ from importlib.util import find_spec
 
 FEW = 8
 """So many names at most are all named in a message."""
-EXTRAS = {
-    "notebooks": (
-        "IPython", "PIL", "ipywidgets", "jupyter_client", "matplotlib", "nbclient", "nbconvert", "nbformat",
-        "papermill", "seaborn",
-    ),
-    "explorer": ("anywidget", "jscatter", "traitlets", "umap"),
-    "cluster": ("ray",),
-}
-"""Extra of pyproject.toml -> the packages that it installs, by the names under which they are imported."""
 
 
 class TernaryLabError(Exception):
@@ -57,6 +48,17 @@ class EngineError(TernaryLabError, RuntimeError):
 
 class NotebookError(TernaryLabError):
     """A notebook, or a parameter for one, that breaks the contract between caller and notebook."""
+
+
+EXTRAS = {
+    "notebooks": (
+        "IPython", "PIL", "ipywidgets", "jupyter_client", "matplotlib", "nbclient", "nbconvert", "nbformat",
+        "papermill", "seaborn",
+    ),
+    "explorer": ("anywidget", "jscatter", "traitlets", "umap"),
+    "cluster": ("ray",),
+}
+"""Extra of pyproject.toml -> the packages that it installs, by the names under which they are imported."""
 
 
 class MissingPackageError(TernaryLabError, ImportError):
