@@ -11,6 +11,7 @@ decoders multiply up. `measuring_seconds` would show it.
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import json
 import os
@@ -25,7 +26,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import click
 import torch
 
 from ternary_lab import controllers as control
@@ -41,8 +41,8 @@ from ternary_lab.metrics.evaluate import LATENTS, SAMPLES, evaluate
 from ternary_lab.model import Architecture, TernaryVAE
 from ternary_lab.networks import Network
 from ternary_lab.runs import load, provenance
-from ternary_lab.runs.files import write_atomically
-from ternary_lab.training import Cohort, Measures, RunState
+from ternary_lab.training.cohort import Cohort, Measures
+from ternary_lab.training.run_state import RunState
 
 TRAINED: Mapping[str, tuple[str, int]] = {
     "v5.5 at epoch 100": ("v5_5/seed=42", 100), "beyond": ("beyond/seed=42", 103),
@@ -371,24 +371,25 @@ def _of_one(result: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-@click.command()
-@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
-@click.option("--repeats", type=click.IntRange(1, 100), default=5, show_default=True, help="Calls; the median counts.")
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the result as JSON, too.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def main(device: str, repeats: int, output: Path | None, as_json: bool) -> None:
-    """Measure speed here: training and evaluation per epoch for cohorts of 1, 8, 64 runs, and the matrix floor."""
+def main() -> None:
+    """The command line: see `--help`."""
+    parser = argparse.ArgumentParser(description="Measure the speed of training, measuring and `evaluate` here.")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--repeats", type=int, default=5, help="calls of which the median counts")
+    parser.add_argument("--output", type=Path, help="also write the result as JSON")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    options = parser.parse_args()
     result: dict[str, Any] = {}
     try:
-        for name, so_far in bench(device=device, repeats=repeats):
-            click.echo(f"measured: {name}", err=True)
+        for name, so_far in bench(device=options.device, repeats=options.repeats):
+            print(f"measured: {name}", file=sys.stderr)
             result = so_far
     except TernaryLabError as error:
         sys.exit(f"error: {error}")
-    if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(output, (json.dumps(result, indent=1) + "\n").encode())
-    click.echo(json.dumps(result) if as_json else describe(result))
+    if options.output is not None:
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+        options.output.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result) if options.json else describe(result))
 
 
 if __name__ == "__main__":

@@ -48,7 +48,8 @@ from ternary_lab.config import Config
 from ternary_lab.metrics import coverage
 from ternary_lab.model import Architecture
 from ternary_lab.runs import provenance
-from ternary_lab.training import Cohort, RunState
+from ternary_lab.training.cohort import Cohort
+from ternary_lab.training.run_state import RunState
 
 Checked = tuple[bool, Mapping[str, Any]]
 """Whether it passed, and what was compared."""

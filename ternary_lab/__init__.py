@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from ternary_lab.model import GaussianPosterior as GaussianPosterior
     from ternary_lab.model import TernaryVAE as TernaryVAE
     from ternary_lab.runs.checkpoint import load_model as load_model
-    from ternary_lab.runs.load import Comparison as Comparison
+    from ternary_lab.runs.compare import Comparison as Comparison
+    from ternary_lab.runs.compare import compare as compare
     from ternary_lab.runs.load import RunRecord as RunRecord
     from ternary_lab.runs.load import RunSet as RunSet
-    from ternary_lab.runs.load import compare as compare
     from ternary_lab.runs.load import load_run as load_run
     from ternary_lab.runs.load import load_runs as load_runs
     from ternary_lab.runs.train import branch as branch
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from ternary_lab.runs.train import train_counterfactuals as train_counterfactuals
     from ternary_lab.sweeps.design import load_sweep as load_sweep
     from ternary_lab.sweeps.run import run_sweep as run_sweep
-    from ternary_lab.training import train as train
+    from ternary_lab.training.train import train as train
 
 # Threads that spin while they wait make two processes on the same cores up to ten times slower. It has
 # to be said before torch loads its thread library.
@@ -59,11 +59,12 @@ _HOMES = {
     "metrics.evaluate": ("Evaluation", "evaluate"),
     "model": ("GaussianPosterior", "TernaryVAE"),
     "runs.checkpoint": ("load_model",),
-    "runs.load": ("Comparison", "RunRecord", "RunSet", "compare", "load_run", "load_runs"),
+    "runs.compare": ("Comparison", "compare"),
+    "runs.load": ("RunRecord", "RunSet", "load_run", "load_runs"),
     "runs.train": ("branch", "run_experiment", "train_counterfactuals"),
     "sweeps.design": ("load_sweep",),
     "sweeps.run": ("run_sweep",),
-    "training": ("train",),
+    "training.train": ("train",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -1,66 +1,71 @@
-"""An experiment as data: strict settings, one base file and small files that override it.
+"""The configuration of an experiment: all its settings, with their defaults, ranges and descriptions.
 
-A setting is named by its dotted key, `beta.B.mode` or `training.total_epochs`. Nothing is coerced and
-nothing is ignored: an unknown key, a wrong type or a value out of range is a ConfigError that names
-the key, what is allowed and, for a misspelt name, the nearest one that exists.
+A setting is named by its dotted key, for example `beta.B.mode` or `training.total_epochs`. The settings that vary by
+epoch are in `schedules`. `config_files` reads configurations from files and explains errors.
 
-Settings that differ between the runs of one cohort must not change the shape of the computation;
-`STRUCTURAL` names those that do.
+The runs of a cohort are computed together. They may differ in all settings except those in `STRUCTURAL`.
 """
 
 from __future__ import annotations
 
-import functools
+import math
 import re
+from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator, model_validator
 
-from ternary_lab import schedules
 from ternary_lab.history import OLD_NAMES, Criterion
+from ternary_lab.schedules import Betas, Phases, Rho, Temperatures, cosine_decay, cycle, jump, step_value
+from ternary_lab.settings import Choice, Epoch, Momentum, Period, Positive, Section, StrictDumper, Weight, Width
 
-Epoch = Annotated[int, Field(ge=0, le=1_000_000)]
-Period = Annotated[int, Field(ge=1, le=1_000_000)]
-Width = Annotated[int, Field(ge=1, le=4096)]
-Weight = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Momentum = Annotated[float, Field(ge=0, lt=1)]
+if TYPE_CHECKING:
+    from torch import Tensor
+
 COUNTERFACTUALS = "counterfactuals"
-"""The folder of changes to configurations, and of the runs that came of them."""
-LOGICS = ("kleene", "lukasiewicz", "goedel")
-"""Logics whose operations can be left out of training (`splits.CONNECTIVES`)."""
+"""Name of two folders: the counterfactuals' files in `configs`, and the runs made from them."""
+CONNECTIVES: dict[str, tuple[str, ...]] = {
+    "kleene": ("not", "min (Kleene and)", "max (Kleene or)"),
+    "lukasiewicz": ("not", "Łukasiewicz implication"),
+    "goedel": ("false", "min (Kleene and)", "max (Kleene or)", "Gödel implication"),
+}
+"""Logic -> its connectives: names of `space.NAMED`, `not` for negation and `false` for the constant -1."""
 
 
-class Section(BaseModel):
-    """A group of settings: strict, closed, immutable."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+def parse_structure(text: str) -> tuple[str, str]:
+    """(kind, name) of a structure that can be left out of training: see `splits`. Raises ValueError."""
+    kind, _, name = text.partition(":")
+    known = {"orbit": "[0-9]{1,5}", "logic": "|".join(CONNECTIVES), "pattern": "[-0+*]{9}"}
+    if not re.fullmatch(known.get(kind, "(?!)"), name) or (kind == "orbit" and int(name) >= 19_683):
+        raise ValueError(
+            f"must be orbit:INDEX with an index below 19683, logic:{' or logic:'.join(CONNECTIVES)}, "
+            f"or pattern: and nine of -, 0, + and *; got {text!r}"
+        )
+    return kind, name
 
 
 class Data(Section):
+    """The split of the space, and the batches of an epoch."""
+
     split_seed: int = Field(42, ge=0, le=2**32 - 1, description="seed of the split, apart from the run's seed")
     train_fraction: float = Field(0.8, gt=0, lt=1, description="share of the 19,683 operations to train on")
     validation_fraction: float = Field(0.1, gt=0, lt=1, description="share to validate on; the rest is the test split")
     left_out: str = Field(
-        "", max_length=40, description="structure kept from training: orbit:I, logic:NAME or pattern:++-****** (splits)"
+        "", max_length=40, description="structure left out of training: orbit:I, logic:NAME or pattern:++-******"
     )
     epoch_operations: int = Field(
-        0, ge=0, le=1_000_000, description="operations per epoch, the training split in ever new orders; 0: it once"
+        0, ge=0, le=1_000_000, description="operations per epoch; 0: each of the training split once"
     )
-    batch_size: int = Field(64, ge=2, le=19_683, description="operations per optimiser step; the last batch is kept")
+    batch_size: int = Field(64, ge=2, le=19_683, description="operations per optimiser step; the last may be smaller")
 
     @field_validator("left_out")
     @classmethod
     def _a_structure(cls, value: str) -> str:
-        known = rf"(orbit:\d{{1,5}}|logic:({'|'.join(LOGICS)})|pattern:[-0+*]{{9}})?"
-        if not re.fullmatch(known, value) or (value.startswith("orbit:") and int(value[6:]) >= 19_683):
-            raise ValueError(
-                f"must be empty, orbit:INDEX with an index below 19683, logic:{' or logic:'.join(LOGICS)}, "
-                f"or pattern: and nine of -, 0, + and *; got {value!r}"
-            )
+        if value:
+            parse_structure(value)
         if value == "pattern:*********":
             raise ValueError(f"{value} leaves out the whole space: give at least one entry as -, 0 or +")
         return value
@@ -73,6 +78,8 @@ class Data(Section):
 
 
 class Model(Section):
+    """The sizes of the networks."""
+
     latent_dim: int = Field(16, ge=1, le=256, description="latent dimensions of each pathway")
     encoder_hidden: tuple[Width, ...] = Field(
         (256, 128, 64), min_length=1, max_length=16, description="widths of both encoders"
@@ -85,116 +92,8 @@ class Model(Section):
     use_statenet: bool = Field(True, description="whether StateNet corrects learning rate and loss weights")
 
 
-class Staged(Section):
-    """v5.5's β_A: a first warm-up to `start`, then a slow rise to `end` at the schedule's horizon."""
-
-    mode: Literal["staged"]
-    start: Weight = Field(0.3, description="value at the end of the warm-up")
-    end: Weight = Field(0.8, description="value at schedule.horizon")
-    warmup_epochs: Period = Field(50, description="epochs from 0 to start")
-
-
-class Lagged(Section):
-    """v5.5's β_B: start·e/warmup, then β of the other pathway times |sin lag|. With start 0, a jump."""
-
-    mode: Literal["lagged_after_warmup"]
-    start: Weight = Field(0.0, description="value that the warm-up leads to")
-    warmup_epochs: Period = Field(50, description="epochs before the lagged copy takes over")
-    lag: float = Field(0.785, ge=-7, le=7, description="phase lag in radians; the factor is |sin lag|")
-    ramp_epochs: Epoch = Field(0, description="epochs over which the lagged copy is faded in; 0 is the jump")
-
-
-class LinearWarmup(Section):
-    """0 to `end` linearly: what the report says that β_B does."""
-
-    mode: Literal["linear_warmup"]
-    end: Weight = Field(0.5, description="value after the warm-up")
-    warmup_epochs: Period = Field(50, description="epochs from 0 to end")
-
-
-class Jump(Section):
-    """0, then `end` from one epoch on."""
-
-    mode: Literal["jump"]
-    end: Weight = Field(0.5, description="value after the jump")
-    at_epoch: Epoch = Field(50, description="first epoch at which it is no longer 0")
-    ramp_epochs: Epoch = Field(0, description="epochs over which the value is reached; 0 is a jump")
-
-
-class Constant(Section):
-    mode: Literal["constant"]
-    value: Weight = Field(1.0, description="the value at every epoch")
-
-
-class Off(Section):
-    mode: Literal["off"]
-
-
-Beta = Annotated[Staged | Lagged | LinearWarmup | Jump | Constant | Off, Field(discriminator="mode")]
-
-
-class Betas(Section):
-    """Weights of the KL terms. At most one pathway may lag behind the other."""
-
-    A: Beta = Staged(mode="staged")
-    B: Beta = Lagged(mode="lagged_after_warmup")
-
-    @model_validator(mode="after")
-    def _one_leader(self) -> Betas:
-        if isinstance(self.A, Lagged) and isinstance(self.B, Lagged):
-            raise ValueError("beta.A and beta.B cannot both be lagged_after_warmup: one of them must lead")
-        return self
-
-
-class TemperatureA(Section):
-    start: Positive = Field(1.0, description="base at epoch 0")
-    end: Positive = Field(0.3, description="base at schedule.horizon")
-    temp_cyclic: bool = Field(True, description="whether the base swings")
-    cyclic_amplitude: Fraction = Field(0.1, description="amplitude of the swing as a share of the base")
-    period: Period = Field(30, description="epochs per swing")
-    temp_boost_amplitude: Weight = Field(0.5, description="absolute amplitude of the swing from phase 4 on")
-    floor: Weight = Field(0.1, description="the temperature is at least this")
-
-
-class TemperatureB(Section):
-    start: Positive = Field(0.9, description="value until delay_epochs")
-    end: Positive = Field(0.2, description="value `horizon` epochs after the delay")
-    delay_epochs: Epoch = Field(30, description="epochs before the decay begins")
-    temp_phase4: Positive = Field(0.3, description="value in phase 4")
-
-
-class Temperatures(Section):
-    """τ scales the posterior noise in training, z = μ + τ σ ε."""
-
-    A: TemperatureA = TemperatureA()
-    B: TemperatureB = TemperatureB()
-
-
-class Phases(Section):
-    """First epoch of each phase; phase 3 waits for balanced gradients."""
-
-    consolidation: Epoch = Field(40, description="first epoch of phase 2: ρ starts to rise")
-    convergence: Epoch = Field(120, description="first epoch at which phase 3 can begin")
-    convergence_end: Epoch = Field(200, description="epoch at which ρ of phase 3 would reach rho.coupled")
-    final: Epoch = Field(250, description="first epoch of phase 4")
-
-    @model_validator(mode="after")
-    def _in_order(self) -> Phases:
-        if not self.consolidation < self.convergence < self.convergence_end <= self.final:
-            raise ValueError("phases must be in order: consolidation < convergence < convergence_end <= final")
-        return self
-
-
-class Rho(Section):
-    """Permeability: the share of the other pathway's (stopped) latent that a decoder reads."""
-
-    isolated: Fraction = Field(0.1, description="ρ in phase 1")
-    consolidated: Fraction = Field(0.3, description="ρ at the end of phase 2")
-    coupled: Fraction = Field(0.7, description="ρ in phase 4")
-
-
 class LossWeights(Section):
-    """λ₁, λ₂ weigh the pathways, λ₃ the entropy alignment; all three move during training."""
+    """Weights λ₁ of pathway A, λ₂ of pathway B and λ₃ of the entropy alignment; all three change during training."""
 
     initial: Weight = Field(0.7, description="λ₁ and λ₂ at epoch 0")
     low: Weight = Field(0.5, description="lower bound of λ₁ and λ₂")
@@ -220,59 +119,141 @@ class LossWeights(Section):
                 raise ValueError(f"loss_weights.{low} must not exceed loss_weights.{high}")
         return self
 
+    def lambda3(self, e: int) -> float:
+        """λ₃ at the start of epoch e."""
+        return self.lambda3_base + self.lambda3_amplitude * cycle(e, self.lambda3_period, phase=math.pi / 2)
+
 
 class KL(Section):
+    """The lower bound of the KL terms."""
+
     free_bits: Weight = Field(0.5, description="lower bound of a dimension's KL, in nats")
     free_bits_per: Literal["sample", "dimension_mean"] = Field(
-        "sample", description="v5.5 bounds every sample and dimension; dimension_mean bounds the batch mean of each"
+        "sample", description="v5.5 bounds every sample and dimension; dimension_mean: the batch mean of each dimension"
     )
 
 
+@dataclass(frozen=True)
+class PathwayBatch:
+    """A batch of one pathway, for a loss term that a configuration adds. R runs, B operations, L latent dimensions."""
+
+    target: Tensor
+    """(R, B, 9, 3): one-hot operations."""
+    mu: Tensor
+    """(R, B, L): posterior means."""
+    log_variance: Tensor
+    """(R, B, L)"""
+    z: Tensor
+    """(R, B, L): sampled latents."""
+    logits: Tensor
+    """(R, B, 9, 3): decoder outputs."""
+
+
+@dataclass(frozen=True)
+class TermGradients:
+    """Gradients of a term's value in the tensors of a `PathwayBatch`, of the same shapes; None for zero.
+
+    The gradients in μ and s leave out the part that reaches them through z.
+    """
+
+    mu: Tensor | None = None
+    log_variance: Tensor | None = None
+    z: Tensor | None = None
+    logits: Tensor | None = None
+
+
+TermName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
+
+
+class LossTerm(Choice):
+    """Base class of the loss terms that a configuration adds to those of v5.5.
+
+    To add one, subclass it: a `mode` that no other term has, its words, the settings, and `value`. The class may be
+    defined anywhere, but before a configuration or a run that uses it is loaded. A configuration names each of its
+    terms. The columns in the history are NAME_A for the value and loss_NAME_A for its share in the training loss.
+
+        class LargeLogits(LossTerm):
+            mode: Literal["large_logits"] = "large_logits"
+            words: ClassVar[str] = "the size of the logits"
+
+            def value(self, batch: PathwayBatch) -> tuple[Tensor, TermGradients]:
+                count = batch.logits[0].numel()
+                return batch.logits.square().sum((1, 2, 3)) / count, TermGradients(logits=2 * batch.logits / count)
+
+        load_config("v5_5", {"loss.added.size": {"mode": "large_logits", "weight": 0.001}})
+    """
+
+    words: ClassVar[str]
+    """Its words in messages."""
+    pathways: ClassVar[Literal["AB", "A", "B"]] = "AB"
+    weight: float = Field(ge=-1e6, le=1e6, allow_inf_nan=False, description="factor of the term in the loss")
+
+    def weight_at(self, epoch: int) -> float:
+        """The factor at an epoch, counted from 0."""
+        return self.weight
+
+    @abstractmethod
+    def value(self, batch: PathwayBatch) -> tuple[Tensor, TermGradients]:
+        """The value (R,) of a batch of one pathway, and its gradients: see `losses.PathwayBatch`.
+
+        A mean over the batch, in nats. The loss adds weight · value.
+        """
+
+
 class Loss(Section):
+    """The terms that only pathway B has."""
+
     entropy_weight: Weight = Field(0.05, description="weight of B's output entropy S")
     repulsion_weight: Weight = Field(0.01, description="weight of B's latent repulsion")
     repulsion_sigma: Positive = Field(0.5, description="width of the repulsion kernel exp(-d²/σ²)")
+    added: dict[TermName, SerializeAsAny[LossTerm]] = Field(
+        {}, description="more terms: name -> mode, weight and settings (LossTerm)"
+    )
 
 
 class EntropyAlignment(Section):
+    """The term that aligns the latent entropies of A and B."""
+
     gradient: Literal["none", "differentiable"] = Field(
-        "none", description="v5.5 counts in bins, which has no gradient; differentiable shares a value out to two bins"
+        "none", description="v5.5 counts values in bins, which has no gradient; differentiable: each value in two bins"
     )
 
 
 class Information(Section):
-    """What the decoders' output over prior latents says about the latent, I(X;Z) = H(X) - H(X|Z), in the loss.
+    """Loss terms that raise the information of a decoder's output X about a prior latent Z, I(X;Z) = H(X) - H(X|Z).
 
-    v5.5 has no such term: its weights are 0.
+    v5.5 has no such terms: the weights are 0.
     """
 
-    noise_weight: Weight = Field(0.0, description="weight of the decoder noise H(X|Z), which is made small")
-    entropy_weight: Weight = Field(0.0, description="weight of the output entropy H(X), which is made large")
-    certainty_weight: Weight = Field(0.0, description="weight of squared log-odds beyond the margin, made small")
-    margin: Positive = Field(9.0, description="log-odds that are certain enough")
-    start_epoch: Epoch = Field(20, description="epoch from which on the weights rise from 0")
-    ramp_epochs: Epoch = Field(20, description="epochs over which the weights are reached; 0 is at once")
+    noise_weight: Weight = Field(0.0, description="weight of the decoder noise H(X|Z), which is minimised")
+    entropy_weight: Weight = Field(0.0, description="weight of the output entropy H(X), which is maximised")
+    certainty_weight: Weight = Field(0.0, description="weight of squared log-odds beyond the margin, also minimised")
+    margin: Positive = Field(9.0, description="largest log-odds without a penalty")
+    start_epoch: Epoch = Field(20, description="epoch at which the weights start to rise from 0")
+    ramp_epochs: Epoch = Field(20, description="epochs until the weights are reached; 0: at once")
     latents: int = Field(512, ge=2, le=65_536, description="prior latents per step")
-    decay: Momentum = Field(0.995, description="decay per step of the moving average that H(X) is taken of")
+    decay: Momentum = Field(0.995, description="decay per step of the moving average from which H(X) is computed")
 
     @property
     def enabled(self) -> bool:
-        """Whether any epoch has such a term."""
+        """Whether any of the weights is above 0."""
         return self.noise_weight > 0 or self.entropy_weight > 0 or self.certainty_weight > 0
 
     def weights(self, e: int) -> tuple[float, float, float]:
         """Weights of H(X|Z), H(X) and the certainty at epoch e."""
-        share = schedules.jump(e, 1.0, self.start_epoch, self.ramp_epochs)
+        share = jump(e, 1.0, self.start_epoch, self.ramp_epochs)
         return share * self.noise_weight, share * self.entropy_weight, share * self.certainty_weight
 
 
 class GradientBalance(Section):
+    """Scales that bring the gradient norms of both pathways together."""
+
     enabled: bool = Field(True, description="whether the pathways' losses are scaled by their gradient norms")
     low: Positive = Field(0.5, description="lower bound of the scales")
     high: Positive = Field(2.0, description="upper bound of the scales")
-    norm: Literal["clipped", "raw"] = Field("clipped", description="v5.5 averages the norms after clipping")
-    momentum_balanced: Momentum = Field(0.95, description="momentum of the moving averages while balanced")
-    momentum_unbalanced: Momentum = Field(0.5, description="momentum while not balanced")
+    norm: Literal["clipped", "raw"] = Field("clipped", description="v5.5 averages norms after clipping; raw: before")
+    momentum_balanced: Momentum = Field(0.95, description="momentum of the average norms while balanced")
+    momentum_unbalanced: Momentum = Field(0.5, description="momentum of the average norms while not balanced")
 
     @model_validator(mode="after")
     def _in_order(self) -> GradientBalance:
@@ -282,14 +263,16 @@ class GradientBalance(Section):
 
 
 class StateNet(Section):
+    """The corrections by StateNet, and how StateNet itself is trained."""
+
     training: Literal["none", "hypergradient"] = Field(
-        "none", description="v5.5 leaves StateNet as drawn; hypergradient: by what its corrections do to validation"
+        "none", description="v5.5 does not train it; hypergradient: by the effect of its corrections on validation"
     )
     learning_rate: Positive = Field(0.01, description="learning rate of StateNet's own AdamW")
-    lessons: int = Field(4, ge=1, le=1000, description="steps per epoch whose hypergradient it learns from")
+    lessons: int = Field(4, ge=1, le=1000, description="steps per epoch from whose hypergradients StateNet learns")
     lesson_operations: int = Field(256, ge=2, le=19_683, description="validation operations per lesson")
     information_weight: Weight = Field(
-        0.0, description="what it learns to make small is -ELBO minus so much I(X;Z), of both pathways"
+        0.0, description="StateNet minimises -ELBO minus this weight times I(X;Z), summed over both pathways"
     )
     lr_scale: Weight = Field(0.05, description="largest relative correction of the learning rate")
     lambda_scale: Weight = Field(0.01, description="largest correction of a loss weight per epoch")
@@ -311,7 +294,7 @@ class Optimiser(Section):
         description="first epoch -> learning rate; must contain epoch 0",
     )
     lr_decay: Literal["none", "cosine"] = Field(
-        "none", description="v5.5 only steps; cosine multiplies by (1 + cos(pi e/schedule.horizon))/2 as well"
+        "none", description="v5.5 has steps only; cosine: also times (1 + cos(pi e/schedule.horizon))/2"
     )
     weight_decay: Weight = Field(1e-4, description="decoupled weight decay")
     beta1: Momentum = Field(0.9, description="momentum of the first moment")
@@ -319,7 +302,7 @@ class Optimiser(Section):
     eps: Positive = Field(1e-8, description="added to the root of the second moment")
     grad_clip: Positive = Field(1.0, description="largest norm of a gradient")
     clip_per: Literal["model", "pathway"] = Field(
-        "model", description="v5.5 clips the norm of the whole gradient; pathway: each pathway's by itself"
+        "model", description="v5.5 clips the norm of the whole gradient; pathway: of each pathway separately"
     )
 
     @model_validator(mode="after")
@@ -328,69 +311,83 @@ class Optimiser(Section):
             raise ValueError("optimiser.lr_steps must contain epoch 0, the learning rate to start from")
         return self
 
+    def lr(self, e: int, horizon: int) -> float:
+        """Scheduled learning rate at epoch e."""
+        rate = step_value(e, self.lr_steps)
+        return rate * cosine_decay(e, horizon) if self.lr_decay == "cosine" else rate
 
-class Schedule(Section):
+
+class Horizon(Section):
+    """The time scale of the schedules."""
+
     horizon: Period = Field(
-        400, description="epochs that β_A's rise, the temperatures' decay and a cosine of lr are spread over"
+        400, description="epochs that the rise of β_A, the decay of τ and a cosine decay of lr take"
     )
 
 
 class Training(Section):
+    """The length of training."""
+
     total_epochs: int = Field(400, ge=1, le=100_000, description="epochs to train at most")
 
 
-def _present_name(name: Any) -> Any:
-    """A criterion by its present name: older configurations have an older one."""
+def _rename(name: Any) -> Any:
+    """The present name of a criterion: older configurations use an old one."""
     return OLD_NAMES.get(name, name) if isinstance(name, str) else name
 
 
-ByName = Annotated[Criterion, BeforeValidator(_present_name)]
+CriterionName = Annotated[Criterion, BeforeValidator(_rename)]
 
 
 class EarlyStopping(Section):
-    patience: int = Field(100, ge=0, le=1_000_000, description="stop after so many epochs without gain; 0: never")
-    metric: ByName = Field(
-        "val_loss", description="v5.5 watches the scheduled validation loss (selection.CRITERIA)"
-    )
+    """When a run stops before its last epoch."""
+
+    patience: int = Field(100, ge=0, le=1_000_000, description="epochs without improvement before stopping; 0: never")
+    metric: CriterionName = Field("val_loss", description="criterion that must improve (history.CRITERIA)")
 
 
 class Evaluation(Section):
-    """What is measured after every epoch."""
+    """The metrics of every epoch."""
 
-    coverage_samples: int = Field(195_000, ge=1, le=10_000_000, description="prior draws per pathway and epoch")
-    coverage_decoding: Literal["categorical", "argmax"] = Field("categorical", description="how a draw is decoded")
+    coverage_samples: int = Field(195_000, ge=1, le=10_000_000, description="prior samples per pathway and epoch")
+    coverage_decoding: Literal["categorical", "argmax"] = Field("categorical", description="how samples are decoded")
     coverage_at: Literal["every_epoch", "when_read"] = Field(
-        "every_epoch", description="when_read: draws are made only after epochs whose counts the controllers read"
+        "every_epoch", description="when_read: coverage is sampled only after epochs in which a controller reads it"
     )
     latents: int = Field(65_536, ge=64, le=2**22, description="Sobol latents for the output distribution")
     elbo_samples: int = Field(1, ge=1, le=1024, description="posterior samples per validation operation for -ELBO")
 
 
 class Checkpoints(Section):
-    every: Epoch = Field(10, description="a checkpoint every so many epochs; 0 is none")
+    """The epochs whose weights are kept."""
+
+    every: Epoch = Field(10, description="epochs between two checkpoints; 0: none")
     windows: tuple[tuple[Epoch, Epoch], ...] = Field(
-        ((39, 39), (45, 60), (69, 69)), description="epochs kept without gaps: [first, last]"
+        ((39, 39), (45, 60), (69, 69)), description="ranges of epochs that are all kept: [first, last]"
     )
 
     def keeps(self, e: int) -> bool:
+        """Whether the weights of epoch e are kept."""
         return (self.every > 0 and e % self.every == 0) or any(a <= e <= b for a, b in self.windows)
 
 
 class Runtime(Section):
+    """Where a run computes."""
+
     streams: Literal["device", "cpu"] = Field(
-        "device", description="where random numbers are drawn; cpu makes CPU and CUDA runs comparable"
+        "device", description="where random numbers are drawn; cpu: CPU and CUDA runs draw the same numbers"
     )
 
 
 class Config(Section):
-    """Everything that makes a run, apart from its seed. The defaults are those of v5.5."""
+    """All settings of a run except its seed. The defaults are those of v5.5."""
 
     name: str = Field(
         "v5_5", max_length=80, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", description="name of the experiment"
     )
     data: Data = Data()
     model: Model = Model()
-    schedule: Schedule = Schedule()
+    schedule: Horizon = Horizon()
     beta: Betas = Betas()
     temperature: Temperatures = Temperatures()
     phases: Phases = Phases()
@@ -405,122 +402,94 @@ class Config(Section):
     optimiser: Optimiser = Optimiser()
     training: Training = Training()
     early_stopping: EarlyStopping = EarlyStopping()
-    select_by: ByName | None = Field(
-        None, description="criterion whose best epoch is kept as the run's model; none: the early-stopping metric"
+    select_by: CriterionName | None = Field(
+        None, description="criterion whose best epoch becomes the run's model; null: early_stopping.metric"
     )
     evaluation: Evaluation = Evaluation()
     checkpoints: Checkpoints = Checkpoints()
     runtime: Runtime = Runtime()
 
     @model_validator(mode="after")
-    def _a_net_to_train(self) -> Config:
+    def _consistent(self) -> Config:
         if self.statenet.training != "none" and not self.model.use_statenet:
             raise ValueError("statenet.training: hypergradient needs model.use_statenet: true")
-        return self
-
-    @model_validator(mode="after")
-    def _a_coverage_to_judge_by(self) -> Config:
         if self.evaluation.coverage_at != "every_epoch" and "coverage" in (self.early_stopping.metric, self.criterion):
             raise ValueError("early_stopping.metric and select_by: coverage needs evaluation.coverage_at: every_epoch")
         return self
 
     @property
     def criterion(self) -> Criterion:
-        """What the run's model is chosen by."""
+        """The criterion that chooses the epoch of the run's model."""
         return self.select_by or self.early_stopping.metric
+
+    @property
+    def added_columns(self) -> tuple[str, ...]:
+        """Columns of the history that the added loss terms have: value and share in the training loss."""
+        return tuple(
+            f"{prefix}{name}_{pathway}"
+            for name, term in self.loss.added.items() for prefix in ("", "loss_") for pathway in term.pathways
+        )
 
     def betas(self, e: int) -> tuple[float, float]:
         """(β_A, β_B) at epoch e."""
-        chosen = {"A": self.beta.A, "B": self.beta.B}
-        values = {name: self._leading_beta(beta, e) for name, beta in chosen.items() if not isinstance(beta, Lagged)}
-        for name, beta in chosen.items():
-            if isinstance(beta, Lagged):
-                leader = values["A" if name == "B" else "B"]
-                values[name] = schedules.lagged(
-                    e, leader, beta.start, beta.warmup_epochs, beta.lag, beta.ramp_epochs
-                )
-        return values["A"], values["B"]
-
-    def _leading_beta(self, beta: Staged | LinearWarmup | Jump | Constant | Off, e: int) -> float:
-        match beta:
-            case Staged():
-                return schedules.staged(e, beta.start, beta.end, beta.warmup_epochs, self.schedule.horizon)
-            case LinearWarmup():
-                return schedules.linear_warmup(e, beta.end, beta.warmup_epochs)
-            case Jump():
-                return schedules.jump(e, beta.end, beta.at_epoch, beta.ramp_epochs)
-            case Constant():
-                return beta.value
-            case Off():
-                return 0.0
+        return self.beta.values_at(e, self.schedule.horizon)
 
     def temperatures(self, e: int) -> tuple[float, float]:
         """(τ_A, τ_B) at epoch e."""
-        a, b = self.temperature.A, self.temperature.B
-        final = e >= self.phases.final
-        base = schedules.decay(e, a.start, a.end, 0, self.schedule.horizon)
-        amplitude = a.temp_boost_amplitude if final else a.cyclic_amplitude * base
-        swing = amplitude * schedules.cycle(e, a.period) if a.temp_cyclic else 0.0
-        tau_b = b.temp_phase4 if final else schedules.decay(e, b.start, b.end, b.delay_epochs, self.schedule.horizon)
-        return max(base + swing, a.floor), tau_b
+        t, horizon, final = self.temperature, self.schedule.horizon, self.phases.final
+        return t.A.value_at(e, horizon, final), t.B.value_at(e, horizon, final)
 
     def permeability(self, e: int, balanced: bool) -> float:
         """ρ at epoch e; in phase 3 it depends on whether the gradients are balanced."""
-        return schedules.permeability(
-            e, balanced, self.rho.isolated, self.rho.consolidated, self.rho.coupled,
-            self.phases.consolidation, self.phases.convergence, self.phases.convergence_end, self.phases.final,
-        )
+        return self.rho.value_at(e, balanced, self.phases)
 
     def phase(self, e: int, previous: int, balanced: bool) -> int:
         """Training phase 1..4 at epoch e."""
-        p = self.phases
-        return schedules.phase(e, previous, balanced, p.consolidation, p.convergence, p.final)
+        return self.phases.phase_at(e, previous, balanced)
 
     def lr(self, e: int) -> float:
         """Scheduled learning rate at epoch e."""
-        rate = schedules.step_value(e, self.optimiser.lr_steps)
-        return rate * schedules.cosine_decay(e, self.schedule.horizon) if self.optimiser.lr_decay == "cosine" else rate
+        return self.optimiser.lr(e, self.schedule.horizon)
 
     def lambda3(self, e: int) -> float:
         """λ₃ at the start of epoch e."""
-        w = self.loss_weights
-        return w.lambda3_base + w.lambda3_amplitude * schedules.cycle(e, w.lambda3_period, phase=1.5707963267948966)
+        return self.loss_weights.lambda3(e)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain nested data that YAML and JSON can hold and `from_dict` reads back."""
+        """Plain nested data for YAML and JSON; `load_config` reads them back."""
         data: dict[str, Any] = self.model_dump(mode="json")
-        # JSON mode would make text of the epochs.
+        # JSON mode turns the epochs into text.
         data["optimiser"]["lr_steps"] = dict(self.optimiser.lr_steps)
         return data
 
     def as_yaml(self) -> str:
-        """Every setting as YAML that `load_config` and `from_yaml` read back."""
+        """All settings as YAML; `load_config` and `from_yaml` read them back."""
         return yaml.dump(self.as_dict(), Dumper=StrictDumper, sort_keys=False, allow_unicode=True)
 
 
 STRUCTURAL = (
-    "data", "model", "kl.free_bits_per", "entropy_alignment.gradient", "information.latents", "information.decay",
-    "information.margin",
-    "gradient_balance.norm", "gradient_balance.enabled", "statenet.training", "statenet.lessons",
-    "statenet.lesson_operations", "optimiser.clip_per", "training", "evaluation", "runtime",
+    "data", "model", "kl.free_bits_per", "loss.added", "entropy_alignment.gradient", "information.latents",
+    "information.decay", "information.margin", "gradient_balance.norm", "gradient_balance.enabled",
+    "statenet.training", "statenet.lessons", "statenet.lesson_operations", "optimiser.clip_per",
+    "training", "evaluation", "runtime",
 )
-"""Settings that runs trained side by side must share: they decide shapes, which operations are computed, how long."""
+"""Settings that are the same in all runs of a cohort: they decide shapes, operations and the number of epochs."""
 
 
 def is_structural(key: str) -> bool:
-    """Whether a dotted key is one of `STRUCTURAL`, or lies in one."""
+    """Whether a dotted key is in `STRUCTURAL` or belongs to a group in it."""
     return any(key == name or key.startswith(f"{name}.") for name in STRUCTURAL)
 
 
 def differences(a: Config, b: Config) -> dict[str, tuple[Any, Any]]:
-    """Dotted key -> (value in a, value in b) of every setting in which two configurations differ."""
+    """Dotted key -> (value in a, value in b), for every setting in which two configurations differ."""
     flat_a, flat_b = flatten(a.as_dict()), flatten(b.as_dict())
     keys = dict.fromkeys([*flat_a, *flat_b])
     return {key: (flat_a.get(key), flat_b.get(key)) for key in keys if flat_a.get(key) != flat_b.get(key)}
 
 
 def flatten(data: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested data as dotted keys."""
+    """Nested data as a flat mapping from dotted keys to values."""
     flat: dict[str, Any] = {}
     for key, value in data.items():
         name = f"{prefix}{key}"
@@ -529,21 +498,3 @@ def flatten(data: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[name] = value
     return flat
-
-
-try:
-    from yaml import CSafeDumper as SafeDumper
-except ImportError:  # PyYAML was built without libyaml, which is several times as fast
-    from yaml import SafeDumper  # type: ignore[assignment]
-
-
-@functools.cache
-def float_pattern() -> Any:
-    return re.compile(r"^[-+]?(?:[0-9][0-9_]*)(?:\.[0-9_]*)?[eE][-+]?[0-9]+$")
-
-
-class StrictDumper(SafeDumper):
-    """Quotes what `StrictLoader` would read as a number."""
-
-
-StrictDumper.add_implicit_resolver("tag:yaml.org,2002:float", float_pattern(), list("-+0123456789"))

@@ -1,12 +1,11 @@
-"""Configurations from files: YAML read strictly, a `base` file, dotted overrides, shipped files by name, errors.
+"""Configuration files: strict YAML, a `base` file, dotted overrides, shipped files by name, error messages.
 
-An unknown key, a wrong type or a value out of range is a ConfigError that names the key, what is allowed and, for a
-misspelt name, the nearest one that exists.
+An unknown key, a wrong type or a value out of range raises a ConfigError. It names the key and the allowed values; for
+an unknown key it names the nearest known ones. Values are never converted.
 """
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,45 +15,39 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError
 from pydantic.fields import FieldInfo
 
-from ternary_lab.config import (
-    COUNTERFACTUALS,
-    Config,
-    Constant,
-    Epoch,
-    Jump,
-    Lagged,
-    LinearWarmup,
-    Off,
-    Section,
-    Staged,
-    float_pattern,
-)
+from ternary_lab.config import COUNTERFACTUALS, Config
 from ternary_lab.errors import ConfigError, nearest
+from ternary_lab.settings import Choice, Epoch, Section, read_yaml
+
+LONGEST = 2**20
+"""The largest number of characters in a configuration file."""
 
 
-@functools.cache
 def settings() -> Mapping[str, FieldInfo]:
-    """Every dotted key that an override can set, groups included; under beta those of every mode."""
+    """Dotted key -> its field, for every key that an override can set: groups, and the settings of all modes."""
     found: dict[str, FieldInfo] = {}
 
     def visit(section: type[BaseModel], prefix: str) -> None:
         for name, field in section.model_fields.items():
             found[f"{prefix}{name}"] = field
-            for inner in (field.annotation, *get_args(field.annotation)):
-                if isinstance(inner, type) and issubclass(inner, Section):
-                    visit(inner, f"{prefix}{name}.")
+            kind = field.annotation
+            if isinstance(kind, type) and issubclass(kind, Section):
+                for member in kind.modes.values() if issubclass(kind, Choice) else (kind,):
+                    visit(member, f"{prefix}{name}.")
 
     visit(Config, "")
     return found
 
 
 def load_config(source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> Config:
-    """A configuration from a YAML file (or the name of a shipped one) or a mapping, with dotted overrides.
+    """A configuration from a YAML file, the name of a shipped file, or a mapping.
 
-    A file may name another as its `base`, relative to itself, and then holds only what differs. An
-    override that changes a `mode` drops the settings that only the old mode had.
+    Args:
+        source: a file may name another file as its `base`, by a path relative to itself. Then it holds only the
+            settings that differ from the base.
+        overrides: dotted key -> value. A new `mode` drops the settings that only the old mode had.
 
-    Raises ConfigError on anything that is not exactly a configuration.
+    Raises ConfigError for a file that cannot be read and for an invalid setting.
     """
     if isinstance(source, Mapping):
         data, origin = dict(source), "configuration"
@@ -67,11 +60,11 @@ def load_config(source: str | Path | Mapping[str, Any], overrides: Mapping[str, 
 
 
 def from_dict(data: Mapping[str, Any], origin: str = "configuration") -> Config:
-    """The configuration that nested plain data describes. Raises ConfigError."""
+    """The configuration in nested plain data. Raises ConfigError."""
     try:
         return Config.model_validate(tuples(data))
     except ValidationError as error:
-        raise ConfigError(f"{origin}: {explain(error)}") from None
+        raise ConfigError(f"{origin}: {explain(error, data)}") from None
     except RecursionError:
         raise ConfigError(f"{origin}: nested too deeply") from None
 
@@ -82,46 +75,50 @@ def from_yaml(text: str, origin: str) -> Config:
 
 
 def find_config(name: str | Path) -> Path:
-    """The path of a configuration file: as given, or a shipped one by its bare name."""
+    """The path of a configuration file, which is given by its path or, if shipped, by its bare name."""
     return find_shipped(name, config_files(), "configuration", "configs")
 
 
 def config_files() -> dict[str, Path]:
-    """The configurations that ship with the library, by bare name."""
+    """Bare name -> path of the configurations that ship with the library."""
     return {
         file.relative_to(folder).with_suffix("").as_posix(): file
         for folder in shipped_folders("configs") for file in sorted(folder.rglob("*.yaml"))
-        if file.parent.name != COUNTERFACTUALS  # which are changes, not configurations
+        if file.parent.name != COUNTERFACTUALS  # those are changes to configurations
     }
 
 
-def find_shipped(name: str | Path, shipped: Mapping[str, Path], what: str, listed: str) -> Path:
-    """The path of a file: as given, or a shipped one by its bare name.
+def find_shipped(name: str | Path, shipped: Mapping[str, Path], kind: str, listing: str) -> Path:
+    """The path of a file, which is given by its path or, if shipped, by its bare name.
 
-    Raises ConfigError that says what was wanted; `ternary-lab list LISTED` prints the names.
+    Args:
+        kind: the kind of file, for messages.
+        listing: `ternary-lab list LISTING` prints the names of the shipped files.
+
+    Raises ConfigError if there is no such file.
     """
-    # os.path asks without raising, however long or odd the name is.
+    # Unlike Path, os.path does not raise for a name that is too long or holds odd characters.
     if os.path.isfile(name):
         return Path(name)
     if str(name) in shipped:
         return shipped[str(name)]
     if os.path.isdir(name):
-        raise ConfigError(f"{name}: is a directory, not a {what} file")
-    near = nearest(str(name), shipped, f"`ternary-lab list {listed}`")
-    raise ConfigError(f"{name}: no such file, nor a shipped {what}{near}")
+        raise ConfigError(f"{name}: is a directory, not a {kind} file")
+    near = nearest(str(name), shipped, f"`ternary-lab list {listing}`")
+    raise ConfigError(f"{name}: no such file, nor a shipped {kind}{near}")
 
 
 class Counterfactual(Section):
-    """What would have happened: a run continued after one of its epochs, or repeated from the start, otherwise set."""
+    """Changed settings for a run: it continues with them after one of its epochs, or starts again with them."""
 
-    name: str = Field(description="the file's name, and that of the folder of its runs")
+    name: str = Field(description="name of the file and of the folder of its runs")
     title: str = Field(min_length=1, description="a few words for tables and legends")
-    after: Epoch | None = Field(None, description="the epoch whose state is taken over; none: trained from its seed")
+    after: Epoch | None = Field(None, description="last epoch before the change; null: the run starts again")
     set: dict[str, Any] = Field(description="dotted keys and their values")
 
 
 def load_counterfactual(path: str | Path) -> Counterfactual:
-    """A counterfactual from its YAML file, or a shipped one by its bare name. Raises ConfigError."""
+    """A counterfactual from its YAML file or, if shipped, by its bare name. Raises ConfigError."""
     shipped = {file.stem: file for file in shipped_configs(COUNTERFACTUALS)}
     file = find_shipped(path, shipped, "counterfactual", "counterfactuals")
     data = _read_with_base(file, ())
@@ -134,17 +131,17 @@ def load_counterfactual(path: str | Path) -> Counterfactual:
 
 
 def shipped_configs(folder: str) -> list[Path]:
-    """The configurations in a folder of `configs`, by name."""
+    """The YAML files in a folder of `configs`, sorted by name."""
     return [file for parent in shipped_folders("configs") for file in sorted((parent / folder).glob("*.yaml"))]
 
 
 def shipped_counterfactuals() -> list[Counterfactual]:
-    """Those that ship with the library, by name."""
+    """The counterfactuals that ship with the library, sorted by name."""
     return [load_counterfactual(file) for file in shipped_configs(COUNTERFACTUALS)]
 
 
 def parse_override(text: str) -> tuple[str, Any]:
-    """`key=value` of a command line, the value read as YAML. Raises ConfigError."""
+    """(key, value) of the text `key=value` on a command line; the value is YAML. Raises ConfigError."""
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise ConfigError(f"--set {text!r}: write key=value, for example training.total_epochs=60")
@@ -154,59 +151,15 @@ def parse_override(text: str) -> tuple[str, Any]:
         raise ConfigError(f"--set {text!r}: the value is not valid YAML") from None
 
 
-try:
-    from yaml import CSafeLoader as SafeLoader
-except ImportError:  # PyYAML was built without libyaml, which is several times as fast
-    from yaml import SafeLoader  # type: ignore[assignment]
-
-LONGEST = 2**20
-"""Characters of a configuration file that are read at most."""
-DEEPEST = 100
-"""Levels of a configuration file that are read at most."""
-
-
-class StrictLoader(SafeLoader):
-    """Safe YAML that reads 1e-3 as a number and refuses a key given twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, str | int | float):
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is not plain", key_node.start_mark)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-StrictLoader.add_implicit_resolver("tag:yaml.org,2002:float", float_pattern(), list("-+0123456789"))
-
-
-def read_yaml(text: str) -> Any:
-    """What a YAML text holds, read strictly: see `StrictLoader`. Raises yaml.YAMLError and ValueError.
-
-    Aliases are refused, for a page of them can unfold to more than there is memory, and what is nested too deeply.
-    """
-    depth = 0
-    for event in yaml.parse(text, Loader=SafeLoader):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if isinstance(event, yaml.AliasEvent):
-            raise yaml.composer.ComposerError(None, None, "aliases (*name) are not allowed", event.start_mark)  # type: ignore[arg-type]
-        if depth > DEEPEST:
-            raise yaml.composer.ComposerError(None, None, f"nested deeper than {DEEPEST} levels", event.start_mark)  # type: ignore[arg-type]
-    return yaml.load(text, Loader=StrictLoader)
-
-
 def shipped_folders(kind: str) -> list[Path]:
-    """The folder of `configs`, `sweeps` or `notebooks`: beside the package in a checkout, inside it in a wheel."""
+    """The folders of `configs`, `sweeps` or `notebooks`: one beside the package (checkout) or inside it (wheel)."""
     package = Path(__file__).parent
     return [folder for folder in (package.parent / kind, package / "shipped" / kind) if folder.is_dir()]
 
 
 def _read_with_base(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if path.resolve() in seen:
-        raise ConfigError(f"{path}: its chain of `base` files comes back to itself")
+        raise ConfigError(f"{path}: circular `base`: {' -> '.join(one.name for one in (*seen, path))}")
     data = read_mapping(path)
     base = data.pop("base", None)
     if base is None:
@@ -220,7 +173,7 @@ def _read_with_base(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
-    """What a YAML file holds: see `read_yaml`. Raises ConfigError unless it is a mapping."""
+    """The mapping in a YAML file: see `read_yaml`. Raises ConfigError for any other content."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -236,7 +189,7 @@ def _mapping(text: str, origin: str) -> dict[str, Any]:
         data = read_yaml(text)
     except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
-        # At the end of the text libyaml is one line further.
+        # At the end of the text libyaml counts one line too many.
         place = f"line {min(mark.line, text.count(chr(10))) + 1}: " if mark else ""
         raise ConfigError(f"{origin}: not YAML: {place}{getattr(error, 'problem', None) or error}") from None
     if not isinstance(data, dict):
@@ -253,34 +206,28 @@ def _nested(key: str, value: Any) -> dict[str, Any]:
     return dict(value)
 
 
-_MODES: dict[str, type[Section]] = {
-    "staged": Staged, "lagged_after_warmup": Lagged, "linear_warmup": LinearWarmup, "jump": Jump,
-    "constant": Constant, "off": Off,
-}
-
-
-def _merge(base: dict[str, Any], change: Mapping[str, Any], name: str = "") -> dict[str, Any]:
-    """`base` with `change` laid over it; a new mode keeps only the settings that it knows."""
-    merged = dict(base)
+def _merge(base: dict[str, Any], change: Mapping[str, Any], place: str = "") -> dict[str, Any]:
+    """`base`, overridden by `change`; of the old settings, a new mode keeps only those that it has too."""
+    merged, family = dict(base), type(_default_at(place))
     mode = change.get("mode")
-    if isinstance(mode, str) and mode in _MODES and merged.get("mode") != mode:
-        merged = {key: value for key, value in merged.items() if key in _MODES[mode].model_fields}
+    if issubclass(family, Choice) and isinstance(mode, str) and mode in family.modes and merged.get("mode") != mode:
+        merged = {key: value for key, value in merged.items() if key in family.modes[mode].model_fields}
     for key, value in change.items():
-        below = merged.get(key)
-        # lr_steps is one value: a new table of steps replaces the old one, it does not mix with it.
+        below, inner = merged.get(key), f"{place}.{key}" if place else str(key)
+        if isinstance(value, Mapping) and not isinstance(below, dict) and "mode" not in value:
+            default = _default_at(inner)
+            below = default.model_dump() if isinstance(default, Section) else None
+        # lr_steps is one value: a new table of steps replaces the whole old table.
         if isinstance(below, dict) and isinstance(value, Mapping) and key != "lr_steps":
-            merged[key] = _merge(below, value, f"{name}{key}.")
-        else:
-            default = _default_at(f"{name}{key}")
-            whole = isinstance(value, Mapping) and isinstance(default, Section)
-            merged[key] = _merge(default.model_dump(), value) if whole and "mode" not in value else value
+            value = _merge(below, value, inner)
+        merged[key] = value
     return merged
 
 
-def _default_at(key: str) -> Any:
-    """The default at a dotted key, so that `beta.B.lag` alone overrides one number of the default mode."""
+def _default_at(place: str) -> Any:
+    """The default at a dotted key: with it `beta.B.lag` alone can override one number of the default mode."""
     value: Any = Config()
-    for part in key.split("."):
+    for part in place.split(".") if place else ():
         if not isinstance(value, Section) or part not in type(value).model_fields:
             return None
         value = getattr(value, part)
@@ -288,55 +235,45 @@ def _default_at(key: str) -> Any:
 
 
 def tuples(value: Any) -> Any:
-    """Lists as tuples: strict validation takes no list where the immutable settings hold a tuple."""
+    """The value with all lists as tuples: strict validation does not accept a list for a tuple."""
     if isinstance(value, Mapping):
         return {key: tuples(inner) for key, inner in value.items()}
     return tuple(tuples(inner) for inner in value) if isinstance(value, list | tuple) else value
 
 
-def _shown(key: str) -> str:
-    """A key as it is, or quoted where it would break the line of a message."""
-    return key if key.isprintable() else repr(key)
+def explain(error: ValidationError, data: Mapping[str, Any], model: type[BaseModel] = Config) -> str:
+    """The first error in one line: its key, the allowed values or the nearest known keys.
 
-
-def explain(error: ValidationError, model: type[BaseModel] = Config) -> str:
-    """The first problem of a model's data in one line: its key, what is allowed, the nearest name."""
+    Args:
+        data: the data that were validated.
+        model: the class that validated them.
+    """
     problems = error.errors()
     first = problems[0]
-    # The third part of a place under beta is the mode, not a key.
-    place = [
-        part for i, part in enumerate(first["loc"]) if part != "[key]" and not (i == 2 and first["loc"][0] == "beta")
-    ]
-    key = ".".join(str(part) for part in place) or "configuration"
+    place = [part for part in first["loc"] if part != "[key]"]
+    key = ".".join(map(str, place)) or "configuration"
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    given = _short(first.get("input"))
     if first["type"] == "extra_forbidden":
-        known, group = _fields_at(first["loc"][:-1], model), key.rpartition(".")[0]
-        lists = "`ternary-lab list settings`" if model is Config else ""
-        near = nearest(str(first["loc"][-1]), known, lists, f"{group}." if group else "")
-        return f"unknown key {_shown(key)}{near}{more}"
+        known, group = _fields_at(place[:-1], data, model), key.rpartition(".")[0]
+        listing = "`ternary-lab list settings`" if model is Config else ""
+        near = nearest(str(place[-1]), known, listing, f"{group}." if group else "")
+        return f"unknown key {key if key.isprintable() else repr(key)}{near}{more}"
     if first["type"] == "value_error":
         return f"{key}: {first['ctx']['error']}{more}" if place else f"{first['ctx']['error']}{more}"
-    if first["type"].startswith("union_tag"):
-        return f"{key}.mode: must be one of {', '.join(_MODES)}{more}"
-    message = first["msg"].removeprefix("Input ").replace("should", "must", 1)
-    return f"{key}: {message}, got {given}{more}"
+    message, given = first["msg"].removeprefix("Input ").replace("should", "must", 1), repr(first["input"])
+    return f"{key}: {message}, got {given if len(given) <= 60 else f'{given[:57]}...'}{more}"
 
 
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _fields_at(location: tuple[int | str, ...], model: type[BaseModel]) -> Mapping[str, FieldInfo]:
-    section = model
-    for part in location:
-        if part in _MODES:
-            section = _MODES[str(part)]
-            continue
-        annotation = section.model_fields[str(part)].annotation if str(part) in section.model_fields else None
-        if get_origin(annotation) is dict:  # names of the user's own, each with such a section
+def _fields_at(place: list[int | str], data: Any, model: type[BaseModel]) -> Mapping[str, FieldInfo]:
+    """Name -> field of the settings in the group at a place in a model's data."""
+    for part in place:
+        annotation = model.model_fields[str(part)].annotation if str(part) in model.model_fields else None
+        if get_origin(annotation) is dict:  # from names that the user chose to groups of one kind
             annotation = get_args(annotation)[1]
+            annotation = getattr(annotation, "__origin__", annotation)  # without what `Annotated` adds
+        data = data[part]
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            section = annotation
-    return section.model_fields
+            model = annotation
+        if issubclass(model, Choice) and "mode" in data:
+            model = model.modes.get(data["mode"], model)
+    return model.model_fields

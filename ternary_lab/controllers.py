@@ -1,14 +1,13 @@
-"""What steers a run from epoch to epoch: gradient balance, loss weights, phase, StateNet.
+"""Controllers between epochs: gradient balance, loss weights λ, phase, and StateNet's corrections.
 
 At the start of an epoch, with n the moving averages of the pathways' gradient norms:
 
     r = n_B / n_A          balanced: 0.8 < r < 1.2          momentum m: 0.95 if balanced, else 0.5
-    λ₁, λ₂ move by ±0.02 towards the weaker pathway, or by ±5 % by the coverage ratio of the epoch before
+    λ₁, λ₂ move by ±0.02 towards the weaker pathway, or by ±5 % by the coverage ratio of the previous epoch
 
-In the epoch's first batch StateNet then reads [H_A, H_B, KL_A, KL_B, r, ρ, λ₁, λ₂, λ₃] and corrects lr
-for the epoch and the λ from the second batch on. Its corrections reach the loss as plain numbers:
-in v5.5 StateNet never receives a gradient. It can be given that of what its corrections do to the
-validation split (`hypergradient`).
+In the first batch of the epoch StateNet reads [H_A, H_B, KL_A, KL_B, r, ρ, λ₁, λ₂, λ₃]. It corrects lr for the epoch
+and the λ from the second batch on. Its corrections are plain numbers in the loss, so in v5.5 StateNet never receives a
+gradient. `training.statenet_learning` can give it one.
 """
 
 from __future__ import annotations
@@ -44,15 +43,15 @@ class Plan:
 
     epoch: int
     phase: int
+    lr: float
+    lambda1: float
+    lambda2: float
+    lambda3: float
     beta_A: float
     beta_B: float
     temperature_A: float
     temperature_B: float
     rho: float
-    lambda1: float
-    lambda2: float
-    lambda3: float
-    lr: float
     grad_ratio: float
     grad_momentum: float
 
@@ -63,9 +62,9 @@ def gradient_ratio(controllers: Controllers) -> float:
 
 
 def reads_coverage(config: Config, controllers: Controllers) -> bool:
-    """Whether the next epoch's plan depends on the coverage of the epoch before.
+    """Whether the next epoch's plan depends on the coverage of the previous epoch.
 
-    Only between balanced pathways, and only where the rule that reads it can move λ₁ or λ₂.
+    It does where the pathways are balanced and the coverage rule can move λ₁ or λ₂.
     """
     w = config.loss_weights
     moves = w.low < w.high and {w.coverage_factor, w.coverage_factor_down} != {1.0}
@@ -73,7 +72,7 @@ def reads_coverage(config: Config, controllers: Controllers) -> bool:
 
 
 def plan_epoch(config: Config, epoch: int, controllers: Controllers) -> Plan:
-    """The plan of epoch `epoch` (from 0) from the state that the epochs before it left."""
+    """The plan of an epoch, counted from 0, from the controllers after the previous epoch."""
     weights, balance = config.loss_weights, config.gradient_balance
     ratio = gradient_ratio(controllers) if epoch > 0 else 1.0
     balanced = weights.ratio_low < ratio < weights.ratio_high
@@ -102,7 +101,7 @@ def plan_epoch(config: Config, epoch: int, controllers: Controllers) -> Plan:
 def adapted(
     weights: LossWeights, lambda1: float, lambda2: float, ratio: float, coverage_ratio: float | None
 ) -> tuple[float, float]:
-    """λ₁ and λ₂ moved towards the pathway with the weaker gradients or, when balanced, the lower coverage."""
+    """λ₁ and λ₂, moved towards the pathway with the weaker gradients or, when balanced, the lower coverage."""
     if ratio < weights.ratio_low:
         lambda1, lambda2 = lambda1 + weights.step, lambda2 - weights.step
     elif ratio > weights.ratio_high:
@@ -120,7 +119,7 @@ def clamp(value: float, low: float, high: float) -> float:
 
 @dataclass(frozen=True)
 class Correction:
-    """StateNet's outputs for one run's epoch, and what they make of the plan."""
+    """StateNet's outputs for one run's epoch, and the corrected lr and λ."""
 
     delta_lr: float
     delta_lambda1: float
@@ -150,7 +149,7 @@ def correct(config: Config, plan: Plan, outputs: tuple[float, float, float, floa
 
 
 def correction_slopes(config: Config, plan: Plan, correction: Correction) -> tuple[float, float, float, float]:
-    """How lr, λ₁, λ₂ and λ₃ move with StateNet's four outputs; not at all where a bound holds them."""
+    """Derivatives of lr, λ₁, λ₂ and λ₃ in StateNet's four outputs; 0 where a value is at a bound."""
     net, weights = config.statenet, config.loss_weights
     return (
         plan.lr * net.lr_scale * (net.lr_low < correction.lr < net.lr_high),
@@ -163,7 +162,7 @@ def correction_slopes(config: Config, plan: Plan, correction: Correction) -> tup
 def after_epoch(
     controllers: Controllers, plan: Plan, correction: Correction, norms: tuple[float, float]
 ) -> Controllers:
-    """The controllers that the next epoch starts from, but for its coverage: see `after_counting`."""
+    """The controllers after an epoch, without its coverage, which `after_counting` adds."""
     return replace(
         controllers,
         lambda1=correction.lambda1,
@@ -176,5 +175,5 @@ def after_epoch(
 
 
 def after_counting(controllers: Controllers, unique: tuple[int, int] | None) -> Controllers:
-    """The controllers with the distinct operations that pathways A and B drew after the epoch, if they drew any."""
+    """The controllers with the numbers of distinct operations drawn after the epoch, of A and B; None: not drawn."""
     return replace(controllers, coverage_ratio=unique[1] / unique[0] if unique and unique[0] else None)

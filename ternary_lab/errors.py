@@ -1,7 +1,7 @@
-"""What a user can get wrong, one class per kind of thing.
+"""The library's exceptions, one class per kind of mistake, and the names that their messages suggest.
 
-Every message is one line that names the offender and says what to do about it. The command line
-prints it and exits with status 2; a programme catches `TernaryLabError`.
+Every message is one line: it names the faulty value and a remedy. The command line prints it and exits with status 2;
+a programme catches `TernaryLabError`.
 """
 
 from __future__ import annotations
@@ -11,27 +11,27 @@ from collections.abc import Iterable
 from importlib.util import find_spec
 
 FEW = 8
-"""So many names at most are all named in a message."""
+"""A message lists all known names if there are at most this many."""
 
 
 class TernaryLabError(Exception):
-    """Base of every error that this library raises on purpose."""
+    """Base class of all errors that this library raises on purpose."""
 
 
 class ConfigError(TernaryLabError, ValueError):
-    """A setting that is unknown, of the wrong type or out of range, or a file that is no configuration."""
+    """A setting that is unknown, of the wrong type or out of range, or a file that is not a configuration."""
 
 
 class InputError(TernaryLabError, ValueError):
-    """A tensor or argument whose shape, type, device or values do not fit the operation."""
+    """An argument whose shape, type, device or values do not fit the operation."""
 
 
 class DeviceError(TernaryLabError, RuntimeError):
-    """A device that was asked for and is not there, is busy or full, or has failed."""
+    """A device that is missing, busy or full, or that has failed."""
 
 
 class CheckpointError(TernaryLabError):
-    """A checkpoint that is missing, truncated, foreign, of other shapes, or that carries code."""
+    """A checkpoint that is missing, truncated, of another format or of other shapes, or that contains code."""
 
 
 class DivergenceError(TernaryLabError, ArithmeticError):
@@ -39,15 +39,15 @@ class DivergenceError(TernaryLabError, ArithmeticError):
 
 
 class RunError(TernaryLabError):
-    """A run directory that cannot be read, written or continued as asked."""
+    """A run directory that cannot be read, written or continued."""
 
 
 class EngineError(TernaryLabError, RuntimeError):
-    """An engine that is not installed, cannot be reached, or lacks what it is asked for."""
+    """An engine for sweeps that is not installed, cannot be reached, or lacks resources."""
 
 
 class NotebookError(TernaryLabError):
-    """A notebook, or a parameter for one, that breaks the contract between caller and notebook."""
+    """A notebook that lacks its parameters, or a parameter that a notebook does not accept."""
 
 
 EXTRAS = {
@@ -79,17 +79,20 @@ def need(*packages: str) -> None:
 
 
 def nearest(name: str, known: Iterable[str], lists: str = "", prefix: str = "") -> str:
-    """The end of a message on an unknown name: up to three known names that are like it.
+    """The end of a message about an unknown name: up to three similar known names.
 
-    Where none is like it, all are named if they are few, else the three nearest. `lists` says where all of them are
-    to be found, such as a command; it is named where they are many. `prefix` stands before each name.
+    If no name is similar, it lists all names where they are few, else the three nearest.
+
+    Args:
+        lists: a command that prints all names; mentioned where the names are many.
+        prefix: stands before each similar name.
     """
     names = list(known)
-    asked = name[:200]  # the time to compare grows with the square of the length
-    if close := [f"{prefix}{one}" for one in difflib.get_close_matches(asked, names, n=3, cutoff=0.5)]:
+    name = name[:200]  # the time of a comparison grows with the square of the length
+    if close := [f"{prefix}{one}" for one in difflib.get_close_matches(name, names, n=3, cutoff=0.5)]:
         said = f": did you mean {' or '.join(filter(None, (', '.join(close[:-1]), close[-1])))}?"
     elif len(names) <= FEW:
         return f"; known here: {', '.join(names) or 'none'}"
     else:
-        said = f"; the nearest names are {', '.join(difflib.get_close_matches(asked, names, n=3, cutoff=0))}."
+        said = f"; the nearest names are {', '.join(difflib.get_close_matches(name, names, n=3, cutoff=0))}."
     return f"{said} All names: {lists}" if lists and len(names) > FEW else said.removesuffix(".")

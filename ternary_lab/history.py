@@ -1,10 +1,10 @@
 """The history of a run: its columns, and the criteria that choose its best epoch from them.
 
-    val_loss         the validation loss under the current β and λ; values of different epochs are not comparable
-    val_elbo         the ELBO of the validation split, mean of both pathways
-    coverage         sampled coverage, mean of both pathways
-    informative_coverage    informative coverage, mean of both pathways
-    reconstruction   exact reconstruction of the validation split from the own code, mean of both pathways
+    val_loss               validation loss under the current β and λ; values of different epochs are not comparable
+    val_elbo               ELBO of the validation split, mean of both pathways
+    coverage               sampled coverage, mean of both pathways
+    informative_coverage   informative coverage, mean of both pathways
+    reconstruction         exact reconstruction of the validation split from the own code, mean of both pathways
 
 A criterion never reads the test split. The first of several equally good epochs is the best, as in training.
 """
@@ -12,7 +12,7 @@ A criterion never reads the test split. The first of several equally good epochs
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from ternary_lab.errors import InputError
@@ -25,17 +25,15 @@ if TYPE_CHECKING:
 class EpochRecord:
     """One run's epoch: a row of `history.csv`.
 
-    Losses, entropies and KL are in nats, coverages and reconstruction in percent. Loss terms, H and λ are
-    means over the epoch's batches; λ₁₋₃ therefore mix the value before and after StateNet's correction.
-    Sampled coverage is missing, its counts None, where `evaluation.coverage_at` has left it out.
-    `loss_*` are the terms as they enter the training loss, with λ, gradient scale and weight: their
-    sum is `train_loss`. `grad_norm_*` are of λ g ∇L before clipping.
-    `loss_information_*`, which older histories lack, are 0 where nothing asks for information.
-    `val_elbo` is the mean ELBO of both pathways on the validation split (higher is better); `delta_*` are
-    StateNet's outputs in (-1, 1).
+    Losses, entropies and KL are in nats, coverages and reconstruction in percent. Loss terms, H and λ are means over
+    the epoch's batches, so λ₁₋₃ mix the values before and after StateNet's correction. Where `evaluation.coverage_at`
+    leaves out the sampled coverage, it is NaN and its counts are None. `loss_*` are the shares of the terms in the
+    training loss, with λ, gradient scale and weight: their sum is `train_loss`. `loss_information_*` are 0 without
+    information terms; older histories lack them. `grad_norm_*` are norms of λ g ∇L before clipping. `val_elbo` is the
+    mean ELBO of both pathways on the validation split (higher is better). `delta_*` are StateNet's outputs in (-1, 1).
 
-    Seconds are the whole cohort's: `seconds_train` for training and validation, beside which the epoch
-    before is measured; `seconds_eval` for what this epoch's measurement took beyond that.
+    Seconds are those of the whole cohort. `seconds_train` is the time of training and validation; the previous epoch is
+    measured beside them. `seconds_eval` is the time that the measurement of this epoch took beyond that.
     """
 
     run: str
@@ -94,20 +92,13 @@ class EpochRecord:
     seconds_eval: float
     loss_information_A: float = 0.0
     loss_information_B: float = 0.0
+    added: Mapping[str, float] = field(default_factory=dict)
+    """Column -> value of the loss terms that the configuration adds: see `config.LossTerm`."""
 
 
-BLAME = {
-    "ce_A": "the cross-entropy", "ce_B": "the cross-entropy", "kl_A": "the KL term", "kl_B": "the KL term",
-    "entropy_B": "the output entropy", "repulsion_B": "the repulsion", "H_A": "the latent entropy",
-    "H_B": "the latent entropy", "loss_information_A": "the information",
-    "loss_information_B": "the information", "train_loss": "the training loss", "val_loss": "the validation loss",
-    "grad_norm_A": "the gradient", "grad_norm_B": "the gradient",
-}
-BLAMED = tuple(term for term in BLAME if term != "val_loss")
-"""Columns that are looked at in every step, in the order in which they are computed."""
-COLUMNS = tuple(f.name for f in fields(EpochRecord))
+COLUMNS = tuple(f.name for f in fields(EpochRecord) if f.name != "added")
 LATER = {f.name: f.default for f in fields(EpochRecord) if f.default is not MISSING}
-"""The last columns, which older histories lack, and what they would have held."""
+"""The last columns, which older histories lack -> their values there."""
 TIMING_COLUMNS = ("seconds_train", "seconds_eval")
 OLD_NAMES = {
     "info_coverage": "informative_coverage",
@@ -119,18 +110,18 @@ _IN_FILES = {name: old for old, name in OLD_NAMES.items()}
 
 
 def name_in_files(name: str) -> str:
-    """The name that a run's files use for a column or a criterion: an old one, where files have always had it."""
+    """The name of a column or criterion in a run's files, which keep an old name where they have always had it."""
     return _IN_FILES.get(name, name)
 
 
 FILE_COLUMNS = tuple(name_in_files(name) for name in COLUMNS)
-"""`COLUMNS` as the head of `history.csv` has them."""
+"""`COLUMNS` as the head of `history.csv` has them. The columns of added loss terms follow."""
 Criterion = Literal["val_loss", "val_elbo", "coverage", "informative_coverage", "reconstruction"]
 CRITERIA: tuple[Criterion, ...] = get_args(Criterion)
 
 
 def cost(values: Mapping[str, Any] | pd.DataFrame, criterion: Criterion) -> Any:
-    """What a criterion makes of an epoch's measurements, or of whole columns of them: smaller is better."""
+    """The value of a criterion for a row of measurements, or for whole columns of them: smaller is better."""
     match criterion:
         case "val_loss":
             return values["val_loss"]
@@ -141,9 +132,9 @@ def cost(values: Mapping[str, Any] | pd.DataFrame, criterion: Criterion) -> Any:
 
 
 def best_epoch(history: pd.DataFrame, criterion: Criterion, last: int | None = None) -> int:
-    """The epoch of one run that a criterion chooses, among those up to `last` that it was measured after.
+    """The epoch of one run that a criterion chooses among the measured ones up to `last`.
 
-    Raises InputError when there is none.
+    Raises InputError when none of them was measured.
     """
     rows = history if last is None else history[history["epoch"] <= last]
     costs = cost(rows, criterion).dropna()

@@ -1,6 +1,6 @@
 """The dual-pathway VAE of v5.5, run-batched: every weight has a leading run axis.
 
-Notation (used in `losses` and `training` too):
+Notation, also of `losses` and `training`:
 
     R   runs side by side          x     operations        (R, B, 9)      entries -1, 0, +1
     B   batch                      μ, s  posterior mean and log-variance  (2, R, B, L)
@@ -11,8 +11,8 @@ Notation (used in `losses` and `training` too):
     z̃_A = (1-ρ) z_A + ρ sg(z_B)                 cross-injection with stop-gradient; B likewise
     ℓ  = decoder(z̃)                             each pathway its own decoder
 
-The weights live in four contiguous blocks, so that an optimiser step, a norm or a copy is one
-operation and the two encoders, which have one shape, are one batched product:
+The weights are four contiguous blocks. An optimiser step, a norm or a copy is then one operation, and the two encoders,
+which have the same shape, are one batched product:
 
     encoders (2, R, ·)    decoder_A (R, ·)    decoder_B (R, ·)    statenet (R, ·)
 """
@@ -62,7 +62,7 @@ class Architecture:
         layers = [Layer(("fc_in",), latent, width, relu=True)]
         for i in range(blocks):
             layers.append(Layer((f"residual{i + 1}.block.0",), width, width, relu=True))
-            # A ReLU stands between two blocks, none after the last.
+            # There is a ReLU between two blocks, but not after the last one.
             layers.append(
                 Layer((f"residual{i + 1}.block.2",), width, width, relu=i < blocks - 1, skip=2 * i + 1)
             )
@@ -75,7 +75,7 @@ class Architecture:
         return 2 * self.encoder.size + self.decoder_A.size + self.decoder_B.size + STATENET_SIZE
 
     def initialise(self, seed: int) -> Blocks:
-        """Initial weights of one run, on the CPU: the very numbers that the original draws for this seed."""
+        """Initial weights of one run, on the CPU: the same numbers that the original draws for this seed."""
         generator = torch.Generator().manual_seed(seed)
         blocks = self.empty()
         for network, row in (
@@ -158,7 +158,7 @@ def _initialise_statenet(row: Tensor, generator: torch.Generator) -> None:
 
 
 class DualVAE:
-    """Forward computations of R runs. Holds weights and shapes, and no state besides."""
+    """Forward passes of R runs. Its only state are the weights."""
 
     def __init__(self, architecture: Architecture, blocks: Blocks) -> None:
         self.architecture = architecture
@@ -173,16 +173,16 @@ class DualVAE:
         return self.blocks.decoder_A.device
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(μ, log σ²), each (2, R, B, L), of operations x (R, B, 9) seen by both encoders."""
+        """(μ, log σ²), each (2, R, B, L), of operations x (R, B, 9), from both encoders."""
         runs, batch, entries = x.shape
         both = x.expand(2, runs, batch, entries).reshape(2 * runs, batch, entries)
         heads = self.architecture.encoder(self.blocks.encoders.flatten(0, 1), both)
-        # Sizes written out: of no operations at all, none could be inferred.
+        # All sizes are given, because `view` cannot infer one where there are no operations.
         mu, log_variance = heads.view(2, runs, batch, heads.shape[-1]).chunk(2, -1)
         return mu, log_variance
 
     def decode(self, z: Tensor) -> Tensor:
-        """Logits (2, R, B, 9, 3) of latents z (2, R, B, L), pathway A's by decoder A, B's by decoder B."""
+        """Logits (2, R, B, 9, 3) of latents z (2, R, B, L): decoder A for pathway A, decoder B for pathway B."""
         logits = torch.stack((
             self.architecture.decoder_A(self.blocks.decoder_A, z[0]),
             self.architecture.decoder_B(self.blocks.decoder_B, z[1]),
@@ -199,11 +199,11 @@ class DualVAE:
         return {"A": Bound(a.decoder_A, b.decoder_A), "B": Bound(a.decoder_B, b.decoder_B)}
 
     def run(self, index: int) -> DualVAE:
-        """One run alone, copied."""
+        """A copy of one run."""
         return DualVAE(self.architecture, self.blocks.one(index).copy())
 
     def repeated(self, times: int) -> DualVAE:
-        """All runs so many times over, one whole cohort behind the other."""
+        """All runs `times` times, one whole cohort after the other."""
         if times == 1:
             return self
         b = self.blocks
@@ -212,17 +212,17 @@ class DualVAE:
         ))
 
     def copy(self) -> DualVAE:
-        """All runs, copied."""
+        """A copy of all runs."""
         return DualVAE(self.architecture, self.blocks.copy())
 
 
 def inject(z: Tensor, rho: Tensor | float) -> Tensor:
-    """Cross-injection z̃ (2, R, B, L): (1-ρ) of the own latent and ρ of the other's, without its gradient."""
+    """Cross-injection z̃ (2, R, B, L): (1-ρ) own latent + ρ other latent; the other latent gets no gradient."""
     return torch.lerp(z, z.detach().flip(0), rho)
 
 
 def statenet(blocks: Blocks, inputs: Tensor) -> Tensor:
-    """StateNet's four corrections (R, 4) in (-1, 1), of lr, λ₁, λ₂, λ₃, for its nine inputs (R, 9)."""
+    """StateNet's corrections (R, 4) of lr, λ₁, λ₂, λ₃, in (-1, 1), from its nine inputs (R, 9)."""
     w = dict(statenet_parts(blocks.statenet))
 
     def linear(name: str, x: Tensor) -> Tensor:
@@ -247,7 +247,7 @@ class GaussianPosterior:
         return (0.5 * self.log_variance).exp()
 
     def sample(self, temperature: float = 1.0, *, generator: torch.Generator | None = None) -> Tensor:
-        """μ + τ σ ε with ε ~ N(0, I), (..., L); ε is drawn where the generator is."""
+        """μ + τ σ ε with ε ~ N(0, I), (..., L); ε is drawn on the generator's device."""
         place = self.mean.device if generator is None else generator.device
         noise = torch.empty_like(self.mean, device=place).normal_(generator=generator).to(self.mean.device)
         return self.mean + temperature * self.std * noise
@@ -260,9 +260,8 @@ class GaussianPosterior:
 class TernaryVAE:
     """One trained dual-pathway VAE, on plain tensors.
 
-    `pathway` chooses encoder and decoder, "A" or "B". Methods take tensors on any device and answer on
-    the model's; they never train and never change the model. All raise InputError on arguments that
-    do not fit.
+    `pathway`, "A" or "B", chooses the encoder and the decoder. Methods accept tensors on any device and return tensors
+    on the model's device. They never change the model. All raise InputError for arguments that do not fit.
     """
 
     def __init__(self, settings: config.Model, blocks: Blocks) -> None:
@@ -279,7 +278,6 @@ class TernaryVAE:
 
     def to(self, device: str | torch.device) -> TernaryVAE:
         """The same model on another device."""
-
         return TernaryVAE(self.settings, self.core.blocks.to(resolve_device(device)))
 
     @fenced
@@ -313,9 +311,9 @@ class TernaryVAE:
     def sample(
         self, n: int, pathway: Pathway = "B", argmax: bool = False, *, generator: torch.Generator | None = None
     ) -> Tensor:
-        """n operations (n, 9) from the prior: z ~ N(0, I), then each entry drawn (or its most probable value).
+        """n operations (n, 9) from the prior: z ~ N(0, I), then each entry is drawn, or its most probable value taken.
 
-        What is random is drawn where the generator is: one on the CPU gives the same operations on every device.
+        Random numbers are drawn on the generator's device. A CPU generator gives the same operations on every device.
         """
         if isinstance(n, bool) or not isinstance(n, int) or n < 0:
             raise InputError(f"n must be a number of operations, at least 0, got {n!r}")
@@ -330,7 +328,7 @@ class TernaryVAE:
     @fenced
     @torch.no_grad()
     def reconstruct(self, operations: Tensor, rho: float = 0.0, pathway: Pathway = "B") -> Tensor:
-        """Operations (..., 9) decoded by argmax from the posterior means, a share ρ of the other pathway's."""
+        """Operations (..., 9) decoded by argmax from posterior means that are mixed with a share ρ of the other's."""
         if isinstance(rho, bool) or not isinstance(rho, int | float) or not 0 <= rho <= 1:
             raise InputError(f"rho must be a number in [0, 1], got {rho!r}")
         index = _pathway(pathway)

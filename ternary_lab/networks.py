@@ -24,10 +24,10 @@ NARROW = 32
 
 @dataclass(frozen=True)
 class Layer:
-    """y = act(W x + b + skip), W stacked from one or more named linear maps.
+    """y = act(W x + b + skip). W stacks one or more named linear maps.
 
-    `skip` is the index of an earlier activation (0 is the network's input) that is added before the
-    activation function.
+    `skip` is the index of an earlier activation (0 is the network's input), which is added before the activation
+    function.
     """
 
     names: tuple[str, ...]
@@ -43,9 +43,9 @@ class Layer:
 
 @dataclass(frozen=True)
 class Network:
-    """A feed-forward network whose weights are rows of a block (G, size), one row per group.
+    """A feed-forward network. Its weights are rows of a block (G, size), one row per group.
 
-    In a row each layer holds its weight (outputs, inputs), then its bias (outputs).
+    A row holds the weight (outputs, inputs) and the bias (outputs) of each layer in turn.
     """
 
     layers: tuple[Layer, ...]
@@ -91,9 +91,9 @@ class Network:
 class Bound:
     """A network bound to a block of weights and a block for their gradient.
 
-    Forwards and backwards are written out because a step of so small a model is mostly overhead: views
-    and buffers are made once, and each weight's gradient is written straight into its place. What
-    `forward` and `backward` return is overwritten by the next call for a batch of the same size.
+    Both passes are written out, because autograd's overhead would dominate the step of so small a model. Views and
+    buffers are made once, and each weight's gradient is written directly to its place. The next call for a batch of the
+    same size overwrites the tensors that `forward` and `backward` return.
     """
 
     def __init__(self, network: Network, block: Tensor, gradient: Tensor | None = None) -> None:
@@ -123,7 +123,7 @@ class Bound:
     def infer(self, features: Tensor) -> Tensor:
         """Outputs (G, outputs, M) for features-first inputs (G, inputs, M).
 
-        Features first keeps what follows (entry probabilities, their products) contiguous in M.
+        With features first, entry probabilities and their products are contiguous in M.
         """
         activations = [features]
         for layer, (weight, _, bias) in zip(self.network.layers, self.weights, strict=True):
@@ -132,7 +132,7 @@ class Bound:
         return activations[-1]
 
     def backward(self, activations: list[Tensor], gradient: Tensor, to_input: bool) -> Tensor | None:
-        """Write the weights' gradients, given the output's (G, B, outputs); return the input's if wanted."""
+        """Write the gradients of the weights from that of the output (G, B, outputs); return the input's if wanted."""
         layers = self.network.layers
         buffers = self._of_size("backward", gradient, [layer.inputs for layer in layers])
         waiting: dict[int, Tensor] = {}
@@ -158,7 +158,7 @@ class Bound:
         return g if to_input else None
 
     def _write_gradients(self, layer: int, x: Tensor, g: Tensor, ones: Tensor) -> None:
-        """Those of one layer's weight and bias, for its input x (G, B, inputs) and the gradient g in its output."""
+        """Write the gradients of one layer's weight and bias, from its input x (G, B, inputs) and its output's, g."""
         weight_place, transposed_place, bias_place = self.places[layer]
         if self.network.layers[layer].inputs < NARROW:
             transposed_place.copy_(torch.bmm(x.transpose(1, 2), g))
@@ -195,7 +195,7 @@ class _Apply(torch.autograd.Function):
 
 @dataclass
 class Blocks:
-    """One tensor per block: weights, gradients or moments of R runs. See the module's notation."""
+    """Weights, gradients or moments of R runs, one tensor per block: see `model`."""
 
     encoders: Tensor
     decoder_A: Tensor
@@ -207,7 +207,7 @@ class Blocks:
         return self.encoders, self.decoder_A, self.decoder_B
 
     def copy(self) -> Blocks:
-        """The same numbers in memory of their own."""
+        """A copy in new memory."""
         return Blocks(*(block.clone(memory_format=torch.contiguous_format) for block in vars(self).values()))
 
     def one(self, run: int) -> Blocks:
@@ -217,7 +217,7 @@ class Blocks:
 
     @staticmethod
     def join(parts: list[Blocks]) -> Blocks:
-        """Blocks of several runs as those of one cohort."""
+        """The blocks of several runs joined along the run axis."""
         axis = {"encoders": 1}
         return Blocks(**{
             f.name: torch.cat([getattr(part, f.name) for part in parts], axis.get(f.name, 0)) for f in fields(Blocks)

@@ -1,14 +1,14 @@
-"""The space: all 3^9 = 19,683 truth tables of a binary operation on {-1, 0, +1}.
+"""The space of operations: all 3^9 = 19,683 truth tables of a binary operation on {-1, 0, +1}.
 
-Notation used everywhere in the library:
+Notation of the whole library:
 
     N = 19,683   number of operations          k = 0..8   entry of a truth table
     i            operation index, 0..N-1       x_k        entry k, in {-1, 0, +1}
 
     x_k(i) = (i // 3^k) mod 3 - 1              i = sum_k (x_k + 1) 3^k
 
-Read as a binary operation, entry k = 3 (a + 1) + (b + 1) is the result of `a ∘ b`, so a truth table
-reshaped to 3x3 has a rows and b columns, both in the order -1, 0, +1.
+Entry k = 3 (a + 1) + (b + 1) is the result of the operation for the arguments a and b. So a truth table reshaped to 3x3
+has a row for each a and a column for each b, both in the order -1, 0, +1.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ SIZE = VALUES**ENTRIES
 
 @dataclass(frozen=True)
 class Split:
-    """Operation indices (int64, 1-D) of the parts; disjoint, and together all N."""
+    """Operation indices (int64, 1-D) of four disjoint parts, which together are all N operations."""
 
     train: Tensor
     validation: Tensor
     test: Tensor
     left_out: Tensor
-    """Kept from all three on purpose; empty unless asked for."""
+    """Operations that were removed from the three other parts; empty by default."""
 
 
 def operations(indices: Tensor | None = None) -> Tensor:
-    """Truth tables as float32 (..., 9) with values -1, 0, +1; all 19,683 in index order by default.
+    """Truth tables, float32 (..., 9) with values -1, 0, +1; by default all 19,683 in the order of their indices.
 
     Raises InputError when `indices` is not an integer tensor with values in 0..19,682.
     """
@@ -68,7 +68,7 @@ def index_of(tables: Tensor) -> Tensor:
 
 
 def check_operations(tables: Tensor) -> Tensor:
-    """The tables as float32, once they are known to be truth tables: (..., 9), all entries -1, 0 or +1."""
+    """The tables as float32. Raises InputError unless they are truth tables: (..., 9) with entries -1, 0 or +1."""
     if not isinstance(tables, Tensor):
         raise InputError(f"operations must be a torch tensor (..., 9), got {type(tables).__name__}")
     check_dense(tables, "operations")
@@ -83,19 +83,21 @@ def check_operations(tables: Tensor) -> Tensor:
     return values
 
 
-def check_dense(tensor: Tensor, what: str) -> None:
-    """Raises InputError for a tensor without values of its own in memory: sparse, quantised, or on the meta device."""
+def check_dense(tensor: Tensor, name: str) -> None:
+    """Raise InputError for a tensor that is sparse, quantised or on the meta device; `name` is for the message."""
     if tensor.layout != torch.strided or tensor.device.type == "meta" or tensor.is_quantized:
         kind = "meta" if tensor.device.type == "meta" else str(tensor.layout).removeprefix("torch.")
-        raise InputError(f"{what} must be an ordinary dense tensor, got a {kind} one: convert it with .to_dense()")
+        raise InputError(f"{name} must be an ordinary dense tensor, got a {kind} one: convert it with .to_dense()")
 
 
 def split(
     split_seed: int, train: float = 0.8, validation: float = 0.1, left_out: Tensor | None = None
 ) -> Split:
-    """The space cut at random into train, validation and test (15,746 / 1,968 / 1,969 at 80/10/10).
+    """A random split of the space into train, validation and test (15,746, 1,968 and 1,969 operations at 80/10/10).
 
-    Operations `left_out` (indices) are then taken from whichever part they fell into; the others stay where they are.
+    Args:
+        train, validation: shares of the space; the test part is the rest.
+        left_out: indices of operations that are then removed from these parts; the other operations do not move.
     """
     generator = torch.Generator("cpu").manual_seed(split_seed)
     order = torch.randperm(SIZE, generator=generator, device="cpu")

@@ -1,11 +1,12 @@
-"""The split that a configuration asks for, and structures that can be left out of training as a whole.
+"""The split of a configuration, and the structures that can be left out of training.
 
-    STRUCTURE            | what is left out
-    orbit:2019           | every operation that relabelling a, b and the result, or swapping a and b, makes of this one
-    logic:kleene         | every operation that the logic's connectives define (`CONNECTIVES`)
-    pattern:++-******    | every operation with these entries, in the order of `space`; * is any
+    structure            | operations
+    orbit:2019           | the orbit of operation 2019 under isotopy and swap (see `symmetry`)
+    logic:kleene         | all operations that the connectives of the logic define (`config.CONNECTIVES`)
+    pattern:++-******    | all operations with these entries, in the order of `space`; * stands for any value
 
-A random test split asks whether operations between seen ones are coded; a structure, whether a region is.
+A random test split tests whether a model interpolates between the operations of its training. Leaving out a structure
+tests whether it generalises to a whole region.
 """
 
 from __future__ import annotations
@@ -19,21 +20,12 @@ from ternary_lab import config, space, symmetry
 from ternary_lab.backend.numerics import fenced
 from ternary_lab.errors import ConfigError, InputError
 
-CONNECTIVES: dict[str, tuple[str, ...]] = {
-    "kleene": ("not", "min (Kleene and)", "max (Kleene or)"),
-    "lukasiewicz": ("not", "Łukasiewicz implication"),
-    "goedel": ("false", "min (Kleene and)", "max (Kleene or)", "Gödel implication"),
-}
-"""Named logics by their connectives: names of `space.NAMED`, `not` for negation and `false` for the constant -1."""
-
-_ENTRY = {"-": -1, "0": 0, "+": 1}
-
 
 @fenced
 def split(data: config.Data) -> space.Split:
-    """The split of a configuration: `space.split`, and the left-out structure as a part of its own.
+    """The split of a configuration, with the left-out structure as a fourth part: see `space.split`.
 
-    Raises ConfigError when the structure takes all that another part had.
+    Raises ConfigError if no operation is left in another part.
     """
     left_out = members(data.left_out) if data.left_out else None
     found = space.split(data.split_seed, data.train_fraction, data.validation_fraction, left_out)
@@ -45,58 +37,66 @@ def split(data: config.Data) -> space.Split:
 
 @fenced
 def per_epoch(data: config.Data) -> int:
-    """Operations of an epoch of training."""
+    """Number of operations in an epoch of training."""
     return data.epoch_operations or len(split(data).train)
 
 
 @fenced
 def members(structure: str) -> Tensor:
-    """Indices (int64, ascending) of the operations of a structure. Raises InputError for another name."""
-    kind, _, name = structure.partition(":")
-    if kind == "orbit" and name.isdecimal() and int(name) < space.SIZE:
+    """Indices, int64 and ascending, of the operations of a structure. Raises InputError for any other text."""
+    try:
+        kind, name = config.parse_structure(structure)
+    except ValueError as error:
+        raise InputError(f"a structure {error}") from None
+    if kind == "orbit":
         group = symmetry.GROUPS["isotopy and swap"]
         images = torch.stack([space.index_of(g(space.operations(torch.tensor(int(name))))) for g in group])
         return images.unique(sorted=True)  # type: ignore[no-any-return,no-untyped-call]
-    if kind == "logic" and name in CONNECTIVES:
+    if kind == "logic":
         return _definable(name)
-    if kind == "pattern" and len(name) == space.ENTRIES and set(name) <= {*_ENTRY, "*"}:
-        tables = space.operations()
-        fits = [tables[:, k] == _ENTRY[c] for k, c in enumerate(name) if c != "*"]
-        return torch.nonzero(torch.stack(fits).all(0) if fits else torch.ones(space.SIZE)).flatten()
-    raise InputError(
-        f"structure {structure!r}: write orbit:INDEX, logic:{' or logic:'.join(CONNECTIVES)}, "
-        "or pattern: and nine of -, 0, + and *"
-    )
+    tables = space.operations()
+    fits = torch.ones(space.SIZE, dtype=torch.bool)
+    for k, entry in enumerate(name):
+        if entry != "*":
+            fits &= tables[:, k] == "-0+".index(entry) - 1
+    return torch.nonzero(fits).flatten()
 
 
 @lru_cache
 def _definable(logic: str) -> Tensor:
-    """The binary operations in the clone of a logic's connectives: the projections, closed under them."""
+    """Indices of the operations that the connectives of a logic define: the binary part of their clone.
+
+    Starts with the two projections and applies the connectives until no new operation appears.
+    """
     new = torch.tensor(sorted(space.named()[f"projection {name}"] for name in "ab"))
     known = torch.zeros(space.SIZE, dtype=torch.bool)
     while len(new):
         known[new] = True
         found = torch.nonzero(known).flatten()
         made = torch.zeros_like(known)
-        for connective in CONNECTIVES[logic]:
+        for connective in config.CONNECTIVES[logic]:
             made[_applied(connective, _classes(new), _classes(found))] = True
         new = torch.nonzero(made & ~known).flatten()
     return torch.nonzero(known).flatten()
 
 
-def _applied(connective: str, new: Tensor, found: Tensor) -> Tensor:
-    """Indices of what a connective makes of operations (n, 9): new ones with all that are found, each way round."""
+def _applied(connective: str, new: Tensor, known: Tensor) -> Tensor:
+    """Indices of the operations that a connective makes of pairs of operations, given as classes (n, 9) and (m, 9).
+
+    A pair is a new and a known operation, in both orders.
+    """
     if connective == "not":
         return space.index_of(1 - new)
     if connective == "false":
         return torch.zeros(1, dtype=torch.int64)
     lookup = _classes(torch.tensor(space.named()[connective])).reshape(space.VALUES, space.VALUES)
-    pairs = torch.zeros(2, len(new), len(found), dtype=torch.int64)
+    pairs = torch.zeros(2, len(new), len(known), dtype=torch.int64)
     for k in range(space.ENTRIES):
-        one, other = new[:, k, None], found[None, :, k]
+        one, other = new[:, k, None], known[None, :, k]
         pairs += torch.stack((lookup[one, other], lookup[other, one])) * space.VALUES**k
     return pairs.flatten()
 
 
 def _classes(operations: Tensor) -> Tensor:
+    """Classes 0, 1, 2 of the entries of operations, given as indices (n,): int64 (n, 9)."""
     return space.operations(operations).long() + 1

@@ -1,15 +1,15 @@
-"""What the operations are to each other and in themselves: symmetries, orbits, algebraic properties.
+"""Symmetries, orbits and algebraic properties of the operations.
 
 Notation: f(a, b) is the entry of a truth table in row a and column b (see `space`); α, β, γ are permutations
-of {-1, 0, +1}. A symmetry g carries f to
+of {-1, 0, +1}. A symmetry g maps f to
 
     g f (a, b) = γ( f( α⁻¹ a, β⁻¹ b ) )            or, with a swap,  γ( f( β⁻¹ b, α⁻¹ a ) )
 
     isomorphism   α = β = γ                         Harrison 1966, https://doi.org/10.1090/S0002-9939-1966-0200219-9
     isotopy       α, β, γ independent               Albert 1943, https://doi.org/10.2307/1990259
 
-The operations that a group carries into each other are an orbit; N = Σ orbit sizes. Exchanging a or b with the
-result, which paratopy adds to isotopy, is defined for Latin squares only and is no symmetry of the space.
+An orbit holds the operations that a group maps to each other; N = Σ orbit sizes. Paratopy also exchanges a or b with
+the result. That is defined for Latin squares only, so it is not a symmetry of the space.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ def _inverse(permutation: Permutation) -> Permutation:
 
 @dataclass(frozen=True)
 class Symmetry:
-    """Relabels a by `left` (α), b by `right` (β) and the result by `output` (γ), after a swap of a and b if asked.
+    """A relabelling of a by `left` (α), of b by `right` (β) and of the result by `output` (γ).
 
-    Raises InputError when one of them is no permutation of -1, 0, +1.
+    With `swap`, a and b are exchanged first. Raises InputError for anything but permutations of -1, 0, +1.
     """
 
     left: Permutation = IDENTITY
@@ -67,18 +67,18 @@ class Symmetry:
 
     @property
     def source(self) -> list[int]:
-        """The entry of f that each of the nine entries of g f reads."""
+        """For each of the nine entries of g f, the entry of f that it copies before the result is relabelled."""
         pairs = product(_inverse(self.left), _inverse(self.right))
         return [3 * (y + 1) + x + 1 if self.swap else 3 * (x + 1) + y + 1 for x, y in pairs]
 
     def __call__(self, tables: Tensor) -> Tensor:
-        """The images, float32 (..., 9), of truth tables (..., 9). Raises InputError for what is no truth table."""
+        """The images, float32 (..., 9), of truth tables (..., 9). Raises InputError for other values."""
         classes = space.check_operations(tables)[..., self.source].long() + 1
         return torch.tensor(self.output, dtype=torch.float32, device=classes.device)[classes]
 
     def __matmul__(self, first: Symmetry) -> Symmetry:
         """This symmetry after `first`: (h @ g) f = h (g f)."""
-        # A swap carried past a relabelling exchanges what happens to a and to b.
+        # Moving a swap past a relabelling exchanges the relabellings of a and b.
         left, right = (first.right, first.left) if self.swap else (first.left, first.right)
         return Symmetry(
             _after(self.left, left), _after(self.right, right), _after(self.output, first.output),
@@ -91,17 +91,17 @@ class Symmetry:
         return Symmetry(right, left, output, True) if self.swap else Symmetry(left, right, output)
 
     def fixed(self) -> int:
-        """Number of operations with g f = f, without listing them.
+        """Number of operations with g f = f, computed without listing them.
 
-        Along a cycle of l entries such a table is given by one value, which γ^l must leave as it is (de Bruijn 1959,
-        https://doi.org/10.1016/S1385-7258(59)50008-0).
+        One value determines the entries of such a table along a cycle of l entries, and γ^l must leave it unchanged
+        (de Bruijn 1959, https://doi.org/10.1016/S1385-7258(59)50008-0).
         """
-        count, left, source = 1, set(range(ENTRIES)), self.source
-        while left:
-            start = entry = min(left)
+        count, remaining, source = 1, set(range(ENTRIES)), self.source
+        while remaining:
+            start = entry = min(remaining)
             power = IDENTITY
-            while entry in left:
-                left.remove(entry)
+            while entry in remaining:
+                remaining.remove(entry)
                 entry, power = source[entry], _after(self.output, power)
             assert entry == start  # `source` is a permutation
             count *= sum(value == image for value, image in zip(IDENTITY, power, strict=True))
@@ -109,7 +109,7 @@ class Symmetry:
 
 
 Group: TypeAlias = Sequence[Symmetry]
-"""All its elements."""
+"""All elements of a group."""
 
 
 def _with_swap(group: Group) -> Group:
@@ -127,14 +127,17 @@ GROUPS: dict[str, Group] = {
     "isotopy": _ISOTOPIES,
     "isotopy and swap": _with_swap(_ISOTOPIES),
 }
-"""Groups that act on the space, by name: a and b exchanged; a, b and the result negated independently;
-groupoids up to isomorphism (3,330 orbits, https://oeis.org/A001329), and up to anti-isomorphism as well (1,734,
-https://oeis.org/A001424); matrices up to permutations of rows, columns and symbols (139, https://oeis.org/A091060)."""
+"""Groups that act on the space, by name.
+
+`swap` exchanges a and b. `negation` negates a, b and the result independently. Known numbers of orbits:
+isomorphism 3,330 (https://oeis.org/A001329), with swap 1,734 (anti-isomorphism, https://oeis.org/A001424),
+isotopy 139 (matrices up to permutations of rows, columns and symbols, https://oeis.org/A091060).
+"""
 
 
 def images(group: Group) -> Tensor:
-    """Operation index of g f for every g of the group and every f: int64 (|G|, N)."""
-    # An image's index is linear in the one-hot entries of f: one product, in float64, whose factors nothing rounds.
+    """Operation index of g f, for every g of the group and every f: int64 (|G|, N)."""
+    # The index of an image is linear in the one-hot entries of f: one matrix product, exact in float64.
     entries = one_hot(space.operations().long() + 1, VALUES).reshape(SIZE, -1).double()
     weights = torch.zeros(len(group), ENTRIES, VALUES, dtype=torch.float64)
     powers = (VALUES ** torch.arange(ENTRIES)).double()
@@ -144,25 +147,26 @@ def images(group: Group) -> Tensor:
 
 
 def orbits(group: Group) -> Tensor:
-    """The orbit of every operation, named by its smallest index: int64 (N,)."""
+    """Smallest index in the orbit of each operation: int64 (N,)."""
     return images(group).amin(0)
 
 
 def orbit_sizes(group: Group) -> Tensor:
-    """Size of each orbit, int64 (number of orbits,), in the order of their smallest indices. Each divides |G|."""
+    """Size of each orbit, int64 (orbits,), in the order of their smallest indices; each size divides |G|."""
     sizes: Tensor = torch.unique(orbits(group), return_counts=True)[1]
     return sizes
 
 
 def orbit_count(group: Group) -> int:
-    """Number of orbits, no operation looked at: the mean number of operations that a symmetry fixes.
+    """Number of orbits: the mean number of operations that a symmetry fixes. It lists no operations.
 
     Burnside's lemma (Burnside 1897, Theory of Groups of Finite Order; Frobenius 1887).
     """
     return sum(g.fixed() for g in group) // len(group)
 
 
-# Properties: each takes truth tables (..., 9) and gives bool (...). An InputError says what is no truth table.
+# Properties. Each function maps truth tables (..., 9) to bool (...) and raises InputError for other values. Its
+# docstring states the property and how many operations have it.
 
 
 def _grid(tables: Tensor) -> Tensor:
@@ -170,8 +174,13 @@ def _grid(tables: Tensor) -> Tensor:
     return (space.check_operations(tables).long() + 1).reshape(-1, VALUES, VALUES)
 
 
-def _like(tables: Tensor, answers: Tensor) -> Tensor:
-    return answers.reshape(tables.shape[:-1])
+def _like(tables: Tensor, values: Tensor) -> Tensor:
+    """Values (M,) in the shape (...) of the tables (..., 9)."""
+    return values.reshape(tables.shape[:-1])
+
+
+def _classes(tables: Tensor) -> Tensor:
+    return torch.arange(VALUES, device=tables.device)
 
 
 def commutative(tables: Tensor) -> Tensor:
@@ -196,13 +205,13 @@ def idempotent(tables: Tensor) -> Tensor:
 
 
 def has_identity(tables: Tensor) -> Tensor:
-    """Some e has f(e, a) = f(a, e) = a for every a: a unital groupoid. 3 · 3^4, for there is at most one e."""
+    """An e with f(e, a) = f(a, e) = a for every a: a unital groupoid. 3 · 3^4, because there is at most one e."""
     f, a = _grid(tables), _classes(tables)
     return _like(tables, ((f == a).all(2) & (f.mT == a).all(2)).any(1))
 
 
 def has_absorbing(tables: Tensor) -> Tensor:
-    """Some e has f(e, a) = f(a, e) = e for every a: a zero element. 3 · 3^4."""
+    """An e with f(e, a) = f(a, e) = e for every a: a zero element. 3 · 3^4."""
     f, e = _grid(tables), _classes(tables)[:, None]
     return _like(tables, ((f == e).all(2) & (f.mT == e).all(2)).any(1))
 
@@ -221,15 +230,15 @@ def conservative(tables: Tensor) -> Tensor:
 
 
 def monotone(tables: Tensor) -> Tensor:
-    """Rising in a and in b, in the order -1 < 0 < +1. 175 (MacMahon 1916: plane partitions in a box 3 x 3 x 2)."""
+    """Increasing in a and in b, with -1 < 0 < +1. 175 (MacMahon 1916: plane partitions in a box 3 x 3 x 2)."""
     f = _grid(tables)
     return _like(tables, (f.diff(dim=1) >= 0).all((1, 2)) & (f.diff(dim=2) >= 0).all((1, 2)))
 
 
 def regular(tables: Tensor) -> Tensor:
-    """Rising in what is known, 0 below -1 and +1: making an unknown argument known changes no known result.
+    """If 0 is read as unknown, a known result stays the same when an unknown argument becomes known.
 
-    Kleene 1952, Introduction to Metamathematics, section 64.
+    f is monotone in the order 0 < -1, 0 < +1 (Kleene 1952, Introduction to Metamathematics, section 64).
     """
     f = _grid(tables)
     kept = [(g[:, 1:2] == 1) | (g == g[:, 1:2]) for g in (f, f.mT)]
@@ -237,7 +246,7 @@ def regular(tables: Tensor) -> Tensor:
 
 
 def preserves_classical(tables: Tensor) -> Tensor:
-    """-1 and +1 give -1 or +1, as in every three-valued logic that extends a two-valued one. 2^4 · 3^5."""
+    """Arguments -1 and +1 give -1 or +1, as in all extensions of two-valued logic. 2^4 · 3^5."""
     return _like(tables, (_grid(tables)[:, ::2, ::2] != 1).all((1, 2)))
 
 
@@ -247,10 +256,6 @@ def self_dual(tables: Tensor) -> Tensor:
     return _like(tables, (f.flip(1, 2) == 2 - f).all((1, 2)))
 
 
-def _classes(tables: Tensor) -> Tensor:
-    return torch.arange(VALUES, device=tables.device)
-
-
 PREDICATES: dict[str, Callable[[Tensor], Tensor]] = {
     predicate.__name__: predicate
     for predicate in (
@@ -258,29 +263,29 @@ PREDICATES: dict[str, Callable[[Tensor], Tensor]] = {
         preserves_classical, self_dual,
     )
 }
-"""Properties that an operation has or has not, by name."""
+"""The properties by name."""
 
 DEPENDENCE = ("constant", "a", "b", "both")
 
 
 def dependence(tables: Tensor) -> Tensor:
-    """The arguments that f depends on, int64 (...), as a position in `DEPENDENCE`: 3, 24, 24 and 19,632 operations."""
+    """The arguments that f depends on, as a position in `DEPENDENCE`: int64 (...). 3, 24, 24 and 19,632 operations."""
     f = _grid(tables)
     on_a, on_b = (f != f[:, :1]).any(2).any(1), (f != f[:, :, :1]).any(2).any(1)
     return _like(tables, on_a + 2 * on_b.long())
 
 
 def properties() -> pd.DataFrame:
-    """Every operation with what it is: N rows, the index is the operation's.
+    """A table of all operations and their properties: N rows, the row number is the operation index.
 
-    | column | type | what |
+    | column | type | meaning |
     |---|---|---|
     | those of `PREDICATES` | bool | the function of that name |
     | depends_on | category | constant, a, b, both: the arguments that the result depends on |
-    | zeros | int | entries that are 0, 0..9 |
-    | values | int | different results, 1..3 |
-    | automorphisms | int | relabellings α = β = γ that leave it as it is: 1, 2, 3 or 6 |
-    | isomorphism_class, isotopy_class | int | smallest index of its orbit |
+    | zeros | int | number of entries that are 0, 0..9 |
+    | values | int | number of different results, 1..3 |
+    | automorphisms | int | number of relabellings α = β = γ that do not change the operation: 1, 2, 3 or 6 |
+    | isomorphism_class, isotopy_class | int | smallest index in the orbit |
     """
     tables = space.operations()
     classes = {name: orbits(GROUPS[name]) for name in ("isomorphism", "isotopy")}

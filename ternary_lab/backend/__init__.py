@@ -1,5 +1,5 @@
-"""The machine below the mathematics: devices, threads, arithmetic, CUDA kernels and random streams.
+"""CPUs, devices, threads, floating-point arithmetic, CUDA kernels and random streams.
 
-For: the same numbers at full speed on every processor and GPU. A reader of the models can take it as given.
+For: the same results at full speed on every processor and GPU. The models can be read without it.
 May import: `errors` only.
 """

@@ -1,4 +1,4 @@
-"""What the errors of CUDA mean to a user: one line each, with the remedy."""
+"""The choice of a device, tensors on it, and one-line messages for the errors of CUDA."""
 
 from __future__ import annotations
 
@@ -21,73 +21,8 @@ NO_KERNEL = "no kernel image is available"
 FAILED = ("CUDA error", "CUDA driver error", "CUBLAS_STATUS", "cuBLAS error", "uncorrectable ECC error")
 
 
-@contextmanager
-def gpu_errors(room: Callable[[], str] | None = None) -> Iterator[None]:
-    """Within it, what torch raises of a GPU becomes a DeviceError of one line; other errors pass as they are.
-
-    `room` says, once the memory has run out, what would have found room in it.
-    """
-    try:
-        yield
-    except TernaryLabError:
-        raise
-    except RuntimeError as error:  # torch's OutOfMemoryError and AcceleratorError are RuntimeErrors
-        found = _explained(error, room)
-        if found is None:
-            raise
-        raise found from None
-
-
-def missing_gpu(wanted: str) -> DeviceError:
-    """Why torch finds no GPU where `wanted`, cuda or one of several, was asked for."""
-    import torch
-
-    try:
-        torch.cuda.init()  # type: ignore[no-untyped-call]
-        reason = ""
-    except (RuntimeError, AssertionError) as error:  # AssertionError: a torch without CUDA
-        reason = str(error)
-    if any(text in reason for text in TOO_OLD):
-        return _old_driver()
-    return DeviceError(
-        f"device {wanted!r} was asked for and no CUDA GPU is visible to torch {torch.__version__}: "
-        "use --device cpu, or install the CUDA build of torch"
-    )
-
-
-def _explained(error: RuntimeError, room: Callable[[], str] | None) -> DeviceError | None:
-    text = str(error)
-    first = (text.strip().splitlines() or [type(error).__name__])[0]
-    if any(part in text for part in TOO_OLD):
-        return _old_driver()
-    if type(error).__name__ == "OutOfMemoryError" or any(part in text for part in OUT_OF_MEMORY):
-        what = room() if room is not None else "train fewer runs side by side, or use --device cpu"
-        return DeviceError(f"the GPU's memory is full: {what}; {INTACT}")
-    if BUSY in text:
-        return DeviceError(
-            "the GPU is busy: another process has it for itself, or it is set to serve none: wait for it (nvidia-smi "
-            f"shows who has it), choose another with CUDA_VISIBLE_DEVICES, or use --device cpu; {RESUMES}"
-        )
-    if NO_KERNEL in text:
-        return DeviceError(
-            "this build of torch has no kernels for the GPU: install one that has, or use --device cpu"
-        )
-    if type(error).__name__ == "AcceleratorError" or any(part in text for part in FAILED):
-        return DeviceError(f"the GPU failed: {first}: {RESUMES}; where it fails again, look at it with nvidia-smi")
-    return None
-
-
-def _old_driver() -> DeviceError:
-    import torch
-
-    return DeviceError(
-        f"the NVIDIA driver is too old for torch {torch.__version__} (CUDA {torch.version.cuda}): update the driver, "
-        "install a torch build for an older CUDA, or use --device cpu"
-    )
-
-
 def resolve_device(device: str | torch.device = "auto") -> torch.device:
-    """`auto` is CUDA where a GPU is present, else the CPU. Raises DeviceError for a device that is not there."""
+    """The device of that name; `auto` is CUDA if there is a GPU, else the CPU. Raises DeviceError if it is missing."""
     import torch
 
     if isinstance(device, str) and device == "auto":
@@ -106,8 +41,74 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
 
 
 def on_device(values: Sequence[Any], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Python numbers as a tensor on a device; the host does not wait until a GPU has them."""
+    """Python numbers as a tensor on a device; the host does not wait for the copy to a GPU."""
     import torch
 
     made = torch.tensor(values, dtype=dtype, device="cpu")
     return (made.pin_memory() if device.type == "cuda" else made).to(device, non_blocking=True)
+
+
+@contextmanager
+def gpu_errors(room: Callable[[], str] | None = None) -> Iterator[None]:
+    """A context in which torch's errors of a GPU become a DeviceError with a one-line message and a remedy.
+
+    Other errors pass unchanged. `room` returns the remedy for a full memory.
+    """
+    try:
+        yield
+    except TernaryLabError:
+        raise
+    except RuntimeError as error:  # torch's OutOfMemoryError and AcceleratorError are RuntimeErrors
+        explained = _explained(error, room)
+        if explained is None:
+            raise
+        raise explained from None
+
+
+def missing_gpu(wanted: str) -> DeviceError:
+    """The error for a device `wanted`, such as cuda or cuda:1, when torch finds no GPU."""
+    import torch
+
+    try:
+        torch.cuda.init()  # type: ignore[no-untyped-call]
+        reason = ""
+    except (RuntimeError, AssertionError) as error:  # AssertionError: torch was built without CUDA
+        reason = str(error)
+    if any(text in reason for text in TOO_OLD):
+        return _old_driver()
+    return DeviceError(
+        f"device {wanted!r} was asked for and no CUDA GPU is visible to torch {torch.__version__}: "
+        "use --device cpu, or install the CUDA build of torch"
+    )
+
+
+def _explained(error: RuntimeError, room: Callable[[], str] | None) -> DeviceError | None:
+    """The DeviceError for an error of torch; None if the error is not about a GPU."""
+    text = str(error)
+    first = (text.strip().splitlines() or [type(error).__name__])[0]
+    if any(part in text for part in TOO_OLD):
+        return _old_driver()
+    if type(error).__name__ == "OutOfMemoryError" or any(part in text for part in OUT_OF_MEMORY):
+        remedy = room() if room is not None else "train fewer runs side by side, or use --device cpu"
+        return DeviceError(f"the GPU's memory is full: {remedy}; {INTACT}")
+    if BUSY in text:
+        return DeviceError(
+            "the GPU is busy: another process uses it alone, or its compute mode is prohibited: wait (nvidia-smi shows "
+            f"the process), choose another GPU with CUDA_VISIBLE_DEVICES, or use --device cpu; {RESUMES}"
+        )
+    if NO_KERNEL in text:
+        return DeviceError(
+            "this build of torch has no kernels for the GPU: install another build, or use --device cpu"
+        )
+    if type(error).__name__ == "AcceleratorError" or any(part in text for part in FAILED):
+        return DeviceError(f"the GPU failed: {first}: {RESUMES}; if it fails again, check the GPU with nvidia-smi")
+    return None
+
+
+def _old_driver() -> DeviceError:
+    import torch
+
+    return DeviceError(
+        f"the NVIDIA driver is too old for torch {torch.__version__} (CUDA {torch.version.cuda}): update the driver, "
+        "install a torch build for an older CUDA, or use --device cpu"
+    )

@@ -1,10 +1,9 @@
-"""The arithmetic that the library computes with, whatever its caller has set.
+"""The library's floating-point arithmetic, independent of the caller's settings of torch.
 
-Inside `fence` numbers are float32 by default, tensors are on the CPU unless a device is named, matrix products have
-float32's whole precision, nothing is cast by autocast, and denormal numbers count as zero. Some processors take a
-hundred times as long for a denormal number as for another one, and sharp decoders are full of products that small.
-Afterwards all of it is as the caller had it. Public functions that compute are decorated with `fenced`; threads of
-the library's own begin with `prepare_thread`.
+Inside `fence` the default type is float32, the default device is the CPU, matrix products have full float32 precision,
+autocast is off, and denormal numbers count as zero. Some processors need a hundred times as long for a denormal number
+as for another one, and the products of sharp decoders are often denormal. On leaving, the caller's settings return.
+Public functions that compute are decorated with `fenced`; the library's own threads start with `prepare_thread`.
 """
 
 from __future__ import annotations
@@ -24,12 +23,12 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _ENVIRONMENT_BYTES = 64
-"""More than the C type fenv_t has on any platform: 32 on x86-64, 8 on ARM."""
+"""More than the size of the C type fenv_t, which is 32 on x86-64 and 8 on ARM."""
 
 
 @contextmanager
 def fence() -> Iterator[None]:
-    """Compute under the library's arithmetic within it; inside another fence it does nothing."""
+    """A context with the library's arithmetic; inside another fence it does nothing."""
     if _thread.depth:
         yield
         return
@@ -40,7 +39,7 @@ def fence() -> Iterator[None]:
             _flush(True)
             undo.callback(_flush, False)
         elif torch.get_num_threads() > 1:
-            _tell_pool()
+            _openmp_copier()()
         if torch.get_default_device().type != "cpu":
             undo.enter_context(torch.device("cpu"))
         if torch.is_inference_mode_enabled():
@@ -54,7 +53,7 @@ def fence() -> Iterator[None]:
 
 
 def fenced(function: Callable[P, T]) -> Callable[P, T]:
-    """The function, which computes inside `fence`. A generator leaves it whenever it hands over a value."""
+    """The function, run inside `fence`. A generator leaves the fence while its caller handles a value."""
     if inspect.isgeneratorfunction(function):
         return cast(Callable[P, T], _fenced_generator(function))
 
@@ -86,18 +85,18 @@ def _fenced_generator(function: Callable[P, Iterator[T]]) -> Callable[P, Iterato
 
 
 def prepare_thread() -> None:
-    """Begin a thread of the library's own, which computes on one CPU thread and takes denormal numbers for zero."""
+    """Set up the current thread, one of the library's own: one CPU thread for torch, denormal numbers as zero."""
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
 
 
 def denormals_are_zero() -> bool:
-    """Whether this thread takes denormal numbers for zero now."""
+    """Whether denormal numbers count as zero in this thread now."""
     return sys.float_info.min / 2 == 0.0
 
 
 def can_flush_denormals() -> bool:
-    """Whether this processor can take denormal numbers for zero: x86-64 and 64-bit ARM can."""
+    """Whether this processor can treat denormal numbers as zero: x86-64 and 64-bit ARM can."""
     with fence():
         return denormals_are_zero()
 
@@ -105,28 +104,21 @@ def can_flush_denormals() -> bool:
 def _flush(on: bool) -> None:
     torch.set_flush_denormal(on)
     if torch.get_num_threads() > 1:
-        _tell_pool()
-
-
-def _tell_pool() -> None:
-    """Give the threads that torch shares an operation with the floating-point environment of this one."""
-    run = _on_every_thread()
-    if run is not None:
-        run()
+        _openmp_copier()()
 
 
 @functools.cache
-def _on_every_thread() -> Callable[[], None] | None:
-    """A call that copies this thread's floating-point environment to its OpenMP threads; None where there is none.
+def _openmp_copier() -> Callable[[], None]:
+    """A function that copies this thread's floating-point environment to its OpenMP threads, if torch uses OpenMP.
 
-    torch sets the flag in the calling thread alone, and OpenMP's threads keep what they were born with. GOMP_parallel
-    is what compilers call for a parallel region (GCC's libgomp; LLVM and Intel have it too).
+    torch sets the flag for denormal numbers in the calling thread only, and the OpenMP threads keep their first
+    environment. Compilers call GOMP_parallel for a parallel region (GCC's libgomp; LLVM's and Intel's runtimes too).
     """
-    library = ctypes.CDLL(torch._C.__file__)  # a name is looked for in what the library is linked with as well
+    library = ctypes.CDLL(torch._C.__file__)  # finds names in the libraries that it is linked with, too
     try:
         parallel, read, write = library.GOMP_parallel, library.fegetenv, library.fesetenv
     except AttributeError:
-        return None
+        return lambda: None
     parallel.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)
     parallel.restype = None
     write_address = ctypes.cast(write, ctypes.c_void_p)
@@ -144,7 +136,7 @@ class _Thread(threading.local):
 
 
 class _Process:
-    """What torch holds once for all threads: set by the first thread that comes in, put back by the last to leave."""
+    """torch's settings for the whole process: the first thread to enter sets them, the last to leave restores them."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -170,18 +162,18 @@ class _Process:
             torch.set_default_dtype(torch.float32)
             self._undo.callback(torch.set_default_dtype, kind)
         backends: Any = torch.backends
-        # What has a precision of matrix products of its own: nothing before torch 2.9.
+        # Backends with a precision of matrix products of their own; there are none before torch 2.9.
         matmuls = [b for b in (backends.cuda.matmul, backends.mkldnn.matmul) if hasattr(b, "fp32_precision")]
-        of_each = [matmul.fp32_precision for matmul in matmuls]
+        own = [matmul.fp32_precision for matmul in matmuls]
         try:
             precision = torch.get_float32_matmul_precision()
-        except RuntimeError:  # set for the backends apart, which this older setting cannot say
+        except RuntimeError:  # the backends differ, which this older setting cannot express
             precision = None
         inherited = backends.fp32_precision if matmuls else "none"
-        if precision == "highest" and inherited == "none" and not {*of_each} - {"none", "ieee"}:
+        if precision == "highest" and inherited == "none" and not {*own} - {"none", "ieee"}:
             return
-        # Put back in the opposite order: the setting for all first, then each backend's.
-        for matmul, value in zip(matmuls, of_each, strict=True):
+        # Restored in reverse order: the setting for all backends first, then that of each backend.
+        for matmul, value in zip(matmuls, own, strict=True):
             self._undo.callback(setattr, matmul, "fp32_precision", value)
         self._undo.callback(torch.set_float32_matmul_precision, precision or "highest")
         torch.set_float32_matmul_precision("highest")

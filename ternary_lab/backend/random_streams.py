@@ -1,12 +1,12 @@
-"""Random numbers by name: the same for a run in any company, and on a GPU the same on every card.
+"""Random streams: reproducible random numbers for each run, purpose and epoch.
 
-Randomness is stateless: a stream is named by (seed, purpose, epoch) and made afresh from that name. So a run's numbers
-depend on nothing that other runs, other purposes or earlier epochs drew, a resumed or branched run reads what an
-undisturbed one reads, and no generator state has to be stored.
+A stream is computed from its name (seed, purpose, epoch) alone. So the numbers of a run do not depend on other runs,
+other purposes or earlier epochs. A resumed or branched run draws the same numbers as an uninterrupted run, and no
+generator state is stored.
 
-On a CPU a stream is a `torch.Generator`. torch's generator on CUDA gives large draws an order that depends on the
-card's number of multiprocessors, and draws for one run at a time. There a stream is Philox4x32-10 (Salmon et al.
-2011), whose key is the stream's name and whose counter the element's place: all runs draw in one launch.
+On a CPU a stream is a `torch.Generator`. On CUDA the order of torch's large draws would depend on the number of
+multiprocessors, and each run would need a draw of its own. So there a stream is Philox4x32-10 (Salmon et al. 2011): the
+name is the key, the position of an element is the counter, and all runs draw together.
 """
 
 from __future__ import annotations
@@ -28,17 +28,18 @@ Purpose = Literal["order", "noise", "coverage", "latents", "evaluation", "sample
 def stream(
     seed: int, purpose: Purpose, epoch: int = 0, part: str = "", *, device: torch.device | str = "cpu"
 ) -> torch.Generator:
-    """The random stream of one run for one purpose (or a part of it) in one epoch, at its beginning, on `device`."""
+    """A generator at the beginning of a run's stream for one purpose (or a part of it) in one epoch."""
     return torch.Generator(device=device).manual_seed(_name(seed, purpose, epoch, part))
 
 
 class Streams:
-    """The streams of R runs for one purpose in one epoch, which draw side by side.
+    """The streams of several runs for one purpose in one epoch, which draw side by side.
 
     Args:
-        seeds: of the runs.
-        parts: of the purpose; with several, R is their number times that of the seeds, part by part.
-        device: where numbers are drawn.
+        seeds: the seeds of the runs.
+        parts: parts of the purpose, each with a stream of its own. Rows are ordered by part, then by seed; their number
+            is R = parts · seeds.
+        device: where the numbers are drawn.
     """
 
     def __init__(
@@ -56,32 +57,32 @@ class Streams:
             self._generators = [torch.Generator(device=device).manual_seed(name) for name in names]
 
     def normal(self, *shape: int) -> Tensor:
-        """(R, *shape) float32 from N(0, 1)."""
+        """Numbers from N(0, 1), float32 (R, *shape)."""
         if self._generators:
-            return self._of_each(shape, torch.Tensor.normal_)
+            return self._filled(shape, torch.Tensor.normal_)
         return kernels.philox_normal(self._keys, *self._next(shape)).view(-1, *shape)
 
     def uniform(self, *shape: int) -> Tensor:
-        """(R, *shape) float32, uniform in [0, 1)."""
+        """Numbers uniform in [0, 1), float32 (R, *shape)."""
         if self._generators:
-            return self._of_each(shape, torch.Tensor.uniform_)
+            return self._filled(shape, torch.Tensor.uniform_)
         return kernels.philox_uniform(self._keys, *self._next(shape)).view(-1, *shape)
 
     def permutations(self, n: int) -> Tensor:
-        """(R, n) int64: the numbers 0 to n - 1 in random order."""
+        """The numbers 0 to n - 1 in random order, int64 (R, n)."""
         if self._generators:
             return torch.stack([torch.randperm(n, generator=g, device=self.device) for g in self._generators])
         high, low = kernels.philox_bits(self._keys, *self._next((2 * n,))).view(-1, 2, n).unbind(1)
         return (high << 31 | low >> 1).argsort(dim=-1, stable=True)
 
-    def _of_each(self, shape: tuple[int, ...], fill: Callable[..., Tensor]) -> Tensor:
+    def _filled(self, shape: tuple[int, ...], fill: Callable[..., Tensor]) -> Tensor:
         drawn = [
             fill(torch.empty(shape, dtype=torch.float32, device=self.device), generator=g) for g in self._generators
         ]
         return torch.stack(drawn) if len(drawn) > 1 else drawn[0].unsqueeze(0)
 
     def _next(self, shape: tuple[int, ...]) -> tuple[int, int]:
-        """Counter of the first number of a draw, and how many numbers each run draws."""
+        """(counter of the first number of the next draw, how many numbers each stream draws)."""
         first, count = self._drawn, math.prod(shape)
         self._drawn += -(-count // kernels.PHILOX_WORDS)
         return first, count

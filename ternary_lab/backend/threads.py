@@ -1,4 +1,4 @@
-"""Where a computation runs: its device, its threads, and what of it runs side by side."""
+"""CPU threads, parallel CUDA streams, and calls that threads execute beside the caller."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from ternary_lab.backend import cpus
 from ternary_lab.backend.numerics import prepare_thread
 
-# torch starts a thread for every CPU of the machine, however few the cgroup allows.
+# torch starts one thread per CPU of the machine, even if the cgroup allows fewer.
 if (_threads := cpus.within_quota(torch.get_num_threads())) < torch.get_num_threads():
     torch.set_num_threads(_threads)
 K = TypeVar("K")
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 @contextmanager
 def at_most_threads(count: int) -> Iterator[None]:
-    """Within it torch uses at most `count` CPU threads."""
+    """A context in which torch uses at most `count` CPU threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(min(count, before))
     try:
@@ -32,14 +32,14 @@ def at_most_threads(count: int) -> Iterator[None]:
 
 
 def helping_threads(count: int) -> ThreadPoolExecutor | None:
-    """Threads for `Tasks`, each of which computes on one CPU thread; None for none."""
+    """A pool of `count` threads for `Tasks`, each with one CPU thread of torch; None if `count` is 0."""
     return ThreadPoolExecutor(count, "helper", prepare_thread) if count > 0 else None
 
 
 class Lanes:
-    """Work that need not wait for other work: side by side in a CUDA graph that is captured, elsewhere in its order.
+    """Independent calls on parallel CUDA streams while a CUDA graph is captured; elsewhere, one call after the other.
 
-    What a call reads must be kept until the lanes have joined; a call must not use the lanes that it is called by.
+    Tensors that a call reads must be kept until `join`. A call must not use the lanes that execute it.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -48,7 +48,7 @@ class Lanes:
         self._open = 0
 
     def together(self, *calls: Callable[[], Any]) -> list[Any]:
-        """What the calls return, in their order. The first should be the longest."""
+        """Execute calls and join; their results in order. The longest call should come first."""
         if not self._capturing():
             return [call() for call in calls]
         others = [self._on_lane(i, call) for i, call in enumerate(calls[1:])]
@@ -57,14 +57,14 @@ class Lanes:
         return [first, *others]
 
     def aside(self, call: Callable[[], object]) -> None:
-        """Make a call whose result nobody reads before `join`; such calls wait for one another."""
+        """Execute a call whose result is not read before `join`. Such calls wait for one another."""
         if self._capturing():
             self._on_lane(0, call)
         else:
             call()
 
     def join(self) -> None:
-        """What comes now waits for all that was given to the lanes."""
+        """Make all later work wait for the calls on the lanes."""
         for lane in self._streams[: self._open]:
             torch.cuda.current_stream(self._device).wait_stream(lane)
         self._open = 0
@@ -83,9 +83,9 @@ class Lanes:
 
 
 class Tasks(Generic[K, T]):
-    """Calls that helping threads work off in their order while the caller goes on.
+    """Calls that helping threads execute while the caller continues.
 
-    What a call returns must not depend on the others, nor on the thread that makes it.
+    The result of a call must not depend on the other calls or on the thread.
     """
 
     def __init__(self, calls: Mapping[K, Callable[[], T]], helpers: ThreadPoolExecutor | None) -> None:
@@ -100,9 +100,9 @@ class Tasks(Generic[K, T]):
             self._helpers = None
 
     def results(self) -> dict[K, T]:
-        """What the calls returned, in their order. The caller makes those that no helper has begun.
+        """The results of the calls, in order. The caller executes the calls that no helper has started.
 
-        Raises what a call raised.
+        Raises the exception of a call that failed.
         """
         self.begin()
         with at_most_threads(1):
@@ -112,21 +112,21 @@ class Tasks(Generic[K, T]):
         return {key: self._own[key] if key in self._own else self._futures[key].result() for key in self._calls}
 
     def cancel(self) -> None:
-        """Begin no further call."""
+        """Start no further call."""
         for future in self._futures.values():
             future.cancel()
 
 
 def in_order(calls: Iterable[Callable[[], T]], device: torch.device) -> Iterator[T]:
-    """What the calls return, in their order. On a CPU they are made on all of its threads, one thread each."""
+    """The results of the calls, in order. On a CPU, torch's threads execute one call each at a time."""
     threads = torch.get_num_threads() if device.type == "cpu" else 1
     if threads == 1:
         yield from (call() for call in calls)
         return
     with ThreadPoolExecutor(threads, "helper", prepare_thread) as pool:
-        under_way: deque[Future[T]] = deque()
+        running: deque[Future[T]] = deque()
         for call in calls:
-            under_way.append(pool.submit(call))
-            if len(under_way) > 2 * threads:
-                yield under_way.popleft().result()
-        yield from (future.result() for future in under_way)
+            running.append(pool.submit(call))
+            if len(running) > 2 * threads:
+                yield running.popleft().result()
+        yield from (future.result() for future in running)

@@ -1,4 +1,4 @@
-"""The Triton kernels behind `kernels`, which says what each computes."""
+"""Triton kernels. `kernels` has the functions of the same names, with their documentation."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _adamw_kernel(
     at = row.to(tl.int64) * size + i
     lr, beta1, beta2 = tl.load(rates + row), tl.load(rates + rows + row), tl.load(rates + 2 * rows + row)
     eps, decay = tl.load(rates + 3 * rows + row), tl.load(rates + 4 * rows + row)
-    # The powers in float64: in float32 they would be off by 1e-5 in the first steps.
+    # The powers need float64: in float32 they would have errors of 1e-5 in the first steps.
     n = tl.load(step).to(tl.float64)
     scale = (lr.to(tl.float64) / (1 - tl.exp(n * tl.log(beta1.to(tl.float64))))).to(tl.float32)
     root = tl.sqrt(1 - tl.exp(n * tl.log(beta2.to(tl.float64)))).to(tl.float32)
@@ -120,7 +120,7 @@ def _linear_kernel(
             x + group * x_group + k[:, None].to(tl.int64) * x_row + column[None, :],
             (k[:, None] < INPUTS) & (column[None, :] < columns), 0.0,
         )
-        # Three products of TF32 keep float32's precision; one, which is Triton's default, would not.
+        # Three TF32 products have float32's precision. One product, Triton's default, has not.
         total = tl.dot(a, b, total, input_precision="tf32x3")
     total += tl.load(bias + group * bias_group + row, row < outputs, 0.0)[:, None]
     inside = (row[:, None] < outputs) & (column[None, :] < columns)
@@ -143,14 +143,14 @@ def linear(weight: Tensor, bias: Tensor, x: Tensor, skip: Tensor | None, relu: b
     _linear_kernel[(triton.cdiv(columns, width), triton.cdiv(outputs, rows), groups)](
         weight, bias, x, y if skip is None else skip, y, weight.stride(0), bias.stride(0), x.stride(0), x.stride(1),
         outputs, columns, INPUTS=inputs, SKIP=skip is not None, RELU=relu, ROWS=rows, COLUMNS=width, DEPTH=depth,
-        num_warps=4, num_stages=3,  # of twelve settings tried on an H100 the fastest by a quarter
+        num_warps=4, num_stages=3,  # the fastest of twelve settings on an H100, by a quarter
     )
     return y
 
 
 @triton.jit
 def _three(at, inside):
-    """The values of an entry's three classes, 0 where there are none."""
+    """The values of the three classes of an entry, 0 outside the tensor."""
     return tl.load(at, inside, 0.0), tl.load(at + 1, inside, 0.0), tl.load(at + 2, inside, 0.0)
 
 
@@ -158,7 +158,7 @@ def _three(at, inside):
 def _output_terms_kernel(
     target, logits, entropy, ce, s, gradient, runs, batch: tl.constexpr, GROUP: tl.constexpr
 ):
-    """One program for a pathway and run. Nine entries are laid out as 16, three classes as three loads."""
+    """One program per pathway and run. Nine entries are padded to 16; the three classes are loaded one by one."""
     run, pathway = tl.program_id(0), tl.program_id(1)
     k = tl.arange(0, 16)
     total_ce = tl.zeros([16], tl.float32)
@@ -187,7 +187,7 @@ def _output_terms_kernel(
             tl.store(gradient + base + at + 2, (p2 - t2) / batch, inside)
     tl.store(ce + pathway * runs + run, tl.sum(total_ce, 0) / batch)
     if pathway == 1:
-        # S and its gradient want the batch's mean of p, so the logits are read once more.
+        # S and its gradient need the mean of p over the batch, so the logits are read again.
         mean0, mean1, mean2 = mean0 / batch, mean1 / batch, mean2 / batch
         g0, g1, g2 = tl.log(mean0 + 1e-10), tl.log(mean1 + 1e-10), tl.log(mean2 + 1e-10)
         value = tl.where(k < 9, mean0 * g0 + mean1 * g1 + mean2 * g2, 0.0)

@@ -603,7 +603,7 @@ def reproduce(quick: bool, everything: bool, device: str) -> None:
 @_command
 def compare(run_a: Path, run_b: Path, as_csv: bool, latex: bool, as_json: bool) -> None:
     """Compare two runs: the settings that differ, and the last epoch's metrics."""
-    from ternary_lab.runs.load import compare as compare_runs
+    from ternary_lab.runs.compare import compare as compare_runs
     from ternary_lab.runs.load import load_run
 
     comparison = compare_runs(load_run(run_a), load_run(run_b))

@@ -18,7 +18,7 @@ from ternary_lab.metrics.coverage import best_classes, class_index
 from ternary_lab.metrics.information import information
 from ternary_lab.metrics.sobol import chunk_size, sobol_normal
 from ternary_lab.model import PATHWAYS, Pathway, TernaryVAE
-from ternary_lab.runs.load import RunRecord, spans
+from ternary_lab.runs.load import RunRecord, number_ranges
 
 LATENTS = 65_536
 """Sobol points that an operation's probability under the prior is integrated over."""
@@ -128,7 +128,8 @@ class Atlas:
 
     def __getitem__(self, epoch: int) -> Snapshot:
         if epoch not in self.epochs:
-            raise RunError(f"{self.run.path}: no weights of epoch {epoch}; there are those of {spans(self.epochs)}")
+            kept = number_ranges(self.epochs)
+            raise RunError(f"{self.run.path}: no weights of epoch {epoch}; there are those of {kept}")
         with self._lock:
             if epoch not in self._snapshots:
                 self._snapshots[epoch] = Snapshot(epoch, self.run.model(epoch))

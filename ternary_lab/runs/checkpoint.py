@@ -1,15 +1,14 @@
-"""Checkpoints without pickle: tensors as safetensors, everything else as JSON in the file's header.
+"""Checkpoint files: tensors as safetensors, everything else as JSON in the file's header. No pickle.
 
-A full checkpoint holds what a run needs to go on (weights, AdamW's moments, controllers, best epoch;
-random streams are named by seed and epoch, so those two numbers are all that they need); a
-weights-only one just the model. Files are replaced atomically: a reader sees the old file or the new.
+A full checkpoint holds all that a run needs to continue: weights, AdamW's moments, controllers and best epochs. Random
+streams are named by seed and epoch, so these two numbers stand for them. A weights-only checkpoint holds the model.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import math
-import struct
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -30,34 +29,34 @@ from ternary_lab.controllers import Controllers
 from ternary_lab.errors import CheckpointError
 from ternary_lab.model import Architecture, TernaryVAE
 from ternary_lab.networks import Blocks
-from ternary_lab.runs.checksums import DOCUMENT, REMEDY, digest
+from ternary_lab.runs.checksums import REMEDY, SHA256, checkpoint_checksum
 from ternary_lab.runs.files import write_atomically
 from ternary_lab.space import SIZE
-from ternary_lab.training import Best, RunState
+from ternary_lab.training.run_state import Best, RunState
 
 FORMAT = "ternary-lab-1"
-"""The header's only key: safetensors writes several in random order, and equal runs shall leave equal bytes."""
+"""The only key of the header: safetensors writes several keys in random order, and equal runs must have equal bytes."""
 OUTPUT = "output"
-"""Name of the output distributions' moving average, where the run's loss asks for information."""
+"""Name of the tensor with the moving average of the output distributions, for losses that use information."""
 LARGEST = 256 * 2**20
-"""Bytes: larger files are no checkpoints of this model and are not read."""
+"""Bytes: no checkpoint of this model is larger, and larger files are not read."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One run at one moment."""
+    """One run after one epoch."""
 
     config: Config
     seed: int | None
     epoch: int
     """Last finished epoch; -1 before the first."""
     rho: float
-    """Permeability in force in that epoch."""
+    """Permeability in that epoch."""
     blocks: Blocks
     state: RunState | None
-    """None when only weights were kept."""
+    """None in a weights-only checkpoint."""
     cohort: tuple[str, ...] = ()
-    """Names of the runs that were trained side by side with this one."""
+    """Names of the runs that were trained side by side with this one, itself included."""
 
     def model(self) -> TernaryVAE:
         return TernaryVAE(self.config.model, self.blocks)
@@ -65,15 +64,15 @@ class Checkpoint:
 
 @fenced
 def save(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint atomically. Raises RunError when the disk refuses."""
+    """Write a checkpoint atomically. Raises RunError."""
     write_atomically(path, encoded(checkpoint, checkpoint.config.as_yaml()))
 
 
 def encoded(checkpoint: Checkpoint, config: str) -> bytes:
     """The bytes of a checkpoint's file.
 
-    `config` is `checkpoint.config.as_yaml()`, which takes longer than the rest of the header: a run that is written
-    every epoch keeps it.
+    Args:
+        config: `checkpoint.config.as_yaml()`, which takes longer than the rest; training computes it once for a run.
     """
     architecture = Architecture(checkpoint.config.model)
     tensors = {f"model.{k}": v for k, v in architecture.named(checkpoint.blocks).items()}
@@ -81,7 +80,7 @@ def encoded(checkpoint: Checkpoint, config: str) -> bytes:
     if state is not None:
         for kind, moments in (("first", state.first_moments), ("second", state.second_moments)):
             named = architecture.named(moments)
-            tensors |= {f"{kind}.{k}": v for k, v in named.items() if _trained(k, checkpoint.config)}
+            tensors |= {f"{kind}.{k}": v for k, v in named.items() if _has_moments(k, checkpoint.config)}
         if state.output is not None:
             tensors[OUTPUT] = state.output
     header = {
@@ -95,119 +94,121 @@ def encoded(checkpoint: Checkpoint, config: str) -> bytes:
         else {
             "steps": state.steps,
             "controllers": asdict(state.controllers),
-            "best": _plain_best(state.best),
-            "selected": _plain_best(state.selected),
+            "best": _best_as_json(state.best),
+            "selected": _best_as_json(state.selected),
             "stopped": state.stopped,
         },
     }
     tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    header[DOCUMENT] = digest(tensors, header)
-    # As arrays they may be views of one block, which safetensors refuses of tensors and would have to be copied.
+    header[SHA256] = checkpoint_checksum(tensors, header)
+    # safetensors refuses tensors that are views of one block, but accepts such arrays; this saves a copy.
     arrays = {k: v.numpy() for k, v in tensors.items()}
     return save_arrays(arrays, {FORMAT: json.dumps(header, allow_nan=False)})
 
 
 @fenced
 def load(path: Path) -> Checkpoint:
-    """Read a checkpoint written by `save`. Raises CheckpointError for anything else."""
+    """Read a checkpoint written by `save`. Raises CheckpointError for any other file."""
     data = _read(path)
-    metadata = _metadata(data, path)
+    try:
+        tensors = load_tensors(data)
+        length = int.from_bytes(data[:8], "little")
+        metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
+    except (SafetensorError, ValueError, RecursionError, MemoryError, OverflowError):
+        raise CheckpointError(f"{path}: not a safetensors file, or truncated") from None
     if FORMAT not in metadata:
         raise CheckpointError(f"{path}: safetensors, but not a Ternary Lab checkpoint (no {FORMAT} header)")
     try:
-        tensors = load_tensors(data)
         header = json.loads(metadata[FORMAT])
-        ours = header.pop(DOCUMENT, None)
+        checksum = header.pop(SHA256, None)
         config = from_yaml(header["config"], f"{path}: its configuration")
         architecture = Architecture(config.model)
         if 4 * architecture.parameters > len(data):
             raise CheckpointError(f"{path}: holds less than the {architecture.parameters} weights that it declares")
-        blocks = architecture.from_named(_under("model.", tensors), str(path))
+        blocks = architecture.from_named(_with_prefix("model.", tensors), str(path))
         state = None
         if header["state"] is not None:
             saved = header["state"]
-            empty = architecture.named(architecture.empty())
-            untrained = {k: v for k, v in empty.items() if not _trained(k, config)}
+            zeros = architecture.named(architecture.empty())
+            zeros = {k: v for k, v in zeros.items() if not _has_moments(k, config)}
             state = RunState(
                 next_epoch=int(header["epoch"]) + 1,
                 steps=int(saved["steps"]),
                 blocks=blocks,
-                first_moments=architecture.from_named(_under("first.", tensors) | untrained, str(path)),
-                second_moments=architecture.from_named(_under("second.", tensors) | untrained, str(path)),
+                first_moments=architecture.from_named(_with_prefix("first.", tensors) | zeros, str(path)),
+                second_moments=architecture.from_named(_with_prefix("second.", tensors) | zeros, str(path)),
                 controllers=Controllers(**saved["controllers"]),
                 best=_best(saved["best"]),
-                # Runs begun before there was a choice were chosen by the early-stopping metric.
+                # Older runs have no `selected`: they were chosen by the early-stopping metric.
                 selected=_best(saved.get("selected", saved["best"])),
                 stopped=saved["stopped"],
-                output=_output(config, tensors),
+                output=_output(tensors) if config.information.enabled else None,
             )
-        if ours is not None and ours != digest(tensors, header):
+        if checksum is not None and checksum != checkpoint_checksum(tensors, header):
             raise CheckpointError(f"{path}: damaged checkpoint: its checksum differs: {REMEDY}")
         return Checkpoint(
             config, header["seed"], int(header["epoch"]), float(header["rho"]), blocks, state, tuple(header["cohort"])
         )
     except CheckpointError:
         raise
-    except (SafetensorError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path}: damaged checkpoint: {type(error).__name__}: {error}") from None
 
 
 @fenced
 def load_model(source: str | Path, *, device: str | torch.device = "cpu") -> TernaryVAE:
-    """The model in a checkpoint: this lab's safetensors, or an original v5.5 `.pt` (weights only, no code run).
+    """The model in a checkpoint: a safetensors file of this library, or a `.pt` file of the original v5.5.
 
-    Raises CheckpointError for a file that is missing, truncated or something else.
+    Of a `.pt` only weights are read and no code is run. Raises CheckpointError for a missing, truncated or other file.
     """
     return open_checkpoint(source).model().to(device)
 
 
 @fenced
 def open_checkpoint(source: str | Path) -> Checkpoint:
-    """A checkpoint of either kind, told apart by its suffix."""
+    """A checkpoint of either kind, chosen by the suffix. Raises CheckpointError."""
     path = Path(source)
     return import_original(path) if path.suffix in (".pt", ".pth") else load(path)
 
 
 def import_original(path: Path) -> Checkpoint:
-    """The weights of an original v5.5 checkpoint (a pickle of tensors). Nothing in it is executed."""
-    _check_file(path)
-    _check_archive(path)
+    """The weights of an original v5.5 checkpoint, a pickle of tensors. No code in it is run. Raises CheckpointError."""
+    data = _read(path)
+    _check_unpacked_size(data, path)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what torch says of a foreign file; it is refused below in one line
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            warnings.simplefilter("ignore")  # torch warns about foreign files; they are refused below in one line
+            content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # torch's reader raises a dozen types for foreign or hostile files
         reason = "it holds more than weights, which could run code" if "weights_only" in str(error).lower() else (
             "it is not a torch checkpoint, or it is truncated"
         )
         raise CheckpointError(f"{path}: refused: {reason}") from None
     weights = content.get("model") if isinstance(content, dict) else None
-    if not isinstance(weights, dict) or not all(_plain(v) for v in weights.values()):
+    if not isinstance(weights, dict) or not all(_is_plain(v) for v in weights.values()):
         raise CheckpointError(f"{path}: not an original v5.5 checkpoint: it has no weights under 'model'")
     config = Config()
     blocks = Architecture(config.model).from_named({str(k): v for k, v in weights.items()}, str(path))
     epoch = content.get("epoch", -1)
     if isinstance(epoch, bool) or not isinstance(epoch, int) or epoch < -1:
         raise CheckpointError(f"{path}: its epoch is {epoch!r}, not a whole number")
-    # The original's balance is not stored; before phase 3 ρ does not depend on it.
+    # The original does not store its balance; before phase 3 ρ does not depend on it.
     return Checkpoint(config, None, epoch, config.permeability(max(epoch, 0), False), blocks, None)
 
 
-def _trained(name: str, config: Config) -> bool:
-    """Whether a weight has moments: StateNet's only where it learns."""
+def _has_moments(name: str, config: Config) -> bool:
+    """Whether a checkpoint holds AdamW's moments of a weight: of StateNet's only if StateNet learns."""
     return config.statenet.training != "none" or not name.startswith("state_net.")
 
 
-def _output(config: Config, tensors: Mapping[str, Tensor]) -> Tensor | None:
-    if not config.information.enabled:
-        return None
+def _output(tensors: Mapping[str, Tensor]) -> Tensor:
     output = tensors[OUTPUT]
     if output.shape != (2, 1, SIZE) or not bool((output >= 0).all()):
-        raise ValueError(f"tensor {OUTPUT} is no pair of distributions over {SIZE} operations")
+        raise ValueError(f"tensor {OUTPUT} is not a pair of distributions over {SIZE} operations")
     return output
 
 
-def _plain_best(best: Best) -> dict[str, Any]:
+def _best_as_json(best: Best) -> dict[str, Any]:
     return {"value": None if math.isinf(best.value) else best.value, "epoch": best.epoch}
 
 
@@ -215,30 +216,36 @@ def _best(saved: Mapping[str, Any]) -> Best:
     return Best(math.inf if saved["value"] is None else saved["value"], saved["epoch"])
 
 
-def _plain(value: object) -> bool:
-    """Whether it is an ordinary tensor of real numbers in memory."""
+def _with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _is_plain(value: object) -> bool:
+    """Whether it is a dense CPU tensor of real numbers."""
     return isinstance(value, Tensor) and (value.layout, value.device.type, value.is_floating_point()) == (
         torch.strided, "cpu", True
     )
 
 
-def _check_file(path: Path) -> None:
+def _read(path: Path) -> bytes:
+    """The bytes of a file. Raises CheckpointError if it cannot be read, or is too large for a checkpoint."""
     try:
         size = path.stat().st_size
+        if not path.is_file():
+            raise CheckpointError(f"{path}: is not a file")
+        if size > LARGEST:
+            raise CheckpointError(f"{path}: {size} bytes, more than any checkpoint of this model ({LARGEST}): not read")
+        return path.read_bytes()
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
-    if not path.is_file():
-        raise CheckpointError(f"{path}: is not a file")
-    if size > LARGEST:
-        raise CheckpointError(f"{path}: {size} bytes, more than any checkpoint of this model ({LARGEST}): not read")
 
 
-def _check_archive(path: Path) -> None:
+def _check_unpacked_size(data: bytes, path: Path) -> None:
     """Raises CheckpointError for a zip archive that unpacks to more than any checkpoint of this model."""
-    if not zipfile.is_zipfile(path):
+    if not zipfile.is_zipfile(io.BytesIO(data)):
         return
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
             size = sum(member.file_size for member in archive.infolist())
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise CheckpointError(f"{path}: refused: a damaged archive: {error}") from None
@@ -246,28 +253,3 @@ def _check_archive(path: Path) -> None:
         raise CheckpointError(
             f"{path}: refused: it would unpack to {size} bytes, more than any checkpoint of this model ({LARGEST})"
         )
-
-
-def _read(path: Path) -> bytes:
-    _check_file(path)
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
-
-
-def _metadata(data: bytes, path: Path) -> Mapping[str, Any]:
-    """The string metadata in a safetensors header."""
-    try:
-        (length,) = struct.unpack("<Q", data[:8])
-        header = json.loads(data[8 : 8 + length]) if length <= len(data) - 8 else None
-    except (struct.error, ValueError, RecursionError):
-        header = None
-    metadata = header.get("__metadata__", {}) if isinstance(header, dict) else None
-    if not isinstance(metadata, dict):
-        raise CheckpointError(f"{path}: not a safetensors file, or truncated")
-    return metadata
-
-
-def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

@@ -1,4 +1,4 @@
-"""A run's directory before training: checked, created, or emptied for a fresh start."""
+"""A run's directory before training: checked, emptied for a fresh start, or created."""
 
 from __future__ import annotations
 
@@ -8,97 +8,62 @@ from pathlib import Path
 
 import torch
 
-from ternary_lab import config
 from ternary_lab.config import Config
 from ternary_lab.errors import RunError
-from ternary_lab.runs import load, provenance
-from ternary_lab.runs.checksums import sealed_json, sealed_text
-from ternary_lab.runs.files import write_atomically
-from ternary_lab.runs.load import CHECKPOINTS, PROVENANCE, RunRecord
+from ternary_lab.runs.checksums import json_with_checksum, text_with_checksum
+from ternary_lab.runs.files import write_atomically, write_errors
+from ternary_lab.runs.load import CHECKPOINTS, CONFIG, PROVENANCE
 from ternary_lab.runs.locks import LOCK, OWNER
-from ternary_lab.runs.provenance import Stretch
-from ternary_lab.training import RunState
+from ternary_lab.runs.provenance import TrainedSpan, provenance
+from ternary_lab.training.run_state import RunState
 
 
 @dataclass(frozen=True)
-class Planned:
-    """A run to train: where it lives, what it is, and the state to start from (None: from its seed)."""
+class RunPlan:
+    """A run to train: its directory, configuration, seed and initial state."""
 
     path: Path
     config: Config
     seed: int
     start: RunState | None = None
+    """The state that a branch starts from; None for a run that starts from its seed."""
     label: str = ""
-    """What tells it from the others where their directories have the same name."""
+    """Its name where directories of several runs have the same name."""
 
     @property
     def name(self) -> str:
         return self.label or self.path.name
 
+    @property
+    def first_epoch(self) -> int:
+        return self.start.next_epoch if self.start is not None else 0
 
-def check_directory(path: Path) -> None:
-    """Whether a run may live there, before anything is written. Raises RunError."""
+    def checkpoint(self, name: str) -> Path:
+        """The file of a checkpoint, for example of "latest"."""
+        return self.path / CHECKPOINTS / f"{name}.safetensors"
+
+    def epoch_checkpoints(self) -> list[Path]:
+        """The files of the checkpoints that are kept by epoch, in this order."""
+        return sorted((self.path / CHECKPOINTS).glob("epoch_*.safetensors"))
+
+
+def check_place(path: Path) -> None:
+    """Raises RunError if `path` is a file, or a folder that holds something other than a run."""
     if path.exists() and not path.is_dir():
         raise RunError(f"{path}: is a file: choose another --run-dir")
-    ours = {CHECKPOINTS, PROVENANCE, LOCK, OWNER}
-    if path.is_dir() and not (path / load.CONFIG).exists() and any(
-        child.name not in ours and not child.name.endswith(".tmp") for child in path.iterdir()
+    known = {CHECKPOINTS, PROVENANCE, LOCK, OWNER}
+    if path.is_dir() and not (path / CONFIG).exists() and any(
+        child.name not in known and not child.name.endswith(".tmp") for child in path.iterdir()
     ):
         raise RunError(f"{path}: is not empty and not a run directory: choose another --run-dir")
 
 
-def prepare_directory(run: Planned, fresh: bool, device: torch.device) -> None:
-    """Make the run's directory, or check that the one there is of the same run."""
-    path = run.path
-    for folder in (path, path / CHECKPOINTS):
-        for leftover in folder.glob(".*.tmp"):  # of a write that was killed
-            leftover.unlink(missing_ok=True)
-    if fresh and (path / load.CONFIG).exists():
-        _empty(path)
-    ours = (path / load.CONFIG).exists()
-    if ours:
-        theirs = RunRecord(path).config
-        changed = config.differences(theirs, run.config)
-        if changed:
-            key, (old, new) = next(iter(changed.items()))
-            raise RunError(
-                f"{path}: belongs to another configuration ({key} is {old!r} there, {new!r} here): "
-                "choose another --run-dir, or --fresh to delete it"
-            )
+def empty(path: Path) -> None:
+    """Delete the run in a directory. Its config.yaml goes last: an interrupted deletion can be repeated."""
+    if not (path / CONFIG).exists():
+        return
     try:
-        (path / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise unwritable(path, error) from None
-    if not (path / PROVENANCE).exists():
-        told = provenance.provenance(run.seed, Stretch.here(first_epoch_of(run), device))
-        write_atomically(path / PROVENANCE, sealed_json(told))
-    if not ours:
-        # config.yaml comes last: it is what makes a directory a run's.
-        write_atomically(path / load.CONFIG, sealed_text(run.config.as_yaml()).encode())
-    if RunRecord(path).seed != run.seed:
-        raise RunError(f"{path}: belongs to seed {RunRecord(path).seed}: choose another --run-dir")
-
-
-def first_epoch_of(run: Planned) -> int:
-    """The first epoch of a run's own: that after the branching point of a branch."""
-    return run.start.next_epoch if run.start is not None else 0
-
-
-def check_streams(run: RunRecord, epoch: int, config: Config, device: torch.device) -> None:
-    """Raises RunError where what follows an epoch of a run would read other random numbers on this device."""
-    before = run.trained_on(epoch)
-    if config.runtime.streams == "device" and before.device != device.type:
-        raise RunError(
-            f"{run.path}: reads the random streams of {before}, where epoch {epoch} was trained, and cannot go on on "
-            f"{Stretch.here(epoch, device)} (runtime.streams is device): use --device {before.device}, or begin a new "
-            "run with --set runtime.streams=cpu, which goes on on any device"
-        )
-
-
-def _empty(path: Path) -> None:
-    """Delete what a run's directory holds, config.yaml last: until then it is a run's, and --fresh can be repeated."""
-    try:
-        for child in sorted(path.iterdir(), key=lambda child: child.name == load.CONFIG):
+        for child in sorted(path.iterdir(), key=lambda child: child.name == CONFIG):
             if child.name in (LOCK, OWNER):
                 continue
             if child.is_dir() and not child.is_symlink():
@@ -109,8 +74,16 @@ def _empty(path: Path) -> None:
         raise RunError(f"{path}: cannot be deleted: {error.strerror}: choose another --run-dir") from None
 
 
-def unwritable(path: Path, error: OSError) -> RunError:
-    return RunError(
-        f"{path}: cannot be written: {error.strerror}: free space or choose another --run-dir; "
-        "the last finished epoch is intact and the same command resumes"
-    )
+def prepare(plan: RunPlan, device: torch.device) -> None:
+    """Create the directory's missing files, and delete temporary files of a write that was killed."""
+    folder = plan.path / CHECKPOINTS
+    with write_errors(plan.path):
+        folder.mkdir(parents=True, exist_ok=True)
+        for leftover in (*plan.path.glob(".*.tmp"), *folder.glob(".*.tmp")):
+            leftover.unlink(missing_ok=True)
+    if not (plan.path / PROVENANCE).exists():
+        content = provenance(plan.seed, TrainedSpan.here(plan.first_epoch, device))
+        write_atomically(plan.path / PROVENANCE, json_with_checksum(content))
+    if not (plan.path / CONFIG).exists():
+        # config.yaml comes last: it makes the directory a run's.
+        write_atomically(plan.path / CONFIG, text_with_checksum(plan.config.as_yaml()).encode())

@@ -1,4 +1,4 @@
-"""Files written whole or not at all: a temporary file beside them, flushed, then renamed."""
+"""Writing files: atomic replacement, hard links, appended lines, and tables as CSV."""
 
 from __future__ import annotations
 
@@ -13,52 +13,86 @@ from ternary_lab.backend.numerics import fenced
 from ternary_lab.errors import RunError
 
 
-def write_atomically(path: Path, data: bytes, *, lasting: bool = True) -> None:
-    """Replace a file by new content, durably. Raises RunError naming the file when that fails.
-
-    Unless it is `lasting`, a power cut may bring the old file back, whole.
-    """
-    with written_beside(path, data, lasting=lasting):
-        pass
-
-
 @contextlib.contextmanager
-def written_beside(path: Path, data: bytes, *, lasting: bool = True) -> Iterator[Path]:
-    """A file of new content in the folder of `path`, durable already, which takes that name at the end of the block.
-
-    In the block it can be given other names. Raises RunError naming `path` when it cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def write_errors(path: Path) -> Iterator[None]:
+    """Turn an OSError inside the block into a RunError that names `path` and the remedy."""
     try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        yield temporary
-        os.replace(temporary, path)
-        if lasting:
-            sync_directory(path.parent)
-    except Exception as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        if not isinstance(error, OSError):
-            raise
+        yield
+    except OSError as error:
         raise RunError(
             f"{path}: cannot be written: {error.strerror}: free space or choose another directory; "
             "what was written before is intact and the same command resumes"
         ) from None
 
 
+def write_atomically(path: Path, data: bytes, *, durable: bool = True) -> None:
+    """Replace a file: a reader sees the old content or the new, never a part. Raises RunError.
+
+    A power cut may bring the old file back, unless the write is `durable`.
+    """
+    with staged_write(path, data, durable=durable):
+        pass
+
+
+@contextlib.contextmanager
+def staged_write(path: Path, data: bytes, *, durable: bool = True) -> Iterator[Path]:
+    """Write `data` to a temporary file beside `path`, yield it, and rename it to `path` at the end of the block.
+
+    The temporary file is already on disk inside the block, where it can be given more names. Raises RunError.
+    """
+    temporary = _temporary(path)
+    with write_errors(path):
+        try:
+            with open(temporary, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            yield temporary
+            os.replace(temporary, path)
+            if durable:
+                sync_directory(path.parent)
+        except Exception:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise
+
+
+def link(file: Path, name: Path) -> None:
+    """Give a file a second name, in place of any file that has that name. Raises RunError."""
+    temporary = _temporary(name)
+    with write_errors(name):
+        try:
+            os.link(file, temporary)
+        except OSError:  # a file system without hard links
+            write_atomically(name, file.read_bytes())
+            return
+        os.replace(temporary, name)
+        temporary.unlink(missing_ok=True)  # replacing a name of the same file leaves both
+
+
+def append(path: Path, text: str) -> None:
+    """Add text to the end of a file, durably. Raises RunError."""
+    with write_errors(path), open(path, "a", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def sync_directory(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    directory = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    """Make the names in a folder durable. Raises RunError."""
+    with write_errors(folder):
+        directory = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
 
 
 @fenced
 def write_table(table: pd.DataFrame, path: Path) -> None:
-    """Write a table as CSV, to seven digits, atomically."""
+    """Write a table as CSV with seven digits, atomically. Raises RunError."""
     write_atomically(path, table.to_csv(index=False, float_format="%.7g", lineterminator="\n").encode())
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")

@@ -1,12 +1,12 @@
-"""What a run leaves behind, read back: its configuration, history, checkpoints and provenance.
+"""Run folders, read back: configuration, history, checkpoints and provenance.
 
     RUN_DIR/seed=42/
-        config.yaml         every setting, resolved
-        provenance.json     what produced the run
-        history.csv         a row per epoch, written as it happens (published: history.csv.xz)
-        probes.csv          measures of the weights kept, where they were taken
+        config.yaml         every setting
+        provenance.json     seed, devices, versions, times
+        history.csv         a row per epoch, added after each epoch (published runs: history.csv.xz)
+        probes.csv          more measures of the epochs whose weights were kept, if `probe` was run
         log.jsonl           events: started, resumed, stopped
-        checkpoints/        epoch_0050, best_val_loss, latest and the one before it (safetensors)
+        checkpoints/        epoch_0050, best_val_loss, latest and previous (safetensors)
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import io
 import json
 import lzma
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,30 +29,29 @@ from ternary_lab.errors import FEW, RunError, nearest
 from ternary_lab.history import FILE_COLUMNS, LATER, OLD_NAMES, name_in_files
 from ternary_lab.runs import checkpoint
 from ternary_lab.runs.checkpoint import Checkpoint
-from ternary_lab.runs.checksums import REMEDY, check_json, check_table, check_text, damaged
+from ternary_lab.runs.checksums import REMEDY, check_csv, check_json, check_text, damaged
+from ternary_lab.runs.provenance import TrainedSpan, trained_spans
 
 if TYPE_CHECKING:
     from ternary_lab.model import TernaryVAE
-from ternary_lab import config
-from ternary_lab.runs.provenance import Stretch, stretches
 
 CONFIG, PROVENANCE, HISTORY, PROBES, LOG, CHECKPOINTS = (
     "config.yaml", "provenance.json", "history.csv", "probes.csv", "log.jsonl", "checkpoints",
 )
 PACKED_HISTORY = "history.csv.xz"
 FULL = "v5_5_full"
-"""The runs of all 400 epochs, which kept every epoch up to 120."""
+"""Name of the published runs over all 400 epochs; they kept the weights of every epoch up to 120."""
 ANSWERS = "answers.csv"
-"""What `answers` found, published."""
+"""Name of the published table of `tools/answers.py`."""
 LARGEST = 64 * 2**20
-"""Bytes of a history or of another text, unpacked: a longer one is not read."""
+"""Bytes: longer text files, after unpacking, are not read."""
 PUBLISHED = Path(__file__).parent / "published"
-"""Runs that ship with the library: histories and weights."""
+"""Folder of the runs that ship with the library."""
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """One run on disk. Nothing is read until it is asked for."""
+    """One run on disk. Files are read when they are needed. Raises RunError for a folder without config.yaml."""
 
     path: Path
 
@@ -71,14 +70,23 @@ class RunRecord:
 
     @property
     def provenance(self) -> Mapping[str, Any]:
-        """Seed, devices, versions, hash of the library's source, times."""
-        return _read_json(self.path / PROVENANCE)
-
-    def trained_on(self, epoch: int) -> Stretch:
-        """The device that trained and measured an epoch. Raises RunError where the provenance is damaged."""
+        """Seed, devices, versions, hash of the library's source code, times."""
+        path = self.path / PROVENANCE
+        if not path.exists():
+            raise RunError(f"{path}: missing: start the run again with the same command to restore it")
         try:
-            found = stretches(self.provenance)
-            return next((s for s in reversed(found) if s.first_epoch <= epoch), found[0])
+            data = json.loads(read_text(path))
+        except ValueError as error:
+            raise damaged(path, str(error)) from None
+        if not isinstance(data, dict):
+            raise damaged(path, "not a mapping")
+        return check_json(data, path)
+
+    def trained_on(self, epoch: int) -> TrainedSpan:
+        """The device that trained and measured an epoch. Raises RunError if the provenance does not tell."""
+        try:
+            spans = trained_spans(self.provenance)
+            return next((span for span in reversed(spans) if span.first_epoch <= epoch), spans[0])
         except (KeyError, IndexError, TypeError):
             raise damaged(self.path / PROVENANCE, "it does not say on which device the run was trained") from None
 
@@ -88,36 +96,38 @@ class RunRecord:
 
     @property
     def history(self) -> pd.DataFrame:
-        """A row per epoch; the columns are those of `training.EpochRecord`."""
+        """A row per epoch; the columns are those of `EpochRecord`."""
         path = self.path / HISTORY
         packed = self.path / PACKED_HISTORY
         if not path.exists() and not packed.exists():
             raise RunError(f"{path}: missing: no epoch has been finished yet")
-        table = read_table(path if path.exists() else packed, FILE_COLUMNS, LATER).rename(columns=OLD_NAMES)
+        added = self.config.added_columns
+        table = read_table(path if path.exists() else packed, (*FILE_COLUMNS, *added), () if added else LATER)
+        table = table.rename(columns=OLD_NAMES)
         return table.assign(**{name: value for name, value in LATER.items() if name not in table})
 
+    @property
+    def probes(self) -> pd.DataFrame | None:
+        """The table of `probe_run`: a row per epoch with weights. None if the run was not probed."""
+        path = self.path / PROBES
+        return read_table(path) if path.exists() else None
+
     def probed(self) -> pd.DataFrame:
-        """`probes`. Raises RunError where they were not kept."""
+        """`probes`. Raises RunError if there are none."""
         table = self.probes
         if table is None:
             raise RunError(f"{self.path}: has no probes: make them with `ternary-lab probe`")
         return table
 
     @property
-    def probes(self) -> pd.DataFrame | None:
-        """What `probes.probe_run` found, a row per epoch with weights; None where it was not kept."""
-        path = self.path / PROBES
-        return read_table(path) if path.exists() else None
-
-    @property
     def epochs(self) -> list[int]:
         """Epochs with a checkpoint of their own."""
-        found = (re.fullmatch(r"epoch_(\d+)\.safetensors", file.name) for file in self._checkpoints.glob("epoch_*"))
-        return sorted(int(match.group(1)) for match in found if match)
+        names = (re.fullmatch(r"epoch_(\d+)\.safetensors", file.name) for file in self._checkpoints.glob("epoch_*"))
+        return sorted(int(match.group(1)) for match in names if match)
 
     @property
     def stopped(self) -> str | None:
-        """Why the run ended, or None while it can go on."""
+        """Why the run ended; None if it has not."""
         reason = self.provenance.get("stopped")
         return None if reason is None else str(reason)
 
@@ -131,9 +141,9 @@ class RunRecord:
         return self.path / CHECKPOINTS
 
     def checkpoint(self, epoch: int | str | None = None) -> Checkpoint:
-        """The checkpoint of an epoch, of a name such as "best_val_loss", or the latest.
+        """The checkpoint of an epoch or a name such as "best_val_loss"; the latest by default.
 
-        Raises RunError naming the epochs there are when it does not exist.
+        Raises RunError naming the epochs with a checkpoint.
         """
         name = "latest" if epoch is None else epoch if isinstance(epoch, str) else f"epoch_{epoch:04d}"
         path = self._checkpoints / f"{name}.safetensors"
@@ -143,42 +153,27 @@ class RunRecord:
             latest = self.checkpoint()
             if latest.epoch == epoch:
                 return latest
-        raise RunError(f"{self.path}: no checkpoint {name}; there are those of epochs {spans(self.epochs)}")
+        raise RunError(f"{self.path}: no checkpoint {name}; there are those of epochs {number_ranges(self.epochs)}")
 
     def model(self, epoch: int | str | None = None) -> TernaryVAE:
         """The trained model at an epoch (default: the last)."""
         return self.checkpoint(epoch).model()
 
 
-class RunSet(Mapping[int, RunRecord]):
-    """The runs of one experiment by seed: `runs[42]`, and all rows at once in `history`."""
+class RunSet(dict[int, RunRecord]):
+    """The runs of one experiment by seed: `runs[42]`; `history` has the rows of all."""
 
-    def __init__(self, runs: Mapping[int, RunRecord]) -> None:
-        self._runs = dict(runs)
-
-    def __getitem__(self, seed: int) -> RunRecord:
-        try:
-            return self._runs[seed]
-        except KeyError:
-            raise RunError(f"no run with seed {seed}; there are {spans(sorted(self._runs))}") from None
-
-    def __contains__(self, seed: object) -> bool:
-        return seed in self._runs
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self._runs)
-
-    def __len__(self) -> int:
-        return len(self._runs)
+    def __missing__(self, seed: int) -> RunRecord:
+        raise RunError(f"no run with seed {seed}; there are {number_ranges(sorted(self))}")
 
     @property
     def history(self) -> pd.DataFrame:
         """The histories of all runs, one below the other."""
-        return pd.concat([run.history for run in self._runs.values()], ignore_index=True)
+        return pd.concat([run.history for run in self.values()], ignore_index=True)
 
 
 def load_run(source: str | Path) -> RunRecord:
-    """A run by its directory, or a published one by its name, "v5_5/seed=42". Raises RunError when there is none."""
+    """A run by its directory, or a published run by its name, "v5_5/seed=42". Raises RunError if there is none."""
     path = _run_path(source)
     if not (path / CONFIG).is_file():
         inside = sorted(child.name for child in path.iterdir() if (child / CONFIG).is_file())
@@ -189,25 +184,23 @@ def load_run(source: str | Path) -> RunRecord:
 
 
 def load_runs(source: str | Path) -> RunSet:
-    """All runs in an experiment's directory (or a published experiment, "v5_5"), by seed."""
+    """All runs in an experiment's directory, or of a published experiment ("v5_5"), by seed."""
     path = _run_path(source)
-    if (path / CONFIG).is_file():
-        run = RunRecord(path)
-        return RunSet({run.seed: run})
-    runs = [RunRecord(child) for child in sorted(path.iterdir()) if (child / CONFIG).is_file()]
+    folders = [path] if (path / CONFIG).is_file() else sorted(path.iterdir())
+    runs = [RunRecord(folder) for folder in folders if (folder / CONFIG).is_file()]
     if not runs:
         raise RunError(f"{path}: holds no run")
     return RunSet({run.seed: run for run in sorted(runs, key=lambda run: run.seed)})
 
 
-def located(path: str | Path) -> Path:
-    """A file or folder that is there, or else the place of what is published under that name."""
-    return Path(path) if Path(path).exists() else PUBLISHED / path
-
-
 def published() -> list[str]:
     """Names of the runs that ship with the library, for `load_run`."""
     return sorted(file.parent.relative_to(PUBLISHED).as_posix() for file in PUBLISHED.rglob(CONFIG))
+
+
+def local_or_published(path: str | Path) -> Path:
+    """The path of a file or folder if it exists, else of the published one with that name."""
+    return Path(path) if Path(path).exists() else PUBLISHED / path
 
 
 def _run_path(source: str | Path) -> Path:
@@ -222,20 +215,8 @@ def _run_path(source: str | Path) -> Path:
     raise RunError(f"{path}: no such run directory, nor a published run{near}")
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RunError(f"{path}: missing: start the run again with the same command to restore it") from None
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path}: damaged: {error}") from None
-    if not isinstance(data, dict):
-        raise RunError(f"{path}: damaged: not a mapping")
-    return check_json(data, path)
-
-
 def read_text(path: Path) -> str:
-    """A text file of a run, unpacked, at most `LARGEST` bytes of it."""
+    """A text file of a run, unpacked. Raises RunError if it cannot be read, or has more than `LARGEST` bytes."""
     try:
         with (lzma.open if path.suffix == ".xz" else open)(path, "rb") as file:
             data = file.read(LARGEST + 1)
@@ -249,52 +230,21 @@ def read_text(path: Path) -> str:
         raise damaged(path, "it is not text") from None
 
 
-def read_table(path: Path, columns: Sequence[str] | None = None, later: Collection[str] = ()) -> pd.DataFrame:
-    """A CSV file of a run, without its checksums. Raises RunError for a damaged one, or one of other columns.
-
-    `later`, the last of the columns, may be lacking.
-    """
-    text = check_table(read_text(path), path, columns, later)
+def read_table(path: Path, columns: Sequence[str] | None = None, optional: Collection[str] = ()) -> pd.DataFrame:
+    """A CSV file of a run, without its checksums; `columns` and `optional` as in `check_csv`. Raises RunError."""
+    text = check_csv(read_text(path), path, columns, optional)
     try:
         return pd.read_csv(io.StringIO(text))
     except ValueError as error:
         raise damaged(path, str(error).splitlines()[0]) from None
 
 
-def spans(numbers: list[int]) -> str:
-    """[0, 10, 45, 46, 47] as "0, 10, 45-47"."""
-    found: list[list[int]] = []
+def number_ranges(numbers: Sequence[int]) -> str:
+    """Ascending numbers in words: [0, 10, 45, 46, 47] as "0, 10, 45-47"."""
+    ranges: list[list[int]] = []
     for number in numbers:
-        if found and number == found[-1][1] + 1:
-            found[-1][1] = number
+        if ranges and number == ranges[-1][1] + 1:
+            ranges[-1][1] = number
         else:
-            found.append([number, number])
-    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in found) or "none"
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Two runs side by side."""
-
-    settings: pd.DataFrame
-    """Index: dotted key; columns a and b; the settings that differ."""
-    final: pd.DataFrame
-    """Index: column of the history; columns a and b; the last epoch."""
-    histories: pd.DataFrame
-    """Both histories, told apart by the column `which`."""
-
-
-def compare(run_a: RunRecord, run_b: RunRecord) -> Comparison:
-    """Differing settings, final metrics and the histories of two runs. Raises RunError for one without an epoch."""
-    for run in (run_a, run_b):
-        if run.history.empty:
-            raise RunError(f"{run.path}: has no epoch yet: wait for its first, or train it on")
-    changed = config.differences(run_a.config, run_b.config)
-    settings = pd.DataFrame(
-        {"a": [a for a, _ in changed.values()], "b": [b for _, b in changed.values()]},
-        index=pd.Index(changed, name="key"),
-    )
-    last = {which: run.history.iloc[-1] for which, run in (("a", run_a), ("b", run_b))}
-    final = pd.DataFrame(last).drop(index=["run"])
-    histories = pd.concat([run.history.assign(which=which) for which, run in (("a", run_a), ("b", run_b))])
-    return Comparison(settings, final, histories)
+            ranges.append([number, number])
+    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in ranges) or "none"

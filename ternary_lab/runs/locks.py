@@ -1,7 +1,7 @@
-"""One process trains a run directory at a time.
+"""Locks of run directories: one process at a time trains a run.
 
-The operating system holds the lock (flock, by the filelock library), and gives it back when its process ends, however
-it ends: a stale one cannot be. Who holds it is written beside it, for the message to the second.
+The operating system holds the lock (flock, through the filelock library) and releases it when the process ends in any
+way, so no lock is left behind. A file beside it names the process, for the error message that a second one gets.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from ternary_lab.errors import RunError
@@ -20,29 +19,27 @@ from ternary_lab.errors import RunError
 LOCK, OWNER = ".lock", ".owner.json"
 
 
-@contextmanager
-def held(path: Path, patience: float = 0.0) -> Iterator[None]:
-    """Hold a run directory, which is made if need be.
+@contextlib.contextmanager
+def locked(path: Path, timeout: float = 0.0) -> Iterator[None]:
+    """Hold the lock of a run directory, which is created if it is missing.
 
-    Raises RunError naming the process that has it already, and still has it after `patience` seconds.
+    Raises RunError naming the other process if that still holds the lock after `timeout` seconds.
     """
     from filelock import FileLock, Timeout
 
     try:
         path.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path / LOCK)
-        lock.acquire(timeout=patience)
+        lock.acquire(timeout=timeout)
     except Timeout:
-        raise RunError(f"{path}: is being trained by {owner(path)}: wait for it, watch it, or stop it") from None
+        raise RunError(f"{path}: is being trained by {_owner(path)}: wait for it, watch it, or stop it") from None
     except (OSError, NotImplementedError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise RunError(
-            f"{path}: cannot be locked: {reason}: make it writable or choose another --run-dir"
-        ) from None
+        raise RunError(f"{path}: cannot be locked: {reason}: make it writable or choose another --run-dir") from None
+    owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
     try:
-        with contextlib.suppress(OSError):  # it only serves a message
-            us = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
-            (path / OWNER).write_text(json.dumps(us))
+        with contextlib.suppress(OSError):  # only the error message needs it
+            (path / OWNER).write_text(json.dumps(owner))
         yield
     finally:
         with contextlib.suppress(OSError):
@@ -50,26 +47,25 @@ def held(path: Path, patience: float = 0.0) -> Iterator[None]:
         lock.release()
 
 
-def is_held(path: Path) -> bool:
-    """Whether a process holds a run directory now."""
+def is_locked(path: Path) -> bool:
+    """Whether a process holds the lock of a run directory now."""
     from filelock import FileLock, Timeout
 
-    # To ask is to take it for a moment, so what nobody says to hold is not asked about.
-    if not (path / OWNER).exists():
+    if not (path / OWNER).exists():  # spares trying the lock, which would hold it for a moment
         return False
     try:
         with FileLock(path / LOCK, timeout=0):
             return False
     except Timeout:
         return True
-    except OSError:  # not ours to lock
+    except OSError:  # another user's directory
         return False
 
 
-def owner(path: Path) -> str:
-    """Who holds a run directory, in words."""
+def _owner(path: Path) -> str:
+    """The process that holds the lock, in words."""
     try:
-        us = json.loads((path / OWNER).read_text())
-        return f"process {int(us['pid'])} on {us['host']!s} since {us['since']!s}"
+        owner = json.loads((path / OWNER).read_text())
+        return f"process {int(owner['pid'])} on {owner['host']!s} since {owner['since']!s}"
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"

@@ -8,19 +8,16 @@ import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from ternary_lab.backend.cpus import available_cpus
 from ternary_lab.backend.numerics import can_flush_denormals
 
-if TYPE_CHECKING:
-    pass
-
 
 def source_hash() -> str:
-    """sha256 over the library's own source, so that a result names the code that made it."""
+    """sha256 of the library's own source code, so that a result names the code that produced it."""
     digest = hashlib.sha256()
     root = Path(__file__).parent.parent
     for file in sorted(root.rglob("*.py")):
@@ -29,10 +26,9 @@ def source_hash() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what a result depends on."""
-    names = ("torch", "numpy", "pandas", "pydantic", "safetensors", "matplotlib", "ternary-lab")
+    """Versions of Python and of the packages that affect results."""
     found = {"python": platform.python_version()}
-    for name in names:
+    for name in ("torch", "numpy", "pandas", "pydantic", "safetensors", "matplotlib", "ternary-lab"):
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
@@ -41,49 +37,49 @@ def versions() -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class Stretch:
-    """Epochs of a run that one device trained, up to those of the next stretch."""
+class TrainedSpan:
+    """Consecutive epochs of a run that one device trained; they end where the next span begins."""
 
     first_epoch: int
     device: str
     """cpu or cuda."""
     card: str | None
-    """A GPU's name."""
+    """Name of the GPU."""
     multiprocessors: int | None
-    """Of a GPU; None where it was not recorded."""
+    """Of the GPU; None where not recorded."""
     torch_version: str
     tf32: bool | None
-    """Whether a GPU may round the factors of float32 products to TF32; None where it was not recorded."""
+    """Whether the GPU may round the factors of float32 products to TF32; None where not recorded."""
 
     @staticmethod
-    def here(first_epoch: int, device: torch.device) -> Stretch:
-        """What this process trains on."""
+    def here(first_epoch: int, device: torch.device) -> TrainedSpan:
+        """The span that this process begins on `device`."""
         version = str(torch.__version__)
         if device.type == "cpu":
-            return Stretch(first_epoch, "cpu", None, None, version, False)
+            return TrainedSpan(first_epoch, "cpu", None, None, version, False)
         card = torch.cuda.get_device_properties(device)
         tf32 = torch.backends.cuda.matmul.allow_tf32
-        return Stretch(first_epoch, "cuda", card.name, card.multi_processor_count, version, tf32)
+        return TrainedSpan(first_epoch, "cuda", card.name, card.multi_processor_count, version, tf32)
 
     def __str__(self) -> str:
         return "the CPU" if self.device == "cpu" else f"a CUDA GPU ({self.card})"
 
 
-def stretches(provenance: Mapping[str, Any]) -> list[Stretch]:
-    """The devices of a run, in the order of its epochs. Older runs tell the first one only, as `device`."""
+def trained_spans(provenance: Mapping[str, Any]) -> list[TrainedSpan]:
+    """The devices of a run in the order of its epochs. Older runs record the first device only, as `device`."""
     if "devices" in provenance:
-        return [Stretch(**stretch) for stretch in provenance["devices"]]
+        return [TrainedSpan(**span) for span in provenance["devices"]]
     name, version = provenance["device"], provenance["versions"]["torch"]
     if name == "cpu":
-        return [Stretch(0, "cpu", None, None, version, False)]
-    return [Stretch(0, "cuda", name, None, version, None)]
+        return [TrainedSpan(0, "cpu", None, None, version, False)]
+    return [TrainedSpan(0, "cuda", name, None, version, None)]
 
 
-def provenance(seed: int, stretch: Stretch) -> dict[str, Any]:
-    """What is about to produce a run."""
+def provenance(seed: int, span: TrainedSpan) -> dict[str, Any]:
+    """The content of a new run's provenance.json."""
     return {
         "seed": seed,
-        "devices": [asdict(stretch)],
+        "devices": [asdict(span)],
         "dtype": "float32",
         "threads": torch.get_num_threads(),
         "available_cpus": available_cpus(),

@@ -1,122 +1,160 @@
-"""Resuming: the state from which a run goes on, chosen from the checkpoints that its directory holds.
+"""Resuming: the state from which each run continues, chosen from the checkpoints in its directory.
 
 An epoch is committed by its `latest.safetensors`, written last. Files of later epochs, left by a killed process, are
-written again, so that a resumed run ends with the same bytes as an uninterrupted one. The checkpoint before it is kept
-as `previous`: the runs of a cohort, killed between two of their writes, may stand one epoch apart and must go on
-together.
+written again, so a resumed run ends with the same bytes as an uninterrupted one. The checkpoint before it is kept as
+`previous`: a cohort that is killed between two writes has runs one epoch apart, and all of them continue from the
+earlier epoch.
 """
 
 from __future__ import annotations
 
 import logging
-import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
+
+from ternary_lab.config import Config, differences
 from ternary_lab.errors import CheckpointError, RunError
 from ternary_lab.runs import checkpoint
-from ternary_lab.runs.directory import Planned, unwritable
-from ternary_lab.runs.files import write_atomically
-from ternary_lab.runs.load import CHECKPOINTS, RunRecord
-from ternary_lab.training import RunState
+from ternary_lab.runs.directory import RunPlan
+from ternary_lab.runs.files import link, write_errors
+from ternary_lab.runs.load import CONFIG, PROVENANCE, RunRecord
+from ternary_lab.runs.provenance import TrainedSpan
+from ternary_lab.training.run_state import RunState
 
-REPORT = logging.getLogger(__name__)
-
-
-class SavedStates(dict[int, tuple[RunState, tuple[str, ...]]]):
-    """Epoch that comes next -> the state to go on from, and the names of the runs it was reached with."""
-
-    set_back = False
-    """Whether newer ones were damaged."""
-
-    ended = False
-    """Whether the run has ended and kept only weights, as published ones do: there is nothing to go on with."""
-
-    def add(self, path: Path) -> bool:
-        """Take in a checkpoint, or name it when it is damaged; False for one of weights only."""
-        try:
-            point = checkpoint.load(path)
-        except CheckpointError as error:
-            REPORT.warning("%s; an earlier checkpoint is used", error)
-            self.set_back = True
-            return True
-        if point.state is not None:
-            self[point.epoch + 1] = (point.state, point.cohort)
-        return point.state is not None
+LOGGER = logging.getLogger(__name__)
 
 
-def saved_states(run: Planned, every: bool = False) -> SavedStates:
-    """Where a run can go on: from its start, and from the checkpoints that its directory holds.
+@dataclass(frozen=True)
+class StartingPoint:
+    """The state from which a run continues."""
 
-    Damaged ones are named in the log and left out; then, or if asked, all the run kept are looked at.
+    plan: RunPlan
+    state: RunState | None
+    """None: from the run's seed."""
+    cohort: tuple[str, ...] = ()
+    """Names of the runs that reached this state side by side. They continue so, because it affects the rounding."""
+    file: Path | None = None
+    """The state's checkpoint, if it has one."""
+    rewinds: bool = False
+    """Whether the directory has checkpoints that are damaged or of later epochs."""
+
+    @property
+    def next_epoch(self) -> int:
+        return 0 if self.state is None else self.state.next_epoch
+
+    @property
+    def ended(self) -> bool:
+        return self.state is not None and self.state.stopped is not None
+
+    @property
+    def group(self) -> tuple[int, tuple[str, ...]]:
+        """Equal for runs that continue side by side."""
+        return self.next_epoch, self.cohort
+
+
+class _SavedStates:
+    """The states from which one run can continue: the initial one, and those in its checkpoints."""
+
+    def __init__(self, plan: RunPlan) -> None:
+        self.plan = plan
+        self.points = {plan.first_epoch: StartingPoint(plan, plan.start)}
+        """By next epoch."""
+        self.damaged = False
+        self.weights_only: Path | None = None
+
+    @property
+    def newest(self) -> int:
+        return max(self.points)
+
+    def read(self, files: Iterable[Path]) -> None:
+        """Add the states in checkpoint files. Damaged files are logged and skipped."""
+        for path in files:
+            try:
+                point = checkpoint.load(path)
+            except CheckpointError as error:
+                LOGGER.warning("%s; an earlier checkpoint is used", error)
+                self.damaged = True
+                continue
+            if point.state is None:
+                self.weights_only = path
+            else:
+                self.points[point.epoch + 1] = StartingPoint(self.plan, point.state, point.cohort, path)
+
+
+def starting_points(plans: Sequence[RunPlan], device: torch.device) -> list[StartingPoint]:
+    """The state from which each run continues. Nothing is written.
+
+    A run that has ended and kept only weights, as published runs do, is left out. Raises RunError for a directory of
+    another run, for a missing checkpoint, and for a run that cannot continue on this device.
     """
-    start = run.start if run.start is not None else RunState.initial(run.config, run.seed)
-    saved = SavedStates({start.next_epoch: (start, ())})
-    folder = run.path / CHECKPOINTS
-    for path in (folder / f"{name}.safetensors" for name in ("previous", "latest")):
-        if path.exists() and not saved.add(path):
-            if RunRecord(run.path).stopped is None:
+    saved = {}
+    for plan in plans:
+        found = saved[plan.name] = _SavedStates(plan)
+        found.read(path for name in ("previous", "latest") if (path := plan.checkpoint(name)).exists())
+        if not (plan.path / CONFIG).exists():
+            continue
+        run = RunRecord(plan.path)
+        for key, (old, new) in differences(run.config, plan.config).items():
+            raise RunError(
+                f"{plan.path}: belongs to another configuration ({key} is {old!r} there, {new!r} here): "
+                "choose another --run-dir, or --fresh to delete it"
+            )
+        if (plan.path / PROVENANCE).exists() and run.seed != plan.seed:
+            raise RunError(f"{plan.path}: belongs to seed {run.seed}: choose another --run-dir")
+        if found.weights_only is not None:
+            if run.stopped is None:
+                path = found.weights_only
                 raise RunError(f"{path}: holds weights only and cannot be continued: choose another --run-dir")
-            saved.ended = True
-    if every or saved.set_back:
-        for path in sorted(folder.glob("epoch_*.safetensors")):
-            saved.add(path)
-    return saved
+            del saved[plan.name]
+    for found in saved.values():
+        if found.damaged:
+            found.read(found.plan.epoch_checkpoints())
+    starts = [_common_point(found, saved) for found in saved.values()]
+    for start in starts:
+        if not start.ended and start.next_epoch > start.plan.first_epoch:
+            check_streams(RunRecord(start.plan.path), start.next_epoch - 1, start.plan.config, device)
+    return starts
 
 
-def newest_common_state(run: Planned, saved: dict[str, SavedStates]) -> tuple[RunState, tuple[str, ...]]:
-    """A run's newest state, or an earlier one that its company has too.
+def _common_point(found: _SavedStates, saved: Mapping[str, _SavedStates]) -> StartingPoint:
+    """A run's newest state, or an earlier one that all runs of its cohort have.
 
-    A kill may have kept one of them from reaching the newest, and a damaged file may have set one back.
+    The others may be one epoch behind after a kill, or further behind where checkpoints are damaged.
     """
-    mine = saved[run.name]
-    newest = max(mine)
-    _, company = mine[newest]
-    others = [saved[name] for name in company if name in saved]
-    step = min([newest, *(max(o) for o in others if max(o) == newest - 1 or (o.set_back and max(o) < newest))])
-    if step not in mine:
-        mine = saved[run.name] = saved_states(run, every=True)
-    if step not in mine:
-        raise RunError(f"{run.path}: its checkpoint of epoch {step - 1} is missing: start again with --fresh")
-    return mine[step]
+    cohort = [saved[name] for name in found.points[found.newest].cohort if name in saved]
+    epoch = min([found.newest, *(
+        other.newest for other in cohort
+        if other.newest == found.newest - 1 or (other.damaged and other.newest < found.newest)
+    )])
+    if epoch not in found.points:
+        found.read(found.plan.epoch_checkpoints())
+    if epoch not in found.points:
+        raise RunError(f"{found.plan.path}: its checkpoint of epoch {epoch - 1} is missing: start again with --fresh")
+    return replace(found.points[epoch], rewinds=found.damaged or epoch < found.newest)
 
 
-def set_back(run: Planned, next_epoch: int) -> None:
-    """Make the checkpoint that a run goes on from its latest; damaged ones and those beyond it are dropped."""
-    folder = run.path / CHECKPOINTS
-    latest, previous = (folder / f"{name}.safetensors" for name in ("latest", "previous"))
-    kept = folder / f"epoch_{next_epoch - 1:04d}.safetensors"
-    try:
-        if _epoch(latest) != next_epoch - 1:
+def check_streams(run: RunRecord, epoch: int, config: Config, device: torch.device) -> None:
+    """Raises RunError if a run would read other random numbers on this device than on the one that trained `epoch`."""
+    before = run.trained_on(epoch)
+    if config.runtime.streams == "device" and before.device != device.type:
+        raise RunError(
+            f"{run.path}: uses the random streams of {before}, where epoch {epoch} was trained, and cannot continue on "
+            f"{TrainedSpan.here(epoch, device)} (runtime.streams is device): use --device {before.device}, or begin a "
+            "new run with --set runtime.streams=cpu, which continues on any device"
+        )
+
+
+def rewind(start: StartingPoint) -> None:
+    """If there are damaged or later checkpoints, make the starting point the only one. Raises RunError."""
+    if not start.rewinds:
+        return
+    latest, previous = start.plan.checkpoint("latest"), start.plan.checkpoint("previous")
+    if start.file is not None:
+        link(start.file, latest)
+    with write_errors(latest):
+        previous.unlink(missing_ok=True)
+        if start.file is None:
             latest.unlink(missing_ok=True)
-            if _epoch(previous) == next_epoch - 1:
-                os.replace(previous, latest)
-            elif _epoch(kept) == next_epoch - 1:
-                link_again(kept, latest)
-        before = _epoch(previous)
-        if before is None or before >= next_epoch:
-            previous.unlink(missing_ok=True)
-    except OSError as error:
-        raise unwritable(latest, error) from None
-
-
-def _epoch(path: Path) -> int | None:
-    """The epoch of a checkpoint; None for a missing or damaged one."""
-    try:
-        return checkpoint.load(path).epoch
-    except CheckpointError:
-        return None
-
-
-def link_again(file: Path, name: Path) -> None:
-    """Give a file a second name, replacing what had it; under its first it stays for others to read."""
-    temporary = name.with_name(f".{name.name}.{os.getpid()}.tmp")
-    try:
-        try:
-            os.link(file, temporary)
-        except OSError:  # a file system without hard links
-            write_atomically(name, file.read_bytes())
-            return
-        os.replace(temporary, name)
-        temporary.unlink(missing_ok=True)  # replacing a name of the same file does nothing
-    except OSError as error:
-        raise unwritable(name, error) from None

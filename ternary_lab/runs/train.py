@@ -1,39 +1,41 @@
-"""From a configuration to run directories: the only wiring of training and files.
+"""Training into run directories: experiments over seeds, branches and counterfactuals of finished runs.
 
-An epoch is committed by its `latest.safetensors`, written last. Whatever a killed process left beyond
-that point is written again, so a run started again with the same command ends bit-identical. The
-checkpoint before it stays as `previous`, because the runs of a cohort, killed between two of their
-writes, may stand one epoch apart and must go on together.
-
-An epoch's files are written by threads while the next epoch is trained; no file of an epoch is begun before
-every run has those of the epoch before.
+    run_experiment, branch, train_counterfactuals    make a `RunPlan` per run
+    train_runs     reads all directories and checks them, prepares them, and trains each cohort
+    _train_cohort  trains an epoch while the files of the epoch before are written
 """
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ternary_lab import config_files, memory
 from ternary_lab.backend.devices import gpu_errors, resolve_device
 from ternary_lab.backend.numerics import fenced
 from ternary_lab.config import Config
-from ternary_lab.config_files import Counterfactual
+from ternary_lab.config_files import Counterfactual, load_config
 from ternary_lab.errors import ConfigError, RunError
-from ternary_lab.runs.directory import Planned, check_directory, check_streams, first_epoch_of, prepare_directory
-from ternary_lab.runs.epoch_files import RunFiles, Writer
+from ternary_lab.runs import directory
+from ternary_lab.runs.directory import RunPlan
+from ternary_lab.runs.epoch_files import EpochWriter, RunFiles
+from ternary_lab.runs.interrupt import interrupt_after_epoch
 from ternary_lab.runs.load import RunRecord, RunSet
-from ternary_lab.runs.locks import held
-from ternary_lab.runs.progress import Interrupt, Progress
-from ternary_lab.runs.resume import REPORT, newest_common_state, saved_states, set_back
-from ternary_lab.training import Best, Cohort, RunState, check_cohort, check_seeds
+from ternary_lab.runs.locks import locked
+from ternary_lab.runs.progress import progress_bar
+from ternary_lab.runs.resume import StartingPoint, check_streams, rewind, starting_points
+from ternary_lab.training import memory
+from ternary_lab.training.cohort import Cohort, check_cohort
+from ternary_lab.training.run_state import Best
+from ternary_lab.training.train import check_seeds
+
+LOGGER = logging.getLogger(__name__)
 
 
 @fenced
@@ -47,23 +49,23 @@ def run_experiment(
     fresh: bool = False,
     stop: Callable[[], bool] | None = None,
 ) -> RunSet:
-    """Train one run per seed side by side, each in its directory `run_dir/seed=…`, or go on where they stood.
+    """Train one run per seed side by side, each in its directory `run_dir/seed=…`; unfinished runs continue.
 
     Args:
         run_dir: default `runs/<config.name>`.
-        progress: show a progress bar (a line now and then where stderr is no terminal).
-        fresh: start again; what these seeds' directories held is deleted.
-        stop: asked after every epoch, once its files are written; True ends the call, and the same call goes on
-            from there. Without it the next epoch is trained while they are written.
+        progress: show a progress bar, or a line every half minute where stderr is not a terminal.
+        fresh: delete earlier runs of these seeds and start again.
+        stop: called after every epoch when its files are written; True ends the call, and the same call continues
+            later. Without it, the next epoch is trained while they are written.
 
-    Finished runs are not repeated. Raises RunError when a directory belongs to another configuration,
-    holds something else, cannot be written, or was trained on another kind of device whose random streams it
+    Finished runs are not repeated. Raises RunError when a directory belongs to another configuration, holds
+    something else, cannot be written, or was trained on another kind of device whose random streams it
     reads (`runtime.streams`); ConfigError for bad seeds; DeviceError.
     """
     check_seeds(seeds)
     root = Path(run_dir) if run_dir is not None else Path("runs") / config.name
     train_runs(
-        [Planned(root / f"seed={seed}", config, seed) for seed in seeds],
+        [RunPlan(root / f"seed={seed}", config, seed) for seed in seeds],
         device=device, progress=progress, fresh=fresh, stop=stop,
     )
     return RunSet({seed: RunRecord(root / f"seed={seed}") for seed in seeds})
@@ -81,18 +83,16 @@ def branch(
 ) -> RunRecord:
     """Continue a run from its full checkpoint of `epoch` under other settings: a counterfactual.
 
-    The branch reads the same random streams as the run, so the settings are all that differs. Its
-    history starts at `epoch` + 1. Default directory: `branches/` in the run's own, named after epoch and
-    settings.
+    The branch reads the same random streams as the run, so it differs by the settings alone. Its history starts at
+    `epoch` + 1. Its default directory is in `branches/` in the run's own, named after epoch and settings.
 
-    Raises RunError when there is no full checkpoint of that epoch, or its streams are those of another kind of
-    device; ConfigError for a bad setting or one that changes shapes.
+    Raises RunError when there is no full checkpoint of that epoch, or its streams belong to another kind of device;
+    ConfigError for a bad setting or one that changes shapes.
     """
-    planned = _branch(run, epoch, overrides, resolve_device(device))
     label = ",".join(f"{key}={value}" for key, value in overrides.items()) or "unchanged"
     default = run.path / "branches" / f"epoch={epoch},{label}".replace("/", "_")[:200]
     path = Path(run_dir) if run_dir is not None else default
-    train_runs([replace(planned, path=path)], device=device, progress=progress)
+    train_runs([_branch_plan(run, epoch, overrides, path, device)], device=device, progress=progress)
     return RunRecord(path)
 
 
@@ -105,12 +105,12 @@ def train_counterfactuals(
     device: str | torch.device = "auto",
     progress: bool = False,
 ) -> dict[str, RunSet]:
-    """Train every counterfactual of every run, those that begin at the same epoch side by side.
+    """Train every counterfactual of every run; those that begin at the same epoch train side by side.
 
-    A run of counterfactual `name` lies in `run_dir/name/seed=…`; finished ones are not repeated. Those that
-    begin at the start take the run's configuration and seed, the others its state too (see `branch`).
+    A run of counterfactual `name` is in `run_dir/name/seed=…`; finished runs are not repeated. A counterfactual from
+    the start takes the run's configuration and seed, the others its state as well (see `branch`).
 
-    Raises what `branch` raises, and ConfigError for two runs of one seed or counterfactuals of one name.
+    Raises the errors of `branch`, and ConfigError for two runs of one seed or two counterfactuals of one name.
     """
     if not counterfactuals:
         raise ConfigError("counterfactuals: none given: give at least one file")
@@ -118,135 +118,127 @@ def train_counterfactuals(
     check_seeds([run.seed for run in runs])
     if len(set(names)) < len(names):
         raise ConfigError(f"counterfactuals: two have the name {max(names, key=names.count)}: rename one file")
-    root, planned = Path(run_dir), []
+    root, plans = Path(run_dir), []
     for c in counterfactuals:
         for run in runs:
+            label = f"{c.name}/seed={run.seed}"
             if c.after is None:
-                one = Planned(run.path, config_files.load_config(run.config.as_dict(), c.set), run.seed)
+                plans.append(RunPlan(root / label, load_config(run.config.as_dict(), c.set), run.seed, label=label))
             else:
-                one = _branch(run, c.after, c.set, resolve_device(device))
-            folder = f"seed={run.seed}"
-            planned.append(replace(one, path=root / c.name / folder, label=f"{c.name}/{folder}"))
-    train_runs(planned, device=device, progress=progress)
+                plans.append(_branch_plan(run, c.after, c.set, root / label, device, label))
+    check_cohort([plan.config for plan in plans])
+    train_runs(plans, device=device, progress=progress)
     return {c.name: RunSet({run.seed: RunRecord(root / c.name / f"seed={run.seed}") for run in runs})
             for c in counterfactuals}
 
 
-def _branch(run: RunRecord, epoch: int, overrides: Mapping[str, Any], device: torch.device) -> Planned:
-    """The plan of a branch, without a place of its own yet. Raises as `branch` does."""
+def _branch_plan(
+    run: RunRecord, epoch: int, overrides: Mapping[str, Any], path: Path, device: str | torch.device, label: str = ""
+) -> RunPlan:
+    """The plan of a branch. Raises the errors of `branch`."""
     point = run.checkpoint(epoch)
     if point.state is None:
         raise RunError(f"{run.path}: the checkpoint of epoch {epoch} holds weights only: retrain the run to branch")
-    changed = config_files.load_config(run.config.as_dict(), overrides)
+    changed = load_config(run.config.as_dict(), overrides)
     if changed.model != run.config.model or changed.data != run.config.data:
         raise ConfigError("a branch cannot change data.* or model.*: train a new run instead")
     if point.epoch + 1 >= changed.training.total_epochs:
         raise ConfigError(f"training.total_epochs: must exceed {point.epoch + 1} for a branch from epoch {point.epoch}")
-    check_streams(run, point.epoch, changed, device)
+    check_streams(run, point.epoch, changed, resolve_device(device))
     point.state.stopped = None
-    # The best by one criterion is nothing to hold another against.
+    # Values of two criteria cannot be compared, so the best by the old one is forgotten.
     if changed.early_stopping.metric != run.config.early_stopping.metric:
         point.state.best = Best()
     if changed.criterion != run.config.criterion:
         point.state.selected = Best()
-    return Planned(run.path, changed, run.seed, point.state)
+    return RunPlan(path, changed, run.seed, point.state, label)
 
 
 @fenced
 def train_runs(
-    planned: Sequence[Planned],
+    plans: Sequence[RunPlan],
     *,
     device: str | torch.device = "auto",
     progress: bool = False,
     fresh: bool = False,
     stop: Callable[[], bool] | None = None,
-    patience: float = 0.0,
+    lock_timeout: float = 0.0,
 ) -> None:
-    """Train runs to their end side by side, resuming each from what it holds: a cohort for each epoch they stand at.
+    """Train runs to their end, each from the state in its directory. Runs at the same epoch train side by side.
 
-    Where another process holds one of their directories, it is given `patience` seconds to end. Raises ConfigError
-    for runs that differ in something structural, RunError, DeviceError and DivergenceError.
+    Args:
+        lock_timeout: seconds to wait for a directory that another process holds.
+        progress, fresh, stop: as in `run_experiment`.
+
+    Except for `fresh`, nothing is written before every directory has been read and checked. Raises ConfigError for
+    runs of one cohort that differ in a structural setting, RunError and DeviceError.
     """
     place = resolve_device(device)
-    check_cohort([run.config for run in planned])
-    if len({run.name for run in planned}) < len(planned):
+    if len({plan.name for plan in plans}) < len(plans):
         raise RunError("two of the runs have the same name: give each a directory of its own")
-    for run in planned:
-        check_directory(run.path)
-    with ExitStack() as locks, Interrupt() as interrupt:
-        for run in sorted(planned, key=lambda run: run.path):
-            locks.enter_context(held(run.path, patience))
-        with gpu_errors():
-            _train_held(planned, place, progress, fresh, interrupt, stop)
-
-
-def _train_held(
-    planned: Sequence[Planned],
-    place: torch.device,
-    progress: bool,
-    fresh: bool,
-    interrupt: Interrupt,
-    stop: Callable[[], bool] | None,
-) -> None:
-    """`train_runs` once the directories are ours."""
-    for run in planned:
-        prepare_directory(run, fresh, place)
-    saved = {run.name: found for run in planned if not (found := saved_states(run)).ended}
-    # Runs go on in the company that they were in, so that a kill does not change it.
-    groups: dict[tuple[int, tuple[str, ...]], list[tuple[Planned, RunState]]] = {}
-    for run in (run for run in planned if run.name in saved):
-        state, company = newest_common_state(run, saved)
-        if state.stopped is None and state.next_epoch > first_epoch_of(run):
-            check_streams(RunRecord(run.path), state.next_epoch - 1, run.config, place)
-        if state.next_epoch < max(saved[run.name]) or saved[run.name].set_back:
-            set_back(run, state.next_epoch)
-        if state.stopped is None:
-            groups.setdefault((state.next_epoch, company), []).append((run, state))
-    for _, group in sorted(groups.items()):
-        runs, states = zip(*group, strict=True)
-        with gpu_errors(partial(memory.room, runs[0].config, len(runs), str(place))):
-            if _train_cohort(runs, states, place, progress, interrupt, stop):
+    for plan in plans:
+        directory.check_place(plan.path)
+    with ExitStack() as locks, interrupt_after_epoch() as check_interrupt, gpu_errors():
+        for plan in sorted(plans, key=lambda plan: plan.path):
+            locks.enter_context(locked(plan.path, lock_timeout))
+        if fresh:
+            for plan in plans:
+                directory.empty(plan.path)
+        starts = starting_points(plans, place)
+        for start in starts:
+            directory.prepare(start.plan, place)
+            rewind(start)
+        unfinished = [start for start in starts if not start.ended]
+        for group in sorted({start.group for start in unfinished}):
+            cohort = [start for start in unfinished if start.group == group]
+            if _train_cohort(cohort, place, progress, check_interrupt, stop):
                 return
 
 
 def _train_cohort(
-    planned: Sequence[Planned],
-    states: Sequence[RunState],
+    starts: Sequence[StartingPoint],
     device: torch.device,
     progress: bool,
-    interrupt: Interrupt,
+    check_interrupt: Callable[[], None],
     stop: Callable[[], bool] | None,
 ) -> bool:
-    """Train one cohort to its end, or until `stop` says so: True then. Raises KeyboardInterrupt when asked for."""
-    cohort = Cohort(
-        [run.config for run in planned], [run.seed for run in planned], device, states, [run.name for run in planned]
-    )
-    files = {run.name: RunFiles(run, cohort.epoch, device) for run in planned}
-    total = max(run.config.training.total_epochs for run in planned)
-    with Progress(planned, cohort.epoch, total, progress) as bar, Writer(len(planned)) as writer:
-        started = time.perf_counter()
+    """Train one cohort to its end, or until `stop()`. Returns whether it was stopped. Raises KeyboardInterrupt."""
+    plans, next_epoch = [start.plan for start in starts], starts[0].next_epoch
+    config, total = plans[0].config, max(plan.config.training.total_epochs for plan in plans)
+    label = f"{config.name}, {len(plans)} run{'s' if len(plans) > 1 else ''}"
+    room = partial(memory.room, config, len(plans), str(device))
+    with (
+        gpu_errors(room),
+        progress_bar(label, next_epoch, total, progress) as show_epoch,
+        EpochWriter(len(plans)) as writer,
+    ):
+        files = {start.plan.name: RunFiles(start, device) for start in starts}
+        states = [start.state for start in starts if start.state is not None]
+        cohort = Cohort(
+            [plan.config for plan in plans], [plan.seed for plan in plans], device, states or None, list(files)
+        )
+        began = time.perf_counter()
         for epoch in cohort.epochs():
             finished = epoch.finish()
-            seconds, started = time.perf_counter() - started, time.perf_counter()
+            seconds, began = time.perf_counter() - began, time.perf_counter()
             writer.write([
                 partial(files[row.run].commit, row, state, epoch.company, seconds) for row, state in finished
             ])
-            # Its files are a moment behind: shown when they are there, an epoch would be shown an epoch late.
-            bar.update([row for row, _ in finished])
-            _close_diverged(cohort, files, writer)
-            interrupt.check()
+            show_epoch([row for row, _ in finished])  # at once, although its files are still being written
+            _end_diverged(cohort, files, writer)
+            check_interrupt()
             if stop is not None:
                 writer.wait()
                 if stop():
                     return True
-        _close_diverged(cohort, files, writer)
+        _end_diverged(cohort, files, writer)
     return False
 
 
-def _close_diverged(cohort: Cohort, files: dict[str, RunFiles], writer: Writer) -> None:
-    """End the runs that have left the cohort because they diverged; what they had before is kept."""
+def _end_diverged(cohort: Cohort, files: dict[str, RunFiles], writer: EpochWriter) -> None:
+    """Mark the runs that have diverged as ended; their finished epochs are kept."""
     for name, reason in cohort.diverged.items():
         if (run := files.pop(name, None)) is not None:
             writer.wait()
             run.end(reason)
-            REPORT.warning("%s: %s; its last good epoch is kept", run.run.path, reason)
+            LOGGER.warning("%s: %s; its last good epoch is kept", run.plan.path, reason)

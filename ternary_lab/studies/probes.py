@@ -31,7 +31,7 @@ from ternary_lab.metrics import codes, coverage, likelihood
 from ternary_lab.metrics.evaluate import SAMPLES
 from ternary_lab.model import PATHWAYS, DualVAE, Pathway, TernaryVAE
 from ternary_lab.runs.checkpoint import Checkpoint
-from ternary_lab.runs.checksums import sealed_table
+from ternary_lab.runs.checksums import csv_with_checksums
 from ternary_lab.runs.files import write_atomically
 from ternary_lab.runs.load import PROBES, RunRecord
 from ternary_lab.studies.checkpoints_and_ensembles import calibration
@@ -137,5 +137,5 @@ def write_probes(run: RunRecord, *, every: int = 1, progress: bool = False) -> P
     """`probe_run`, the rows kept in the run's directory, to seven digits. Returns the file."""
     path = run.path / PROBES
     text = probe_run(run, every=every, progress=progress).to_csv(index=False, float_format="%.7g", lineterminator="\n")
-    write_atomically(path, sealed_table(text).encode())
+    write_atomically(path, csv_with_checksums(text).encode())
     return path

@@ -35,9 +35,10 @@ import numpy as np
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from ternary_lab import config_files
-from ternary_lab.config import Config, Section
+from ternary_lab.config import Config
 from ternary_lab.config_files import load_config, settings
 from ternary_lab.errors import ConfigError, nearest
+from ternary_lab.settings import Section
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
@@ -237,13 +238,13 @@ class Point:
 def load_sweep(source: str | Path) -> Sweep:
     """A sweep from its YAML file, or a shipped one by its bare name. Raises ConfigError naming the key."""
     path = find_sweep(source)
-    data = config_files.read_mapping(path)
+    data = {"name": path.stem, **config_files.read_mapping(path)}
     if isinstance(base := data.get("base"), str) and os.path.isfile(path.parent / base):
         data["base"] = str(path.parent / base)
     try:
-        return Sweep.model_validate(config_files.tuples({"name": path.stem, **data}))
+        return Sweep.model_validate(config_files.tuples(data))
     except ValidationError as error:
-        raise ConfigError(f"{path}: {config_files.explain(error, Sweep)}") from None
+        raise ConfigError(f"{path}: {config_files.explain(error, data, Sweep)}") from None
 
 
 def find_sweep(name: str | Path) -> Path:

@@ -33,17 +33,17 @@ import pandas as pd
 from ternary_lab.backend.numerics import fenced
 from ternary_lab.config import Config, flatten, is_structural
 from ternary_lab.errors import RunError, TernaryLabError
-from ternary_lab.history import COLUMNS, FILE_COLUMNS, LATER, OLD_NAMES, TIMING_COLUMNS
-from ternary_lab.memory import free_bytes, run_bytes
-from ternary_lab.runs.checksums import check_table
-from ternary_lab.runs.directory import Planned
+from ternary_lab.history import COLUMNS, OLD_NAMES, TIMING_COLUMNS
+from ternary_lab.runs.checksums import check_csv
+from ternary_lab.runs.directory import RunPlan
 from ternary_lab.runs.files import write_atomically
-from ternary_lab.runs.load import CONFIG, HISTORY, RunRecord, located, read_text
-from ternary_lab.runs.locks import held, is_held
+from ternary_lab.runs.load import CONFIG, HISTORY, RunRecord, local_or_published, read_text
+from ternary_lab.runs.locks import is_locked, locked
 from ternary_lab.runs.train import train_runs
 from ternary_lab.sweeps import engines
 from ternary_lab.sweeps.design import Point, Sweep, points
 from ternary_lab.sweeps.engines import Engine
+from ternary_lab.training.memory import free_bytes, run_bytes
 
 Status = Literal["done", "running", "failed", "left"]
 
@@ -168,7 +168,7 @@ def run_sweep(
     if not plan.unassigned() and not plan.to_train():
         write_results(plan)
         return results(sweep, root)
-    with engines.engine(engine, address, device) as hands, held(root):
+    with engines.engine(engine, address, device) as hands, locked(root):
         plan = assigned(Plan.of(sweep, root), hands)
         say = _Reporter(plan, progress)
         files = plan.to_train()
@@ -176,7 +176,7 @@ def run_sweep(
         write_results(plan)
         tasks = []
         for file in files:
-            runs = [Planned(_absolute(root / r.name), r.point.config, r.seed, label=r.name) for r in plan.members(file)]
+            runs = [RunPlan(_absolute(root / r.name), r.point.config, r.seed, label=r.name) for r in plan.members(file)]
             tasks.append(partial(train_cohort, _absolute(file), runs, hands.device, progress and engine == "local"))
         for index, failure in hands.run(tasks, say.now_and_then):
             if failure is not None:  # of which a worker that was killed has left no word
@@ -188,14 +188,14 @@ def run_sweep(
 
 
 @fenced
-def train_cohort(file: Path, runs: Sequence[Planned], device: str, progress: bool = False) -> None:
+def train_cohort(file: Path, runs: Sequence[RunPlan], device: str, progress: bool = False) -> None:
     """Train the runs of a cohort to their end, from wherever they stand, and mark its file.
 
     Raises what training does, and RunError when another process still holds one of them after `PATIENCE` seconds.
     """
     cohort = replace(Cohort.read(file), finished=False, failure=None)
     cohort.write(file)
-    train_runs(runs, device=device, progress=progress, patience=PATIENCE)
+    train_runs(runs, device=device, progress=progress, lock_timeout=PATIENCE)
     replace(cohort, finished=True).write(file)
 
 
@@ -300,7 +300,7 @@ def _state(path: Path, failure: str | None) -> State:
         return State("failed", " ".join(str(error).split()), epochs)
     if stopped is not None:
         return State("failed" if stopped.startswith("diverged") else "done", stopped, epochs)
-    if is_held(path):
+    if is_locked(path):
         return State("running", "", epochs)
     return State("left", "", epochs) if failure is None else State("failed", failure, epochs)
 
@@ -413,7 +413,7 @@ def read_results(source: str | Path | io.StringIO) -> pd.DataFrame:
 
 def load_results(path: str | Path = TABLE) -> pd.DataFrame:
     """The published table, or a file of one. Raises RunError when there is none."""
-    file = located(path)
+    file = local_or_published(path)
     if not file.is_file():
         raise RunError(f"{path}: no table of a sweep: make one with `ternary-lab sweep`")
     return read_results(file)
@@ -448,7 +448,7 @@ def _table(plan: Plan) -> str:
 def _last_row(history: Path) -> dict[str, str]:
     """The last row of a run's history. Raises RunError when it is damaged."""
     first, *_, last = read_text(history).splitlines(keepends=True)
-    head, row = csv.reader(check_table(first + last, history, FILE_COLUMNS, LATER).splitlines())
+    head, row = csv.reader(check_csv(first + last, history).splitlines())
     return {OLD_NAMES.get(name, name): cell for name, cell in zip(head, row, strict=True)}
 
 

@@ -1,4 +1,4 @@
-"""How many CPUs may be used, by made-up trees of cgroups."""
+"""The number of available CPUs, for invented trees of cgroups."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_without_cgroups_the_affinity_counts(tmp_path: Path) -> None:
     group=st.binary(max_size=60), limit=st.binary(max_size=40) | st.just(b"9" * 5000 + b" 1"),
     name=st.sampled_from(["cpu.max", "cpu/cpu.cfs_quota_us"]),
 )
-def test_nothing_that_is_there_raises(group: bytes, limit: bytes, name: str, tmp_path: Path) -> None:
+def test_no_content_of_the_files_raises(group: bytes, limit: bytes, name: str, tmp_path: Path) -> None:
     root = _tree(tmp_path, {"/proc/self/cgroup": "", f"/sys/fs/cgroup/{name}": ""})
     (root / "proc/self/cgroup").write_bytes(b"0::/\n4:cpu:/\n" + group)
     (root / "sys/fs/cgroup" / name).write_bytes(limit)
@@ -83,7 +83,7 @@ def test_nothing_that_is_there_raises(group: bytes, limit: bytes, name: str, tmp
 def test_the_library_starts_as_many_threads_as_the_quota_allows() -> None:
     code = (
         "import torch\nbefore = torch.get_num_threads()\n"
-        "from ternary_lab import cpus\ncpus.available_cpus = lambda: {}\n"
+        "from ternary_lab.backend import cpus\ncpus.available_cpus = lambda: {}\n"
         "import ternary_lab.backend.threads\nprint(before, torch.get_num_threads())"
     )
 
@@ -101,7 +101,7 @@ def test_the_library_starts_as_many_threads_as_the_quota_allows() -> None:
     assert threads(1, OMP_NUM_THREADS="2") == (2, 2)
 
 
-def test_threads_are_never_raised_and_the_users_number_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_threads_never_rises_and_omp_num_threads_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ternary_lab.backend.cpus.available_cpus", lambda: 3)
     assert [within_quota(threads) for threads in (1, 3, 8)] == [1, 3, 3]
     monkeypatch.setenv("OMP_NUM_THREADS", "8")

@@ -1,4 +1,4 @@
-"""What a GPU is asked and what it may answer, told here by a CPU: errors, memory, and the devices of a run."""
+"""GPU errors, memory estimates and the recorded devices of a run, tested on a CPU."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ import torch
 from small import SMALL
 
 from ternary_lab import DeviceError, RunError, branch, load_config, load_run, run_experiment
-from ternary_lab import memory as memories
 from ternary_lab.backend.devices import RESUMES, gpu_errors, missing_gpu
 from ternary_lab.config import Config
-from ternary_lab.memory import room, run_bytes
-from ternary_lab.runs.checksums import sealed_json
+from ternary_lab.runs.checksums import json_with_checksum
 from ternary_lab.runs.load import published
-from ternary_lab.runs.provenance import Stretch, stretches
+from ternary_lab.runs.provenance import TrainedSpan, trained_spans
 from ternary_lab.runs.verify import verify
-from ternary_lab.training import Cohort
+from ternary_lab.training import memory as memories
+from ternary_lab.training.cohort import Cohort
+from ternary_lab.training.memory import room, run_bytes
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 CUDA = Path(__file__).parents[2] / "benchmarks" / "cuda.json"
-"""What `make gpu` measured on an H100."""
-ELSEWHERE = Stretch(0, "cuda", "NVIDIA H100", 132, "2.11.0", False)
+"""Measurements of `make gpu` on an H100."""
+ELSEWHERE = TrainedSpan(0, "cuda", "NVIDIA H100", 132, "2.11.0", False)
 
 # --- errors
 
@@ -46,7 +46,7 @@ ELSEWHERE = Stretch(0, "cuda", "NVIDIA H100", 132, "2.11.0", False)
     (RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm`"), "the GPU failed: CUDA"),
     (torch.AcceleratorError("device unavailable"), "the GPU failed: device unavailable"),
 ])
-def test_what_cuda_raises_becomes_one_line_with_a_remedy(error: RuntimeError, part: str) -> None:
+def test_an_error_of_cuda_becomes_one_line_with_a_remedy(error: RuntimeError, part: str) -> None:
     with pytest.raises(DeviceError) as caught, gpu_errors(lambda: "close something"):
         raise error
     said = str(caught.value)
@@ -91,28 +91,28 @@ def _failing_in(monkeypatch: pytest.MonkeyPatch, epoch: int, error: RuntimeError
     monkeypatch.setattr(Cohort, "train_next", train_next)
 
 
-def _left(root: Path) -> dict[str, bytes]:
+def _weights(root: Path) -> dict[str, bytes]:
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(root.rglob("*.safetensors"))}
 
 
-def test_a_gpu_lost_in_mid_run_leaves_what_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_whose_gpu_fails_can_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         _failing_in(patch, 2, torch.AcceleratorError("CUDA error: unspecified launch failure\nSearch for"))
         with pytest.raises(DeviceError, match=r"the GPU failed: .* the same command resumes"):
             run_experiment(SMALL, [1, 2], tmp_path / "lost", device="cpu")
-    # An epoch comes out while the next is trained, so that the last one was lost with the GPU.
+    # An epoch is written while the next is trained, so the failure loses the last one too.
     assert load_run(tmp_path / "lost" / "seed=1").checkpoint().epoch == 0
     run_experiment(SMALL, [1, 2], tmp_path / "lost", device="cpu")
     run_experiment(SMALL, [1, 2], tmp_path / "whole", device="cpu")
-    assert _left(tmp_path / "lost") == _left(tmp_path / "whole")
+    assert _weights(tmp_path / "lost") == _weights(tmp_path / "whole")
 
 
-def test_a_cohort_without_room_is_told_how_many_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_names_the_largest_cohort_that_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     each = run_bytes(SMALL, "cpu")
     _failing_in(monkeypatch, 0, torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."))
     for free, seeds, part in (
         (2.5 * each, (1, 2, 3), "3 runs of small found no room .* train at most 2 side by side; the last finished"),
-        (9.0 * each, (1, 2), "train at most 1 side by side"),  # whatever the estimate: 2 were too many
+        (9.0 * each, (1, 2), "train at most 1 side by side"),  # 2 runs were too many, whatever the estimate says
         (9.0 * each, (1,), "1 run of small found no room .* lower evaluation.latents"),
     ):
         monkeypatch.setattr(memories, "free_bytes", lambda device, free=free: int(free))
@@ -123,14 +123,14 @@ def test_a_cohort_without_room_is_told_how_many_have(tmp_path: Path, monkeypatch
 # --- memory
 
 
-def test_the_estimate_holds_for_what_was_measured_on_an_h100() -> None:
-    """Peaks of the allocator in cohorts of default v5.5 with every metric: bytes for each run beyond the first."""
+def test_the_estimate_covers_the_peaks_measured_on_an_h100() -> None:
+    """Peaks are those of the allocator, for cohorts of v5.5 with its defaults and all metrics."""
     peaks = {runs: json.loads(CUDA.read_text())["cohorts"][str(runs)]["peak_bytes"] for runs in (1, 8, 128, 512)}
     config = load_config("v5_5")
     estimate = run_bytes(config, "cuda")
     for runs in (8, 128, 512):
         each = (peaks[runs] - peaks[1]) / (runs - 1)
-        assert 1.25 * each <= estimate <= 2 * each  # a quarter for what else a step or another card may take
+        assert 1.25 * each <= estimate <= 2 * each  # a quarter more for other steps and cards
     assert peaks[128] <= 128 * estimate
     assert peaks[512] <= 512 * estimate
 
@@ -140,16 +140,16 @@ def test_the_estimate_holds_for_what_was_measured_on_an_h100() -> None:
     {"model.decoder_B_hidden": 512}, {"evaluation.latents": 2**20}, {"evaluation.elbo_samples": 64},
     {"data.epoch_operations": 100_000}, {"information.noise_weight": 1.0},
 ])
-def test_the_estimate_for_a_gpu_grows_with_what_takes_memory(change: dict[str, Any]) -> None:
+def test_the_estimate_for_a_gpu_grows_with_each_size(change: dict[str, Any]) -> None:
     base = load_config("v5_5")
     assert run_bytes(load_config(base.as_dict(), change), "cuda") > run_bytes(base, "cuda")
 
 
-def test_the_largest_cohort_has_room(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_largest_cohort_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     each = run_bytes(SMALL, "cuda")
     monkeypatch.setattr(memories, "free_bytes", lambda device: 7 * each)
-    assert "7 will" in room(SMALL, 8, "cuda")
-    assert "7 will" in room(SMALL, 800, "cuda")
+    assert "train at most 7 side by side" in room(SMALL, 8, "cuda")
+    assert "train at most 7 side by side" in room(SMALL, 800, "cuda")
 
 
 # --- the devices of a run
@@ -161,42 +161,42 @@ def _cut(root: Path, config: Config) -> Path:
     return root / "seed=1"
 
 
-def _told(run: Path, *devices: Stretch) -> None:
-    """Let the provenance say that the run was trained on these devices."""
+def _set_devices(run: Path, *devices: TrainedSpan) -> None:
+    """Rewrite the provenance: the run was trained on these devices."""
     provenance = {**load_run(run).provenance, "devices": [asdict(device) for device in devices]}
-    (run / "provenance.json").write_bytes(sealed_json(provenance))
+    (run / "provenance.json").write_bytes(json_with_checksum(provenance))
 
 
-def _devices(run: Path) -> Sequence[Stretch]:
-    return stretches(load_run(run).provenance)
+def _devices(run: Path) -> Sequence[TrainedSpan]:
+    return trained_spans(load_run(run).provenance)
 
 
-def test_provenance_says_what_each_stretch_of_epochs_was_trained_on(tmp_path: Path) -> None:
+def test_provenance_has_the_device_of_each_stretch_of_epochs(tmp_path: Path) -> None:
     config = load_config(SMALL.as_dict(), {"runtime.streams": "cpu"})
     run = _cut(tmp_path, config)
-    here = Stretch(0, "cpu", None, None, str(torch.__version__), False)
+    here = TrainedSpan(0, "cpu", None, None, str(torch.__version__), False)
     assert _devices(run) == [here]
-    _told(run, ELSEWHERE)
+    _set_devices(run, ELSEWHERE)
     run_experiment(config, [1], tmp_path, device="cpu")
     assert _devices(run) == [ELSEWHERE, replace(here, first_epoch=1)]
     assert [load_run(run).trained_on(epoch).device for epoch in (0, 1, 2)] == ["cuda", "cpu", "cpu"]
     assert verify(load_run(run)).sound
 
 
-def test_a_stretch_in_which_nothing_was_trained_is_none(tmp_path: Path) -> None:
+def test_a_stretch_without_an_epoch_is_dropped(tmp_path: Path) -> None:
     run_experiment(SMALL, [1], tmp_path, device="cpu", stop=lambda: True)
     run = tmp_path / "seed=1"
     for path in (run / "checkpoints").iterdir():
         path.unlink()
     (run / "history.csv").unlink()
-    _told(run, ELSEWHERE)
+    _set_devices(run, ELSEWHERE)
     run_experiment(SMALL, [1], tmp_path, device="cpu")
     assert [(s.first_epoch, s.device) for s in _devices(run)] == [(0, "cpu")]
 
 
 def test_another_kind_of_device_is_refused_where_streams_are_its_own(tmp_path: Path) -> None:
     run = _cut(tmp_path, SMALL)
-    _told(run, ELSEWHERE)
+    _set_devices(run, ELSEWHERE)
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     both = r"seed=1: .* a CUDA GPU \(NVIDIA H100\), where epoch 0 .* on the CPU .* --device cuda.* runtime.streams=cpu"
     with pytest.raises(RunError, match=both):
@@ -204,19 +204,19 @@ def test_another_kind_of_device_is_refused_where_streams_are_its_own(tmp_path: P
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
     with pytest.raises(RunError, match=both):
         branch(load_run(run), 0, {"kl.free_bits": 0.0}, device="cpu")
-    # Another card of the same kind, and a run that has ended, are let be.
-    _told(run, replace(ELSEWHERE, device="cpu"))
+    # Another card of the same kind is accepted, and so is a run that has ended.
+    _set_devices(run, replace(ELSEWHERE, device="cpu"))
     run_experiment(SMALL, [1], tmp_path, device="cpu")
-    _told(run, ELSEWHERE)
+    _set_devices(run, ELSEWHERE)
     assert run_experiment(SMALL, [1], tmp_path, device="cpu")[1].stopped == "complete: 3 epochs"
 
 
 def test_verify_measures_on_the_device_of_the_epoch(tmp_path: Path) -> None:
     run = run_experiment(SMALL, [1], tmp_path, device="cpu")[1]
-    _told(run.path, ELSEWHERE, replace(_devices(run.path)[0], first_epoch=2))
+    _set_devices(run.path, ELSEWHERE, replace(_devices(run.path)[0], first_epoch=2))
     assert verify(run).epoch == 2
     assert verify(run).sound
-    _told(run.path, ELSEWHERE)
+    _set_devices(run.path, ELSEWHERE)
     found = verify(run)
     assert (found.metrics, found.sound) == ({}, True)
     line, = found.describe().splitlines()
@@ -224,18 +224,18 @@ def test_verify_measures_on_the_device_of_the_epoch(tmp_path: Path) -> None:
     assert found.as_dict()["unmeasured"] in line
 
 
-def test_what_older_runs_tell_of_their_device_is_read(tmp_path: Path) -> None:
+def test_the_device_of_older_runs_is_read(tmp_path: Path) -> None:
     for name in published():
         run = load_run(name)
-        assert [(s.first_epoch, s.device) for s in stretches(run.provenance)] == [(0, "cpu")]
+        assert [(s.first_epoch, s.device) for s in trained_spans(run.provenance)] == [(0, "cpu")]
         assert run.trained_on(70).device == "cpu"
     older = {"device": "NVIDIA A100-SXM4-40GB", "versions": {"torch": "2.13.0"}}
-    assert stretches(older) == [Stretch(0, "cuda", "NVIDIA A100-SXM4-40GB", None, "2.13.0", None)]
+    assert trained_spans(older) == [TrainedSpan(0, "cuda", "NVIDIA A100-SXM4-40GB", None, "2.13.0", None)]
     run_experiment(SMALL, [1], tmp_path, device="cpu", stop=lambda: True)
     path = tmp_path / "seed=1" / "provenance.json"
     told = json.loads(path.read_text())
     del told["devices"], told["sha256"]
-    path.write_bytes(sealed_json({**told, "device": "cpu"}))
+    path.write_bytes(json_with_checksum({**told, "device": "cpu"}))
     run = run_experiment(SMALL, [1], tmp_path, device="cpu")[1]
     assert run.trained_on(2).device == "cpu"
     assert verify(run).sound
@@ -244,17 +244,17 @@ def test_what_older_runs_tell_of_their_device_is_read(tmp_path: Path) -> None:
 def test_a_provenance_without_devices_is_named(tmp_path: Path) -> None:
     run = run_experiment(SMALL, [1], tmp_path, device="cpu")[1]
     told = {name: value for name, value in run.provenance.items() if name != "devices"}
-    (run.path / "provenance.json").write_bytes(sealed_json(told))
+    (run.path / "provenance.json").write_bytes(json_with_checksum(told))
     with pytest.raises(RunError, match=r"provenance.json: damaged: it does not say on which device"):
         run.trained_on(0)
 
 
-def test_the_report_tells_of_a_run_that_is_trained_now(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Published runs are older: what their provenance holds is not all that the notebook meets."""
+def test_the_report_describes_a_new_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The provenance of a new run differs from that of the older published runs."""
     run = run_experiment(SMALL, [1], tmp_path, device="cpu")[1]
     book = json.loads((Path(__file__).parents[2] / "notebooks" / "11_report.ipynb").read_text(encoding="utf-8"))
     sources = ["".join(cell["source"]) for cell in book["cells"] if cell["cell_type"] == "code"]
     telling, = (source for source in sources if "record.provenance" in source)
     capsys.readouterr()
-    exec(telling, {"record": run, "settings": run.config, "stretches": stretches})
+    exec(telling, {"record": run, "settings": run.config, "trained_spans": trained_spans})
     assert f"seed 1, on cpu in float32, {run.provenance['threads']} threads" in capsys.readouterr().out

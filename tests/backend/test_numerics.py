@@ -1,4 +1,4 @@
-"""Whatever arithmetic the caller has set, the numbers are the same, and the caller's settings are as they were."""
+"""The caller's settings of torch change no number, and the library restores them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SHARP = ("v5_5/seed=42", 100), ("beyond/seed=42", None)
 
 
 def _trained() -> str:
-    """A digest of two epochs' figures, to the last bit; with them go the weights that were measured."""
+    """All metrics of two epochs, exactly; they also depend on every weight."""
     config = load_config("beyond", {
         "data.batch_size": 128, "data.train_fraction": 0.05, "training.total_epochs": 2,
         "evaluation.coverage_samples": 1000, "evaluation.latents": 1000, "information.latents": 128,
@@ -32,7 +32,7 @@ def _trained() -> str:
 
 
 def _evaluated() -> str:
-    """Every figure of two published models, and a digest of their output distributions."""
+    """All metrics of two published models, and digests of their output distributions."""
     found = []
     for name, epoch in SHARP:
         model = load_run(name).model(epoch=epoch)
@@ -129,7 +129,7 @@ def test_all_settings_at_once_change_no_bit() -> None:
 
 
 @pytest.mark.usefixtures("two_threads")
-def test_in_a_thread_pool_of_the_users_own() -> None:
+def test_a_thread_pool_of_the_user_computes_the_same() -> None:
     usual = _usual(_evaluated)
     with _set(torch.set_default_dtype, torch.float64, torch.float32), ThreadPoolExecutor(2) as pool:
         found = list(pool.map(lambda _: (_evaluated(), numerics.denormals_are_zero()), range(2)))
@@ -137,7 +137,7 @@ def test_in_a_thread_pool_of_the_users_own() -> None:
     assert found == [(usual, False)] * 2
 
 
-def test_between_two_epochs_the_settings_are_the_users() -> None:
+def test_between_two_epochs_the_users_settings_hold() -> None:
     config = load_config("v5_5", {
         "data.train_fraction": 0.01, "training.total_epochs": 2, "evaluation.coverage_samples": 500,
         "evaluation.latents": 500,
@@ -149,7 +149,7 @@ def test_between_two_epochs_the_settings_are_the_users() -> None:
 
 
 @pytest.mark.usefixtures("two_threads")
-def test_threads_that_share_an_operation_flush_too_and_stop() -> None:
+def test_openmp_threads_flush_denormals_inside_the_fence_only() -> None:
     tiny = torch.full((400_000,), 1e-39)
 
     def flushed() -> float:
@@ -164,7 +164,7 @@ def test_threads_that_share_an_operation_flush_too_and_stop() -> None:
     assert flushed() == 0.0
 
 
-def test_an_error_inside_puts_the_settings_back() -> None:
+def test_an_error_inside_restores_the_settings() -> None:
     def fail() -> None:
         with numerics.fence():
             assert torch.get_default_dtype() == torch.float32
@@ -177,8 +177,8 @@ def test_an_error_inside_puts_the_settings_back() -> None:
         assert _settings() == before
 
 
-def test_scaling_rounds_nothing_and_keeps_what_float32_cannot_hold() -> None:
-    """Against float64, over logits whose products leave float32's range."""
+def test_products_below_the_range_of_float32_are_kept() -> None:
+    """Compared with float64, for logits whose products leave the range of float32."""
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(1, 9, 3, 2000, generator=generator)
     logits[:, :, 2] -= 12

@@ -1,4 +1,4 @@
-"""The library on a pretended GPU: nothing mixes devices, the numbers are the CPU's, and what it costs may only fall."""
+"""The library on a pretended GPU: no mixed devices, the CPU's numbers, and limits for the cost of a step and an epoch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import pretend_gpu
 import pytest
 import torch
 from pretend_gpu import CPU, NAME, PretendedGPU, RefusedByCUDAError, TensorFloat32
@@ -35,7 +34,8 @@ from ternary_lab.studies import probes
 from ternary_lab.studies.beyond_v55 import alternatives
 from ternary_lab.studies.checkpoints_and_ensembles import calibration, ensembles
 from ternary_lab.studies.generalisation import arithmetic, neighbourhood, paths, robustness
-from ternary_lab.training import Cohort, train
+from ternary_lab.training.cohort import Cohort
+from ternary_lab.training.train import train
 
 BUDGETS = {
     "kernels of a training step": 157,
@@ -47,14 +47,15 @@ BUDGETS = {
     "host waits of an epoch besides its steps": 7,
     "host waits of an epoch, for each further run": 0,
 }
-"""What v5.5 may cost on a GPU. A figure here may only be lowered. Besides its steps an epoch has validating, measuring
-(here little) and handing over each run's state. Sums whose order shows are not listed: none is allowed anywhere."""
+"""Upper limits of v5.5's cost on a GPU; they may only be lowered. Besides its steps an epoch contains validation,
+measurement (little here) and a copy of each run's state. Sums that depend on the order of addition are never allowed."""
 
 CLOSE = 3e-6
-"""Relative, with at least 1 as the unit. The arithmetic is the CPU's, but on a GPU runs are measured together and in
-larger pieces, and `soft_entropy` adds in another order: float32 sums of some ten nats then differ by some 1e-6."""
+"""Tolerance, relative above 1 and absolute below. The arithmetic is the CPU's, but on a GPU runs are measured together
+and in larger pieces, and `soft_entropy` adds in another order: float32 sums of about 10 nats differ by about 1e-6."""
 AFTER_STEPS = 1e-4
-"""Likewise, of training. A GPU's optimiser may round its rates to float32, 1e-7 of a step, which the steps amplify."""
+"""The same after training. The optimiser on a GPU may round its rates to float32, 1e-7 of a step, and later steps
+amplify this."""
 
 TINY = {
     "model": {"latent_dim": 4, "encoder_hidden": [16], "decoder_A_hidden": [16], "decoder_B_hidden": 16},
@@ -67,12 +68,12 @@ TINY = {
 
 @pytest.fixture(autouse=True, scope="module")
 def _one_thread(one_thread: None) -> None:
-    """Nothing on a GPU is done by helping threads; the CPU's part is small."""
+    """Helping threads do no work on a GPU, and the work on the CPU is small."""
 
 
 @pytest.fixture(autouse=True)
 def _by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The library finds the pretended GPU under its name, and asks CUDA what it is called."""
+    """`resolve_device` knows the pretended GPU by name, and CUDA returns properties for it."""
     for name, module in list(sys.modules.items()):
         if name.startswith("ternary_lab") and (resolve := getattr(module, "resolve_device", None)):
             def resolved(device: Any = "auto", resolve: Callable[[Any], torch.device] = resolve) -> torch.device:
@@ -96,7 +97,7 @@ def model() -> TernaryVAE:
 
 
 def plain(value: Any) -> Any:
-    """Tensors as lists, NaN as None: what can be compared."""
+    """The value with tensors as lists and NaN as None, ready for comparison."""
     if isinstance(value, Tensor):
         return plain(value.tolist())
     if isinstance(value, dict):
@@ -107,7 +108,7 @@ def plain(value: Any) -> Any:
 
 
 def close(found: Any, expected: Any, tolerance: float, where: str = "") -> None:
-    """Numbers, however nested, to a tolerance that is relative above 1; what is no number, equal."""
+    """Assert that nested numbers agree within a tolerance, relative above 1, and that all other values are equal."""
     if isinstance(expected, dict):
         assert found.keys() == expected.keys(), where
         for key in expected:
@@ -124,7 +125,7 @@ def close(found: Any, expected: Any, tolerance: float, where: str = "") -> None:
 
 
 def on_both(call: Callable[[torch.device], Any], tolerance: float = CLOSE) -> None:
-    """Make a call on CPU and pretended GPU; compare what it returns, and that no sum depends on its order."""
+    """Assert that a call returns the same on CPU and pretended GPU, and that no sum depends on the order of addition."""
     expected = plain(call(CPU))
     with PretendedGPU() as gpu:
         found = plain(call(gpu.device))
@@ -361,7 +362,7 @@ def test_indices_do_not_depend_on_the_precision_of_products() -> None:
 
 @contextmanager
 def own_kernels(gpu: PretendedGPU) -> Iterator[None]:
-    """The library takes its own kernels, as on CUDA; each computes its plain form and counts as one kernel."""
+    """The library calls its own kernels, as on CUDA; each computes its plain form and counts as one kernel."""
     inside = False
 
     def plain(form: Callable[..., Any], *of: Any) -> Any:
@@ -373,8 +374,10 @@ def own_kernels(gpu: PretendedGPU) -> Iterator[None]:
             inside = False
 
     def terms(target: Tensor, logits: Tensor, entropy: Tensor) -> tuple[Tensor, ...]:
-        none = torch.zeros_like(latent_entropy)
-        return losses.output_terms(target, logits, losses.Weights(none, none, none, latent_entropy, none, none))
+        ce, p, gradient = losses.cross_entropy(target, logits)
+        value, slope = losses.mean_output_entropy(p[1])
+        gradient[1].addcmul_(slope, entropy[:, None, None, None], value=-1)
+        return ce, value, gradient
 
     forms: dict[str, Callable[..., Any]] = {
         "adamw": kernels.adamw, "add_bias": kernels.add_bias, "linear": kernels.linear, "output_terms": terms,
@@ -387,7 +390,7 @@ def own_kernels(gpu: PretendedGPU) -> Iterator[None]:
 
 
 def counted(runs: int, steps: int, **changes: Any) -> PretendedGPU:
-    """What is counted in the second epoch of runs of v5.5 with so many steps: in the first, buffers are made."""
+    """The counts of the second epoch of v5.5 with this many steps; the first epoch also allocates buffers."""
     config = load_config("v5_5", {
         "data.epoch_operations": 64 * steps, "evaluation.coverage_samples": 500, "evaluation.latents": 64, **changes,
     })
@@ -402,20 +405,20 @@ def counted(runs: int, steps: int, **changes: Any) -> PretendedGPU:
 
 @pytest.fixture(scope="module")
 def costs(one_thread: None) -> dict[str, tuple[float, str]]:
-    """Every budget's figure, and where it arises."""
+    """Name of a budget -> (cost, places in the code that cause it)."""
     cases = [counted(runs, steps) for runs in (1, 3) for steps in (2, 6)]
 
-    def cost(what: str, counts: Sequence[Counter[str]]) -> dict[str, tuple[float, str]]:
+    def cost(unit: str, counts: Sequence[Counter[str]]) -> dict[str, tuple[float, str]]:
         few, many, few_of_3, many_of_3 = counts
         steps, steps_of_3 = many - few, many_of_3 - few_of_3
         step = steps.total() / 4
         return {
-            f"{what} of a training step": (step, most(steps)),
-            f"{what} of a training step, for each further run": (
+            f"{unit} of a training step": (step, most(steps)),
+            f"{unit} of a training step, for each further run": (
                 (steps_of_3.total() - steps.total()) / 8, most(steps_of_3 - steps),
             ),
-            f"{what} of an epoch besides its steps": (few.total() - 2 * step, most(few)),
-            f"{what} of an epoch, for each further run": ((few_of_3.total() - few.total()) / 2, most(few_of_3 - few)),
+            f"{unit} of an epoch besides its steps": (few.total() - 2 * step, most(few)),
+            f"{unit} of an epoch, for each further run": ((few_of_3.total() - few.total()) / 2, most(few_of_3 - few)),
         }
 
     return cost("kernels", [c.kernels for c in cases]) | cost("host waits", [c.waits for c in cases])
@@ -430,27 +433,27 @@ def test_a_budget_holds(name: str, costs: dict[str, tuple[float, str]]) -> None:
     check_budget(name, *costs[name])
 
 
-# --- the pretended GPU itself: planted faults are seen
+# --- planted faults are seen
 
 
 def _left_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = space.one_hot
-    monkeypatch.setattr(losses, "one_hot", lambda x: whole(x).cpu())
+    monkeypatch.setattr(space, "one_hot", lambda x: whole(x).cpu())
 
 
 def _setting_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = losses.loss_terms
-    monkeypatch.setattr(losses, "loss_terms", lambda *of: whole(*of[:-1], replace(of[-1], beta=of[-1].beta.cpu())))
+    whole = losses.free_bits_kl
+    monkeypatch.setattr(losses, "free_bits_kl", lambda *of: whole(*of[:-1], of[-1].cpu()))
 
 
 def _through_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = space.one_hot
-    monkeypatch.setattr(losses, "one_hot", lambda x: torch.from_numpy(np.asarray(whole(x))))
+    monkeypatch.setattr(space, "one_hot", lambda x: torch.from_numpy(np.asarray(whole(x))))
 
 
 def _generator_of_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = space.one_hot
-    monkeypatch.setattr(losses, "one_hot", lambda x: whole(x.clone().random_(-1, 2, generator=torch.Generator())))
+    monkeypatch.setattr(space, "one_hot", lambda x: whole(x.clone().random_(-1, 2, generator=torch.Generator())))
 
 
 @pytest.mark.parametrize(("plant", "refused"), [
@@ -475,87 +478,9 @@ def test_noise_on_the_cpu_is_refused_and_named(
 
     monkeypatch.setattr(GaussianPosterior, "sample", sample)
     tables = space.operations(torch.arange(3))
-    with pytest.raises(RefusedByCUDAError, match=r"on gpu and on cpu, \(3, 16\), at metrics.calibration\.py:\d+"):
+    place = r"at studies/checkpoints_and_ensembles/calibration\.py:\d+"
+    with pytest.raises(RefusedByCUDAError, match=rf"on gpu and on cpu, \(3, 16\), {place}"):
         calibration.entry_predictions(model.to(NAME), "A", tables, generator=torch.Generator())
-
-
-def _adamw(step: Tensor, *rows: Tensor) -> None:
-    torch._fused_adamw_(
-        *([row] for row in rows), [], [step], lr=0.1, beta1=0.9, beta2=0.9, weight_decay=0.0, eps=1e-8, amsgrad=False,
-        maximize=False,
-    )
-
-
-REFUSED: dict[str, Callable[[Tensor, Tensor], object]] = {
-    "a sum": lambda there, here: there + here,
-    "a sum into the CPU": lambda there, here: here.add_(there),
-    "a sum into a CPU scalar": lambda there, here: here[0].add_(there[0]),
-    "a product": lambda there, here: here @ there,
-    "an output": lambda there, here: torch.add(there, there, out=here),
-    "a stack of scalars": lambda there, here: torch.stack((there[0], here[0])),
-    "GPU indices into the CPU": lambda there, here: here[there.long()],
-    "a CPU index to gather": lambda there, here: there.gather(0, here.long()),
-    "a step counter": lambda there, here: _adamw(here[0], *(there.clone() for _ in range(4))),
-    "a generator of the CPU": lambda there, here: there.normal_(generator=torch.Generator()),
-    "a generator of the GPU": lambda there, here: here.normal_(generator=torch.Generator(NAME)),
-    "a draw by a generator of the GPU": lambda there, here: torch.randperm(3, generator=torch.Generator(NAME)),
-    "numpy": lambda there, here: np.asarray(there),
-}
-ALLOWED: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "a scalar of the CPU": lambda there, here: there * here[0],
-    "CPU indices": lambda there, here: there[here.long()],
-    "a CPU mask": lambda there, here: there[here > 1],
-    "a copy": lambda there, here: there.clone().copy_(here),
-    "a step counter": lambda there, here: _adamw(there[0].clone(), *(there.clone() for _ in range(4))) or there,
-}
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_what_cuda_refuses_is_refused(name: str, gpu: PretendedGPU) -> None:
-    here = torch.arange(3.0)
-    with pytest.raises(RefusedByCUDAError):
-        REFUSED[name](here.to(gpu.device), here)
-
-
-@pytest.mark.parametrize("name", ALLOWED)
-def test_what_cuda_allows_is_allowed(name: str, gpu: PretendedGPU) -> None:
-    here = torch.arange(3.0)
-    assert ALLOWED[name](here.to(gpu.device), here).device == gpu.device
-
-
-WAITING: dict[str, tuple[int, Callable[[Tensor], object]]] = {
-    "a number": (1, lambda x: float(x[0])),
-    "a condition": (1, lambda x: bool((x > 1).any())),
-    "a list": (1, lambda x: x.tolist()),
-    "a selection by a mask": (1, lambda x: x[x > 1]),
-    "a selection by indices of the CPU": (1, lambda x: x[torch.tensor([2, 0])]),
-    "a copy to the CPU": (1, lambda x: x.cpu()),
-    "a copy from the CPU": (1, lambda x: x.copy_(torch.ones(3))),
-    "a copy that is not waited for": (0, lambda x: x.copy_(torch.ones(3), non_blocking=True)),
-    "a filling by a mask": (0, lambda x: x.masked_fill_(x > 1, 0.0)),
-    "arithmetic": (0, lambda x: x.add_(1).mul_(x).sum()),
-}
-
-
-@pytest.mark.parametrize("name", WAITING)
-def test_waits_are_counted(name: str, gpu: PretendedGPU) -> None:
-    expected, act = WAITING[name]
-    x = torch.arange(3.0).to(gpu.device)
-    gpu.waits.clear()
-    act(x)
-    assert gpu.waits.total() == expected
-
-
-def test_sums_in_any_order_are_seen_unless_they_are_of_whole_numbers(gpu: PretendedGPU) -> None:
-    x, index = torch.zeros(4).to(gpu.device), torch.tensor([1, 1]).to(gpu.device)
-    x.index_add_(0, index, torch.ones(2).to(gpu.device))
-    assert not gpu.atomics
-    x.index_add_(0, index, torch.full((2,), 0.3).to(gpu.device))
-    x.index_put_((index,), torch.full((2,), 0.3).to(gpu.device), accumulate=True)
-    x.cumsum(0)
-    x.multinomial(2, replacement=True)
-    torch.bincount(index, weights=x[:2])
-    assert gpu.atomics.total() == 5
 
 
 def test_a_wait_in_every_step_breaks_the_budget_and_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -571,26 +496,8 @@ def test_a_race_in_a_loss_is_seen_and_named(monkeypatch: pytest.MonkeyPatch) -> 
         counts = torch.zeros(*place.shape[:-2], 50, place.shape[-1], device=place.device)
         return counts.scatter_add_(-2, place.long(), 0.3 * inside)
 
-    monkeypatch.setattr(losses, "_soft_counts", scattered)
+    monkeypatch.setattr(latent_entropy, "_soft_counts", scattered)
     with PretendedGPU() as gpu:
         trained([load_config("variants/aligned", TINY)], gpu.device, 1)
     assert gpu.atomics
-    assert all(place.startswith("scatter_add_ at losses.py:") for place in gpu.atomics)
-
-
-def test_it_says_what_to_do_when_torch_has_moved_what_it_stands_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(torch._C, "_set_only_lift_cpu_tensors")
-    with pytest.raises(RuntimeError, match=r"moved .*_set_only_lift_cpu_tensors.*: bring that file up to date"):
-        pretend_gpu.register.__wrapped__()
-
-
-def test_there_is_no_gpu_afterwards() -> None:
-    with PretendedGPU() as gpu:
-        left = torch.ones(2, device=gpu.device)
-    assert torch.Generator().device == CPU
-    with pytest.raises(RuntimeError, match="after `with PretendedGPU"):
-        left.add(1)
-    x = torch.ones(3, requires_grad=True)
-    x.square().sum().backward()  # type: ignore[no-untyped-call]
-    assert x.grad is not None
-    assert x.grad.tolist() == [2, 2, 2]
+    assert all(place.startswith("scatter_add_ at metrics/latent_entropy.py:") for place in gpu.atomics)

@@ -8,7 +8,8 @@ from small import SMALL
 
 from ternary_lab.config import Config
 from ternary_lab.config_files import load_config
-from ternary_lab.training import Cohort, train
+from ternary_lab.training.cohort import Cohort
+from ternary_lab.training.train import train
 
 ALIGNED = load_config(SMALL.as_dict(), {"entropy_alignment.gradient": "differentiable"})
 APART = {

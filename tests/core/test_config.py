@@ -1,4 +1,4 @@
-"""The configuration: what is accepted comes back unchanged, what is wrong is named, and every key does something."""
+"""Configurations: they read back unchanged, errors name the key, and every key has an effect."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import torch
@@ -18,11 +18,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ternary_lab import ConfigError, load_config, run_experiment, train
-from ternary_lab.config import Beta, Config, differences, flatten
+from ternary_lab.config import Config, differences, flatten
 from ternary_lab.config_files import find_config, from_yaml, parse_override
 from ternary_lab.history import TIMING_COLUMNS
 from ternary_lab.metrics import per_epoch
-from ternary_lab.training import Cohort
+from ternary_lab.schedules import Schedule
+from ternary_lab.training.cohort import Cohort
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -68,7 +69,7 @@ def test_differences_are_exactly_the_overrides() -> None:
     assert {key: new for key, (_, new) in changed.items()} == overrides
 
 
-def test_a_new_mode_drops_what_only_the_old_one_had() -> None:
+def test_a_new_mode_drops_the_settings_of_the_old_one() -> None:
     beta = load_config("v5_5", {"beta.B.mode": "linear_warmup", "beta.B.end": 0.4}).as_dict()["beta"]["B"]
     assert beta == {"mode": "linear_warmup", "end": 0.4, "warmup_epochs": 50}
     assert load_config("v5_5", {"beta.A.mode": "off"}).as_dict()["beta"]["A"] == {"mode": "off"}
@@ -86,7 +87,7 @@ def test_an_override_is_read_as_yaml(text: str, value: object) -> None:
     assert parse_override(f" kl.free_bits ={text}") == ("kl.free_bits", value)
 
 
-# What is wrong -> what the message must hold: the key, what is allowed, the nearest name.
+# Wrong overrides -> parts of the message: the key, the allowed values, the nearest name.
 BAD: list[tuple[dict[str, Any], list[str]]] = [
     ({"training.total_epoch": 3}, ["training.total_epoch", "did you mean training.total_epochs?"]),
     ({"optimizer.beta1": 0.5}, ["optimizer: did you mean optimiser or runtime? All names: `ternary-lab list"]),
@@ -154,7 +155,7 @@ BAD_FILES = {
     "number key": ("1: 2", "1"),
     "no base": ("base: missing.yaml", "its base 'missing.yaml' does not exist"),
     "base no text": ("base: 3", "base must be the name of a file"),
-    "own base": ("base: config.yaml", "comes back to itself"),
+    "own base": ("base: config.yaml", "circular `base`: config.yaml -> config.yaml"),
 }
 
 
@@ -173,7 +174,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("base: b.yaml")
     (tmp_path / "b.yaml").write_text("base: a.yaml")
     for source, part in (
-        (tmp_path / "latin.yaml", "not UTF-8"), (tmp_path / "a.yaml", "comes back to itself"),
+        (tmp_path / "latin.yaml", "not UTF-8"), (tmp_path / "a.yaml", "circular `base`: a.yaml -> b.yaml -> a.yaml"),
         (tmp_path, "is a directory"), (tmp_path / "none.yaml", "no such file"), ("v55", "did you mean v5_5?"),
         ("x" * 5000, "no such file"),
     ):
@@ -243,7 +244,7 @@ TINY = load_config("v5_5", {
 UNBALANCED = {"loss_weights.ratio_low": 1e5}
 COVERAGE_RULE = {"loss_weights.coverage_ratio_high": 1e-6, "loss_weights.coverage_ratio_low": 0.0}
 LEARNS = {"statenet.training": "hypergradient"}
-# Key -> another value, where half the value (or one more) would not do, and what must hold for the key to act.
+# Key -> (another value, where `_another` finds none that has an effect; settings under which the key has an effect).
 SPECIAL: dict[str, tuple[Any, dict[str, Any]]] = {
     "data.left_out": ("pattern:++*******", {}),
     "data.epoch_operations": (100, {}),
@@ -285,6 +286,8 @@ ON_DISK = {
     "name": "other", "early_stopping.metric": "coverage", "select_by": "coverage",
     "checkpoints.every": 2, "checkpoints.windows": [[4, 5]],
 }
+ELSEWHERE = {"runtime.streams", "loss.added"}
+"""Keys that other tests cover: below, and in test_new_loss_term."""
 MODES: dict[str, dict[str, Any]] = {
     "linear_warmup": {"end": 0.5, "warmup_epochs": 2},
     "jump": {"end": 0.5, "at_epoch": 2, "ramp_epochs": 2},
@@ -296,11 +299,11 @@ MODES: dict[str, dict[str, Any]] = {
 
 
 def _changes() -> Iterator[tuple[str, Any, dict[str, Any]]]:
-    """(key, another valid value, settings under which it acts) of every key there is."""
+    """(key, another valid value, settings under which it has an effect) for every key."""
     for key, value in flatten(TINY.as_dict()).items():
         if key in SPECIAL:
             yield key, *SPECIAL[key]
-        elif key not in ON_DISK and key != "runtime.streams":
+        elif key not in ON_DISK and key not in ELSEWHERE:
             yield key, _another(value), {}
     for pathway, leader in (("A", "B"), ("B", "A")):
         for mode, values in MODES.items():
@@ -338,7 +341,7 @@ CHANGES = list(_changes())
 
 @pytest.mark.parametrize(("key", "value", "settings"), CHANGES, ids=[f"{k}={v}" for k, v, _ in CHANGES])
 def test_every_key_changes_a_run(key: str, value: Any, settings: dict[str, Any]) -> None:
-    """Seen in the first epoch that differs: the others need not be trained."""
+    """Training ends at the first epoch that differs."""
     base, changed = _base(yaml.safe_dump(settings)), _run({**settings, key: value})
     assert any(row != other for row, other in itertools.zip_longest(base, changed))
 
@@ -359,7 +362,7 @@ def test_every_key_about_files_changes_the_files(
 
 
 def test_runtime_streams_decides_where_random_numbers_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On the CPU both settings are the same by definition, so the device is what can be seen to change."""
+    """On the CPU both settings draw the same numbers, so the test observes the device."""
     monkeypatch.setattr(per_epoch, "Streams", lambda *_, device: [torch.device(device).type])
     drawn = {}
     for place in ("device", "cpu"):
@@ -369,8 +372,7 @@ def test_runtime_streams_decides_where_random_numbers_are_drawn(monkeypatch: pyt
 
 
 def test_no_key_is_left_out_of_these_tests() -> None:
-    tested = {key for key, _, _ in CHANGES} | ON_DISK.keys() | {"runtime.streams"}
+    tested = {key for key, _, _ in CHANGES} | ON_DISK.keys() | ELSEWHERE
     assert tested >= flatten(Config().as_dict()).keys()
-    modes = {section.model_fields["mode"].annotation: section for section in get_args(get_args(Beta)[0])}
-    fields = {get_args(mode)[0]: set(section.model_fields) - {"mode"} for mode, section in modes.items()}
+    fields = {mode: set(schedule.model_fields) - {"mode"} for mode, schedule in Schedule.modes.items()}
     assert fields == {mode: set(values) for mode, values in MODES.items()}

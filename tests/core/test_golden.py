@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from ternary_lab import losses
 from ternary_lab.config import Config
 from ternary_lab.config_files import load_config
 from ternary_lab.controllers import Controllers, Correction, Plan
@@ -17,7 +18,8 @@ from ternary_lab.metrics.latent_entropy import batch_entropy
 from ternary_lab.model import statenet
 from ternary_lab.runs.checkpoint import import_original
 from ternary_lab.space import SIZE, one_hot, operations
-from ternary_lab.training import Best, Cohort, RunState
+from ternary_lab.training.cohort import Cohort
+from ternary_lab.training.run_state import Best, RunState
 
 FILES = [
     Path(__file__).parents[1] / "data" / "golden.json",
@@ -71,18 +73,17 @@ def test_one_step_has_the_originals_numbers(file: Path, case: dict[str, Any]) ->
     x = operations(indices).unsqueeze(0)
     forward = cohort.step.forward(x.repeat(2, 1, 1), one_hot(x), _noise(case["shift"]), settings)
     step = cohort.step.update(forward, settings)
-    terms = forward.terms
-    pathway = terms.pathway(settings.weights)
+    terms = {column: value.item() for column, value in forward.values.items()}
+    shares = losses.weighted(cohort.step.terms, forward.values, settings.terms)
+    pathway = [sum(value.item() for column, value in shares.items() if column[-1] == p) for p in "AB"]
     h = batch_entropy(forward.z)[:, 0].tolist()
-    lambdas = settings.weights.lambdas[:, 0].tolist()
+    lambdas = settings.lambdas[:, 0].tolist()
     align = abs(h[0] - h[1])
-    weighted = [lambdas[i] * step.scale[i, 0].item() * pathway[i, 0].item() for i in (0, 1)]
+    weighted = [lambdas[i] * step.scale[i, 0].item() * pathway[i] for i in (0, 1)]
     measured = {
         "loss": sum(weighted) + lambdas[2] * align,
-        "ce_A": terms.ce[0, 0].item(), "ce_B": terms.ce[1, 0].item(),
-        "kl_A": terms.kl[0, 0].item(), "kl_B": terms.kl[1, 0].item(),
-        "loss_A": pathway[0, 0].item(), "loss_B": pathway[1, 0].item(),
-        "entropy_B": terms.entropy_B.item(), "repulsion_B": terms.repulsion_B.item(),
+        **{name: terms[name] for name in ("ce_A", "ce_B", "kl_A", "kl_B", "entropy_B", "repulsion_B")},
+        "loss_A": pathway[0], "loss_B": pathway[1],
         "entropy_align": align, "H_A": h[0], "H_B": h[1],
         "grad_scale_A": step.scale[0, 0].item(), "grad_scale_B": step.scale[1, 0].item(),
     }

@@ -15,16 +15,17 @@ from hypothesis import strategies as st
 from small import SMALL
 from torch import Tensor
 
-from ternary_lab import information_loss, space
+from ternary_lab import losses, space
 from ternary_lab.config import Config
 from ternary_lab.errors import CheckpointError
 from ternary_lab.history import LATER, TIMING_COLUMNS, EpochRecord
 from ternary_lab.metrics.information import decoder_sums, information_terms
 from ternary_lab.runs import checkpoint
-from ternary_lab.runs.checksums import ROW
+from ternary_lab.runs.checksums import CRC32
 from ternary_lab.runs.load import load_run
 from ternary_lab.runs.train import run_experiment
-from ternary_lab.training import Cohort, train
+from ternary_lab.training.cohort import Cohort
+from ternary_lab.training.train import train
 
 INFORMED = Config.model_validate(SMALL.model_dump() | {
     "information": {
@@ -44,10 +45,10 @@ def slow_terms(logits: Tensor) -> tuple[Tensor, Tensor]:
 
 def weights(
     noise: list[float], entropy: list[float], certainty: list[float] | None = None
-) -> information_loss.PriorWeights:
+) -> losses.InformationWeights:
     """One value per run; no certainty is asked for unless it is given."""
     values = (noise, entropy, certainty or [0.0] * len(noise))
-    return information_loss.PriorWeights(*(torch.tensor(value, dtype=torch.float64) for value in values))
+    return losses.InformationWeights(*(torch.tensor(value, dtype=torch.float64) for value in values))
 
 
 MARGIN = 2.5
@@ -62,8 +63,8 @@ def slow_certainty(logits: Tensor) -> Tensor:
 
 @pytest.fixture
 def _in_double(monkeypatch: pytest.MonkeyPatch) -> None:
-    members = information_loss._members
-    monkeypatch.setattr(information_loss, "_members", lambda *args: members(*args).double())
+    members = losses._members
+    monkeypatch.setattr(losses, "_members", lambda *args: members(*args).double())
 
 
 @settings(max_examples=20, deadline=None)
@@ -103,7 +104,7 @@ def test_the_loss_has_the_gradient_of_the_full_table(decay: float) -> None:
     logits = (3 * torch.randn(2, 3, 7, 27, dtype=torch.float64, generator=generator)).requires_grad_()
     w = weights([0.3, 1.0, 0.0], [1.0, 0.0, 0.7], [0.0, 0.2, 0.5])
     average = torch.zeros(2, 3, space.SIZE, dtype=torch.float64)
-    terms, gradient = information_loss.prior_terms(logits.detach(), average, decay, MARGIN, w)
+    terms, gradient = losses.information_loss(logits.detach(), average, decay, MARGIN, w)
     output, noise = slow_terms(logits.view(2, 3, 7, 9, 3))
     certainty = slow_certainty(logits.view(2, 3, 7, 9, 3))
     assert bool((certainty > 0.1).all())
@@ -111,7 +112,7 @@ def test_the_loss_has_the_gradient_of_the_full_table(decay: float) -> None:
     assert terms.output_entropy.allclose(output, atol=1e-12)
     assert terms.noise.allclose(noise, atol=1e-12)
     assert terms.certainty.allclose(certainty, atol=1e-12)
-    assert terms.pathway(w).allclose(expected, atol=1e-12)
+    assert terms.weighted(w).allclose(expected, atol=1e-12)
     expected.sum().backward()
     assert logits.grad is not None
     assert gradient.allclose(logits.grad, atol=1e-13)
@@ -123,12 +124,12 @@ def test_the_average_decays_and_the_gradient_asks_it_how_rare_an_operation_is() 
     generator = torch.Generator().manual_seed(4)
     first, second = torch.randn(2, 2, 1, 6, 27, dtype=torch.float64, generator=generator)
     average, w = torch.zeros(2, 1, space.SIZE, dtype=torch.float64), weights([0.0], [1.0])
-    information_loss.prior_terms(first, average, 0.75, MARGIN, w)
+    losses.information_loss(first, average, 0.75, MARGIN, w)
     one = average.clone()
     alone = torch.zeros_like(average)
-    information_loss.prior_terms(second, alone, 0.75, MARGIN, w)
+    losses.information_loss(second, alone, 0.75, MARGIN, w)
     logits = second.clone().requires_grad_()
-    terms, gradient = information_loss.prior_terms(second, average, 0.75, MARGIN, w)
+    terms, gradient = losses.information_loss(second, average, 0.75, MARGIN, w)
     expected = 0.75 * one + 0.25 * alone
     assert average.allclose(expected, atol=1e-15)
     assert terms.output_entropy.allclose(-torch.xlogy(expected, expected).sum(-1))
@@ -142,10 +143,10 @@ def test_the_average_decays_and_the_gradient_asks_it_how_rare_an_operation_is() 
 
 def test_what_no_latent_reaches_leaves_the_gradient_finite() -> None:
     logits = 200 * torch.randn(2, 1, 3, 27, generator=torch.Generator().manual_seed(5))
-    w = information_loss.PriorWeights(*torch.ones(3, 1))
-    terms, gradient = information_loss.prior_terms(logits, torch.zeros(2, 1, space.SIZE), 0.9, MARGIN, w)
+    w = losses.InformationWeights(*torch.ones(3, 1))
+    terms, gradient = losses.information_loss(logits, torch.zeros(2, 1, space.SIZE), 0.9, MARGIN, w)
     assert bool(gradient.isfinite().all())
-    assert bool(terms.pathway(w).isfinite().all())
+    assert bool(terms.weighted(w).isfinite().all())
 
 
 def test_the_weights_rise_from_the_first_epoch_named() -> None:
@@ -220,7 +221,7 @@ def test_a_checkpoint_without_the_average_is_refused(tmp_path: Path) -> None:
 def test_a_history_from_before_these_terms_is_read_and_gone_on_with(tmp_path: Path) -> None:
     [run] = run_experiment(SMALL, [1], tmp_path / "runs", device="cpu").values()
     whole = run.history.drop(columns=list(TIMING_COLUMNS))
-    old = pd.read_csv(run.path / "history.csv").drop(columns=[*LATER, ROW])
+    old = pd.read_csv(run.path / "history.csv").drop(columns=[*LATER, CRC32])
     old.iloc[:-1].to_csv(run.path / "history.csv", index=False)
     assert (load_run(run.path).history[list(LATER)] == 0).all(axis=None)
     (run.path / "checkpoints" / "previous.safetensors").replace(run.path / "checkpoints" / "latest.safetensors")

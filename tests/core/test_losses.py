@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ternary_lab import losses, model, space
+from ternary_lab.losses import TermNumbers
 
 R, B, L = 3, 7, 5
 
@@ -120,28 +121,38 @@ def test_a_batch_of_one_does_not_repel() -> None:
 
 def test_the_gradients_are_those_of_the_pathway_losses() -> None:
     mu, s, z, logits, target = _latents(6), _latents(7), _latents(8), _logits(), _target()
-    w = losses.Weights(
-        beta=torch.rand(2, R).double(), lambdas=torch.rand(3, R).double(), free_bits=torch.full((R,), 0.3).double(),
-        entropy=torch.rand(R).double(), repulsion=torch.rand(R).double(),
-        repulsion_sigma=torch.full((R,), 1.5).double(),
-    )
-    # Differentiated from the definition: what loss_terms returns was changed in place on the way.
+    beta, free_bits = torch.rand(2, R).double(), torch.full((1, R), 0.3).double()
+    weight_entropy, weight_repulsion = torch.rand(2, 1, R).double()
+    none = torch.empty(0, R).double()
+    numbers = {
+        "ce": TermNumbers(torch.ones(2, R).double(), none), "kl": TermNumbers(beta, free_bits),
+        "entropy": TermNumbers(weight_entropy, none),
+        "repulsion": TermNumbers(weight_repulsion, torch.full((1, R), 1.5).double()),
+    }
+    # Differentiated from the definition: the terms change tensors in place.
     p = torch.softmax(logits, -1)
     ce = -(torch.log_softmax(logits, -1) * target).sum((2, 3, 4)) / B
-    kl = torch.maximum(model.gaussian_kl(mu, s), w.free_bits[:, None, None]).sum((2, 3)) / B
+    kl = torch.maximum(model.gaussian_kl(mu, s), free_bits[0, :, None, None]).sum((2, 3)) / B
     mean = p[1].mean(1)
     entropy = -(mean * (mean + 1e-10).log()).sum((1, 2))
     apart = (z[1].unsqueeze(1) - z[1].unsqueeze(2)).square().sum(-1)
     kernel = (-apart / 1.5**2).exp() * (1 - torch.eye(B))
     repulsion = kernel.sum((1, 2)) / (B * (B - 1))
-    loss = ce + w.beta * kl + torch.stack((torch.zeros(R), w.repulsion * repulsion - w.entropy * entropy))
+    loss = ce + beta * kl
+    loss = loss + torch.stack((torch.zeros(R), weight_repulsion[0] * repulsion - weight_entropy[0] * entropy))
     expected = torch.autograd.grad(loss.sum(), (mu, s, z, logits))
 
     with torch.no_grad():
-        terms, gradients = losses.loss_terms(target, mu, s, z, logits, w)
-    _close(terms.pathway(w), loss)
-    _close(gradients.mu, expected[0])
-    _close(gradients.log_variance, expected[1])
-    _close(gradients.z_B, expected[2][1])
+        gradients = losses.Gradients()
+        batch = losses.Batch(mu, s, z, target=target, logits=logits)
+        values = losses.weighted(losses.TERMS, losses.compute_terms(losses.TERMS, batch, numbers, gradients), numbers)
+    assert list(values) == ["ce_A", "kl_A", "ce_B", "kl_B", "entropy_B", "repulsion_B"]
+    _close(torch.stack((values["ce_A"] + values["kl_A"], sum(values[c] for c in values if c[-1] == "B"))), loss)
+    assert list(gradients.z) == [1]
     assert not expected[2][0].any()
-    _close(gradients.logits, expected[3])
+    for found, right in zip(
+        (gradients.mu, gradients.log_variance, gradients.z[1], gradients.logits),
+        (expected[0], expected[1], expected[2][1], expected[3]), strict=True,
+    ):
+        assert found is not None
+        _close(found, right)

@@ -14,7 +14,8 @@ import reference
 import torch
 
 from ternary_lab import controllers, load_config
-from ternary_lab.training import Cohort, RunState
+from ternary_lab.training.cohort import Cohort
+from ternary_lab.training.run_state import RunState
 
 DATA = Path(__file__).parents[1] / "data"
 GOLDEN = json.loads((DATA / "golden.json").read_text())

@@ -1,4 +1,4 @@
-"""Schedules: the columns of the original's own log, and 01-model's formulas at every breakpoint."""
+"""Schedules: the columns of the original's log, and the formulas of v5.5 at every breakpoint."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from ternary_lab import load_config, schedules
 from ternary_lab.config import Config
+from ternary_lab.schedules import Staged
 
 CONFIG = Config()
 BREAKPOINTS = (0, 30, 40, 50, 60, 90, 120, 180, 200, 220, 250, 270, 300, 350, 400)
@@ -30,7 +31,7 @@ def test_schedules_equal_the_originals_log_to_its_printed_precision(original: pd
         balanced = 0.8 < float(row["grad_ratio"]) < 1.2
         beta_a, beta_b = CONFIG.betas(e)
         tau_a, tau_b = CONFIG.temperatures(e)
-        # The log's ρ is a mean over the epoch's 247 batches, which decides how a tie is rounded.
+        # ρ in the log is a mean over the 247 batches of an epoch; computing it the same way rounds ties the same way.
         rho = sum([CONFIG.permeability(e, balanced)] * 247) / 247
         ours = {
             "beta_A": f"{beta_a:.3f}", "beta_B": f"{beta_b:.3f}", "temperature_A": f"{tau_a:.3f}",
@@ -124,7 +125,7 @@ def test_the_other_modes_of_beta() -> None:
 
 @given(st.integers(0, 2000), st.floats(0, 10), st.floats(0, 10), st.integers(1, 500), st.integers(1, 500))
 def test_staged_stays_between_its_values(e: int, start: float, end: float, warmup: int, horizon: int) -> None:
-    value = schedules.staged(e, start, end, warmup, horizon)
+    value = Staged(start=start, end=end, warmup_epochs=warmup).value_at(e, horizon, 0.0)
     assert -1e-9 <= value <= max(start, end) + 1e-9
     assert e < max(warmup, horizon) or value == pytest.approx(end)
 

@@ -1,4 +1,4 @@
-"""The space: index and truth table are inverse, the split is a partition, the named logics are right."""
+"""The space: indices and truth tables are inverse, a split is a partition, the named logics have their tables."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ BAD_TABLES = {
 
 
 @pytest.mark.parametrize("tables", BAD_TABLES.values(), ids=BAD_TABLES.keys())
-def test_what_is_no_truth_table_is_refused(tables: torch.Tensor) -> None:
+def test_other_values_than_truth_tables_are_refused(tables: torch.Tensor) -> None:
     with pytest.raises(InputError, match="operation"):
         space.index_of(tables)
 
@@ -110,7 +110,7 @@ def test_a_table_has_an_index_exactly_when_its_entries_are_ternary(values: np.nd
     [torch.tensor([SIZE]), torch.tensor([-1]), torch.tensor([1.0]), torch.tensor([True]), torch.tensor(1j), [1]],
     ids=["too large", "negative", "float", "bool", "complex", "list"],
 )
-def test_what_is_no_index_is_refused(indices: torch.Tensor) -> None:
+def test_other_values_than_indices_are_refused(indices: torch.Tensor) -> None:
     with pytest.raises(InputError, match="indices"):
         space.operations(indices)
 

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from small import SMALL
 from torch import Tensor
 
-from ternary_lab import statenet_learning
 from ternary_lab.config import Config
 from ternary_lab.config_files import load_config
 from ternary_lab.controllers import correct, correction_slopes, plan_epoch
@@ -23,7 +22,10 @@ from ternary_lab.model import Architecture
 from ternary_lab.networks import Blocks
 from ternary_lab.runs import checkpoint
 from ternary_lab.runs.train import run_experiment
-from ternary_lab.training import Cohort, RunState, train
+from ternary_lab.training import statenet_learning
+from ternary_lab.training.cohort import Cohort
+from ternary_lab.training.run_state import RunState
+from ternary_lab.training.train import train
 
 BATCHES = {"encoders": (2, 1, 7), "decoder_A": (1, 5), "decoder_B": (1, 4), "statenet": (1, 3)}
 """Shapes of blocks in small, for one run."""
@@ -99,7 +101,7 @@ def test_the_hypergradient_is_the_difference_that_the_controls_make(
         return float(sum((w * pathway(objective, p)).sum() for p, w in enumerate(after)))
 
     after, state, clip = stepped(controls, [pathway(raw, p) for p in range(2)], slopes, start, apart, bound)
-    step = statenet_learning.Step(
+    step = statenet_learning.TakenStep(
         blocks_of(after), blocks_of(state["gradients"]), blocks_of(state["first"]), blocks_of(state["second"]),
         controls[1:, None], clip[:, None], apart,
         torch.stack([slope[:cut] for slope in slopes])[:, None] if aligned else None,
@@ -153,7 +155,7 @@ def test_it_learns_to_raise_a_learning_rate_that_is_too_low_and_to_lower_one_tha
 @pytest.mark.parametrize(("lessons", "taken"), [(4, [1, 3, 6, 8]), (1000, list(range(1, 11))), (1, [1])])
 def test_lessons_lie_evenly_in_the_epoch(lessons: int, taken: list[int]) -> None:
     settings = {"statenet.training": "hypergradient", "statenet.lessons": lessons}
-    assert Cohort([load_config(SMALL.as_dict(), settings)], [1], torch.device("cpu"))._lessons(11) == taken
+    assert statenet_learning.lesson_steps(load_config(SMALL.as_dict(), settings), 11) == taken
 
 
 def test_lessons_change_neither_the_moving_average_nor_what_the_epoch_draws() -> None:

@@ -1,4 +1,4 @@
-"""Symmetries, orbits and properties of operations, against loops over all arguments."""
+"""Symmetries, orbits and properties of operations, compared with loops over all arguments."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _image(g: Symmetry, op: Op) -> Op:
 
 
 @given(SYMMETRIES, OPERATIONS)
-def test_a_symmetry_does_what_its_definition_says(g: Symmetry, index: int) -> None:
+def test_a_symmetry_follows_its_definition(g: Symmetry, index: int) -> None:
     assert _index(_image(g, _op(index))) == int(space.index_of(g(space.operations(torch.tensor([index]))))[0])
 
 
@@ -59,7 +59,7 @@ def test_the_inverse_undoes(g: Symmetry, index: int) -> None:
 
 
 @given(SYMMETRIES)
-def test_what_a_symmetry_fixes_is_counted_without_listing(g: Symmetry) -> None:
+def test_the_number_of_fixed_operations_equals_a_listing(g: Symmetry) -> None:
     listed = symmetry.images([g])[0] == torch.arange(space.SIZE)
     assert g.fixed() == int(listed.sum())
 
@@ -94,12 +94,12 @@ def test_an_orbit_is_closed_and_named_by_its_smallest(name: str) -> None:
 
 
 @pytest.mark.parametrize("wrong", [(0, 0, 1), (1, 2, 3), (-1, 0), (-1, 0, 1, 1)])
-def test_what_is_no_permutation_is_refused(wrong: tuple[int, ...]) -> None:
+def test_other_values_than_permutations_are_refused(wrong: tuple[int, ...]) -> None:
     with pytest.raises(InputError, match="permutations"):
         Symmetry(left=wrong)  # type: ignore[arg-type]
 
 
-def test_what_is_no_truth_table_is_refused() -> None:
+def test_other_values_than_truth_tables_are_refused() -> None:
     for wrong in (torch.full((9,), 2.0), torch.zeros(8)):
         for call in (Symmetry(), symmetry.commutative, symmetry.dependence):
             with pytest.raises(InputError):
@@ -128,10 +128,10 @@ def test_every_property_has_an_oracle() -> None:
 
 
 @pytest.mark.parametrize("name", ORACLES)
-def test_a_property_is_what_its_oracle_says(name: str) -> None:
+def test_a_property_equals_its_oracle(name: str) -> None:
     tables = space.operations()
     found = symmetry.PREDICATES[name](tables)
-    # All that have it, and as many of the others as take a second.
+    # The operations that have it (1,500 at most), and a sample of all.
     chosen = {*torch.nonzero(found).flatten().tolist()[:1500], *range(0, space.SIZE, 13)}
     for index in chosen:
         assert bool(found[index]) == ORACLES[name](_op(index)), index
@@ -145,7 +145,7 @@ def test_the_numbers_known_from_counting(name: str, count: int) -> None:
     assert int(symmetry.PREDICATES[name](space.operations()).sum()) == count
 
 
-def test_the_shape_of_the_question_is_that_of_the_answer() -> None:
+def test_results_have_the_shape_of_the_tables() -> None:
     tables = space.operations()[:24].reshape(2, 3, 4, 9)
     assert symmetry.commutative(tables).shape == (2, 3, 4)
     assert symmetry.dependence(tables[0, 0, 0]).shape == ()
@@ -158,6 +158,6 @@ def test_the_table_of_properties() -> None:
     assert table["values"].value_counts().to_dict() == {3: 18150, 2: 1530, 1: 3}
     assert table["isomorphism_class"].nunique() == 3330
     assert table["isotopy_class"].nunique() == 139
-    # Orbit and stabiliser: an operation's orbit times what fixes it is the group.
+    # Orbit-stabiliser theorem: size of the orbit times number of automorphisms is the order of the group.
     size = table.groupby("isomorphism_class")["zeros"].transform("size")
     assert (size * table["automorphisms"] == 6).all()

@@ -12,7 +12,8 @@ import torch
 from ternary_lab import ConfigError, DeviceError, load_config, load_runs, train
 from ternary_lab.config import Config
 from ternary_lab.history import TIMING_COLUMNS, EpochRecord
-from ternary_lab.training import Cohort, RunState
+from ternary_lab.training.cohort import Cohort
+from ternary_lab.training.run_state import RunState
 
 pytestmark = pytest.mark.usefixtures("two_threads")
 SMALL = {

@@ -22,7 +22,7 @@ from ternary_lab.metrics.per_epoch import Group, Measurement, Source
 from ternary_lab.metrics.sobol import PART, parts
 from ternary_lab.model import Architecture, DualVAE
 from ternary_lab.networks import Blocks
-from ternary_lab.training import Cohort, Epoch
+from ternary_lab.training.cohort import Cohort, Epoch
 
 CPU = torch.device("cpu")
 SEEDS = (3, 4)

@@ -18,7 +18,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from ternary_lab import notebooks
 from ternary_lab.cli import main
 from ternary_lab.errors import NotebookError
 from ternary_lab.notebooks import (
@@ -30,6 +29,7 @@ from ternary_lab.notebooks import (
     parameters,
     parse_parameters,
     parse_value,
+    run,
     run_notebook,
     unread_parameters,
     validate,
@@ -317,7 +317,7 @@ def test_a_cell_that_is_not_python_is_named(tmp_path: Path) -> None:
 
 def refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make any start of a kernel an error of the test."""
-    monkeypatch.setattr(notebooks, "_execute", lambda *_: pytest.fail("a kernel was started"))
+    monkeypatch.setattr(run, "_execute", lambda *_: pytest.fail("a kernel was started"))
 
 
 def test_nothing_starts_when_the_caller_is_wrong(

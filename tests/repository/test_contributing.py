@@ -14,7 +14,7 @@ READING = re.findall(r"^\| `([\w/]+)` \| ([\d,]+) \|", TEXT, re.MULTILINE)
 CELLS = re.findall(r"^\| .* \| (.+) \|$", CHANGES, re.MULTILINE)
 PLACES = [place for cell in CELLS for place in re.findall("`([^`]+)`", cell)]
 ORDER = (
-    "space", "model", "losses", "schedules", "controllers", "step", "training",
+    "space", "model", "losses", "schedules", "controllers", "training/step", "training/cohort", "training/train",
     "metrics/coverage", "metrics/information",
 )
 

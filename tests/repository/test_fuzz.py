@@ -155,7 +155,7 @@ def test_any_text_is_a_parameter_or_refused(name: str, text: str) -> None:
 
 @functools.cache
 def small_checkpoint() -> bytes:
-    from ternary_lab.training import RunState
+    from ternary_lab.training.run_state import RunState
 
     state = RunState.initial(SMALL, 1)
     path = Path(tempfile.mkdtemp()) / "good.safetensors"

@@ -23,7 +23,7 @@ from small import SMALL
 
 from ternary_lab import RunError, load_config
 from ternary_lab.history import EpochRecord
-from ternary_lab.training import Cohort
+from ternary_lab.training.cohort import Cohort
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "benchmarks" / "gpu.py"
@@ -95,7 +95,7 @@ def test_a_dry_run_needs_no_other_package_and_writes_what_is_drawn(tmp_path: Pat
     script = HIDING.format(names=hidden, script=str(SCRIPT), arguments=arguments)
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(SCRIPT.parent)]), "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stdout + done.stderr
     (found,) = load(tmp_path).values()

@@ -29,7 +29,7 @@ from ternary_lab import load_config, space
 from ternary_lab.config import Config
 from ternary_lab.controllers import Correction, plan_epoch
 from ternary_lab.model import Architecture
-from ternary_lab.training import Cohort
+from ternary_lab.training.cohort import Cohort
 
 CPU = torch.device("cpu")
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -1,4 +1,4 @@
-"""Checkpoints come back bit for bit; whatever is not one is refused in one line, and nothing in it is run."""
+"""Checkpoints are read back bit for bit; any other file is refused in one line, and no code in it is run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ternary_lab import CheckpointError, RunError, load_config, load_model
 from ternary_lab.runs.checkpoint import FORMAT, LARGEST, Checkpoint, import_original, load, open_checkpoint, save
-from ternary_lab.training import Cohort
+from ternary_lab.training.cohort import Cohort
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -45,7 +45,7 @@ def _same(a: Any, b: Any) -> bool:
     return all(torch.equal(x, y) for x, y in zip(vars(a).values(), vars(b).values(), strict=True))
 
 
-def test_a_checkpoint_comes_back_bit_for_bit(point: Checkpoint, saved: Path) -> None:
+def test_a_checkpoint_is_read_back_bit_for_bit(point: Checkpoint, saved: Path) -> None:
     back = load(saved)
     assert (back.config, back.seed, back.epoch, back.rho, back.cohort) == (SMALL, 3, 0, point.rho, point.cohort)
     assert point.state is not None
@@ -64,7 +64,7 @@ def test_saving_again_gives_the_same_bytes(saved: Path, tmp_path: Path) -> None:
 
 
 def test_a_loaded_state_trains_on_as_the_cohort_itself_does(saved: Path) -> None:
-    """Everything that the next epoch reads is in the file."""
+    """The file holds everything that the next epoch needs."""
     cohort = Cohort([SMALL], [3], torch.device("cpu"))
     cohort.advance()
     save(saved, Checkpoint(SMALL, 3, 0, 0.1, cohort.state(0).blocks, cohort.state(0)))
@@ -114,7 +114,7 @@ def test_a_truncated_file_is_refused(saved: Path, share: float, suffix: str, tmp
 
 
 def _rewrite(saved: Path, change: Callable[[dict[str, Tensor], dict[str, Any]], None]) -> None:
-    """Change tensors and the lab's header in a file that stays well-formed safetensors."""
+    """Change tensors and the library's header; the file stays well-formed safetensors."""
     data = saved.read_bytes()
     (length,) = struct.unpack("<Q", data[:8])
     metadata = json.loads(data[8 : 8 + length])["__metadata__"]
@@ -206,7 +206,7 @@ def test_code_in_a_pickle_is_never_run(tmp_path: Path, new_format: bool) -> None
     _refused(tmp_path / "plain.pt")
     assert not trap.exists()
     pickle.loads(pickle.dumps(_Bomb(trap)))
-    assert trap.exists()  # it would have been
+    assert trap.exists()  # without the check it is executed
 
 
 WEIGHTS = torch.load(EPOCH_60, weights_only=True)["model"]
@@ -227,12 +227,12 @@ NAME = "decoder_A.decoder.0.weight"
     ({"model": WEIGHTS, "epoch": "sixty"}, "its epoch is 'sixty'"),
     ({"model": WEIGHTS, "epoch": True}, "its epoch is True"),
 ], ids=range(12))
-def test_a_pt_that_is_no_v55_checkpoint_is_refused(content: object, part: str, tmp_path: Path) -> None:
+def test_a_pt_file_that_is_not_a_v55_checkpoint_is_refused(content: object, part: str, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "other.pt")
     _refused(tmp_path / "other.pt", part)
 
 
-def test_what_is_no_readable_file_is_refused(tmp_path: Path) -> None:
+def test_unreadable_and_oversized_files_are_refused(tmp_path: Path) -> None:
     for suffix in (".pt", ".safetensors"):
         _refused(tmp_path / f"missing{suffix}", "No such file")
         (tmp_path / f"folder{suffix}").mkdir()
@@ -242,7 +242,7 @@ def test_what_is_no_readable_file_is_refused(tmp_path: Path) -> None:
         _refused(tmp_path / f"large{suffix}", "not read")
 
 
-def test_writing_is_all_or_nothing(
+def test_a_failed_write_leaves_the_old_file(
     point: Checkpoint, saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = saved.read_bytes()
@@ -257,7 +257,7 @@ def test_writing_is_all_or_nothing(
     assert [path.name for path in tmp_path.iterdir()] == [saved.name]
 
 
-def test_a_place_that_cannot_be_written_is_named(point: Checkpoint, saved: Path, tmp_path: Path) -> None:
+def test_a_path_that_cannot_be_written_is_named(point: Checkpoint, saved: Path, tmp_path: Path) -> None:
     for path in (tmp_path / "none" / "a.safetensors", saved / "a.safetensors", tmp_path / ("x" * 300)):
         with pytest.raises(RunError, match="cannot be written"):
             save(path, point)

@@ -1,4 +1,4 @@
-"""A run killed anywhere and started again ends with the bytes of one that was not."""
+"""Resuming: a run that is killed anywhere and started again ends with the same bytes as an undisturbed one."""
 
 from __future__ import annotations
 
@@ -25,15 +25,16 @@ from small import SMALL
 from ternary_lab import ConfigError, RunError, branch, load_config, load_run, load_runs, run_experiment
 from ternary_lab.config import Config
 from ternary_lab.history import TIMING_COLUMNS, EpochRecord
-from ternary_lab.runs import checkpoint, train
-from ternary_lab.runs.checksums import sealed_json
-from ternary_lab.runs.directory import Planned
+from ternary_lab.runs import checkpoint
+from ternary_lab.runs.checksums import json_with_checksum
+from ternary_lab.runs.directory import RunPlan
+from ternary_lab.runs.epoch_files import RunFiles
 from ternary_lab.runs.train import train_runs
 from ternary_lab.runs.verify import verify
-from ternary_lab.training import Cohort, Epoch
+from ternary_lab.training.cohort import Cohort, Epoch
 
 NEVER = load_config(SMALL.as_dict(), {"early_stopping.patience": 0, "training.total_epochs": 4})
-# Its scheduled validation loss rises with β at once, so it stops after its second epoch.
+# Its validation loss rises with β from the start, so it stops after its second epoch.
 EARLY = load_config(NEVER.as_dict(), {
     "early_stopping.patience": 1, "beta.A.start": 500.0, "optimiser.lr_steps": {0: 1e-6},
 })
@@ -41,25 +42,25 @@ EARLY = load_config(NEVER.as_dict(), {
 
 @pytest.fixture(autouse=True, scope="module")
 def _no_fsync(one_thread: None) -> Iterator[None]:
-    """No test here cuts the power, which is what fsync is for."""
+    """fsync protects from power cuts, which no test here simulates."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda _: None)
         yield
 
 
-def _left(root: Path) -> dict[str, Any]:
-    """What the runs in a directory ended with: rows without times, and every checkpoint's bytes."""
-    left: dict[str, Any] = {}
+def _results(root: Path) -> dict[str, Any]:
+    """The results of the runs in a directory: rows without times, and every checkpoint's bytes."""
+    results: dict[str, Any] = {}
     for path in sorted(root.rglob("*")):
         name = path.relative_to(root).as_posix()
         assert not name.endswith(".tmp"), name
         if path.suffix == ".safetensors":
-            left[name] = path.read_bytes()
+            results[name] = path.read_bytes()
         elif path.name == "history.csv":
-            left[name] = load_run(path.parent).history.drop(columns=list(TIMING_COLUMNS)).to_csv()
+            results[name] = load_run(path.parent).history.drop(columns=list(TIMING_COLUMNS)).to_csv()
         elif path.name == "config.yaml":
-            left[name] = path.read_text()
-    return left
+            results[name] = path.read_text()
+    return results
 
 
 def _same(a: dict[str, Any], b: dict[str, Any]) -> None:
@@ -69,11 +70,11 @@ def _same(a: dict[str, Any], b: dict[str, Any]) -> None:
 
 
 class Killed(BaseException):
-    """Stands for SIGKILL: nothing in the library may catch it."""
+    """Simulates SIGKILL: nothing in the library may catch it."""
 
 
 class _Trap:
-    """Fails at the n-th operation that makes something durable or gives it its name."""
+    """Fails at the n-th operation that makes a file durable or names it."""
 
     def __init__(
         self, monkeypatch: pytest.MonkeyPatch, n: int, error: Callable[[], BaseException],
@@ -95,20 +96,20 @@ class _Trap:
             monkeypatch.setattr(os, name, trapped)
 
 
-def _runs(root: Path, configs: Sequence[Config]) -> list[Planned]:
-    return [Planned(root / f"seed={seed}", config, seed) for seed, config in enumerate(configs, 1)]
+def _runs(root: Path, configs: Sequence[Config]) -> list[RunPlan]:
+    return [RunPlan(root / f"seed={seed}", config, seed) for seed, config in enumerate(configs, 1)]
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], int]:
-    """A cohort of three, one of which leaves early; with the number of places where it can be interrupted."""
+    """The results of a cohort of three, one of which stops early, and the number of its file operations."""
     root = tmp_path_factory.mktemp("undisturbed")
     with pytest.MonkeyPatch.context() as patch:
         trap = _Trap(patch, -1, Killed)
         train_runs(_runs(root, [NEVER, EARLY, NEVER]), device="cpu")
     rows = [len(load_run(root / f"seed={seed}").history) for seed in (1, 2, 3)]
     assert rows == [4, 2, 4]
-    return _left(root), trap.count
+    return _results(root), trap.count
 
 
 def _interrupted(
@@ -129,14 +130,14 @@ def test_a_cohort_killed_twice_at_any_file_operation_ends_the_same(
     for n in range(1, places + 1, step):
         root = tmp_path / str(n)
         _interrupted(root, monkeypatch, n, Killed, Killed)
-        with contextlib.suppress(AssertionError, pytest.fail.Exception):  # when it has ended before
+        with contextlib.suppress(AssertionError, pytest.fail.Exception):  # it may have ended before
             _interrupted(root, monkeypatch, 1 + 11 * n % 40, Killed, Killed)
         train_runs(_runs(root, [NEVER, EARLY, NEVER]), device="cpu")
-        _same(_left(root), expected)
+        _same(_results(root), expected)
         shutil.rmtree(root)
 
 
-def test_a_full_disk_is_named_and_leaves_what_can_be_resumed(
+def test_a_full_disk_is_reported_and_the_run_can_be_resumed(
     undisturbed: tuple[dict[str, Any], int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected, places = undisturbed
@@ -144,7 +145,7 @@ def test_a_full_disk_is_named_and_leaves_what_can_be_resumed(
     def full() -> OSError:
         return OSError(28, "No space left on device")
 
-    for n in range(1, places * 9 // 10, 29):  # links are not among them
+    for n in range(1, places * 9 // 10, 29):  # places counts links too
         root = tmp_path / str(n)
         with monkeypatch.context() as patch:
             _Trap(patch, n, full, ("fsync", "replace"))
@@ -153,21 +154,21 @@ def test_a_full_disk_is_named_and_leaves_what_can_be_resumed(
         for latest in root.glob("*/checkpoints/latest.safetensors"):
             load_run(latest.parents[1]).model()
         train_runs(_runs(root, [NEVER, EARLY, NEVER]), device="cpu")
-        _same(_left(root), expected)
+        _same(_results(root), expected)
         shutil.rmtree(root)
 
 
-def test_a_torn_last_row_is_dropped(tmp_path: Path) -> None:
+def test_an_incomplete_last_row_is_dropped(tmp_path: Path) -> None:
     run_experiment(SMALL, [1], tmp_path / "a", device="cpu")
     shutil.copytree(tmp_path / "a", tmp_path / "b")
-    # As if killed in the last epoch: its row is torn, its checkpoint not yet there.
+    # As if killed in the last epoch: its row is cut off, its checkpoint does not exist yet.
     run = tmp_path / "b" / "seed=1"
     text = (run / "history.csv").read_text()
     (run / "history.csv").write_text(text[: len(text) - 20])
     os.replace(run / "checkpoints" / "previous.safetensors", run / "checkpoints" / "latest.safetensors")
     run_experiment(SMALL, [1], tmp_path / "b", device="cpu")
-    left, expected = _left(tmp_path / "b"), _left(tmp_path / "a")
-    _same(left, expected)
+    found, expected = _results(tmp_path / "b"), _results(tmp_path / "a")
+    _same(found, expected)
 
 
 def test_a_reader_always_finds_the_latest_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,14 +186,14 @@ def test_a_reader_always_finds_the_latest_checkpoint(tmp_path: Path, monkeypatch
     assert seen[seen.index(True) :].count(False) == 0
 
 
-def test_without_hard_links_it_resumes_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_hard_links_the_bytes_are_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*_: object) -> None:
         raise PermissionError(1, "Operation not permitted")
 
     run_experiment(SMALL, [1, 2], tmp_path / "a", device="cpu")
     monkeypatch.setattr(os, "link", refused)
     run_experiment(SMALL, [1, 2], tmp_path / "b", device="cpu")
-    _same(_left(tmp_path / "b"), _left(tmp_path / "a"))
+    _same(_results(tmp_path / "b"), _results(tmp_path / "a"))
 
 
 def _contents(root: Path) -> dict[Path, tuple[bytes, int]]:
@@ -218,15 +219,15 @@ def test_an_added_seed_is_trained_alone(tmp_path: Path) -> None:
 
 def test_a_run_that_stops_leaves_its_cohort(tmp_path: Path) -> None:
     train_runs(_runs(tmp_path, [NEVER, EARLY]), device="cpu")
-    stayed, left = load_run(tmp_path / "seed=1"), load_run(tmp_path / "seed=2")
-    assert left.stopped is not None
-    assert left.stopped.startswith("early stop: val_loss has not improved since epoch")
-    assert left.checkpoint().cohort == ("seed=1", "seed=2")
+    stayed, stopped = load_run(tmp_path / "seed=1"), load_run(tmp_path / "seed=2")
+    assert stopped.stopped is not None
+    assert stopped.stopped.startswith("early stop: val_loss has not improved since epoch")
+    assert stopped.checkpoint().cohort == ("seed=1", "seed=2")
     assert stayed.checkpoint().cohort == ("seed=1",)
 
 
-def test_runs_of_other_company_go_on_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two that stand at the same epoch by chance do not become a cohort: a kill would then change the bits."""
+def test_runs_of_different_cohorts_continue_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two runs at the same epoch by chance do not become a cohort: a kill would then change the bits."""
     for name in ("a", "b"):
         with monkeypatch.context() as patch:
             _Trap(patch, 30, Killed)
@@ -239,23 +240,23 @@ def test_runs_of_other_company_go_on_apart(tmp_path: Path, monkeypatch: pytest.M
             run_experiment(SMALL, [1, 2], tmp_path / "b", device="cpu")
     assert load_run(tmp_path / "b/seed=1").checkpoint().epoch == load_run(tmp_path / "b/seed=2").checkpoint().epoch
     run_experiment(SMALL, [1, 2], tmp_path / "b", device="cpu")
-    _same(_left(tmp_path / "b"), _left(tmp_path / "a"))
+    _same(_results(tmp_path / "b"), _results(tmp_path / "a"))
 
 
-def test_a_member_set_back_by_one_takes_its_company_with_it(tmp_path: Path) -> None:
+def test_a_run_set_back_by_one_epoch_sets_back_its_cohort(tmp_path: Path) -> None:
     run_experiment(SMALL, [1, 2], tmp_path, device="cpu")
-    expected = _left(tmp_path)
+    expected = _results(tmp_path)
     (tmp_path / "seed=2" / "checkpoints" / "latest.safetensors").unlink()
     run_experiment(SMALL, [1, 2], tmp_path, device="cpu")
-    _same(_left(tmp_path), expected)
+    _same(_results(tmp_path), expected)
 
 
 def test_fresh_starts_again_even_after_a_kill_while_deleting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run_experiment(SMALL, [1], tmp_path, device="cpu")
-    expected = _left(tmp_path)
+    expected = _results(tmp_path)
     other = load_config(SMALL.as_dict(), {"kl.free_bits": 0.1})
     run_experiment(other, [1], tmp_path, device="cpu", fresh=True)
-    assert _left(tmp_path) != expected
+    assert _results(tmp_path) != expected
     real, removed = os.unlink, []
 
     def some(path: Any, **keywords: Any) -> None:
@@ -269,7 +270,7 @@ def test_fresh_starts_again_even_after_a_kill_while_deleting(tmp_path: Path, mon
         with pytest.raises(Killed):
             run_experiment(SMALL, [1], tmp_path, device="cpu", fresh=True)
     run_experiment(SMALL, [1], tmp_path, device="cpu", fresh=True)
-    _same(_left(tmp_path), expected)
+    _same(_results(tmp_path), expected)
 
 
 def test_a_missing_provenance_is_restored(tmp_path: Path) -> None:
@@ -284,7 +285,7 @@ def test_a_missing_provenance_is_restored(tmp_path: Path) -> None:
     (lambda run: (run / "config.yaml").unlink(), "is not empty and not a run directory"),
     (lambda run: (run / "provenance.json").write_text("[]"), "damaged"),
 ])
-def test_a_damaged_run_is_named_and_left_alone(damage: Callable[[Path], object], part: str, tmp_path: Path) -> None:
+def test_a_damaged_run_is_reported_and_unchanged(damage: Callable[[Path], object], part: str, tmp_path: Path) -> None:
     from ternary_lab import TernaryLabError
 
     run_experiment(SMALL, [1], tmp_path, device="cpu")
@@ -297,7 +298,7 @@ def test_a_damaged_run_is_named_and_left_alone(damage: Callable[[Path], object],
     assert _contents(tmp_path) == before
 
 
-# --- threads that write
+# --- writing in threads
 
 
 @pytest.fixture(autouse=True)
@@ -310,8 +311,8 @@ def _in_writer() -> bool:
     return threading.current_thread().name.startswith("writer")
 
 
-def test_an_epoch_is_written_while_the_next_but_one_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first write of the first epoch, which comes out once the second is trained, waits for the third."""
+def test_an_epoch_is_written_while_a_later_one_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Writing the first epoch begins when the second is trained; here it waits for the third to begin."""
     third, real, real_sync, met = threading.Event(), Cohort.train_next, os.fsync, []
 
     def train_next(self: Cohort) -> Epoch | None:
@@ -331,18 +332,18 @@ def test_an_epoch_is_written_while_the_next_but_one_is_trained(tmp_path: Path, m
     assert all(met)
 
 
-def test_files_of_a_cohort_come_in_order_however_slow_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    chance, real, lock = random.Random(0), train._RunFiles.commit, threading.Lock()
+def test_epochs_are_written_in_order_on_a_slow_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chance, real, lock = random.Random(0), RunFiles.commit, threading.Lock()
     committed: list[tuple[int, str, set[str]]] = []
 
-    def commit(self: train._RunFiles, row: EpochRecord, *rest: Any) -> None:
+    def commit(self: RunFiles, row: EpochRecord, *rest: Any) -> None:
         time.sleep(chance.uniform(0, 0.05))
         real(self, row, *rest)
-        names = {path.stem for path in self.checkpoints.iterdir()}
+        names = {path.stem for path in (self.plan.path / "checkpoints").iterdir()}
         with lock:
             committed.append((row.epoch, row.run, names))
 
-    monkeypatch.setattr(train._RunFiles, "commit", commit)
+    monkeypatch.setattr(RunFiles, "commit", commit)
     seeds = list(range(1, 13))  # more than there are threads
     run_experiment(SMALL, seeds, tmp_path, device="cpu")
     assert [epoch for epoch, _, _ in committed] == sorted(epoch for epoch, _, _ in committed)
@@ -356,7 +357,7 @@ def test_files_of_a_cohort_come_in_order_however_slow_the_disk(tmp_path: Path, m
         assert list(load_run(tmp_path / f"seed={seed}").history["epoch"]) == [0, 1, 2]
 
 
-def test_latest_takes_its_name_when_everything_else_of_its_epoch_is_durable(
+def test_latest_is_renamed_after_all_other_files_of_its_epoch_are_durable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done: list[str] = []
@@ -387,13 +388,13 @@ def test_latest_takes_its_name_when_everything_else_of_its_epoch_is_durable(
 
 
 @pytest.mark.parametrize("epoch", [0, 1, 2])
-def test_what_the_disk_refuses_a_thread_is_said_before_another_epoch_is_written(
+def test_a_write_error_in_a_thread_is_raised_before_another_epoch_is_written(
     epoch: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, here = train._RunFiles.commit, threading.local()
+    real, here = RunFiles.commit, threading.local()
     begun: list[int] = []
 
-    def commit(self: train._RunFiles, row: EpochRecord, *rest: Any) -> None:
+    def commit(self: RunFiles, row: EpochRecord, *rest: Any) -> None:
         begun.append(row.epoch)
         here.full = (row.epoch, row.run) == (epoch, "seed=2")
         real(self, row, *rest)
@@ -404,7 +405,7 @@ def test_what_the_disk_refuses_a_thread_is_said_before_another_epoch_is_written(
             raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(train._RunFiles, "commit", commit)
+        patch.setattr(RunFiles, "commit", commit)
         patch.setattr(os, "fsync", sync)
         with pytest.raises(RunError, match=r"seed=2/.*: No space left on device: free space .* intact"):
             run_experiment(SMALL, [1, 2, 3], tmp_path / "full", device="cpu")
@@ -415,21 +416,21 @@ def test_what_the_disk_refuses_a_thread_is_said_before_another_epoch_is_written(
         assert checkpoint.load(latest).epoch == epoch - 1
     run_experiment(SMALL, [1, 2, 3], tmp_path / "full", device="cpu")
     run_experiment(SMALL, [1, 2, 3], tmp_path / "whole", device="cpu")
-    _same(_left(tmp_path / "full"), _left(tmp_path / "whole"))
+    _same(_results(tmp_path / "full"), _results(tmp_path / "whole"))
 
 
 def _slow_commits(monkeypatch: pytest.MonkeyPatch, then: Callable[[EpochRecord], None] = lambda _: None) -> None:
-    real = train._RunFiles.commit
+    real = RunFiles.commit
 
-    def commit(self: train._RunFiles, row: EpochRecord, *rest: Any) -> None:
+    def commit(self: RunFiles, row: EpochRecord, *rest: Any) -> None:
         time.sleep(0.1)
         real(self, row, *rest)
         then(row)
 
-    monkeypatch.setattr(train._RunFiles, "commit", commit)
+    monkeypatch.setattr(RunFiles, "commit", commit)
 
 
-def test_who_is_asked_whether_to_stop_finds_the_epoch_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stop_is_called_when_the_epoch_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[list[int]] = []
 
     def stop() -> bool:
@@ -454,8 +455,8 @@ def test_an_interrupt_waits_for_the_files_of_the_epoch(tmp_path: Path, monkeypat
     assert all(verify(run).sound for run in load_runs(tmp_path).values())
 
 
-def test_a_kill_in_the_midst_of_a_write_resumes_to_the_same_bytes(tmp_path: Path) -> None:
-    """The real signal, sent by the thread itself while the main thread trains."""
+def test_a_kill_in_the_middle_of_a_write_resumes_to_the_same_bytes(tmp_path: Path) -> None:
+    """The thread that writes sends the real signal while the main thread trains."""
     run_experiment(NEVER, [1, 2], tmp_path / "whole", device="cpu")
     (tmp_path / "never.yaml").write_text(NEVER.as_yaml())
     script = textwrap.dedent("""
@@ -477,10 +478,10 @@ def test_a_kill_in_the_midst_of_a_write_resumes_to_the_same_bytes(tmp_path: Path
     assert done.returncode == -signal.SIGKILL
     assert any(tmp_path.rglob(".*.tmp"))
     run_experiment(NEVER, [1, 2], tmp_path / "killed", device="cpu")
-    _same(_left(tmp_path / "killed"), _left(tmp_path / "whole"))
+    _same(_results(tmp_path / "killed"), _results(tmp_path / "whole"))
 
 
-def test_the_seconds_of_a_run_are_those_of_its_training(tmp_path: Path) -> None:
+def test_wall_seconds_are_the_seconds_of_training(tmp_path: Path) -> None:
     started = time.perf_counter()
     run = run_experiment(NEVER, [1], tmp_path, device="cpu")[1]
     wall = time.perf_counter() - started
@@ -488,8 +489,8 @@ def test_the_seconds_of_a_run_are_those_of_its_training(tmp_path: Path) -> None:
     assert 0.5 * epochs <= run.provenance["wall_seconds"] <= wall
 
 
-def test_a_moving_average_of_the_outputs_is_that_of_its_epoch(tmp_path: Path) -> None:
-    """Whatever of a run moves while the next epoch is trained, its checkpoint holds what the epoch left."""
+def test_a_checkpoint_has_the_moving_average_of_its_own_epoch(tmp_path: Path) -> None:
+    """Although it is written while the next epoch is trained."""
     informed = load_config(SMALL.as_dict(), {
         "information": {"noise_weight": 0.1, "start_epoch": 0, "latents": 16}, "training.total_epochs": 4,
     })
@@ -497,7 +498,7 @@ def test_a_moving_average_of_the_outputs_is_that_of_its_epoch(tmp_path: Path) ->
     asked = iter((False, True))
     run_experiment(informed, [1, 2], tmp_path / "cut", device="cpu", stop=lambda: next(asked))
     run_experiment(informed, [1, 2], tmp_path / "cut", device="cpu")
-    _same(_left(tmp_path / "cut"), _left(tmp_path / "whole"))
+    _same(_results(tmp_path / "cut"), _results(tmp_path / "whole"))
 
 
 # --- branches
@@ -523,10 +524,10 @@ def test_a_branch_differs_by_its_setting_and_resumes(tmp_path: Path, monkeypatch
         with pytest.raises(Killed):
             branch(run, 0, {"kl.free_bits": 0.0}, run_dir=tmp_path / "again" / "changed", device="cpu")
     branch(run, 0, {"kl.free_bits": 0.0}, run_dir=tmp_path / "again" / "changed", device="cpu")
-    _same(_left(tmp_path / "again" / "changed"), _left(tmp_path / "changed"))
+    _same(_results(tmp_path / "again" / "changed"), _results(tmp_path / "changed"))
 
 
-def test_a_branch_by_another_criterion_forgets_the_best_by_the_first(tmp_path: Path) -> None:
+def test_a_branch_with_another_criterion_forgets_the_best_by_the_old_one(tmp_path: Path) -> None:
     run = run_experiment(SMALL, [1], tmp_path, device="cpu")[1]
     settings = {"early_stopping.metric": "informative_coverage", "select_by": "coverage"}
     state = branch(run, 0, settings, run_dir=tmp_path / "other", device="cpu").checkpoint().state
@@ -535,7 +536,7 @@ def test_a_branch_by_another_criterion_forgets_the_best_by_the_first(tmp_path: P
     assert min(state.best.epoch, state.selected.epoch) > 0
 
 
-def test_a_branch_that_cannot_be_is_refused(tmp_path: Path) -> None:
+def test_an_impossible_branch_is_refused(tmp_path: Path) -> None:
     run = run_experiment(SMALL, [1], tmp_path, device="cpu")[1]
     for epoch, overrides, error, part in (
         (1, {}, RunError, "there are those of epochs 0, 2"),
@@ -576,12 +577,12 @@ def test_sigkill(seeds: list[int], instants: list[int], tmp_path: Path) -> None:
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
     subprocess.run(command, env=environment, check=True, capture_output=True)
-    _same(_left(tmp_path / "killed"), _left(tmp_path / "whole"))
+    _same(_results(tmp_path / "killed"), _results(tmp_path / "whole"))
     events = [json.loads(line)["event"] for line in history.with_name("log.jsonl").read_text().splitlines()]
     assert (events[0], events[-2:], len(events)) == ("started", ["resumed", "stopped"], len(instants) + 2)
 
 
-def test_a_run_of_weights_only_is_finished_or_cannot_go_on(tmp_path: Path) -> None:
+def test_a_weights_only_run_is_finished_or_cannot_continue(tmp_path: Path) -> None:
     run = run_experiment(NEVER, [1], tmp_path, device="cpu")[1]
     expected, latest = run.history, run.path / "checkpoints" / "latest.safetensors"
     point = checkpoint.load(latest)
@@ -591,8 +592,8 @@ def test_a_run_of_weights_only_is_finished_or_cannot_go_on(tmp_path: Path) -> No
     pd.testing.assert_frame_equal(again[1].history, expected)
     assert latest.read_bytes() == weights
     assert len(again[2].history) == len(expected)
-    told = json.loads((run.path / "provenance.json").read_text())
-    del told["sha256"]
-    (run.path / "provenance.json").write_bytes(sealed_json({**told, "stopped": None}))
+    provenance = json.loads((run.path / "provenance.json").read_text())
+    del provenance["sha256"]
+    (run.path / "provenance.json").write_bytes(json_with_checksum({**provenance, "stopped": None}))
     with pytest.raises(RunError, match=r"latest.safetensors: holds weights only and cannot be continued"):
         run_experiment(NEVER, [1], tmp_path, device="cpu")

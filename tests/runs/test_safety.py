@@ -1,4 +1,4 @@
-"""Nothing is lost and nothing rots unseen: kills, flipped bytes, two at once, divergence, Ctrl-C, full disks."""
+"""Safety of runs on disk: kills, flipped bytes, two processes, divergence, Ctrl-C, full disks."""
 
 from __future__ import annotations
 
@@ -30,8 +30,14 @@ from ternary_lab.errors import DivergenceError, TernaryLabError
 from ternary_lab.history import TIMING_COLUMNS
 from ternary_lab.notebooks import run_notebook
 from ternary_lab.runs import checkpoint as checkpoints
-from ternary_lab.runs.checksums import check_table, check_text, digest, sealed_table, sealed_text
-from ternary_lab.runs.directory import Planned
+from ternary_lab.runs.checksums import (
+    check_csv,
+    check_text,
+    checkpoint_checksum,
+    csv_with_checksums,
+    text_with_checksum,
+)
+from ternary_lab.runs.directory import RunPlan
 from ternary_lab.runs.load import read_table, read_text
 from ternary_lab.runs.locks import LOCK
 from ternary_lab.runs.train import train_runs
@@ -46,11 +52,11 @@ SEEDS = (1, 2, 3)
 
 @pytest.fixture(autouse=True)
 def _one_thread(one_thread: None) -> None:
-    """Small computations only lose by threads."""
+    """More threads slow small computations down."""
 
 
-def left(root: Path) -> dict[str, Any]:
-    """What runs ended with: rows without times, the bytes of the newest weights."""
+def results(root: Path) -> dict[str, Any]:
+    """The results of runs: rows without times, and the bytes of the newest weights."""
     found: dict[str, Any] = {}
     for seed, run in load_runs(root).items():
         found[f"{seed} rows"] = run.history.drop(columns=list(TIMING_COLUMNS)).to_csv()
@@ -70,7 +76,7 @@ def _train(root: str, seeds: tuple[int, ...]) -> None:
 
 @pytest.fixture(scope="module")
 def processes() -> Any:
-    """Processes that begin with the library loaded, so that a kill falls into training and not into imports."""
+    """Processes that start with the library loaded, so that a kill hits training and not the imports."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["ternary_lab.runs.train", "ternary_lab.training"])
     return context
@@ -78,11 +84,11 @@ def processes() -> Any:
 
 @pytest.mark.parametrize("seeds", [SEEDS[:1], SEEDS], ids=["one run", "a cohort"])
 @pytest.mark.parametrize("kills", [5, pytest.param(50, marks=pytest.mark.slow)])
-def test_killed_at_random_instants_it_ends_with_the_same_bits(
+def test_a_run_killed_at_random_instants_ends_with_the_same_bits(
     processes: Any, kills: int, seeds: tuple[int, ...], tmp_path: Path
 ) -> None:
     run_experiment(LONG, seeds, tmp_path / "whole", device="cpu")
-    expected = left(tmp_path / "whole")
+    expected = results(tmp_path / "whole")
     chance, done, killed = random.Random(kills + len(seeds)), 0, 0
     root = tmp_path / "0"
     while killed < kills:
@@ -93,19 +99,19 @@ def test_killed_at_random_instants_it_ends_with_the_same_bits(
             os.kill(process.pid, signal.SIGKILL)
             process.join()
             killed += 1
-        else:  # it came to its end: begin another
+        else:  # it has finished: begin another
             assert process.exitcode == 0
-            assert left(root) == expected
+            assert results(root) == expected
             done += 1
             root = tmp_path / str(done)
     _train(str(root), seeds)
-    assert left(root) == expected
+    assert results(root) == expected
     for path in root.rglob("*"):
         assert not path.name.endswith(".tmp"), path
     assert all(verify(run).sound for run in load_runs(root).values())
 
 
-def test_a_notebook_whose_kernel_is_killed_goes_on_when_it_is_run_again(tmp_path: Path) -> None:
+def test_a_notebook_whose_kernel_is_killed_resumes_when_it_is_run_again(tmp_path: Path) -> None:
     (tmp_path / "long.yaml").write_text(LONG.as_yaml())
     source = textwrap.dedent("""
         import os, signal, threading
@@ -128,10 +134,10 @@ def test_a_notebook_whose_kernel_is_killed_goes_on_when_it_is_run_again(tmp_path
     assert 0 < len(load_run(tmp_path / "runs" / "seed=1").history) < 40
     run_notebook(tmp_path / "dies.ipynb", tmp_path / "out.ipynb", {"kill": False}, progress=False)
     run_experiment(LONG, [1], tmp_path / "whole", device="cpu")
-    assert left(tmp_path / "runs") == left(tmp_path / "whole")
+    assert results(tmp_path / "runs") == results(tmp_path / "whole")
 
 
-# Rot
+# Damaged files
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +150,7 @@ def written(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:
 
 
 def contents(path: Path) -> Any:
-    """What a file of a run says, as its reader sees it. Raises TernaryLabError for a damaged one."""
+    """The content of a run's file as its reader returns it. Raises TernaryLabError for a damaged file."""
     if path.suffix == ".safetensors":
         point = checkpoints.load(path)
         assert point.state is not None
@@ -152,7 +158,7 @@ def contents(path: Path) -> Any:
         tensors = {f"{kind}.{name}": value for kind, b in blocks.items() for name, value in vars(b).items()}
         rest = [point.epoch, point.seed, point.rho, point.cohort, point.config.as_yaml(), repr(point.state.controllers),
                 repr(point.state.best), point.state.stopped, point.state.steps]
-        return digest(tensors, {"rest": repr(rest)})
+        return checkpoint_checksum(tensors, {"rest": repr(rest)})
     if path.name == "config.yaml":
         return load_run(path.parent).config.as_yaml()
     if path.name == "provenance.json":
@@ -171,8 +177,8 @@ KNOWN = ("seed", "devices", "dtype", "threads", "source_sha256", "versions", "wa
 
 
 @pytest.mark.parametrize("many", [20, pytest.param(220, marks=pytest.mark.slow)])
-def test_a_flipped_byte_is_harmless_or_named(many: int, written: Path, tmp_path: Path) -> None:
-    """Every file: every byte of a small one, many of a large one, and its first and last 40."""
+def test_a_flipped_byte_is_harmless_or_reported(many: int, written: Path, tmp_path: Path) -> None:
+    """In every file: each byte of a small one; many of a large one, with its first and last 40."""
     shutil.copytree(written / "seed=1", tmp_path / "seed=1")
     chance, noticed, harmless = random.Random(0), 0, 0
     files = sorted(path for path in (tmp_path / "seed=1").rglob("*") if path.is_file() and path.name != LOCK)
@@ -193,7 +199,7 @@ def test_a_flipped_byte_is_harmless_or_named(many: int, written: Path, tmp_path:
                 assert path.name in str(error)  # noqa: PT017
                 noticed += 1
             else:
-                assert after == before, f"byte {at} of {path.name} changed what it says, unseen"
+                assert after == before, f"byte {at} of {path.name} changed the content unnoticed"
                 harmless += 1
         path.write_bytes(original)
     print(f"{noticed} flipped bytes noticed, {harmless} harmless")
@@ -202,18 +208,18 @@ def test_a_flipped_byte_is_harmless_or_named(many: int, written: Path, tmp_path:
 
 @pytest.mark.parametrize("names", [("latest",), ("latest", "previous"), ("latest", "previous", "epoch_0002")])
 @pytest.mark.parametrize("seeds", [(1,), (1, 2)], ids=["one run", "a cohort"])
-def test_a_rotten_checkpoint_is_named_and_an_earlier_one_used(
+def test_a_damaged_checkpoint_is_reported_and_an_earlier_one_used(
     names: tuple[str, ...], seeds: tuple[int, ...], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run_experiment(SMALL, seeds, tmp_path, device="cpu")
-    expected = left(tmp_path)
+    expected = results(tmp_path)
     files = [tmp_path / "seed=1" / "checkpoints" / f"{name}.safetensors" for name in names]
     for path in {path.stat().st_ino: path for path in files}.values():  # one file may have several of the names
         data = bytearray(path.read_bytes())
         data[len(data) // 2] ^= 1
         path.write_bytes(data)
     run_experiment(SMALL, seeds, tmp_path, device="cpu")
-    assert left(tmp_path) == expected
+    assert results(tmp_path) == expected
     for name in names[:1]:
         assert f"{name}.safetensors: damaged" in caplog.text
     assert all(verify(run).sound for run in load_runs(tmp_path).values())
@@ -224,28 +230,28 @@ TEXT = st.text(st.characters(codec="utf-8", exclude_characters=BREAKS), max_size
 
 
 @given(st.lists(TEXT, min_size=1, max_size=6), st.data())
-def test_sealing_is_undone_and_a_changed_character_seen(lines: list[str], data: st.DataObject) -> None:
+def test_readers_remove_checksums_and_find_a_changed_character(lines: list[str], data: st.DataObject) -> None:
     text = "".join(f"{line}\n" for line in lines)
-    assert check_text(sealed_text(text), Path("x")) == text
+    assert check_text(text_with_checksum(text), Path("x")) == text
     table = "a,b\n" + "".join(f"{i},{line}\n" for i, line in enumerate(lines))
-    sealed = sealed_table(table)
-    assert check_table(sealed, Path("x")) == table
-    at = data.draw(st.integers(len("a,b,crc32\n"), len(sealed) - 2))
-    changed = sealed[:at] + ("x" if sealed[at] != "x" else "y") + sealed[at + 1:]
+    written = csv_with_checksums(table)
+    assert check_csv(written, Path("x")) == table
+    at = data.draw(st.integers(len("a,b,crc32\n"), len(written) - 2))
+    changed = written[:at] + ("x" if written[at] != "x" else "y") + written[at + 1:]
     with pytest.raises(RunError, match="damaged"):
-        check_table(changed, Path("x"))
+        check_csv(changed, Path("x"))
 
 
-def test_verify_finds_what_was_forged_with_care(written: Path, tmp_path: Path) -> None:
-    """A history whose checksums are right, and whose figures are not those of the weights."""
+def test_verify_finds_a_forged_history_with_valid_checksums(written: Path, tmp_path: Path) -> None:
+    """The checksums are right, but a metric is not that of the weights."""
     run = tmp_path / "seed=1"
     shutil.copytree(written / "seed=1", run)
     assert verify(load_run(run)).sound
     assert verify(load_run(run)).largest_difference == 0
     path = run / "history.csv"
     table = read_table(path)
-    table.loc[table.index[-1], "informative_coverage_B"] += 5
-    path.write_text(sealed_table(table.to_csv(index=False, lineterminator="\n")))
+    table.loc[table.index[-1], "info_coverage_B"] += 5
+    path.write_text(csv_with_checksums(table.to_csv(index=False, lineterminator="\n")))
     found = verify(load_run(run))
     assert found.differing == ["informative_coverage_B"]
     assert "informative_coverage_B" in found.describe()
@@ -253,18 +259,18 @@ def test_verify_finds_what_was_forged_with_care(written: Path, tmp_path: Path) -
     assert "none of the files" in verify(load_run(run)).files["notes.exe"]
 
 
-# Two at once
+# Two processes
 
 
-HOLD = "import sys, time; from pathlib import Path; from ternary_lab.runs.locks import held\n" \
-    "with held(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+HOLD = "import sys, time; from pathlib import Path; from ternary_lab.runs.locks import locked\n" \
+    "with locked(Path(sys.argv[1])): print('locked', flush=True); time.sleep(60)"
 
 
-def test_a_second_process_is_refused_and_a_dead_one_makes_way(tmp_path: Path) -> None:
+def test_a_second_process_is_refused_until_the_first_has_died(tmp_path: Path) -> None:
     run = tmp_path / "seed=1"
     with subprocess.Popen([sys.executable, "-c", HOLD, str(run)], stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
-        assert holder.stdout.readline() == b"held\n"
+        assert holder.stdout.readline() == b"locked\n"
         us = rf"seed=1: is being trained by process {holder.pid} on {os.uname().nodename} "
         with pytest.raises(RunError, match=us):
             run_experiment(SMALL, [2, 1], tmp_path, device="cpu")
@@ -276,7 +282,7 @@ def test_a_second_process_is_refused_and_a_dead_one_makes_way(tmp_path: Path) ->
     assert not (run / ".owner.json").exists()
 
 
-def test_a_directory_that_is_no_runs_is_left_as_it_was(tmp_path: Path) -> None:
+def test_a_directory_with_other_files_is_left_unchanged(tmp_path: Path) -> None:
     (tmp_path / "seed=1").mkdir()
     (tmp_path / "seed=1" / "thesis.tex").write_text("years of work")
     with pytest.raises(RunError, match="not empty and not a run directory"):
@@ -288,14 +294,14 @@ def test_a_directory_that_is_no_runs_is_left_as_it_was(tmp_path: Path) -> None:
 
 
 def wild(first: int) -> Config:
-    """Finite until epoch `first`, whose steps are so large that the next forward pass overflows."""
+    """Finite until epoch `first`; its steps are so large that the next forward pass overflows."""
     steps = {0: 1e-3, first: 1e6} if first else {0: 1e6}
     return load_config(SMALL.as_dict(), {"optimiser.lr_steps": steps, "statenet.lr_high": 1e6})
 
 
 @pytest.mark.parametrize("first", [0, 2])
-def test_a_run_that_diverges_leaves_and_the_others_go_on(first: int, tmp_path: Path, caplog: Any) -> None:
-    train_runs([Planned(tmp_path / f"seed={s}", wild(first) if s == 2 else SMALL, s) for s in (1, 2, 3)], device="cpu")
+def test_a_run_that_diverges_leaves_and_the_others_continue(first: int, tmp_path: Path, caplog: Any) -> None:
+    train_runs([RunPlan(tmp_path / f"seed={s}", wild(first) if s == 2 else SMALL, s) for s in (1, 2, 3)], device="cpu")
     reason = load_run(tmp_path / "seed=2").stopped
     assert reason is not None
     assert f"not finite in epoch {first}, step " in reason
@@ -313,12 +319,12 @@ def test_a_run_that_diverges_leaves_and_the_others_go_on(first: int, tmp_path: P
         assert (ours["train_loss"] - alone["train_loss"]).abs().max() < 1e-3
     if first:  # the same command does not try again
         before = (tmp_path / "seed=2" / "history.csv").read_bytes()
-        train_runs([Planned(tmp_path / "seed=2", wild(first), 2)], device="cpu")
+        train_runs([RunPlan(tmp_path / "seed=2", wild(first), 2)], device="cpu")
         assert (tmp_path / "seed=2" / "history.csv").read_bytes() == before
 
 
-def test_a_run_that_diverges_ends_behind_its_last_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is known to diverge while the files of its last good epoch are being written."""
+def test_a_diverged_run_ends_after_its_last_files_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The divergence is found while the files of its last good epoch are being written."""
     real = checkpoints.encoded
 
     def slow(*arguments: Any) -> bytes:
@@ -326,7 +332,7 @@ def test_a_run_that_diverges_ends_behind_its_last_files(tmp_path: Path, monkeypa
         return real(*arguments)
 
     monkeypatch.setattr(checkpoints, "encoded", slow)
-    train_runs([Planned(tmp_path / f"seed={s}", wild(2) if s == 2 else SMALL, s) for s in (1, 2)], device="cpu")
+    train_runs([RunPlan(tmp_path / f"seed={s}", wild(2) if s == 2 else SMALL, s) for s in (1, 2)], device="cpu")
     lost = load_run(tmp_path / "seed=2")
     state = lost.checkpoint().state
     assert state is not None
@@ -337,14 +343,14 @@ def test_a_run_that_diverges_ends_behind_its_last_files(tmp_path: Path, monkeypa
     assert len(load_run(tmp_path / "seed=1").history) == 3
 
 
-def test_the_generator_says_at_its_end_what_diverged() -> None:
+def test_the_generator_raises_at_its_end_if_a_run_diverged() -> None:
     rows = train(wild(2), [5], device="cpu")
     assert [next(rows).epoch, next(rows).epoch] == [0, 1]
     with pytest.raises(DivergenceError, match=r"seed=5: diverged: .* not finite in epoch 2, step \d"):
         next(rows)
 
 
-def test_the_command_line_says_what_diverged_with_status_2(tmp_path: Path) -> None:
+def test_the_command_line_reports_divergence_with_status_2(tmp_path: Path) -> None:
     (tmp_path / "wild.yaml").write_text(wild(1).as_yaml())
     command = [sys.executable, "-m", "ternary_lab", "train", "wild.yaml", "--seeds", "5", "--run-dir", "runs"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
@@ -353,30 +359,30 @@ def test_the_command_line_says_what_diverged_with_status_2(tmp_path: Path) -> No
     assert "Traceback" not in done.stderr
 
 
-# Interrupt
+# Ctrl-C
 
 
-def test_ctrl_c_finishes_the_epoch_says_how_to_go_on_and_exits_with_130(tmp_path: Path) -> None:
+def test_ctrl_c_finishes_the_epoch_says_how_to_continue_and_exits_with_130(tmp_path: Path) -> None:
     (tmp_path / "long.yaml").write_text(load_config(LONG.as_dict(), {"training.total_epochs": 400}).as_yaml())
     command = [sys.executable, "-m", "ternary_lab", "train", "long.yaml", "--seeds", "1", "--run-dir", "runs"]
-    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background job would not hear it
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, preexec_fn=heard)
+    listens = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background job would ignore it
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, preexec_fn=listens)
     latest = tmp_path / "runs" / "seed=1" / "checkpoints" / "latest.safetensors"
     deadline = time.monotonic() + 60
     while not latest.exists():
         assert time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "the same command goes on from there" in said
-    assert "Traceback" not in said
+    assert "the same command goes on from there" in stderr
+    assert "Traceback" not in stderr
     run = load_run(tmp_path / "runs" / "seed=1")
     assert run.checkpoint().epoch == run.history["epoch"].iloc[-1]
     assert verify(run).sound
 
 
-def test_the_stop_button_of_a_notebook_does_the_same(tmp_path: Path) -> None:
+def test_the_stop_button_of_a_notebook_acts_like_ctrl_c(tmp_path: Path) -> None:
     from jupyter_client.manager import KernelManager
 
     endless = load_config(LONG.as_dict(), {"training.total_epochs": 4000})
@@ -395,7 +401,7 @@ def test_the_stop_button_of_a_notebook_does_the_same(tmp_path: Path) -> None:
             assert time.monotonic() < deadline
             time.sleep(0.01)
         manager.interrupt_kernel()
-        # Answers come before it where a slow kernel was asked more than once whether it was ready.
+        # A slow kernel may first answer earlier requests of `wait_for_ready`.
         answers = iter(lambda: client.get_shell_msg(timeout=30), None)
         reply = next(answer for answer in answers if answer["parent_header"]["msg_id"] == asked)["content"]
         assert (reply["status"], reply["ename"]) == ("error", "KeyboardInterrupt")
@@ -416,41 +422,41 @@ def test_the_number_of_threads_makes_no_difference(tmp_path: Path) -> None:
         torch.set_num_threads(threads)
         run_experiment(SMALL, SEEDS, tmp_path / str(threads), device="cpu")
     torch.set_num_threads(1)
-    assert left(tmp_path / "1") == left(tmp_path / "2")
+    assert results(tmp_path / "1") == results(tmp_path / "2")
 
 
 # Disk
 
 
 def _limited(root: str, limit: int) -> None:
-    """Train where no file may be longer than `limit` bytes, as under a quota."""
+    """Train with files limited to `limit` bytes, as under a quota."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     try:
         _train(root, (1,))
     except RunError as error:
-        Path(root + ".said").write_text(str(error)[:limit])
+        Path(root + ".error").write_text(str(error)[:limit])
 
 
 @pytest.mark.parametrize("limit", [3000, *(pytest.param(limit, marks=pytest.mark.slow) for limit in (500, 9000))])
-def test_a_quota_is_named_and_it_goes_on_when_there_is_room(processes: Any, limit: int, tmp_path: Path) -> None:
+def test_a_quota_is_reported_and_the_run_resumes_with_more_space(processes: Any, limit: int, tmp_path: Path) -> None:
     root = tmp_path / "runs"
     process = processes.Process(target=_limited, args=(str(root), limit))
     process.start()
     process.join(60)
     assert process.exitcode == 0
-    said = Path(f"{root}.said").read_text()
-    assert "File too large" in said
-    assert "free space" in said
+    message = Path(f"{root}.error").read_text()
+    assert "File too large" in message
+    assert "free space" in message
     _train(str(root), (1,))
     run_experiment(LONG, [1], tmp_path / "whole", device="cpu")
-    assert left(root) == left(tmp_path / "whole")
+    assert results(root) == results(tmp_path / "whole")
     assert not list(root.rglob("*.tmp"))
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of one megabyte."""
+    """A file system of 128 kB."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(
@@ -474,13 +480,13 @@ def test_a_full_disk_and_a_read_only_one(small_disk: Path, tmp_path: Path) -> No
     subprocess.run(["mount", "-o", "remount,rw,size=64m", str(small_disk)], check=True)
     run_experiment(LONG, [1], small_disk / "runs", device="cpu")
     run_experiment(LONG, [1], tmp_path / "whole", device="cpu")
-    assert left(small_disk / "runs") == left(tmp_path / "whole")
+    assert results(small_disk / "runs") == results(tmp_path / "whole")
 
 
-# Files of strangers
+# Untrusted files
 
 
-def test_a_history_that_unpacks_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_history_that_unpacks_to_a_huge_size_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import lzma
 
     from ternary_lab.runs import load

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from small import SMALL
 from torch import Tensor
 
-from ternary_lab import InputError, history, load_config, load_run, run_experiment, space
+from ternary_lab import InputError, load_config, load_run, run_experiment, space
 from ternary_lab.cli import main
+from ternary_lab.history import CRITERIA, Criterion, best_epoch, cost
 from ternary_lab.metrics import baselines
 from ternary_lab.metrics.information import Sums, information, sums
 from ternary_lab.metrics.sobol import sobol_normal
@@ -180,25 +181,25 @@ def _history() -> pd.DataFrame:
     ],
 )
 def test_each_criterion_takes_its_first_best_epoch(
-    criterion: history.Criterion, best: int, before_2: int
+    criterion: Criterion, best: int, before_2: int
 ) -> None:
     history = _history()
-    assert history.best_epoch(history, criterion) == best
-    assert history.best_epoch(history, criterion, last=1) == before_2
-    costs = [history.cost(row, criterion) for row in history.to_dict("records")]
-    assert costs == history.cost(history, criterion).tolist()
+    assert best_epoch(history, criterion) == best
+    assert best_epoch(history, criterion, last=1) == before_2
+    costs = [cost(row, criterion) for row in history.to_dict("records")]
+    assert costs == cost(history, criterion).tolist()
 
 
 def test_an_epoch_that_was_not_measured_is_not_chosen() -> None:
     history = _history()
     history.loc[[0, 3], "coverage_A"] = math.nan
-    assert history.best_epoch(history, "coverage") == 1
+    assert best_epoch(history, "coverage") == 1
     with pytest.raises(InputError, match="coverage: was not measured after any epoch"):
-        history.best_epoch(history.assign(coverage_B=math.nan), "coverage")
+        best_epoch(history.assign(coverage_B=math.nan), "coverage")
 
 
-@pytest.mark.parametrize("criterion", history.CRITERIA)
-def test_training_keeps_what_the_criterion_chooses(criterion: history.Criterion, tmp_path: object) -> None:
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_training_keeps_what_the_criterion_chooses(criterion: Criterion, tmp_path: object) -> None:
     config = load_config("quick", {
         "training.total_epochs": 6, "select_by": criterion, "data.train_fraction": 0.05,
         "evaluation": {"coverage_samples": 3000, "latents": 256},
@@ -206,8 +207,8 @@ def test_training_keeps_what_the_criterion_chooses(criterion: history.Criterion,
     run_experiment(config, [1], f"{tmp_path}/runs", device="cpu")
     run = load_run(f"{tmp_path}/runs/seed=1")
     assert run.selected == f"best_{criterion}"
-    assert run.checkpoint(run.selected).epoch == history.best_epoch(run.history, criterion)
-    assert run.checkpoint("best_val_loss").epoch == history.best_epoch(run.history, "val_loss")
+    assert run.checkpoint(run.selected).epoch == best_epoch(run.history, criterion)
+    assert run.checkpoint("best_val_loss").epoch == best_epoch(run.history, "val_loss")
 
 
 def test_evaluate_takes_the_epoch_that_the_criterion_chose(tmp_path: object) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ternary_lab import ConfigError, InputError, load_config, space, splits, symmetry
-from ternary_lab.config import LOGICS
+from ternary_lab.config import CONNECTIVES
 from ternary_lab.metrics import baselines, likelihood
 from ternary_lab.model import PATHWAYS, Architecture, TernaryVAE
 from ternary_lab.studies.checkpoints_and_ensembles import calibration
@@ -71,7 +71,7 @@ def test_lukasiewicz_defines_what_preserves_the_classical_values() -> None:
 
 
 def test_goedels_clone_by_closing_a_python_set() -> None:
-    connectives = [space.NAMED[name] for name in splits.CONNECTIVES["goedel"] if name in space.NAMED]
+    connectives = [space.NAMED[name] for name in CONNECTIVES["goedel"] if name in space.NAMED]
     values = (-1, 0, 1)
     pairs = list(itertools.product(values, values))
     found = {tuple(a for a, _ in pairs), tuple(b for _, b in pairs), (-1,) * 9}
@@ -117,10 +117,6 @@ def test_another_structure_is_refused(structure: str) -> None:
     if structure:
         with pytest.raises(ConfigError, match=r"data\.left_out"):
             load_config("v5_5", {"data.left_out": structure})
-
-
-def test_config_and_splits_know_the_same_logics() -> None:
-    assert set(LOGICS) == splits.CONNECTIVES.keys()
 
 
 @pytest.mark.parametrize("structure", ["orbit:15929", "logic:kleene", "pattern:++-******"])

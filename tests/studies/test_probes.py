@@ -17,7 +17,7 @@ from ternary_lab import RunError, load_run, load_runs, run_experiment, space
 from ternary_lab.cli import main
 from ternary_lab.metrics.baselines import untrained
 from ternary_lab.metrics.codes import code_cross_entropy, code_sizes, linear_cka
-from ternary_lab.runs.checksums import sealed_json
+from ternary_lab.runs.checksums import json_with_checksum
 from ternary_lab.runs.load import PUBLISHED, published
 from ternary_lab.studies.probes import probe, probe_run, write_probes
 
@@ -116,7 +116,7 @@ def test_a_published_run_reads_like_its_original(tmp_path: Path) -> None:
 
 def test_an_unfinished_run_is_not_published(tmp_path: Path) -> None:
     run = run_experiment(SMALL, [1], tmp_path / "runs", device="cpu")[1]
-    (run.path / "provenance.json").write_bytes(sealed_json({**run.provenance, "stopped": None}))
+    (run.path / "provenance.json").write_bytes(json_with_checksum({**run.provenance, "stopped": None}))
     with pytest.raises(RunError, match="not finished"):
         publish(run, tmp_path / "out")
 

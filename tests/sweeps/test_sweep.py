@@ -20,7 +20,6 @@ from ternary_lab.cli import main
 from ternary_lab.config import Config, differences, is_structural
 from ternary_lab.errors import TernaryLabError
 from ternary_lab.history import COLUMNS, TIMING_COLUMNS
-from ternary_lab.memory import run_bytes
 from ternary_lab.runs.files import write_atomically
 from ternary_lab.sweeps import run
 from ternary_lab.sweeps.design import Sweep, load_sweep, points
@@ -37,6 +36,7 @@ from ternary_lab.sweeps.run import (
     run_sweep,
     status,
 )
+from ternary_lab.training.memory import run_bytes
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

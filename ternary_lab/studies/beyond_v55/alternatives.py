@@ -49,7 +49,7 @@ from ternary_lab.networks import Blocks, Bound, Layer, Network
 from ternary_lab.runs.files import write_atomically
 from ternary_lab.runs.load import RunSet
 from ternary_lab.space import one_hot
-from ternary_lab.training import check_seeds
+from ternary_lab.training.train import check_seeds
 
 BETAS = (0.1, 0.3, 1.0)
 EPOCHS = 104

@@ -25,7 +25,7 @@ from ternary_lab.metrics.evaluate import Evaluation, evaluate
 from ternary_lab.model import PATHWAYS, Pathway, TernaryVAE
 from ternary_lab.runs.checkpoint import Checkpoint
 from ternary_lab.runs.files import write_table
-from ternary_lab.runs.load import PUBLISHED, RunRecord, RunSet, load_runs, located
+from ternary_lab.runs.load import PUBLISHED, RunRecord, RunSet, load_runs, local_or_published
 from ternary_lab.runs.train import run_experiment
 from ternary_lab.studies.beyond_v55.alternatives import row
 from ternary_lab.studies.statistics import interval
@@ -211,7 +211,7 @@ def of_both(found: Evaluation) -> float:
 
 def load_recipes(path: str | Path = TABLE) -> pd.DataFrame:
     """The published table, or a file of one, with a column `title`. Raises RunError when there is none."""
-    file = located(path)
+    file = local_or_published(path)
     if not file.is_file():
         raise RunError(f"{path}: no table of recipes: make one with `ternary-lab recipes`")
     table = pd.read_csv(file)

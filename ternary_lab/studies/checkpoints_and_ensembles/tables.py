@@ -24,7 +24,7 @@ from ternary_lab.metrics import likelihood
 from ternary_lab.metrics.information import Information, Sums, sums
 from ternary_lab.metrics.sobol import sobol_normal
 from ternary_lab.model import PATHWAYS, Pathway, TernaryVAE
-from ternary_lab.runs.load import RunRecord, RunSet, located
+from ternary_lab.runs.load import RunRecord, RunSet, local_or_published
 from ternary_lab.studies.checkpoints_and_ensembles import calibration, ensembles
 
 RECOMMENDED = (60, 70, 80, 100)
@@ -234,7 +234,7 @@ def load_alternatives(path: str | Path = "alternatives.csv") -> pd.DataFrame:
 
     Raises RunError when there is none.
     """
-    file = located(path)
+    file = local_or_published(path)
     if not file.is_file():
         raise RunError(f"{path}: no table of alternatives: make one with `ternary-lab alternatives`")
     table = pd.read_csv(file)

@@ -11,7 +11,7 @@ import pandas as pd
 from ternary_lab.config import COUNTERFACTUALS
 from ternary_lab.config_files import Counterfactual, shipped_counterfactuals
 from ternary_lab.errors import RunError
-from ternary_lab.runs.load import RunRecord, RunSet, load_runs, located
+from ternary_lab.runs.load import RunRecord, RunSet, load_runs, local_or_published
 from ternary_lab.studies.statistics import interval
 
 CONTROL = "as_scheduled"
@@ -56,7 +56,7 @@ def load_branches(folder: str | Path = COUNTERFACTUALS) -> dict[str, Branch]:
 
     Raises RunError when the folder holds none.
     """
-    path = located(folder)
+    path = local_or_published(folder)
     known = {c.name: c for c in shipped_counterfactuals()}
     names = [name for name in (*ORDER, *sorted(set(known) - set(ORDER))) if name in known]
     found = {name: Branch(known[name], load_runs(path / name)) for name in names if (path / name).is_dir()}

@@ -21,7 +21,7 @@ from ternary_lab.config import Config
 from ternary_lab.errors import RunError
 from ternary_lab.metrics import baselines, likelihood
 from ternary_lab.model import PATHWAYS, Pathway, TernaryVAE
-from ternary_lab.runs.load import RunRecord, RunSet, load_runs, located
+from ternary_lab.runs.load import RunRecord, RunSet, load_runs, local_or_published
 from ternary_lab.studies.generalisation import arithmetic, neighbourhood, paths, robustness
 
 GENERALISATION = "generalisation"
@@ -37,7 +37,7 @@ STRUCTURES = {
 
 def load_experiments(folder: str | Path = GENERALISATION) -> dict[str, RunSet]:
     """The runs on part of the space by name: the published, or those of a folder. Raises RunError if there is none."""
-    path = located(folder)
+    path = local_or_published(folder)
     found = {child.name: load_runs(child) for child in sorted(path.glob("*")) if child.is_dir()}
     if not found:
         raise RunError(f"{folder}: holds no experiments: train those of configs/generalisation")

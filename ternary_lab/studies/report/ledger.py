@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeGuard
 
-from ternary_lab.config_files import read_yaml
+from ternary_lab.settings import read_yaml
 from ternary_lab.space import SIZE
 
 LEDGER = Path(__file__).parent / "ledger.yaml"

@@ -1,4 +1,4 @@
-"""How much memory a cohort takes while it is trained and measured, and how large a cohort finds room."""
+"""Memory: an estimate for each run of a cohort, the free memory, and the largest cohort that fits."""
 
 from __future__ import annotations
 
@@ -11,33 +11,34 @@ from ternary_lab.model import Architecture
 from ternary_lab.space import ENTRIES, SIZE, VALUES
 
 SPARE = 1.25
-"""What the allocator holds beyond what is counted: see `run_bytes`."""
+"""Factor for memory that the allocator holds beyond the numbers counted in `run_bytes`."""
 
 
 def run_bytes(config: Config, device: str) -> int:
-    """An estimate of the memory that one run of a cohort takes while it trains and is measured.
+    """An estimate of the bytes that one run of a cohort needs for training and measuring.
 
-    Counted in numbers of four bytes: for P parameters, an epoch of n operations in batches of B, latents of L
-    dimensions, networks of W units in all and D in the larger decoder,
+    It counts numbers of four bytes, for P parameters, an epoch of n operations in batches of B, latents of L
+    dimensions, W units in all networks together and D units in the larger decoder. During the whole epoch:
 
-        12 P                  weights, gradients, both moments; the copy that is measured; states of two epochs
-        n (54 + 4 L)          an epoch's operations, one-hot targets, noise, and latents
+        12 P                  weights, gradients, both moments; the copy to be measured; states of two epochs
+        n (54 + 4 L)          operations of an epoch, one-hot targets, noise and latents
         6 W B + 4 B² + 324 B  activations and their gradients, distances of the repulsion, terms on the logits
         12 N per part         sums of the output distribution of both pathways, in float64
         M (L + 9)             Sobol latents
-        K (W + 81 + 4·324)    prior latents of a step, where the loss asks for information
+        K (W + 81 + 4·324)    K prior latents of a step, if the loss has information terms
 
-    and what measuring holds for a while:
+    During a part of measuring:
 
-        2 S V (W + 81 + L)    the held-out operations' -ELBO, of S samples
-        C (W + 81 + 4·324)    on a CPU: a chunk of latents, decoded, and its outer products
-        C (D + L)             on a GPU: a part of the latents on its way through the decoder, or
+        2 S V (W + 81 + L)    -ELBO of V held-out operations with S samples
+        C (W + 81 + 4·324)    on a CPU: a decoded chunk of C latents and its outer products
+        C (D + L)             on a GPU: the decoder's activations for a part of C latents, or
         C 2·324               its outer products
 
-    A CPU's threads do these at once, a GPU one after the other. All of it times `SPARE`. On two CPU threads eight
-    v5.5 runs took 95 MB a run, and 64 of them 55 (benchmarks/cpu.json). On an H100 one took 1.7 GB at its peak, for
-    parts are measured side by side where runs are few, 8 took 2.0 GB, 128 took 9.8 GB and 512 took 35.8 GB
-    (benchmarks/cuda.json): 67 MB for each further run, of which this says 92.
+    The threads of a CPU do these at the same time, a GPU one after the other. The sum is multiplied by `SPARE`.
+
+    Measured with v5.5: on two CPU threads 95 MB per run for 8 runs and 55 MB for 64 (benchmarks/cpu.json). On an H100 a
+    peak of 1.7 GB for 1 run (few runs are measured in several parts at once), 2.0 GB for 8, 9.8 GB for 128 and 35.8 GB
+    for 512 (benchmarks/cuda.json): 67 MB for each further run, where the estimate is 92 MB.
     """
     architecture, m, e = Architecture(config.model), config.model, config.evaluation
     decoder_b = m.decoder_B_hidden * (1 + 2 * m.decoder_B_blocks)
@@ -62,9 +63,9 @@ def run_bytes(config: Config, device: str) -> int:
 
 
 def free_bytes(device: str) -> int:
-    """Memory for one cohort: 80 % of what a GPU has for this process, or half of the machine's shared by its cores.
+    """Bytes for one cohort: 80 % of the GPU memory that this process can use, or half the machine's memory per core.
 
-    Raises DeviceError where the GPU is busy.
+    Raises DeviceError if the GPU is busy.
     """
     if device != "cpu":
         import torch
@@ -76,10 +77,13 @@ def free_bytes(device: str) -> int:
 
 
 def room(config: Config, runs: int, device: str) -> str:
-    """What to do where a cohort of `runs` found no room on a GPU: the largest that does."""
+    """The remedy for a cohort of `runs` that did not fit into the memory: the largest cohort that does."""
     free = free_bytes(device)
     most = min(free // run_bytes(config, device), runs - 1)
-    of = f"{runs} run{'s' if runs > 1 else ''} of {config.name} found no room in {free / 1e9:.1f} GB"
+    cause = f"{runs} run{'s' if runs > 1 else ''} of {config.name} found no room in {free / 1e9:.1f} GB"
     if most < 1:
-        return f"{of}: close what else uses it, lower evaluation.latents or data.batch_size, or use --device cpu"
-    return f"{of}, {most} will: train at most {most} side by side"
+        return (
+            f"{cause}: close other programmes on the GPU, lower evaluation.latents or data.batch_size, "
+            "or use --device cpu"
+        )
+    return f"{cause}: train at most {most} side by side"

@@ -1,0 +1,209 @@
+"""The steps of an epoch, taken with a `Stepper` in one of two ways that give the same figures.
+
+    PlainSteps      computes each step when it is asked for; used on a CPU
+    ReplayedSteps   reads and writes at fixed addresses, so that on CUDA a step is captured once as a graph and then
+                    replayed: a step has some 200 kernels of two microseconds, and launching them one by one takes ten
+                    times as long as computing them
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ternary_lab import space
+from ternary_lab.backend.random_streams import Streams
+from ternary_lab.space import ENTRIES, VALUES
+from ternary_lab.training.step import Figures, Pass, Stepper, StepRecord, StepSettings
+
+
+class Steps(Protocol):
+    """The steps of an epoch."""
+
+    def __len__(self) -> int: ...
+    def use(self, settings: StepSettings) -> None:
+        """Take the settings for the calls to come."""
+    def forward(self) -> Pass:
+        """The next step's forward pass. The step after it overwrites the tensors."""
+    def update(self) -> StepRecord:
+        """The optimiser step that belongs to the last forward pass. The step after it overwrites the tensors."""
+    def figures(self) -> Figures:
+        """The figures of all steps."""
+
+
+class PlainSteps:
+    """The steps of an epoch, each computed when it is asked for: see the module."""
+
+    def __init__(self, stepper: Stepper, x: Tensor, noise: Tensor, draws: Streams) -> None:
+        self._stepper, self._draws = stepper, draws
+        self._both, self._target, self._noise = x.repeat(2, 1, 1), space.one_hot(x), noise
+        self._batch = stepper.config.data.batch_size
+        self._count = -(-x.shape[1] // self._batch)
+        self._next, self._log = 0, torch.empty(self._count, len(stepper.logged), stepper.runs)
+        self._z = torch.full((self._count, *noise.shape[:2], self._batch, noise.shape[3]), float("nan"))
+
+    def __len__(self) -> int:
+        return self._count
+
+    def use(self, settings: StepSettings) -> None:
+        self._settings = settings
+
+    def forward(self) -> Pass:
+        s, step = self._settings, self._next
+        part = slice(step * self._batch, (step + 1) * self._batch)
+        latents = self._stepper.prior_latents(self._draws) if s.information is not None else None
+        self._pass = self._stepper.forward(
+            self._both[:, part], self._target[:, part], self._noise[:, :, part], s, latents
+        )
+        self._z[step, :, :, : self._pass.z.shape[2]] = self._pass.z
+        return self._pass
+
+    def update(self) -> StepRecord:
+        record = self._stepper.update(self._pass, self._settings)
+        self._log[self._next] = self._stepper.row(self._pass, record, self._settings)
+        self._next += 1
+        return record
+
+    def figures(self) -> Figures:
+        return self._stepper.figures(self._log, self._z)
+
+
+@dataclass(frozen=True)
+class _Graphs:
+    """A captured step of one kind: its two graphs, and the tensors at fixed addresses that their replay fills."""
+
+    forward: torch.cuda.CUDAGraph
+    update: torch.cuda.CUDAGraph
+    leaves: Pass
+    record: StepRecord
+
+
+class ReplayedSteps:
+    """The steps of every epoch of a cohort, captured once and replayed: see the module."""
+
+    def __init__(self, stepper: Stepper, operations: int) -> None:
+        self._stepper, self.operations = stepper, operations
+        config, device, runs = stepper.config, stepper.device, stepper.runs
+        self._batch, latent = config.data.batch_size, config.model.latent_dim
+        self._count = -(-operations // self._batch)
+
+        def buffer(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+            return torch.zeros(shape, dtype=dtype, device=device)
+
+        self._x = buffer(runs, self._count, self._batch, ENTRIES)
+        self._target = buffer(runs, self._count, self._batch, ENTRIES, VALUES)
+        self._noise = buffer(2, runs, self._count, self._batch, latent)
+        self._latents = buffer(runs, config.information.latents, latent) if config.information.enabled else None
+        self._z = buffer(self._count, 2, runs, self._batch, latent)
+        self._log = buffer(self._count, len(stepper.logged), runs)
+        self._packed = buffer(stepper.numbers, runs)
+        self._at = buffer(1, dtype=torch.int64)
+        self._graphs: dict[tuple[int, bool], _Graphs] = {}
+        self._pool: Any = None  # memory that the graphs share, as they never run side by side
+
+    def begin(self, x: Tensor, noise: Tensor, draws: Streams) -> None:
+        """Go to the first step of an epoch."""
+        self._draws, self._next = draws, 0
+        self._settings: StepSettings | None = None
+        self._x.flatten(1, 2)[:, : self.operations] = x
+        self._target.flatten(1, 2)[:, : self.operations] = space.one_hot(x)
+        self._noise.flatten(2, 3)[:, :, : self.operations] = noise
+        self._z.fill_(float("nan"))
+        self._log.zero_()
+        self._at.zero_()
+
+    def __len__(self) -> int:
+        return self._count
+
+    def use(self, settings: StepSettings) -> None:
+        self._packed.copy_(settings.packed)
+        stepper, informed = self._stepper, settings.information is not None
+        self._settings = StepSettings.unpacked(self._packed, stepper.config, stepper.terms, informed, settings.lr)
+
+    def forward(self) -> Pass:
+        assert self._settings is not None
+        batch = min(self._batch, self.operations - self._next * self._batch)
+        self._kind = batch, self._settings.information is not None
+        if self._latents is not None and self._settings.information is not None:
+            self._latents.copy_(self._stepper.prior_latents(self._draws))
+        if self._stepper.device.type != "cuda":  # nothing to capture with
+            self._pass = self._forward(*self._kind)
+            return self._pass
+        with torch.cuda.device(self._stepper.device):  # graphs are captured and replayed on the current one
+            if self._kind not in self._graphs:
+                self._graphs[self._kind] = self._capture(*self._kind)
+            self._graphs[self._kind].forward.replay()
+        return self._graphs[self._kind].leaves
+
+    def update(self) -> StepRecord:
+        self._next += 1
+        if self._stepper.device.type != "cuda":
+            return self._update(self._pass)
+        with torch.cuda.device(self._stepper.device):
+            self._graphs[self._kind].update.replay()
+        self._stepper.steps += 1
+        return self._graphs[self._kind].record
+
+    def _forward(self, batch: int, informed: bool) -> Pass:
+        """The step's forward pass, all at fixed addresses."""
+        s = self._settings
+        assert s is not None
+        runs = self._stepper.runs
+        x, target = (whole.index_select(1, self._at)[:, 0, :batch] for whole in (self._x, self._target))
+        noise = self._noise.index_select(2, self._at)[:, :, 0, :batch]
+        forward = self._stepper.forward(
+            x.expand(2, runs, batch, ENTRIES).reshape(2 * runs, batch, ENTRIES), target, noise, s,
+            self._latents if informed else None,
+        )
+        self._z[:, :, :, :batch].index_copy_(0, self._at, forward.z.unsqueeze(0))
+        return forward
+
+    def _update(self, forward: Pass) -> StepRecord:
+        s = self._settings
+        assert s is not None
+        record = self._stepper.update(forward, s)
+        self._log.index_copy_(0, self._at, self._stepper.row(forward, record, s).unsqueeze(0))
+        self._at.add_(1)
+        return record
+
+    def _capture(self, batch: int, informed: bool) -> _Graphs:
+        """The step's graphs. Capturing computes nothing; a step that is undone prepares it."""
+        stepper = self._stepper
+        moving, steps = [*stepper.moving(), self._at], stepper.steps
+        before = [tensor.clone() for tensor in moving]
+        side = torch.cuda.Stream(stepper.device)  # type: ignore[no-untyped-call]
+        main = torch.cuda.current_stream(stepper.device)
+        side.wait_stream(main)
+        with torch.cuda.stream(side):
+            self._update(self._forward(batch, informed))
+        main.wait_stream(side)
+        for tensor, value in zip(moving, before, strict=True):
+            tensor.copy_(value)
+        forward, update = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
+        with torch.cuda.graph(forward, pool=self._pool, capture_error_mode="thread_local"):
+            leaves = self._forward(batch, informed)
+        self._pool = forward.pool()
+        with torch.cuda.graph(update, pool=self._pool, capture_error_mode="thread_local"):
+            record = self._update(leaves)
+        stepper.steps = steps
+        return _Graphs(forward, update, leaves, record)
+
+    def figures(self) -> Figures:
+        return self._stepper.figures(self._log, self._z)
+
+
+def begin_epoch(stepper: Stepper, x: Tensor, noise: Tensor, draws: Streams, before: Steps | None) -> Steps:
+    """The steps of one pass over operations x (R, n, 9) with noise (2, R, n, L), and prior latents from `draws`.
+
+    Args:
+        before: the steps of the epoch before; their buffers and graphs are used again where they fit.
+    """
+    if stepper.device.type == "cpu":
+        return PlainSteps(stepper, x, noise, draws)
+    if not isinstance(before, ReplayedSteps) or before.operations != x.shape[1]:
+        before = ReplayedSteps(stepper, x.shape[1])
+    before.begin(x, noise, draws)
+    return before

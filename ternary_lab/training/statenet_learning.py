@@ -1,0 +1,210 @@
+"""StateNet's learning, a guest of the training loop: hypergradients of lr, λ₁, λ₂, λ₃ train StateNet.
+
+A hypergradient says how an objective V after one AdamW step changes with the settings of that step. With the step
+θ' = θ - lr (m̂/(√v̂ + ε) + w θ) and its gradient g, scaled by λ g and clipped (Bengio 2000; Baydin et al. 2018):
+
+    dV/dlr = ∇V(θ') · ∂θ'/∂lr             dV/dλ = ∇V(θ') · ∂θ'/∂g · ∂g/∂λ
+
+AdamW works entry by entry, so ∂θ'/∂g is a vector; m and v before the step are constants. The method looks one step
+ahead and misses effects that come later (the short-horizon bias of Wu et al. 2018).
+
+The objective is the -ELBO of some validation operations, minus a multiple of the information I(X;Z) where
+`statenet.information_weight` is not 0. A few steps of each epoch are lessons. R runs; the weights of a pathway are the
+rows of its encoder and its decoder, each (R, ·).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ternary_lab import controllers as control
+from ternary_lab import space
+from ternary_lab.backend.random_streams import Purpose, Streams
+from ternary_lab.config import Config
+from ternary_lab.controllers import Correction, Plan
+from ternary_lab.losses import InformationWeights, TermNumbers
+from ternary_lab.model import statenet
+from ternary_lab.networks import Blocks
+from ternary_lab.training.step import Pass, Stepper, StepRecord, StepSettings
+
+
+def lesson_steps(config: Config, steps: int) -> list[int]:
+    """The steps of an epoch of `steps` steps that are lessons. Never the first: its λ are not corrected yet."""
+    net = config.statenet
+    if net.training == "none":
+        return []
+    lessons = min(net.lessons, steps - 1)
+    return [1 + k * (steps - 1) // lessons for k in range(lessons)]
+
+
+class StateNetLearning:
+    """The lessons of a cohort's StateNets.
+
+    Args:
+        stepper: of the cohort.
+        x: (V, 9): validation operations.
+        streams: the cohort's random streams by purpose and number.
+    """
+
+    def __init__(self, stepper: Stepper, x: Tensor, streams: Callable[[Purpose, int], Streams]) -> None:
+        self._step, self._x, self._streams = stepper, x, streams
+        self._slope: Tensor | None = None
+
+    def begin_epoch(self, epoch: int, steps: int) -> None:
+        """Choose the lessons of an epoch."""
+        self._epoch, self._lessons = epoch, lesson_steps(self._step.config, steps)
+
+    def before_update(self, i: int, forward: Pass) -> None:
+        """Before step i: the gradient of |H_A - H_B| in the encoders, which the step overwrites."""
+        self._slope = None
+        if i in self._lessons and forward.alignment is not None:
+            nothing = torch.zeros_like(forward.z)
+            self._step.differentiate_encoders(forward, forward.alignment.z, nothing, nothing)
+            self._slope = self._step.gradients.encoders.clone()
+
+    def after_update(
+        self, i: int, record: StepRecord, settings: StepSettings, plans: Sequence[Plan],
+        corrections: Sequence[Correction], inputs: Tensor,
+    ) -> None:
+        """After step i, if it is a lesson: one AdamW step of StateNet along the hypergradient.
+
+        Args:
+            inputs: (R, 9), from which StateNet made the corrections.
+        """
+        if i not in self._lessons:
+            return
+        step, number = self._step, self._epoch * self._step.config.statenet.lessons + self._lessons.index(i)
+        # AdamW leaves the gradients as it used them; the objective's gradients are about to replace them.
+        gradients = Blocks(*(block.clone() for block in vars(step.gradients).values()))
+        taken = TakenStep(
+            step.blocks, gradients, step.first_moments, step.second_moments, settings.lambdas, record.clip,
+            step.config.optimiser.clip_per == "pathway", self._slope,
+        )
+        self._differentiate_objective(settings, self._streams("lesson", number))
+        slopes = control_gradients(taken, step.gradients, AdamW(step.steps, *settings.rates[:, :, None]))
+        slopes = slopes * step.values([
+            control.correction_slopes(*of) for of in zip(step.configs, plans, corrections, strict=True)
+        ])
+        weights = step.blocks.statenet.detach().requires_grad_()
+        with torch.enable_grad():
+            outputs = statenet(replace(step.blocks, statenet=weights), inputs)
+            gradient, = torch.autograd.grad(outputs, weights, slopes)
+        count = torch.tensor(float(number + 1), device=step.device)
+        for run, config in enumerate(step.configs):
+            weight, first, second = (b.statenet[run] for b in (step.blocks, step.first_moments, step.second_moments))
+            torch._fused_adamw_(
+                [weight], [gradient[run].contiguous()], [first], [second], [], [count],
+                lr=config.statenet.learning_rate, beta1=0.9, beta2=0.999, weight_decay=0.0, eps=1e-8, amsgrad=False,
+                maximize=False,
+            )
+
+    def _differentiate_objective(self, settings: StepSettings, streams: Streams) -> None:
+        """Write the gradients of the objective into the stepper's gradient blocks."""
+        step, config = self._step, self._step.config
+        n = min(config.statenet.lesson_operations, len(self._x))
+        chosen = streams.permutations(len(self._x))[:, :n].to(step.device)
+        noise = streams.normal(2, n, config.model.latent_dim).to(step.device)
+        x = self._x[chosen]
+        one, none = torch.ones(2, step.runs, device=step.device), torch.zeros(step.runs, device=step.device)
+        weight = step.values([c.statenet.information_weight for c in step.configs])
+        judged = replace(
+            settings, terms=_elbo_numbers(settings), free_bits_per="sample", lambdas=torch.cat((one, none[None])),
+            temperature=one[:, :, None, None], rho=none[:, None, None], kept=one[0, :, None, None],
+            information=InformationWeights(weight, weight, none) if bool(weight.any()) else None,
+        )
+        average = step.outputs.clone()
+        forward = step.forward(
+            x.repeat(2, 1, 1), space.one_hot(x), noise.transpose(0, 1), judged,
+            step.prior_latents(streams) if judged.information is not None else None,
+        )
+        step.outputs.copy_(average)  # the moving average is one of training latents only
+        step.differentiate(forward, judged, one)
+
+
+def _elbo_numbers(settings: StepSettings) -> dict[str, TermNumbers]:
+    """Numbers of the terms that make the loss the -ELBO: CE and KL weigh 1, without free bits, the other terms 0."""
+    found = {}
+    for name, numbers in settings.terms.items():
+        weight = torch.full_like(numbers.weight, float(name in ("ce", "kl")))
+        found[name] = TermNumbers(weight, torch.zeros_like(numbers.settings) if name == "kl" else numbers.settings)
+    return found
+
+
+@dataclass(frozen=True)
+class AdamW:
+    """The optimiser at its last step: the number of that step, from 1, and the settings of each run, (R, 1)."""
+
+    step: int
+    lr: Tensor
+    beta1: Tensor
+    beta2: Tensor
+    eps: Tensor
+    weight_decay: Tensor
+
+    def sensitivity(self, weights: Tensor, first: Tensor, second: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        """∂θ'/∂lr and ∂θ'/∂g, entry by entry, from θ', m and v after the step and its gradient."""
+        unbiased = 1 - self.beta1**self.step, 1 - self.beta2**self.step
+        mean, root = first / unbiased[0], (second / unbiased[1]).sqrt_()
+        below = root + self.eps
+        direction = mean / below
+        before = (weights + self.lr * direction) / (1 - self.lr * self.weight_decay)
+        of_mean = (1 - self.beta1) / unbiased[0] / below
+        # An entry that has never had a gradient has root 0 and stays where it is.
+        of_root = (1 - self.beta2) / unbiased[1] * gradient / root.clamp_min(torch.finfo(root.dtype).tiny)
+        return -(direction + self.weight_decay * before), -self.lr * (of_mean - direction / below * of_root)
+
+
+@dataclass(frozen=True)
+class TakenStep:
+    """A step just taken. Gradients are those that AdamW used: scaled by λ g, and clipped."""
+
+    weights: Blocks
+    gradients: Blocks
+    first_moments: Blocks
+    second_moments: Blocks
+    lambdas: Tensor
+    """(3, R)"""
+    clip: Tensor
+    """(2, R): factor of the clipping; 1 where nothing was clipped."""
+    apart: bool
+    """Whether each pathway was clipped by its own norm."""
+    alignment: Tensor | None
+    """(2, R, ·): gradient of |H_A - H_B| in the encoders, or None where it has none."""
+
+
+def control_gradients(step: TakenStep, objective: Blocks, optimiser: AdamW) -> Tensor:
+    """dV/d(lr, λ₁, λ₂, λ₃), (R, 4), for the gradient of V in the weights after the step."""
+    runs = step.clip.shape[1]
+    of_lr = step.clip.new_zeros(runs)
+    # Inner products in each pathway: e = ∇V ∂θ'/∂g with g and with the alignment's gradient a; g with g and with a.
+    e_g, e_a, g_g, g_a = step.clip.new_zeros(4, 2, runs)
+    for p in range(2):
+        parts = zip(*(_parts(b, p) for b in (
+            step.weights, step.first_moments, step.second_moments, step.gradients, objective
+        )), strict=True)
+        for i, (weights, first, second, gradient, slope) in enumerate(parts):
+            by_lr, by_gradient = optimiser.sensitivity(weights, first, second, gradient)
+            of_lr += (slope * by_lr).sum(-1)
+            e = by_gradient.mul_(slope)
+            e_g[p] += (e * gradient).sum(-1)
+            g_g[p] += gradient.square().sum(-1)
+            if i == 0 and step.alignment is not None:
+                e_a[p] += (e * step.alignment[p]).sum(-1)
+                g_a[p] += (gradient * step.alignment[p]).sum(-1)
+    # Clipping removes the part along g: a change dg becomes c (dg - g (g·dg)/‖g‖²).
+    clipped_by = [e_g, g_g] if step.apart else [x.sum(0, keepdim=True).expand_as(x) for x in (e_g, g_g)]
+    # The part of g that comes from λ_A L_A and λ_B L_B; the alignment gives the rest.
+    due = step.clip * step.lambdas[2]
+    e_p, g_p = e_g - due * e_a, g_g - due * g_a
+    along = torch.where(step.clip < 1, clipped_by[0] / clipped_by[1].clamp_min(torch.finfo(g_g.dtype).tiny), 0)
+    of_lambdas = (e_p - along * g_p) / step.lambdas[:2].clamp_min(torch.finfo(g_g.dtype).tiny)
+    of_alignment = (step.clip * (e_a - along * g_a)).sum(0)
+    return torch.stack((of_lr, *of_lambdas, of_alignment), 1)
+
+
+def _parts(blocks: Blocks, pathway: int) -> Sequence[Tensor]:
+    return blocks.encoders[pathway], (blocks.decoder_B if pathway else blocks.decoder_A)

@@ -1,0 +1,380 @@
+"""One optimiser step of R runs side by side: settings, forward pass, losses, gradients, clipping, AdamW.
+
+Shapes and symbols are those of `model`. `epoch_steps` takes the steps of an epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from ternary_lab import controllers as control
+from ternary_lab import losses, space
+from ternary_lab.backend import kernels
+from ternary_lab.backend.devices import on_device
+from ternary_lab.backend.random_streams import Streams
+from ternary_lab.backend.threads import Lanes
+from ternary_lab.config import Config
+from ternary_lab.controllers import Correction, Plan
+from ternary_lab.losses import InformationWeights, TermNumbers
+from ternary_lab.metrics.latent_entropy import batch_entropy
+from ternary_lab.model import Architecture, inject, statenet
+from ternary_lab.networks import Blocks, Bound
+from ternary_lab.training.run_state import RunState
+
+FIXED = 19
+"""Rows of `StepSettings.packed` in front of the numbers of the loss terms."""
+
+
+@dataclass(frozen=True)
+class StepSettings:
+    """The numbers that a training step reads besides its batch: views of one tensor with a value per run.
+
+    One tensor, because a transfer to a GPU costs the same for one number as for all of them. Shapes are (R,) unless
+    said.
+    """
+
+    packed: Tensor
+    """(FIXED + numbers of the terms, R): all of them, in the order of `Stepper.settings`."""
+    terms: losses.Numbers
+    """Weights and settings of every loss term."""
+    free_bits_per: losses.FreeBits
+    lambdas: Tensor
+    """(3, R): λ₁, λ₂, λ₃."""
+    temperature: Tensor
+    """(2, R, 1, 1)"""
+    rho: Tensor
+    """(R, 1, 1)"""
+    kept: Tensor
+    """(R, 1, 1): 1 - ρ."""
+    forgetting: Tensor
+    """1 - m, of the moving averages of the gradient norms."""
+    scale_low: Tensor
+    scale_high: Tensor
+    grad_clip: Tensor
+    rates: Tensor
+    """(5, R): learning rate, β₁, β₂, ε, weight decay of AdamW."""
+    information: InformationWeights | None
+    """None where the loss of no run has information terms in this epoch."""
+    lr: Sequence[float]
+    """The learning rates once more, as Python numbers of full precision."""
+
+    @staticmethod
+    def unpacked(
+        packed: Tensor, config: Config, terms: Sequence[losses.Term], informed: bool, lr: Sequence[float]
+    ) -> StepSettings:
+        """The settings in a packed tensor; `informed` is whether a loss has information terms in this epoch."""
+        numbers, row = {}, FIXED
+        for term in terms:
+            middle = row + len(term.pathways)
+            end = middle + len(term.settings(config))
+            numbers[term.name] = TermNumbers(packed[row:middle], packed[middle:end])
+            row = end
+        return StepSettings(
+            packed, numbers, config.kl.free_bits_per, lambdas=packed[0:3], temperature=packed[3:5, :, None, None],
+            rho=packed[5, :, None, None], kept=packed[6, :, None, None], forgetting=packed[7], scale_low=packed[8],
+            scale_high=packed[9], grad_clip=packed[10], rates=packed[11:16],
+            information=InformationWeights(*packed[16:19]) if informed else None, lr=lr,
+        )
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A forward pass of a batch, with everything that the backward pass needs."""
+
+    values: Mapping[str, Tensor]
+    """Column -> value (R,) of every loss term."""
+    gradients: losses.Gradients
+    z: Tensor
+    """(2, R, B, L): sampled latents, before injection."""
+    noise: Tensor
+    """(2, R, B, L): z - μ."""
+    activations: tuple[list[Tensor], list[Tensor], list[Tensor]]
+    """Of the encoders, decoder A and decoder B."""
+    alignment: losses.Alignment | None
+    """None where the alignment has no gradient."""
+    information: losses.InformationValues | None
+    d_logits: Tensor
+    """(2, R, B + M, 27): gradients in the decoders' logits; those of M prior latents follow those of the batch."""
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """The gradient balance and clipping of an optimiser step; tensors (2, R)."""
+
+    scale: Tensor
+    """g, the gradient balance."""
+    norm: Tensor
+    """Gradient norms of the pathways before clipping."""
+    clip: Tensor
+    """Factor of the clipping, at most 1."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Figures of S steps."""
+
+    log: Mapping[str, Tensor]
+    """Name -> (S, R), see `Stepper.logged`."""
+    z: Tensor
+    """(S, 2, R, B, L): latents; NaN in the places that a batch leaves empty."""
+
+
+class Stepper:
+    """The weights of R runs in training, and the step that changes them.
+
+    Args:
+        configs: of the runs; they may differ in values only.
+        blocks, first_moments, second_moments: weights and AdamW's moments of all runs, on the device.
+        outputs: (2, R, N): moving averages of the output distributions.
+        norms: (2, R): moving averages of the gradient norms.
+        steps: steps taken so far.
+    """
+
+    def __init__(
+        self, configs: Sequence[Config], blocks: Blocks, first_moments: Blocks, second_moments: Blocks,
+        outputs: Tensor, norms: Tensor, steps: int,
+    ) -> None:
+        self.configs, self.config = list(configs), configs[0]
+        self.architecture = Architecture(self.config.model)
+        self.blocks, self.first_moments, self.second_moments = blocks, first_moments, second_moments
+        self.outputs, self.norms, self.steps = outputs, norms, steps
+        self.device, self.runs = norms.device, len(self.configs)
+        self.gradients = Blocks(*(torch.zeros_like(block) for block in vars(blocks).values()))
+        self.aligns = self.config.entropy_alignment.gradient == "differentiable"
+        self.terms = losses.terms_of(self.config)
+        self.numbers = FIXED + sum(len(t.pathways) + len(t.settings(self.config)) for t in self.terms)
+        self.logged = (
+            *(column for term in self.terms for column in term.columns), "scale_A", "scale_B", "norm_A", "norm_B",
+            "lambda1", "lambda2", "lambda3", "information_A", "information_B",
+            *(("aligned_A", "aligned_B") if self.aligns else ()),
+        )
+        self._taken = torch.tensor(float(steps), dtype=torch.float32, device=self.device)
+        encoders = blocks.encoders.flatten(0, 1), self.gradients.encoders.flatten(0, 1)
+        self._encoders = Bound(self.architecture.encoder, *encoders)
+        self._decoder_A = Bound(self.architecture.decoder_A, blocks.decoder_A, self.gradients.decoder_A)
+        self._decoder_B = Bound(self.architecture.decoder_B, blocks.decoder_B, self.gradients.decoder_B)
+        self._part_norms = torch.empty(2, 2, self.runs, device=self.device)
+        self._lanes = Lanes(self.device)
+        parts = (blocks, self.gradients, first_moments, second_moments)
+        # Run -> pathway -> part -> the contiguous rows of the pathway's encoder and decoder.
+        self._rows = [
+            [[[p.encoders[i, run], (p.decoder_A, p.decoder_B)[i][run]] for p in parts] for i in range(2)]
+            for run in range(self.runs)
+        ]
+
+    @staticmethod
+    def of(configs: Sequence[Config], states: Sequence[RunState], device: torch.device) -> Stepper:
+        """The stepper of runs in given states, which stand at the same step."""
+        blocks, first_moments, second_moments = (
+            Blocks.join([getattr(state, name) for state in states]).to(device)
+            for name in ("blocks", "first_moments", "second_moments")
+        )
+        outputs = [torch.zeros(2, 1, space.SIZE) if s.output is None else s.output for s in states]
+        norms = torch.tensor([(s.controllers.norm_A, s.controllers.norm_B) for s in states], device=device)
+        return Stepper(
+            configs, blocks, first_moments, second_moments, torch.cat(outputs, 1).to(device),
+            norms.t().contiguous(), states[0].steps,
+        )
+
+    def copies(self) -> Iterator[tuple[Blocks, Blocks, Blocks, Tensor]]:
+        """Of each run, copies on the CPU: weights, both moments, and the moving average of the output distributions.
+
+        From a GPU they come in one transfer.
+        """
+        every = (self.blocks, self.first_moments, self.second_moments)
+        *blocks, outputs = _on_cpu([*(block for part in every for block in vars(part).values()), self.outputs])
+        weights, first, second = (Blocks(*blocks[i : i + 4]) for i in (0, 4, 8))
+        for i in range(self.runs):
+            yield weights.one(i), first.one(i), second.one(i), outputs[:, i : i + 1]
+
+    def values(self, rows: Sequence[float] | Sequence[Sequence[float]]) -> Tensor:
+        """One value, or several, of every run: (R,) or (R, K) float32 on the device."""
+        return on_device(rows, torch.float32, self.device)
+
+    def settings(self, plans: Sequence[Plan], corrections: Sequence[Correction]) -> StepSettings:
+        """The plans and corrections as tensors over runs."""
+        rows, informed = [], False
+        for c, p, k in zip(self.configs, plans, corrections, strict=True):
+            o, information = c.optimiser, c.information.weights(p.epoch)
+            informed |= any(information)
+            numbers = [number for t in self.terms for number in (*t.weights(c, p), *t.settings(c))]
+            rows.append((
+                k.lambda1, k.lambda2, k.lambda3, p.temperature_A, p.temperature_B, p.rho, 1 - p.rho,
+                1 - p.grad_momentum, c.gradient_balance.low, c.gradient_balance.high, o.grad_clip,
+                k.lr, o.beta1, o.beta2, o.eps, o.weight_decay, *information, *numbers,
+            ))
+        packed = self.values(rows).t().contiguous()
+        return StepSettings.unpacked(packed, self.config, self.terms, informed, [k.lr for k in corrections])
+
+    def prior_latents(self, draws: Streams) -> Tensor:
+        """Latents (R, M, L) of one step, from the prior."""
+        return draws.normal(self.config.information.latents, self.config.model.latent_dim).to(self.device)
+
+    def forward(
+        self, x: Tensor, target: Tensor, eps: Tensor, s: StepSettings, latents: Tensor | None = None
+    ) -> Pass:
+        """Operations x (2R, B, 9), once for each encoder, with noise ε (2, R, B, L), up to the loss terms.
+
+        Latents (R, M, L) drawn from the prior, the same for both pathways, add the information terms.
+        """
+        runs, batch = target.shape[:2]
+        encoded = self._encoders.forward(x)
+        mu, log_variance = encoded[-1].view(2, runs, batch, -1).chunk(2, -1)
+        noise = (0.5 * log_variance).exp_().mul_(eps).mul_(s.temperature)
+        z = mu + noise
+        injected = inject(z, s.rho)
+        if latents is not None:
+            injected = torch.cat((injected, latents.expand(2, -1, -1, -1)), 2)
+        code, gradients = losses.Batch(mu, log_variance, z, s.free_bits_per), losses.Gradients()
+        of_code = [term for term in self.terms if term.of == "code"]
+        decoded_b, decoded_a, values, alignment = self._lanes.together(
+            lambda: self._decoder_B.forward(injected[1]), lambda: self._decoder_A.forward(injected[0]),
+            lambda: losses.compute_terms(of_code, code, s.terms, gradients),
+            lambda: losses.alignment(z) if self.aligns else None,
+        )
+        every = torch.stack((decoded_a[-1], decoded_b[-1]))
+        whole = code.decoded(target, every[:, :, :batch].view(2, *target.shape))
+        of_output = [term for term in self.terms if term.of == "output"]
+        values |= losses.compute_terms(of_output, whole, s.terms, gradients)
+        assert gradients.logits is not None
+        d_logits, informed = gradients.logits.flatten(3), None
+        if latents is not None and s.information is not None:
+            settings = self.config.information
+            informed, d_informed = losses.information_loss(
+                every[:, :, batch:], self.outputs, settings.decay, settings.margin, s.information
+            )
+            d_logits = torch.cat((d_logits, d_informed), 2)
+        return Pass(values, gradients, z, noise, (encoded, decoded_a, decoded_b), alignment, informed, d_logits)
+
+    def update(self, forward: Pass, s: StepSettings) -> StepRecord:
+        """One optimiser step from a forward pass: differentiate, balance, clip, AdamW, moving averages."""
+        scale = torch.ones_like(self.norms)
+        if self.config.gradient_balance.enabled:
+            ratio = self.norms.flip(0) / (self.norms + control.TINY)
+            scale = torch.minimum(torch.maximum(ratio, s.scale_low), s.scale_high)
+        # The gradients are those of L_A and L_B; λ g and the clipping are one factor per pathway.
+        factor = s.lambdas[:2] * scale
+        self.differentiate(forward, s, factor)
+        g, parts = self.gradients, self._part_norms
+        self._lanes.together(
+            partial(torch.linalg.vector_norm, g.decoder_B, dim=-1, out=parts[1, 1]),
+            partial(torch.linalg.vector_norm, g.encoders, dim=-1, out=parts[0]),
+            partial(torch.linalg.vector_norm, g.decoder_A, dim=-1, out=parts[1, 0]),
+        )
+        norm = torch.linalg.vector_norm(parts, dim=0).mul_(factor)
+        apart = self.config.optimiser.clip_per == "pathway"
+        whole = norm if apart else torch.linalg.vector_norm(norm, dim=0, keepdim=True).expand_as(norm)
+        clip = (s.grad_clip / (whole + 1e-6)).clamp_(max=1)
+        self.steps += 1
+        self._adamw(factor.mul_(clip).reciprocal_(), s)
+        raw = self.config.gradient_balance.norm == "raw"
+        self.norms.lerp_(norm if raw else norm * clip, s.forgetting)
+        return StepRecord(scale, norm, clip)
+
+    def differentiate(self, forward: Pass, s: StepSettings, factor: Tensor) -> None:
+        """Gradients of L_A with respect to pathway A and of L_B with respect to pathway B, into their blocks.
+
+        They are multiplied by `factor` (2, R) afterwards. The alignment belongs to no pathway, so its gradient is
+        divided by `factor` here.
+        """
+        _, decoded_a, decoded_b = forward.activations
+        d_b, d_a = self._lanes.together(
+            lambda: self._decoder_B.backward(decoded_b, forward.d_logits[1], to_input=True),
+            lambda: self._decoder_A.backward(decoded_a, forward.d_logits[0], to_input=True),
+        )
+        batch = forward.z.shape[2]  # prior latents, which come from no encoder, follow it
+        d_z = torch.stack((d_a[:, :batch], d_b[:, :batch])).mul_(s.kept)
+        for pathway, gradient in forward.gradients.z.items():
+            d_z[pathway].add_(gradient)
+        if forward.alignment is not None:
+            share = s.lambdas[2] / factor.clamp_min(control.TINY)
+            d_z.addcmul_(forward.alignment.z, share[:, :, None, None])
+        assert forward.gradients.mu is not None
+        assert forward.gradients.log_variance is not None
+        self.differentiate_encoders(forward, d_z, forward.gradients.mu, forward.gradients.log_variance)
+
+    def differentiate_encoders(self, forward: Pass, d_z: Tensor, mu: Tensor, log_variance: Tensor) -> None:
+        """Gradients of the encoders from those in z, and from those in μ and s that do not come through z."""
+        # z = μ + τ σ ε, and so ∂z/∂s = (z - μ)/2.
+        d_head = d_z.new_empty(*d_z.shape[:-1], 2 * d_z.shape[-1])
+        d_mu, d_log_variance = d_head.chunk(2, -1)
+        torch.add(d_z, mu, out=d_mu)
+        torch.addcmul(log_variance, d_z, forward.noise, value=0.5, out=d_log_variance)
+        self._encoders.backward(forward.activations[0], d_head.flatten(0, 1), to_input=False)
+
+    def _adamw(self, divisor: Tensor, s: StepSettings) -> None:
+        """AdamW (Loshchilov & Hutter 2019); each run has its learning rate, each pathway its gradients' divisor."""
+        if self.device.type == "cpu":
+            step = torch.tensor(float(self.steps))
+            for i, (config, rate) in enumerate(zip(self.configs, s.lr, strict=True)):
+                o = config.optimiser
+                for pathway, (weights, gradients, first, second) in enumerate(self._rows[i]):
+                    # The kernel behind torch.optim.AdamW(fused=True), without that class's bookkeeping per step.
+                    torch._fused_adamw_(
+                        weights, gradients, first, second, [], [step] * len(weights), lr=rate, beta1=o.beta1,
+                        beta2=o.beta2, weight_decay=o.weight_decay, eps=o.eps, amsgrad=False, maximize=False,
+                        grad_scale=divisor[pathway, i],
+                    )
+            return
+        self._taken.add_(1)
+        parts = self.blocks, self.gradients, self.first_moments, self.second_moments
+        learns = self.config.statenet.training != "none"  # it learns from the gradients as the step took them
+
+        def update(name: str, divisor: Tensor, rates: Tensor) -> None:
+            weights, gradients, first, second = (getattr(part, name).flatten(0, -2) for part in parts)
+            kernels.adamw(weights, gradients, first, second, divisor, rates, self._taken, learns)
+
+        self._lanes.together(
+            partial(update, "decoder_B", divisor[1], s.rates),
+            lambda: update("encoders", divisor.flatten(), s.rates.repeat(1, 2)),
+            partial(update, "decoder_A", divisor[0], s.rates),
+        )
+
+    def statenet_inputs(self, plans: Sequence[Plan], forward: Pass) -> Tensor:
+        """(R, 9): the inputs of StateNet, from the epoch's first forward pass; see `controllers`."""
+        scheduled = self.values([(p.grad_ratio, p.rho, p.lambda1, p.lambda2, p.lambda3) for p in plans])
+        kl = torch.stack((forward.values["kl_A"], forward.values["kl_B"]), 1)
+        return torch.cat((batch_entropy(forward.z).t(), kl, scheduled), 1)
+
+    def corrections(self, plans: Sequence[Plan], inputs: Tensor) -> list[Correction]:
+        """StateNet's corrections of every run's plan."""
+        if not self.config.model.use_statenet:
+            return [Correction.none(plan) for plan in plans]
+        outputs = statenet(self.blocks, inputs).tolist()
+        return [
+            control.correct(config, plan, tuple(output))
+            for config, plan, output in zip(self.configs, plans, outputs, strict=True)
+        ]
+
+    def row(self, forward: Pass, record: StepRecord, s: StepSettings) -> Tensor:
+        """The figures of a step (len(logged), R), in the order of `logged`."""
+        informed = torch.zeros_like(record.norm)
+        if forward.information is not None and s.information is not None:
+            informed = forward.information.weighted(s.information)
+        parts = [forward.values[column].unsqueeze(0) for term in self.terms for column in term.columns]
+        parts += [record.scale, record.norm, s.lambdas, informed]
+        return torch.cat(parts if forward.alignment is None else [*parts, forward.alignment.entropy])
+
+    def figures(self, log: Tensor, z: Tensor) -> Figures:
+        """The rows of S steps (S, len(logged), R) by name, with their latents."""
+        return Figures(dict(zip(self.logged, log.unbind(1), strict=True)), z)
+
+    def moving(self) -> list[Tensor]:
+        """Every tensor that a step changes and the next one reads."""
+        blocks = [b for part in (self.blocks, self.first_moments, self.second_moments) for b in part.trained()]
+        return [*blocks, self.outputs, self.norms, self._taken]
+
+
+def _on_cpu(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Copies of the tensors on the CPU, from a GPU by one transfer."""
+    if tensors[0].device.type == "cpu":
+        return [tensor.clone() for tensor in tensors]
+    whole = torch.cat([tensor.flatten() for tensor in tensors])
+    host = torch.empty(whole.shape, dtype=whole.dtype, pin_memory=whole.device.type == "cuda").copy_(whole)
+    parts = torch.split(host, [tensor.numel() for tensor in tensors])
+    return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
