@@ -97,7 +97,8 @@ def read_csv(source: Any, **options: Any) -> pd.DataFrame:
     """
     if tuple(map(int, pd.__version__.split(".")[:2])) < (3, 1):
         options["float_precision"] = "round_trip"
-    return pd.read_csv(source, **options)
+    table: pd.DataFrame = pd.read_csv(source, **options)
+    return table
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
