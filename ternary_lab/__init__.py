@@ -1,6 +1,6 @@
 """Ternary Lab: training, measuring and auditing Ternary VAE v5.5 over all 19,683 ternary operations.
 
-Names are loaded when first used, so that importing the package costs nothing.
+The public names are imported when they are first used: importing the package alone imports no torch.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # for type checkers, and read as text below: one line per public name
     from ternary_lab.config import Config as Config
     from ternary_lab.config_files import Counterfactual as Counterfactual
     from ternary_lab.config_files import load_config as load_config
@@ -43,41 +43,31 @@ if TYPE_CHECKING:
     from ternary_lab.sweeps.run import run_sweep as run_sweep
     from ternary_lab.training.train import train as train
 
-# Threads that spin while they wait make two processes on the same cores up to ten times slower. It has
-# to be said before torch loads its thread library.
+# Without this, waiting threads spin, and two processes on the same cores become up to ten times slower. torch reads
+# it when it loads its thread library, so it is set before torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-_HOMES = {
-    "config": ("Config",),
-    "config_files": ("Counterfactual", "load_config", "load_counterfactual"),
-    "errors": (
-        "CheckpointError", "ConfigError", "DeviceError", "DivergenceError", "EngineError",
-        "InputError", "NotebookError", "RunError", "TernaryLabError",
-    ),
-    "explorer": ("watch",),
-    "history": ("EpochRecord",),
-    "metrics.evaluate": ("Evaluation", "evaluate"),
-    "model": ("GaussianPosterior", "TernaryVAE"),
-    "runs.checkpoint": ("load_model",),
-    "runs.compare": ("Comparison", "compare"),
-    "runs.load": ("RunRecord", "RunSet", "load_run", "load_runs"),
-    "runs.train": ("branch", "run_experiment", "train_counterfactuals"),
-    "sweeps.design": ("load_sweep",),
-    "sweeps.run": ("run_sweep",),
-    "training.train": ("train",),
-}
-_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
-__all__ = sorted(_HOME_OF)
+def _modules() -> dict[str, str]:
+    """Public name -> module, from the lines `from MODULE import NAME as NAME` above."""
+    with open(__file__, encoding="utf-8") as source:
+        words = [line.split() for line in source if line.startswith("    from ternary_lab.")]
+    return {name: module for _, module, _, name, *_ in words}
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
-        raise AttributeError(f"module 'ternary_lab' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"ternary_lab.{_HOME_OF[name]}"), name)
-    globals()[name] = value
-    return value
+_MODULE_OF = _modules()
+__all__ = sorted(_MODULE_OF)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME_OF})
+    return sorted({*globals(), *_MODULE_OF})
+
+
+if not TYPE_CHECKING:  # a type checker that sees this function accepts any name
+
+    def __getattr__(name: str) -> Any:
+        if name not in _MODULE_OF:
+            raise AttributeError(f"module 'ternary_lab' has no attribute {name!r}")
+        value = getattr(importlib.import_module(_MODULE_OF[name]), name)
+        globals()[name] = value
+        return value

@@ -72,7 +72,7 @@ def main(runs: str, *parts: str) -> None:
         # Of the runs whose weights are published: anybody can ask again.
         some = RunSet({seed: run for seed, run in load_runs("v5_5").items() if seed in WEIGHTS["v5_5"]})
         write_table(answers(some, progress=True), PUBLISHED / load.ANSWERS)
-        swept = Path("sweeps") / sweep.LARGER / sweep.RESULTS
+        swept = Path("sweeps") / sweep.PUBLISHED_SWEEP / sweep.RESULTS
         compared = Path("alternatives") / "table.csv"
         for table, name in ((tables.TABLE, tables.TABLE), (swept, sweep.TABLE), (compared, "alternatives.csv")):
             write_atomically(PUBLISHED / name, (Path(runs) / table).read_bytes())

@@ -1,7 +1,38 @@
 """The command line `ternary-lab`: it parses, calls the library and prints.
 
-For: users at a shell. A user's error is one line and exit status 2; nothing is computed here.
+For: users at a shell. Nothing is computed here. To keep `--help` fast, modules are imported inside the commands, and
+public names are used as `ternary_lab.NAME`, which imports their modules at the first use.
 May import: everything.
 """
 
-from ternary_lab.cli.commands import main as main
+from __future__ import annotations
+
+import click
+
+from ternary_lab.cli import notebooks, reading, repository, training
+from ternary_lab.cli.options import SectionedGroup
+
+
+@click.group(
+    cls=SectionedGroup,
+    sections={
+        "Train": [training.train, training.branch, training.sweep, training.recipes, training.alternatives],
+        "Look at runs": [reading.list_names, reading.evaluate, reading.compare, reading.probe, reading.claims],
+        "Notebooks": [notebooks.run, notebooks.check_notebooks],
+        "Keep and reproduce": [repository.verify, repository.import_v55, repository.reproduce],
+    },
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+@click.version_option(package_name="ternary-lab")
+def main() -> None:
+    """Train, measure and audit Ternary VAE v5.5 over all 19,683 ternary operations.
+
+    \b
+    First steps:
+      ternary-lab reproduce --quick               the whole lab in small, in about a minute
+      ternary-lab train quick                     train the small configuration
+      ternary-lab train v5_5 --seeds 42 43        train v5.5 for two seeds, side by side
+      ternary-lab evaluate runs/v5_5/seed=42      every metric of the trained model
+      ternary-lab run notebooks/11_report.ipynb   execute a notebook with checked parameters
+      ternary-lab sweep warmup_rho                many settings, many seeds, one table
+    """

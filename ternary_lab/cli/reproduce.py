@@ -1,11 +1,11 @@
-"""Everything from one command: train, show the training, draw the figures, write the report.
+"""Reproduction of the lab by one command: train, show the training, draw the figures, write the report.
 
     runs/<name>/            the runs                      figures/<name>/        their figures
     reports/<name>/         02_train.ipynb and 11_report.ipynb as executed, and report.html
 
-One run is trained; what takes several seeds is read from the published runs, and the report names them. With
-`everything` those and the counterfactuals are trained again, into runs/v5_5 and runs/counterfactuals, and every
-notebook on them is executed.
+One run is trained. Results over several seeds are read from the published runs, which the report names. With
+`everything`, these runs, the counterfactuals and the other experiments are trained again, and every notebook on them
+is executed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from ternary_lab import notebooks
 from ternary_lab.backend.numerics import fenced
 from ternary_lab.config import COUNTERFACTUALS
-from ternary_lab.config_files import load_config, shipped_configs, shipped_counterfactuals, shipped_folders
+from ternary_lab.config_files import load_config, shipped_configs, shipped_counterfactuals
 from ternary_lab.errors import NotebookError
 from ternary_lab.runs.files import write_table
 from ternary_lab.runs.load import FULL, RunSet
@@ -27,49 +27,48 @@ from ternary_lab.studies.beyond_v55.tables import write_all
 from ternary_lab.studies.generalisation.tables import GENERALISATION
 from ternary_lab.studies.probes import write_probes
 from ternary_lab.sweeps.design import load_sweep
-from ternary_lab.sweeps.run import LARGER, RESULTS, run_sweep
+from ternary_lab.sweeps.run import PUBLISHED_SWEEP, RESULTS, run_sweep
 
 SEEDS = {"v5_5": [42], "quick": [42, 43]}
 ALL_SEEDS = list(range(42, 50))
-BRANCHED = ALL_SEEDS[:4]
-"""Seeds of the counterfactuals, of all 400 epochs, of the runs on part of the space and of the alternatives."""
+BRANCH_SEEDS = ALL_SEEDS[:4]
+"""Seeds of the counterfactuals, the runs of all 400 epochs, the runs on part of the space, and the alternatives."""
 TRAIN, REPORT = "02_train.ipynb", "11_report.ipynb"
-SEVERAL = (
+STUDIES = (
     "03_latent_entropy.ipynb", "04_epoch50_disruption.ipynb", "05_coverage.ipynb", "07_generalisation.ipynb",
     "08_checkpoints_and_ensembles.ipynb", "09_beyond_v55.ipynb", "10_sweep.ipynb",
 )
 """Notebooks on runs of several seeds."""
 BRANCHES, LONG, PARTIAL = (Path("runs") / name for name in (COUNTERFACTUALS, FULL, GENERALISATION))
-TABLE = Path("runs") / "alternatives" / "table.csv"
+ALTERNATIVES = Path("runs") / "alternatives" / "table.csv"
 RECIPES = Path("runs") / "recipes.csv"
-SWEPT = Path("runs") / "sweeps" / LARGER / RESULTS
-EVERY = 10
-"""Epochs between two that are measured of the runs on part of the space."""
+SWEEP_TABLE = Path("runs") / "sweeps" / PUBLISHED_SWEEP / RESULTS
+PROBE_EVERY = 10
+"""In the runs on part of the space, only every 10th epoch is measured."""
 
 
 @fenced
 def reproduce(*, quick: bool, device: str, everything: bool = False) -> Iterator[str]:
-    """Train and report under the working directory; yields a line for each thing that was made.
+    """Train and report under the working directory. Yields a line for each file or folder that was made.
 
-    Started again after an interruption it goes on where it stood. Raises TernaryLabError.
+    The same call resumes after an interruption. Raises TernaryLabError.
     """
     name = "quick" if quick else "v5_5"
-    config, source = load_config(name), notebook_folder()
+    config, source = load_config(name), notebooks.shipped_notebooks()
     seeds = ALL_SEEDS if everything else SEEDS[name]
     run_dir, figures, reports = (Path(folder) / name for folder in ("runs", "figures", "reports"))
-    # Trained here, where progress can be seen; the notebook finds the runs finished and shows them.
+    # The runs are trained here, where progress is shown; the notebook finds them finished.
     runs = run_experiment(config, seeds, run_dir, device=device, progress=True)
     for run in runs.values():
         yield f"{run.path}: trained, {len(run.history)} epochs, {run.stopped}"
-    judges: dict[str, str] = {}
+    sources: dict[str, str] = {}
     if everything:
-        yield from _several(runs, device)
-        judges = {
-            "runs": _seen_from(source, run_dir), "branches": _seen_from(source, BRANCHES),
-            "full": _seen_from(source, LONG), "experiments": _seen_from(source, PARTIAL),
-            "alternatives": _seen_from(source, TABLE), "recipes": _seen_from(source, RECIPES),
-            "histories": _seen_from(source, Path("runs")), "table": _seen_from(source, SWEPT),
+        yield from _train_the_rest(runs, device)
+        places = {
+            "runs": run_dir, "branches": BRANCHES, "full": LONG, "experiments": PARTIAL, "alternatives": ALTERNATIVES,
+            "recipes": RECIPES, "histories": Path("runs"), "table": SWEEP_TABLE,
         }
+        sources = {parameter: _seen_from(source, place) for parameter, place in places.items()}
 
     for folder in (figures, reports):
         if folder.exists() and not folder.is_dir():
@@ -84,55 +83,47 @@ def reproduce(*, quick: bool, device: str, everything: bool = False) -> Iterator
     report = notebooks.run_notebook(
         source / REPORT, reports / REPORT,
         {"run": _seen_from(source, run.path), "figures_dir": _seen_from(source, figures),
-         **_known(source / REPORT, judges)},
+         **_accepted(source / REPORT, sources)},
     )
     yield f"{report}: the report, executed"
     yield f"{figures}: {len(list(figures.glob('*.pdf')))} figures as PDF, SVG and PNG, with their data"
-    for notebook in SEVERAL if everything else ():
-        given = _known(source / notebook, judges)
+    for notebook in STUDIES if everything else ():
+        given = _accepted(source / notebook, sources)
         yield f"{notebooks.run_notebook(source / notebook, reports / notebook, given)}: executed"
     page = notebooks.export_html(report, reports / "report.html", hide_input=True)
     yield f"{page}: the report, opens in any browser"
 
 
-def _several(runs: RunSet, device: str) -> Iterator[str]:
-    """Probes of every run, and the counterfactuals of some."""
+def _train_the_rest(runs: RunSet, device: str) -> Iterator[str]:
+    """Measure the saved epochs of every run, and train and measure the other experiments."""
     for run in runs.values():
         yield f"{write_probes(run, progress=True)}: measured"
     trained = train_counterfactuals(
-        [runs[seed] for seed in BRANCHED], shipped_counterfactuals(), BRANCHES, device=device, progress=True
+        [runs[seed] for seed in BRANCH_SEEDS], shipped_counterfactuals(), BRANCHES, device=device, progress=True
     )
-    yield f"{BRANCHES}: {len(trained)} counterfactuals of {len(BRANCHED)} runs"
+    yield f"{BRANCHES}: {len(trained)} counterfactuals of {len(BRANCH_SEEDS)} runs"
     partial = {path.stem: load_config(path) for path in shipped_configs(GENERALISATION)}
     for name, config in {FULL: load_config(FULL), **partial}.items():
-        folder, every = (LONG, 1) if name == FULL else (PARTIAL / name, EVERY)
-        for run in run_experiment(config, BRANCHED, folder, device=device, progress=True).values():
+        folder, every = (LONG, 1) if name == FULL else (PARTIAL / name, PROBE_EVERY)
+        for run in run_experiment(config, BRANCH_SEEDS, folder, device=device, progress=True).values():
             yield f"{write_probes(run, every=every, progress=True)}: measured"
-    table = benchmark(BRANCHED, TABLE.parent, runs=runs, device=device, progress=True)
-    write_table(table, TABLE)
-    yield f"{TABLE}: {table['model'].nunique()} models of {len(BRANCHED)} seeds"
+    table = benchmark(BRANCH_SEEDS, ALTERNATIVES.parent, runs=runs, device=device, progress=True)
+    write_table(table, ALTERNATIVES)
+    yield f"{ALTERNATIVES}: {table['model'].nunique()} models of {len(BRANCH_SEEDS)} seeds"
     yield f"{write_all('runs', RECIPES, device=device, progress=True)}: recipes compared"
-    swept = run_sweep(load_sweep(LARGER), SWEPT.parent, device=device, progress=True)
-    yield f"{SWEPT}: {len(swept)} runs of a sweep"
+    swept = run_sweep(load_sweep(PUBLISHED_SWEEP), SWEEP_TABLE.parent, device=device, progress=True)
+    yield f"{SWEEP_TABLE}: {len(swept)} runs of a sweep"
 
 
-def _known(notebook: Path, given: dict[str, str]) -> dict[str, str]:
-    """The values that are parameters of a notebook."""
+def _accepted(notebook: Path, given: dict[str, str]) -> dict[str, str]:
+    """The values whose names are parameters of the notebook."""
     known = notebooks.parameters(notebook)
     return {key: value for key, value in given.items() if key in known}
 
 
-def notebook_folder() -> Path:
-    """Where the notebooks are: beside the package in a checkout, inside it in a wheel. Raises NotebookError."""
-    for folder in shipped_folders("notebooks"):
-        if (folder / REPORT).is_file():
-            return folder
-    raise NotebookError("the notebooks are missing beside ternary_lab: install the package again, or clone it")
-
-
 def _seen_from(folder: Path, path: Path) -> str:
-    """A path as the notebook in `folder` reaches it, relative where that is possible: it ends up on the page."""
+    """A path relative to the folder of a notebook, because the notebook shows it; absolute on another drive."""
     try:
         return Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()
-    except ValueError:  # another drive
+    except ValueError:  # on another drive of Windows
         return str(path.resolve())

@@ -1,6 +1,6 @@
 """Notebooks as programs: their parameters, running one or many by papermill, checking and exporting them.
 
-For: `ternary-lab run`, `check-notebooks` and `export`, and the first cell of every notebook.
+For: `ternary-lab run` and `check-notebooks`, and the first cell of every notebook.
 May import: everything but `cli`.
 """
 
@@ -8,15 +8,15 @@ from ternary_lab.errors import need
 
 need("nbclient", "nbconvert", "nbformat", "papermill")
 
+from ternary_lab.notebooks.cells import find_notebooks as find_notebooks
+from ternary_lab.notebooks.cells import shipped_notebooks as shipped_notebooks
 from ternary_lab.notebooks.check import check_notebook as check_notebook
-from ternary_lab.notebooks.check import find_notebooks as find_notebooks
 from ternary_lab.notebooks.export import export_html as export_html
 from ternary_lab.notebooks.parameters import Parameter as Parameter
-from ternary_lab.notebooks.parameters import Value as Value
 from ternary_lab.notebooks.parameters import check_parameters as check_parameters
 from ternary_lab.notebooks.parameters import parameters as parameters
 from ternary_lab.notebooks.parameters import parse_parameters as parse_parameters
-from ternary_lab.notebooks.parameters import parse_value as parse_value
 from ternary_lab.notebooks.parameters import unread_parameters as unread_parameters
 from ternary_lab.notebooks.parameters import validate as validate
+from ternary_lab.notebooks.run import run_each as run_each
 from ternary_lab.notebooks.run import run_notebook as run_notebook

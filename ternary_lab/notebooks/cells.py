@@ -1,18 +1,15 @@
-"""Notebook files and their cells: reading, writing, names that code reads and assigns, outputs and errors.
+"""Notebook files: finding, reading and writing them; the names, outputs and errors of their cells.
 
-Code cells are numbered from 1 without the empty ones, which is the number `In [n]` that the executed notebook shows.
+Code cells are numbered from 1, and empty ones are not counted: these are the numbers `In [n]` of an executed notebook.
 """
 
 from __future__ import annotations
 
 import ast
 import dis
-import logging
 import re
-import tempfile
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import CodeType
 from typing import TYPE_CHECKING
@@ -22,17 +19,46 @@ from ternary_lab.errors import NotebookError, nearest
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
-
 KERNEL = "python3"
-MAGIC = re.compile(r"^([ \t]*(?:\w+ *= *)?)[%!].*$", re.MULTILINE)
-ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 ALERT = 'role="alert"'
-"""What marks an error that a widget shows in words."""
+"""HTML attribute of an error message that a widget shows."""
+_MAGIC = re.compile(r"^([ \t]*(?:\w+ *= *)?)[%!].*$", re.MULTILINE)
+_ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+
+
+# Files
+
+
+def find_notebooks(paths: Iterable[str | Path]) -> list[Path]:
+    """The notebooks among files and directly in folders, each once, those of a folder sorted by name.
+
+    Raises NotebookError for a path that does not exist, or a folder without a notebook.
+    """
+    found: list[Path] = []
+    for path in map(Path, paths):
+        inside = sorted(path.glob("*.ipynb")) if path.is_dir() else [path]
+        if not inside:
+            raise NotebookError(f"{path} holds no notebook: name a folder of .ipynb files, as notebooks")
+        if not path.exists():
+            raise NotebookError(f"{path} does not exist: name a notebook, or a folder of notebooks")
+        found += inside
+    return list(dict.fromkeys(found))
+
+
+def shipped_notebooks() -> Path:
+    """The folder of the notebooks: beside the package in a checkout, inside it in a wheel. Raises NotebookError."""
+    from ternary_lab.config_files import shipped_folders
+
+    for folder in shipped_folders("notebooks"):
+        if any(folder.glob("*.ipynb")):
+            return folder
+    raise NotebookError("the notebooks are missing beside ternary_lab: install the package again, or clone it")
 
 
 def read_notebook(path: Path) -> NotebookNode:
+    """A notebook in format 4. Raises NotebookError for a file that does not exist or is no notebook."""
     import nbformat
 
     try:
@@ -45,12 +71,24 @@ def read_notebook(path: Path) -> NotebookNode:
         raise NotebookError(f"{path} cannot be read: {error}") from None
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # nbformat warns of missing cell ids and repairs them
+            warnings.simplefilter("ignore")  # nbformat adds missing cell ids and warns about them
             notebook: NotebookNode = nbformat.reads(text, as_version=4)  # type: ignore[no-untyped-call]
             nbformat.validate(notebook)
-    except Exception as error:  # foreign JSON makes nbformat raise almost anything
+    except Exception as error:  # nbformat raises almost any type for foreign JSON
         raise NotebookError(f"{path} is not a Jupyter notebook: {first_line(str(error))}") from None
     return notebook
+
+
+def write_text(output: Path, text: str) -> None:
+    """Write a text file and the folders above it. Raises NotebookError."""
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise NotebookError(f"{output} cannot be written: {error}: choose another place") from None
+
+
+# Code
 
 
 def tags(cell: NotebookNode) -> list[str]:
@@ -58,40 +96,40 @@ def tags(cell: NotebookNode) -> list[str]:
 
 
 def code_cells(notebook: NotebookNode) -> Iterator[tuple[int, NotebookNode]]:
+    """The number and content of every code cell that is not empty."""
     cells = (cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip())
     return enumerate(cells, start=1)
 
 
 def parse_cell(number: int, source: str) -> ast.Module:
-    """A code cell as Python: IPython magics and shell lines are left out."""
+    """A code cell as Python, without IPython magics and shell lines. Raises NotebookError."""
     error: SyntaxError | None = None
-    for text in (source, MAGIC.sub(r"\1...", source)):
+    for text in (source, _MAGIC.sub(r"\1...", source)):
         try:
             return ast.parse(text)
         except SyntaxError as failure:
             error = failure
     if source.lstrip().startswith("%%"):  # another language
         return ast.Module([], type_ignores=[])
-    raise NotebookError(f"code cell {number} is not Python: {error}: mend it")
+    raise NotebookError(f"code cell {number} is not Python: {error}: fix it")
 
 
-def compile_statement(statement: ast.stmt) -> CodeType:
+def read_names(statement: ast.stmt) -> set[str]:
+    """Global names that a statement reads, also inside its functions; local variables are not among them."""
     module = ast.Module([statement], type_ignores=[])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SyntaxWarning)
-        code: CodeType = compile(module, "cell", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, optimize=0)
-    return code
-
-
-def read_names(code: CodeType) -> set[str]:
-    """Names of the notebook's namespace that the code loads, a function's own variables not among them."""
-    loads = ("LOAD_NAME", "LOAD_GLOBAL", "LOAD_FROM_DICT_OR_GLOBALS")
-    names = {step.argval for step in dis.get_instructions(code) if step.opname in loads}
-    return names.union(*(read_names(inner) for inner in code.co_consts if isinstance(inner, CodeType)))
+        codes: list[CodeType] = [compile(module, "cell", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, optimize=0)]
+    names = set()
+    for code in codes:  # which grows by the functions and classes that are defined inside
+        codes += (constant for constant in code.co_consts if isinstance(constant, CodeType))
+        loads = ("LOAD_NAME", "LOAD_GLOBAL", "LOAD_FROM_DICT_OR_GLOBALS")
+        names |= {step.argval for step in dis.get_instructions(code) if step.opname in loads}
+    return names
 
 
 def assigned_names(statement: ast.stmt) -> set[str]:
-    """Names that a plain assignment at the top of a cell certainly overwrites."""
+    """Names that a statement overwrites for certain: those of a plain assignment at the top of a cell."""
     targets: list[ast.expr] = []
     match statement:
         case ast.Assign(targets=targets):
@@ -102,12 +140,11 @@ def assigned_names(statement: ast.stmt) -> set[str]:
     return {name.id for name in names if isinstance(name.ctx, ast.Store)}
 
 
-def first_line(text: str) -> str:
-    return next(iter(ANSI.sub("", text).strip().splitlines()), "")
+# Outputs
 
 
 def outputs_of(notebook: NotebookNode) -> Iterator[tuple[str, NotebookNode]]:
-    """Every output with where it stands, those kept in the saved state of widgets included."""
+    """The place and content of every output, including those in the saved state of widgets."""
     for number, cell in code_cells(notebook):
         for output in cell.outputs:
             yield f"code cell {number}", output
@@ -122,53 +159,16 @@ def widget_states(notebook: NotebookNode) -> Iterator[NotebookNode]:
 
 
 def errors_in(notebook: NotebookNode) -> Iterator[str]:
+    """The place and first line of every exception in the outputs, and of every error message in a widget."""
     for place, output in outputs_of(notebook):
         if output.output_type == "error":
             yield f"{place}: {first_line(f'{output.ename}: {output.evalue}').rstrip(': ')}"
     for state in widget_states(notebook):
-        said = str(state.get("value", ""))
-        if ALERT in said:
-            yield f"a widget's message: {first_line(re.sub('<[^>]*>', '', said))}"
+        text = str(state.get("value", ""))
+        if ALERT in text:
+            yield f"a widget's message: {first_line(re.sub('<[^>]*>', '', text))}"
 
 
-@contextmanager
-def quiet_papermill() -> Iterator[None]:
-    log = logging.getLogger("papermill")
-    level = log.level
-    log.setLevel(logging.CRITICAL + 1)
-    try:
-        yield
-    finally:
-        log.setLevel(level)
-
-
-def require_writable(output: Path) -> None:
-    if output.suffix != ".ipynb":
-        raise NotebookError(f"{output} is no name for a notebook: end it in .ipynb")
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=output.parent):
-            pass
-        if output.exists():
-            output.open("ab").close()
-    except OSError as error:
-        raise NotebookError(f"{output} cannot be written: {error}: choose another place") from None
-
-
-def write_text(output: Path, text: str) -> None:
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise NotebookError(f"{output} cannot be written: {error}: choose another place") from None
-
-
-def notebook_text(notebook: NotebookNode) -> str:
-    import nbformat
-
-    text: str = nbformat.writes(notebook)  # type: ignore[no-untyped-call]
-    return text + "\n"
-
-
-def quoted(names: Iterable[str]) -> str:
-    return ", ".join(f"`{name}`" for name in names)
+def first_line(text: str) -> str:
+    """The first line that is not empty, without terminal colours."""
+    return next(iter(_ANSI.sub("", text).strip().splitlines()), "")

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ternary_lab.notebooks.cells import WIDGET_VIEW, first_line, outputs_of, read_notebook, write_text
+
 if TYPE_CHECKING:
     from nbformat import NotebookNode
-from ternary_lab.notebooks.cells import WIDGET_VIEW, first_line, outputs_of, read_notebook, write_text
 
 _PAGE = "{% extends 'lab/index.html.j2' %}" + "".join(
     f"{{% block {block} %}}{{% endblock %}}"
@@ -17,12 +18,10 @@ _STAND_IN = "<p><em>An interactive view: open the notebook to use it.</em></p>"
 
 
 def export_html(path: str | Path, output: str | Path, *, hide_input: bool = False) -> Path:
-    """One HTML file that loads nothing from the network; `hide_input` leaves the code out.
+    """Write a notebook as one HTML file that loads nothing from the network; `hide_input` omits the code.
 
-    Widgets need a live notebook and become a sentence that says so. Formulas stay as their TeX source.
-
-    Raises:
-        NotebookError: no such notebook, or an output that cannot be written.
+    Widgets, which need a live notebook, are replaced by a sentence that says so. Formulas stay as TeX source.
+    Raises NotebookError for a notebook that cannot be read, or an output that cannot be written.
     """
     from jinja2 import DictLoader
     from nbconvert import HTMLExporter
@@ -48,6 +47,7 @@ def export_html(path: str | Path, output: str | Path, *, hide_input: bool = Fals
 
 
 def page_title(notebook: NotebookNode) -> str | None:
+    """The Markdown title in the first cell; None where there is none."""
     first = notebook.cells[0] if notebook.cells else None
     if first is None or first.cell_type != "markdown" or not first.source.startswith("# "):
         return None

@@ -1,15 +1,18 @@
-"""Parameters of a notebook: read from its cell tagged `parameters`, checked against types and ranges.
+"""Parameters of a notebook: read from its cell tagged `parameters`, checked against types, ranges and choices.
 
-The cell is read and never executed:
+The cell is parsed and never executed:
 
     epochs = 60             # epochs to train [1, 400]
     rates = [1e-3, 3e-4]    # learning rates to try [0, inf]
     device = "auto"         # where to train {auto, cpu, cuda}
-    scale: float = 1        # an annotation widens or names a type: int, float, bool, str, or a list of one
+    scale: float = 1        # the annotation gives the type: int, float, bool, str, or a list of one of them
 
-`NAME = literal  # description`, optionally closed by a range `[low, high]` (both ends included) or a set
-`{a, b}`; either holds for every element of a list. Anything computed belongs in a later cell: a caller's
-value replaces the literal and not values that are derived from it.
+A line is `NAME = literal  # description`. The description may end in a range `[low, high]`, which includes both ends,
+or in choices `{a, b}`; either holds for every element of a list. Computed values belong in a later cell, because
+papermill replaces the literals only.
+
+papermill's own `inspect_notebook` is not used: it knows no ranges or choices, skips lines that it cannot parse without
+an error, and would more than double the time that `validate` takes in the first cell of a notebook.
 """
 
 from __future__ import annotations
@@ -27,19 +30,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from ternary_lab.errors import NotebookError, nearest
-
-if TYPE_CHECKING:
-    from nbformat import NotebookNode
 from ternary_lab.notebooks.cells import (
     assigned_names,
     code_cells,
-    compile_statement,
     first_line,
     parse_cell,
     read_names,
     read_notebook,
     tags,
 )
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
 
 Scalar: TypeAlias = int | float | bool | str
 Value: TypeAlias = Scalar | list[Scalar]
@@ -52,7 +54,7 @@ _SPELLING = {"int": "an int such as 3", "float": "a float such as 1e-3", "bool":
 
 @dataclass(frozen=True)
 class Parameter:
-    """One setting of a notebook. `low`, `high` and `choices` hold for each element of a list."""
+    """A parameter of a notebook. `low`, `high` and `choices` hold for each element of a list."""
 
     name: str
     default: Value
@@ -72,16 +74,30 @@ class Parameter:
         return self.type != self.scalar
 
     def check(self, value: object) -> Value:
-        """The value itself, an int turned into a float where one is due.
+        """The value itself, or as a float where the parameter is a float and the value an int.
 
-        Raises:
-            NotebookError: another type, not finite, out of range, or not among the choices.
+        Raises NotebookError for a value of another type, not finite, out of range, or not among the choices.
         """
         if not self.is_list:
             return self._check_scalar(value)
         if not isinstance(value, list):
             raise self._refusal(value)
         return [self._check_scalar(element) for element in value]
+
+    def parse(self, text: str) -> Value:
+        """A value from a command line: `true`, `3`, `1e-3`, `1,2` or `[1,2]`; a string is taken as it is.
+
+        Raises NotebookError for a text that is not of the parameter's type, and as `check`.
+        """
+        if not self.is_list:
+            return self.check(self._parse_scalar(text))
+        text = text.strip()
+        if text.startswith("[") and text.endswith("]"):
+            text = text[1:-1].strip()
+        elements = [element.strip() for element in text.split(",")] if text else []
+        if "" in elements:
+            raise NotebookError(f"parameter `{self.name}` has an empty element: write it as 1,2 or [1,2]")
+        return self.check([self._parse_scalar(element) for element in elements])
 
     def _check_scalar(self, value: object) -> Scalar:
         kind = SCALARS[self.scalar]
@@ -97,9 +113,6 @@ class Parameter:
             raise self._refusal(value, f"one of {', '.join(map(str, self.choices))}")
         return value
 
-    def _refusal(self, value: object, wanted: str | None = None) -> NotebookError:
-        return NotebookError(f"parameter `{self.name}` takes {wanted or self.type}, not {value!r}")
-
     def _parse_scalar(self, text: str) -> Scalar:
         if self.scalar == "str":
             return text
@@ -110,69 +123,44 @@ class Parameter:
                 return SCALARS[self.scalar](text)
         raise self._refusal(text, _SPELLING[self.scalar])
 
+    def _refusal(self, value: object, wanted: str | None = None) -> NotebookError:
+        return NotebookError(f"parameter `{self.name}` takes {wanted or self.type}, not {value!r}")
+
 
 def parameters(path: str | Path) -> dict[str, Parameter]:
-    """The contract of a notebook, in the order of its parameters cell; empty where it has none.
+    """The parameters of a notebook by name, in the order of their cell; empty where no cell has the tag.
 
-    Raises:
-        NotebookError: no such notebook, or a parameters cell that breaks the contract.
+    Raises NotebookError for a notebook that cannot be read, or a parameters cell with other statements.
     """
     return declared_parameters(read_notebook(Path(path)), path)
 
 
 def check_parameters(path: str | Path, values: Mapping[str, object]) -> dict[str, Value]:
-    """The given values, checked against the notebook's contract before any kernel starts.
+    """The values, checked against the parameters of a notebook (`Parameter.check`).
 
-    Raises:
-        NotebookError: an unknown name, another type, out of range, or not among the choices.
+    Raises NotebookError for an unknown name, and as `Parameter.check` and `parameters`.
     """
-    known = parameters(path)
-    _check_names(path, known, values)
+    known = _parameters_with(path, values)
     return {name: known[name].check(value) for name, value in values.items()}
 
 
 def parse_parameters(path: str | Path, texts: Mapping[str, str]) -> dict[str, Value]:
-    """`check_parameters` for values written on a command line.
-
-    Raises:
-        NotebookError: as `check_parameters`, or a text that does not spell the parameter's type.
-    """
-    known = parameters(path)
-    _check_names(path, known, texts)
-    return {name: parse_value(text, known[name]) for name, text in texts.items()}
-
-
-def parse_value(text: str, parameter: Parameter) -> Value:
-    """A checked value from a command line: `true`, `3`, `1e-3`, `1,2` or `[1,2]`; a string stands for itself.
-
-    Raises:
-        NotebookError: a text that does not spell the parameter's type, or a value it does not take.
-    """
-    if not parameter.is_list:
-        return parameter.check(parameter._parse_scalar(text))
-    text = text.strip()
-    if text.startswith("[") and text.endswith("]"):
-        text = text[1:-1].strip()
-    elements = [element.strip() for element in text.split(",")] if text else []
-    if "" in elements:
-        raise NotebookError(f"parameter `{parameter.name}` has an empty element: write it as 1,2 or [1,2]")
-    return parameter.check([parameter._parse_scalar(element) for element in elements])
+    """The values of texts from a command line (`Parameter.parse`). Raises NotebookError as `check_parameters`."""
+    known = _parameters_with(path, texts)
+    return {name: known[name].parse(text) for name, text in texts.items()}
 
 
 def validate(path: str | Path, namespace: Mapping[str, object]) -> None:
-    """Check a notebook's own values from inside it: `validate("02_train.ipynb", globals())`.
-
-    Raises:
-        NotebookError: a value that the contract does not allow.
-    """
-    check_parameters(path, {name: namespace[name] for name in parameters(path) if name in namespace})
+    """Check a notebook's own values from inside it: `validate("02_train.ipynb", globals())`. Raises NotebookError."""
+    for name, parameter in parameters(path).items():
+        if name in namespace:
+            parameter.check(namespace[name])
 
 
 def unread_parameters(path: str | Path) -> list[str]:
-    """Parameters that no later cell reads, or that one overwrites first: setting them changes nothing.
+    """Parameters without effect: no later cell reads them, or one overwrites them first.
 
-    Raises:
-        NotebookError: as `parameters`, or a code cell that is not Python.
+    Raises NotebookError as `parameters`, and for a code cell that is not Python.
     """
     notebook = read_notebook(Path(path))
     unread = declared_parameters(notebook, path)
@@ -181,23 +169,15 @@ def unread_parameters(path: str | Path) -> list[str]:
     for number, cell in code_cells(notebook):
         if later and "injected-parameters" not in tags(cell):
             for statement in parse_cell(number, cell.source).body:
-                for name in read_names(compile_statement(statement)) - overwritten:
+                for name in read_names(statement) - overwritten:
                     unread.pop(name, None)
                 overwritten |= assigned_names(statement)
         later = later or "parameters" in tags(cell)
     return list(unread)
 
 
-def _check_names(path: str | Path, known: Mapping[str, Parameter], names: Iterable[str]) -> None:
-    for name in names:
-        if name not in known:
-            if not known:
-                raise NotebookError(f"{path} has no parameter `{name}`: no cell is tagged `parameters`")
-            near = nearest(name, known, "its cell tagged `parameters`")
-            raise NotebookError(f"{path} has no parameter `{name}`{near}")
-
-
 def declared_parameters(notebook: NotebookNode, path: str | Path) -> dict[str, Parameter]:
+    """`parameters` of a notebook that is read already; `path` is its name in messages."""
     cells = [cell.source for cell in notebook.cells if "parameters" in tags(cell)]
     if not cells:
         return {}
@@ -221,6 +201,18 @@ def declared_parameters(notebook: NotebookNode, path: str | Path) -> dict[str, P
     return found
 
 
+def _parameters_with(path: str | Path, names: Iterable[str]) -> dict[str, Parameter]:
+    """`parameters`, which must include the names. Raises NotebookError."""
+    known = parameters(path)
+    for name in names:
+        if not known:
+            raise NotebookError(f"{path} has no parameter `{name}`: no cell is tagged `parameters`")
+        if name not in known:
+            near = nearest(name, known, "its cell tagged `parameters`")
+            raise NotebookError(f"{path} has no parameter `{name}`{near}")
+    return known
+
+
 def _read_parameter(statement: ast.stmt, comment: str) -> Parameter:
     match statement:
         case ast.Assign(targets=[ast.Name(id=name)], value=expression):
@@ -237,15 +229,14 @@ def _read_parameter(statement: ast.stmt, comment: str) -> Parameter:
     kind = declared or _type_of(default)
     if kind not in TYPES:
         raise NotebookError(f"`{name}` is of type {kind}: use one of {', '.join(TYPES)}")
-    match_ = _COMMENT.fullmatch(comment)
-    assert match_ is not None  # every part of the pattern is optional
-    parameter = Parameter(name, default, kind, match_["text"])
-    if match_["range"] is not None:
-        low, high = _read_range(parameter, match_["range"])
+    parts = _COMMENT.fullmatch(comment)
+    assert parts is not None  # every part of the pattern is optional
+    parameter = Parameter(name, default, kind, parts["text"])
+    if parts["range"] is not None:
+        low, high = _read_range(parameter, parts["range"])
         parameter = replace(parameter, low=low, high=high)
-    if match_["choices"] is not None:
-        texts = (text.strip() for text in match_["choices"].split(","))
-        choices = tuple(parameter._parse_scalar(text) for text in texts)
+    if parts["choices"] is not None:
+        choices = tuple(parameter._parse_scalar(text.strip()) for text in parts["choices"].split(","))
         parameter = replace(parameter, choices=choices)
     return replace(parameter, default=parameter.check(default))
 
@@ -256,9 +247,7 @@ def _read_range(parameter: Parameter, text: str) -> tuple[float, float]:
     except ValueError:
         low, high = math.nan, math.nan
     if parameter.scalar not in ("int", "float") or not low <= high:
-        raise NotebookError(
-            f"`[{text}]` is no range for `{parameter.name}`: close a number's comment with [low, high]"
-        )
+        raise NotebookError(f"`[{text}]` is no range for `{parameter.name}`: end a number's comment with [low, high]")
     return low, high
 
 

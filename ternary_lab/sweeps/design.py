@@ -1,7 +1,7 @@
-"""A sweep as data: a base configuration, a design over some of its keys, seeds, and a budget.
+"""A sweep file: a base configuration, a design over some of its keys, seeds, and a budget.
 
     base: quick                                     # a configuration, by name or file
-    set: {checkpoints.every: 0}                     # what all runs have, over the base
+    set: {checkpoints.every: 0}                     # settings of all runs, over the base
     design:
       kind: random                                  # grid, random or sobol
       count: 32                                     # points, in a random or Sobol design
@@ -11,13 +11,13 @@
         optimiser.weight_decay: {low: 1e-5, high: 1e-2, scale: log}
         optimiser.clip_per: {values: [model, pathway]}
     seeds: 1..8                                     # or a list
-    budget: {runs: 256, epochs: 4096}               # more are refused
+    budget: {runs: 256, epochs: 4096}               # a larger sweep is an error
 
-A point is a value for each key, a run a point and a seed. In a grid every value meets every other, and a range is
-`count` values from end to end. A random design draws each value independently; a Sobol design takes the points of a
-scrambled Sobol sequence (Owen 1998), which fill the space evenly, best where their number is a power of two. Both begin
-alike for every `count`, so that raising it adds points and changes none. Ranges of whole numbers hold both ends; drawn
-numbers are rounded to six digits.
+A point is a value for each key; a run is a point and a seed. A grid has every combination of values, and a range in it
+is `count` values from one end to the other. A random design draws each value independently. A Sobol design takes the
+points of a scrambled Sobol sequence (Owen 1998), which fill the space evenly, best if their number is a power of two.
+In both, a larger `count` adds points and changes none. A range of whole numbers includes both ends. Drawn numbers are
+rounded to six digits.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -48,16 +48,16 @@ LONGEST_SPAN = 100_000
 
 
 class Values(Section):
-    """What a key may be: some values, or a range of numbers."""
+    """The values that a key takes: some values, or a range of numbers."""
 
     values: tuple[Any, ...] | None = Field(None, min_length=1, description="the values, of any type that the key takes")
     low: Number | None = Field(None, description="lower end of a range")
     high: Number | None = Field(None, description="upper end")
-    scale: Literal["linear", "log"] = Field("linear", description="what a range is even in")
-    count: int | None = Field(None, ge=2, le=10_000, description="values of a range in a grid, both ends among them")
+    scale: Literal["linear", "log"] = Field("linear", description="the scale on which a range is even")
+    count: int | None = Field(None, ge=2, le=10_000, description="values of a range in a grid, including both ends")
 
     @model_validator(mode="after")
-    def _one_or_the_other(self) -> Values:
+    def _values_or_range(self) -> Values:
         if self.values is not None:
             if (self.low, self.high, self.count, self.scale) != (None, None, None, "linear"):
                 raise ValueError("takes values, or low and high, not both")
@@ -72,56 +72,57 @@ class Values(Section):
             raise ValueError(f"a logarithmic range must begin above 0, got {self.low:g}")
         return self
 
+    @property
+    def ends(self) -> tuple[float, float]:
+        """(low, high) of a range; zeros where values are given."""
+        return self.low or 0.0, self.high or 0.0
+
     def between(self, u: float, whole: bool) -> Any:
         """The value at u in [0, 1): even over the values, or over the range on its scale."""
         if self.values is not None:
             return self.values[int(u * len(self.values))]
-        assert self.low is not None
-        assert self.high is not None
-        high = self.high + 1 if whole else self.high  # each whole number has the range up to the next
-        value = self.low * (high / self.low) ** u if self.scale == "log" else self.low + u * (high - self.low)
-        return min(math.floor(value), int(self.high)) if whole else self._rounded(value)
+        low, high = self.ends
+        end = high + 1 if whole else high  # the part of a whole number reaches to the next one
+        value = low * (end / low) ** u if self.scale == "log" else low + u * (end - low)
+        return min(math.floor(value), int(high)) if whole else self._rounded(value)
 
     def levels(self, whole: bool) -> list[Any]:
         """The values of a grid."""
         if self.values is not None:
             return list(self.values)
-        assert self.low is not None
-        assert self.high is not None
-        assert self.count is not None
         space = np.geomspace if self.scale == "log" else np.linspace
-        return [round(float(x)) if whole else self._rounded(float(x)) for x in space(self.low, self.high, self.count)]
+        levels = map(float, space(*self.ends, self.count or 0))
+        return [round(level) if whole else self._rounded(level) for level in levels]
 
     def _rounded(self, value: float) -> float:
-        assert self.low is not None
-        assert self.high is not None
-        return min(max(float(f"{value:.6g}"), self.low), self.high)
+        low, high = self.ends
+        return min(max(float(f"{value:.6g}"), low), high)
 
 
 class Design(Section):
-    """Which points are tried."""
+    """The points of a sweep."""
 
-    kind: Literal["grid", "random", "sobol"] = Field(description="how points are laid out")
-    keys: dict[str, Values] = Field(min_length=1, max_length=64, description="dotted key -> what it may be")
+    kind: Literal["grid", "random", "sobol"] = Field(description="how points are chosen")
+    keys: dict[str, Values] = Field(min_length=1, max_length=64, description="dotted key -> the values that it takes")
     count: Count | None = Field(None, description="points of a random or Sobol design")
-    seed: Seed = Field(0, description="of the points, apart from the runs' seeds")
+    seed: Seed = Field(0, description="of the points; independent of the runs' seeds")
 
     @field_validator("keys")
     @classmethod
-    def _that_exist(cls, keys: dict[str, Values]) -> dict[str, Values]:
+    def _keys_exist(cls, keys: dict[str, Values]) -> dict[str, Values]:
         known = {name: field for name, field in settings().items() if name != "name"}
         for key, values in keys.items():
             if key not in known:
                 raise ValueError(f"unknown key {key!r}{nearest(key, known, '`ternary-lab list settings`')}")
             if values.values is None and known[key].annotation not in (int, float):
                 raise ValueError(f"{key} is no number: give values, not a range")
-            ends = (values.low or 0.0, values.high or 0.0)
-            if _whole(key) and any(end != int(end) for end in ends):
-                raise ValueError(f"{key} takes whole numbers, got a range from {ends[0]:g} to {ends[1]:g}")
+            low, high = values.ends
+            if _whole(key) and (low != int(low) or high != int(high)):
+                raise ValueError(f"{key} takes whole numbers, got a range from {low:g} to {high:g}")
         return keys
 
     @model_validator(mode="after")
-    def _of_its_kind(self) -> Design:
+    def _fits_its_kind(self) -> Design:
         if self.kind == "grid":
             if self.count is not None:
                 raise ValueError("count is given, but a grid has as many points as its values make: delete it")
@@ -141,11 +142,10 @@ class Design(Section):
 
     @property
     def size(self) -> int:
-        """Number of points; those of a random or Sobol design that meet are counted each."""
+        """Number of points; equal points of a random or Sobol design are counted each."""
         if self.kind == "grid":
             return math.prod(len(v.values) if v.values is not None else v.count or 0 for v in self.keys.values())
-        assert self.count is not None
-        return self.count
+        return self.count or 0
 
     def points(self) -> list[dict[str, Any]]:
         """A value for each key, point by point."""
@@ -159,24 +159,23 @@ class Design(Section):
 
     def _unit(self) -> np.ndarray:
         """(points, keys) in [0, 1)."""
-        assert self.count is not None
         if self.kind == "random":
-            return np.random.default_rng(self.seed).random((self.count, len(self.keys)))
+            return np.random.default_rng(self.seed).random((self.size, len(self.keys)))
         from scipy.stats.qmc import Sobol
 
-        # A whole power of two is drawn and cut: a shorter sequence is the beginning of a longer one.
+        # A power of two is drawn and cut, because a shorter sequence is the beginning of a longer one.
         sequence = Sobol(len(self.keys), rng=np.random.default_rng(self.seed))
-        return sequence.random_base2(max(1, math.ceil(math.log2(self.count))))[: self.count]
+        return sequence.random_base2(max(1, math.ceil(math.log2(self.size))))[: self.size]
 
 
 class Budget(Section):
-    """The most that a sweep may cost; at least one of the two."""
+    """The largest number of runs or epochs that a sweep may have; at least one of the two is given."""
 
     runs: int | None = Field(None, ge=1, description="runs at most")
     epochs: int | None = Field(None, ge=1, description="epochs of all runs together at most")
 
     @model_validator(mode="after")
-    def _something(self) -> Budget:
+    def _not_empty(self) -> Budget:
         if self.runs is None and self.epochs is None:
             raise ValueError("give runs or epochs: the most that the sweep may cost")
         return self
@@ -186,17 +185,17 @@ class Sweep(Section):
     """A sweep file."""
 
     name: str = Field(max_length=80, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", description="default: the file's name")
-    title: str = Field("", description="a few words on what it asks")
+    title: str = Field("", description="the question that it answers, in a few words")
     base: str = Field(description="configuration that the points change: a file beside this one, or as for `train`")
-    set: dict[str, Any] = Field({}, description="dotted keys and values that all runs have")
+    set: dict[str, Any] = Field({}, description="dotted keys and values of all runs")
     design: Design
     seeds: tuple[Seed, ...] = Field(min_length=1, max_length=LONGEST_SPAN, description="a list, or first..last")
-    cohort: Count | None = Field(None, description="runs trained side by side at most; none: what the device holds")
+    cohort: Count | None = Field(None, description="runs side by side at most; none: as many as fit")
     budget: Budget
 
     @field_validator("seeds", mode="before")
     @classmethod
-    def _a_span(cls, value: Any) -> Any:
+    def _from_span(cls, value: Any) -> Any:
         if not isinstance(value, str):
             return value
         if (found := span(value)) is None:
@@ -205,38 +204,36 @@ class Sweep(Section):
 
     @field_validator("seeds")
     @classmethod
-    def _distinct(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+    def _seeds_differ(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
         if twice := [seed for seed in set(seeds) if seeds.count(seed) > 1]:
             raise ValueError(f"{twice[0]} is given twice: a seed makes one run of each point")
         return seeds
 
     @model_validator(mode="after")
     def _within_budget(self) -> Sweep:
-        size = self.design.size
-        if self.budget.runs is not None and size * len(self.seeds) > self.budget.runs:
+        runs = self.design.size * len(self.seeds)
+        remedy = "raise it, or take fewer points or seeds"
+        if self.budget.runs is not None and runs > self.budget.runs:
+            planned = f"{runs} runs are planned ({self.design.size} points x {len(self.seeds)} seeds)"
+            raise ValueError(f"budget.runs: {planned}, {self.budget.runs} allowed: {remedy}")
+        # A run has at least one epoch, so this is known before any point is made.
+        if self.budget.epochs is not None and runs > self.budget.epochs:
             raise ValueError(
-                f"budget.runs: {size * len(self.seeds)} runs are planned ({size} points x {len(self.seeds)} seeds), "
-                f"{self.budget.runs} allowed: raise it, or take fewer points or seeds"
-            )
-        # Before any point is made: a run has at least one epoch.
-        if self.budget.epochs is not None and size * len(self.seeds) > self.budget.epochs:
-            raise ValueError(
-                f"budget.epochs: {size * len(self.seeds)} runs are planned, {self.budget.epochs} epochs allowed: "
-                "raise it, or take fewer points or seeds"
+                f"budget.epochs: {runs} runs are planned, {self.budget.epochs} epochs allowed: {remedy}"
             )
         return self
 
 
 @dataclass(frozen=True)
 class Point:
-    """One point of a design: the values of its keys, and the whole configuration that they make."""
+    """A point of a design: the values of its keys, and the configuration with these values."""
 
     values: Mapping[str, Any]
     config: Config
 
 
 def load_sweep(source: str | Path) -> Sweep:
-    """A sweep from its YAML file, or a shipped one by its bare name. Raises ConfigError naming the key."""
+    """A sweep from its YAML file, or a shipped one by its bare name. Raises ConfigError that names the key."""
     path = find_sweep(source)
     data = {"name": path.stem, **config_files.read_mapping(path)}
     if isinstance(base := data.get("base"), str) and os.path.isfile(path.parent / base):
@@ -259,14 +256,14 @@ def sweep_files() -> dict[str, Path]:
 
 
 def points(sweep: Sweep) -> list[Point]:
-    """The distinct points of a sweep, each with its configuration.
+    """The distinct points of a sweep.
 
-    Raises ConfigError for a base that is none, a point that is no configuration, and more epochs than budgeted.
+    Raises ConfigError for a base or a point that is not a configuration, and for more epochs than the budget allows.
     """
     base = load_config(config_files.find_config(sweep.base), sweep.set).as_dict()
     found: dict[str, Point] = {}
     for number, values in enumerate(sweep.design.points(), 1):
-        # A mode comes first: it drops the settings that only the mode before it had.
+        # A mode comes first, because it drops settings that only the previous mode has.
         overrides = dict(sorted(values.items(), key=lambda item: not item[0].endswith(".mode")))
         try:
             made = load_config(base, overrides)
@@ -284,18 +281,13 @@ def points(sweep: Sweep) -> list[Point]:
 
 
 def span(text: str) -> list[int] | None:
-    """`1..4` as [1, 2, 3, 4]; None for another text. Raises ValueError for one that is empty or endless."""
+    """`1..4` as [1, 2, 3, 4]; None for a text of another form. Raises ValueError for an empty or too long span."""
     if not (match := _SPAN.fullmatch(text.strip())):
         return None
     first, last = map(int, match.groups())
     if not first <= last < first + LONGEST_SPAN:
         raise ValueError(f"{text}: must rise, by less than {LONGEST_SPAN}")
     return list(range(first, last + 1))
-
-
-def combinations(lists: Mapping[str, Sequence[Any]]) -> Iterable[dict[str, Any]]:
-    """Every value with every other."""
-    return (dict(zip(lists, values, strict=True)) for values in product(*lists.values()))
 
 
 def _whole(key: str) -> bool:

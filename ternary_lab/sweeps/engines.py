@@ -1,11 +1,11 @@
-"""Where tasks are carried out: one after the other in this process, or by Ray on the cores and GPUs of a cluster.
+"""Engines that carry out tasks: one after the other in this process, or by Ray on the cores and GPUs of a cluster.
 
-A task is a call without arguments that leaves its result in files and can be made again from what an earlier attempt
-left there. So an engine may repeat it, and what it returns is only whether it failed, and why.
+A task is a call without arguments that leaves its result in files and can continue from the files of an earlier
+attempt. So an engine may repeat a task, and returns only the reason of a failure.
 
-Ray (Moritz et al. 2018, https://arxiv.org/abs/1712.05889) gives each task a core, and a GPU of its own where it
-computes on one. A task whose worker or node dies is begun again on another, `RETRIES` times; waiting tasks go to nodes
-that join.
+Ray (Moritz et al. 2018, https://arxiv.org/abs/1712.05889) gives each task a core, and a GPU of its own if it needs one.
+When a worker or a node dies, its task starts again on another, up to `RETRIES` times. Nodes that join the cluster get
+waiting tasks.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
-from typing import Any, Protocol, TypeVar
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 from ternary_lab.errors import DeviceError, EngineError, TernaryLabError, missing
 
@@ -25,100 +25,87 @@ Task = Callable[[], object]
 ENGINES = ("local", "ray")
 RETRIES = 5
 TICK = 1.0
-"""Seconds between two looks at what Ray has done."""
+"""Seconds between two calls of `tick` while Ray works."""
 
 
-class Engine(AbstractContextManager["Engine"], Protocol):
-    """Carries out tasks while its context lasts."""
+@contextmanager
+def engine(name: str, address: str | None = None, device: str = "auto") -> Iterator[Local | Ray]:
+    """The engine `local` or `ray`. Ray uses the cluster at `address`, else a running one, else a new one here.
 
-    device: str
-    """What a task computes on: cpu or cuda."""
-
-    @property
-    def slots(self) -> int:
-        """Tasks carried out at once."""
-
-    def call(self, function: Callable[..., T], *arguments: Any) -> T:
-        """What a function returns where tasks are carried out."""
-
-    def run(self, tasks: Sequence[Task], tick: Callable[[], None]) -> Iterator[tuple[int, str | None]]:
-        """Carry out tasks; each one's index when it has ended, with why it failed, or None.
-
-        `tick` is called about once a second where the engine has nothing else to do.
-        """
+    Raises DeviceError; EngineError when there is no such engine, Ray is not installed, or the cluster cannot be reached
+    or has no GPU although one is required.
+    """
+    if name == "ray":
+        with _ray(address, device) as found:
+            yield found
+    elif name != "local":
+        raise EngineError(f"engine {name!r}: there are {' and '.join(ENGINES)}")
+    elif address is not None:
+        raise EngineError(f"address {address!r} is one of Ray's: add --engine ray")
+    else:
+        yield Local(device)
 
 
 class Local:
     """One task after the other, in this process."""
 
     slots = 1
+    """Number of tasks that are carried out at once."""
 
     def __init__(self, device: str = "auto") -> None:
         from ternary_lab.backend.devices import resolve_device
 
         self.device = str(resolve_device(device))
 
-    def __enter__(self) -> Local:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Nothing is left open."""
-
     def call(self, function: Callable[..., T], *arguments: Any) -> T:
+        """The result of a function that is called where tasks are carried out."""
         return function(*arguments)
 
     def run(self, tasks: Sequence[Task], tick: Callable[[], None]) -> Iterator[tuple[int, str | None]]:
+        """Carry out tasks. Yields (index, reason of the failure or None) of each task when it has ended.
+
+        `tick` is called about once a second while the engine waits for tasks.
+        """
         for index, task in enumerate(tasks):
             yield index, attempt(task)
 
 
-class Ray:
-    """Tasks on a Ray cluster: that at `address`, a running one, or else one that is started on this machine.
-
-    Raises EngineError when Ray is not installed, the cluster cannot be reached or has no GPU that is asked for.
-    """
-
-    def __init__(self, address: str | None = None, device: str = "auto") -> None:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # this library tells nobody what it does
-        try:
-            import ray
-        except ImportError:
-            raise EngineError(missing("ray")) from None
-        if device not in ("auto", "cpu", "cuda"):
-            raise DeviceError(f"device {device!r}: Ray chooses the GPU: use auto, cpu or cuda")
-        self._ray, self._address, self._wanted = ray, address, device
-        self.device = "cpu"
-        self._ours = not ray.is_initialized()
-
-    def __enter__(self) -> Ray:
-        try:
-            self._ray.init(self._address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False,
-                           ignore_reinit_error=True)
-        except Exception as error:  # Ray raises a dozen types for an address that leads nowhere
-            where = f"at {self._address}" if self._address else "here, and none can be started"
-            raise EngineError(
-                f"no Ray cluster {where}: {_first_line(error)}: start one with `ray start --head`"
-            ) from None
-        if self._wanted == "cuda" and not self._resource("GPU"):
-            self.__exit__()
+@contextmanager
+def _ray(address: str | None, device: str) -> Iterator[Ray]:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no statistics are sent to the makers of Ray
+    try:
+        import ray
+    except ImportError:
+        raise EngineError(missing("ray")) from None
+    if device not in ("auto", "cpu", "cuda"):
+        raise DeviceError(f"device {device!r}: Ray chooses the GPU: use auto, cpu or cuda")
+    connected_before = ray.is_initialized()
+    try:
+        ray.init(
+            address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False, ignore_reinit_error=True
+        )
+    except Exception as error:  # Ray raises a dozen types for an address without a cluster
+        where = f"at {address}" if address else "here, and none can be started"
+        raise EngineError(f"no Ray cluster {where}: {_first_line(error)}: start one with `ray start --head`") from None
+    try:
+        has_gpu = ray.cluster_resources().get("GPU", 0) >= 1
+        if device == "cuda" and not has_gpu:
             raise EngineError("device 'cuda' was asked for, and no node of the Ray cluster has a GPU: use --device cpu")
-        self.device = "cuda" if self._wanted != "cpu" and self._resource("GPU") else "cpu"
-        return self
+        yield Ray(ray, "cuda" if device != "cpu" and has_gpu else "cpu")
+    finally:
+        if not connected_before:
+            ray.shutdown()
 
-    def __exit__(self, *_: object) -> None:
-        if self._ours:  # whoever was connected before stays so
-            self._ray.shutdown()
 
-    def _resource(self, name: str) -> int:
-        return int(self._ray.cluster_resources().get(name, 0))
+class Ray:
+    """Tasks on the Ray cluster that this process is connected to; the methods are those of `Local`."""
+
+    def __init__(self, ray: Any, device: str) -> None:
+        self._ray, self.device = ray, device
 
     @property
     def slots(self) -> int:
-        return max(1, self._resource("GPU" if self.device == "cuda" else "CPU"))
-
-    def _remote(self, function: Callable[..., T]) -> Any:
-        gpus = 1 if self.device == "cuda" else 0
-        return self._ray.remote(function).options(num_cpus=1, num_gpus=gpus, max_retries=RETRIES)
+        return max(1, int(self._ray.cluster_resources().get("GPU" if self.device == "cuda" else "CPU", 0)))
 
     def call(self, function: Callable[..., T], *arguments: Any) -> T:
         found: T = self._ray.get(self._remote(function).remote(*arguments))
@@ -137,20 +124,13 @@ class Ray:
                     failure = f"its worker was lost {RETRIES + 1} times, or could not start: {_first_line(error)}"
                 yield waiting.pop(reference), failure
 
-
-def engine(name: str, address: str | None = None, device: str = "auto") -> Engine:
-    """The engine of a name: local, or ray. Raises EngineError as `Ray` does, DeviceError."""
-    if name == "ray":
-        return Ray(address, device)
-    if name != "local":
-        raise EngineError(f"engine {name!r}: there are {' and '.join(ENGINES)}")
-    if address is not None:
-        raise EngineError(f"address {address!r} is one of Ray's: add --engine ray")
-    return Local(device)
+    def _remote(self, function: Callable[..., T]) -> Any:
+        gpus = 1 if self.device == "cuda" else 0
+        return self._ray.remote(function).options(num_cpus=1, num_gpus=gpus, max_retries=RETRIES)
 
 
 def attempt(task: Task) -> str | None:
-    """Carry out a task; why it failed, in one line, or None. One that fails must not end the others."""
+    """Carry out a task and catch its error. Returns the reason of a failure in one line, or None."""
     try:
         task()
     except TernaryLabError as error:

@@ -1,4 +1,4 @@
-"""The command line: help that teaches, JSON of a fixed shape, and one clear line for everything a user gets wrong."""
+"""The command line: its help, JSON of a fixed shape, and one clear line for every error of a user."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from small import SMALL
 
 from ternary_lab import load_config, load_counterfactual, load_run, load_sweep, run_experiment
 from ternary_lab.cli import main
+from ternary_lab.cli.options import SUMMARY, SectionedGroup, join_seeds
 from ternary_lab.config_files import settings
 from ternary_lab.history import COLUMNS
 from ternary_lab.metrics import evaluate
@@ -31,7 +32,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None) -> 
     """An empty working directory that holds small.yaml."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "small.yaml").write_text(SMALL.as_yaml())
-    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)  # nbval's plugin imports it, which silences progress
+    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)  # nbval imports it, which silences progress
 
 
 def _call(*words: str) -> Result:
@@ -43,7 +44,7 @@ def _files() -> dict[Path, bytes]:
 
 
 def _refused(*words: str) -> str:
-    """The one line that a user's error gives; nothing is written."""
+    """The one line that is printed for an error of the user, after a check that nothing was written."""
     before = _files()
     result = _call(*words)
     assert (result.exit_code, result.stdout) == (2, ""), result.output
@@ -65,6 +66,23 @@ def test_help_names_every_command_and_shows_the_first_steps() -> None:
         assert example in text
 
 
+def test_help_lists_the_commands_in_sections_with_whole_summaries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = _call("--help").stdout.splitlines()
+    assert isinstance(main, SectionedGroup)
+    assert 3 <= len(main.sections) <= 4
+    for title, commands in main.sections.items():
+        start = lines.index(f"{title}:") + 1
+        for line, command in zip(lines[start:], commands, strict=False):
+            name, summary = line.split(maxsplit=1)
+            first = (command.help or "").splitlines()[0].removesuffix(".")
+            assert (name, summary.removesuffix(".")) == (command.name, first)
+            assert len(summary) <= SUMMARY == 60
+            assert "…" not in summary
+            assert "..." not in summary
+        assert lines[start + len(commands) :][:1] in ([""], [])
+
+
 @pytest.mark.parametrize("command", main.commands.values(), ids=main.commands)
 def test_every_command_and_option_is_explained(command: click.Command) -> None:
     text = _call(str(command.name), "--help").stdout
@@ -80,7 +98,7 @@ def test_the_main_commands_show_examples(command: str) -> None:
     assert f"Examples:\n    ternary-lab {command} " in _call(command, "--help").stdout
 
 
-# --- what there is
+# --- list
 
 
 @pytest.mark.parametrize("what", ["runs", "configs", "recipes", "counterfactuals", "sweeps", "notebooks", "settings"])
@@ -145,7 +163,8 @@ def test_train_says_what_came_out_and_writes_the_run() -> None:
 
 @pytest.mark.parametrize(("words", "seeds"), [
     ((), [42]), (("--seeds", "7"), [7]), (("--seeds", "1", "2", "3"), [1, 2, 3]), (("--seeds", "1,2"), [1, 2]),
-    (("--seeds=1", "2"), [1, 2]), (("--seeds", "1 2"), [1, 2]),
+    (("--seeds=1", "2"), [1, 2]), (("--seeds", "1 2"), [1, 2]), (("--seeds", "3..5"), [3, 4, 5]),
+    (("--seeds", "7", "1..2,9"), [7, 1, 2, 9]), (("--seeds", "1", "--seeds", "2", "3"), [2, 3]),
 ])
 def test_seeds_take_every_number_that_follows(
     words: tuple[str, ...], seeds: list[int], monkeypatch: pytest.MonkeyPatch
@@ -159,7 +178,7 @@ def test_seeds_take_every_number_that_follows(
         seen.append(given)
         raise Stopped
 
-    monkeypatch.setattr("ternary_lab.runs.train.run_experiment", caught)
+    monkeypatch.setattr("ternary_lab.run_experiment", caught)
     for order in (("train", "small.yaml", *words, "--fresh"), ("train", *words, "--json", "small.yaml")):
         with pytest.raises(Stopped):
             _call(*order)
@@ -274,7 +293,7 @@ def test_usage_errors_are_clicks_own() -> None:
 
 
 def test_in_a_process_of_its_own_too() -> None:
-    """Nothing on the way out (a warning, a traceback, a thread) adds to the line."""
+    """The line is alone also at the exit of a process: no warning, no traceback."""
     words = [sys.executable, "-m", "ternary_lab", "evaluate", "missing.safetensors"]
     result = subprocess.run(words, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout) == (2, "")
@@ -286,7 +305,7 @@ def test_in_a_process_of_its_own_too() -> None:
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
-    """Options, and importance samples, for an evaluation that is quick rather than precise."""
+    """Options and a number of importance samples that make an evaluation quick rather than precise."""
     monkeypatch.setattr(evaluate, "evaluate", functools.partial(evaluate.evaluate, iwae_samples=1))
     return "--latents", "64", "--samples", "100", "--json"
 
@@ -308,7 +327,7 @@ def test_evaluate_takes_a_run_an_epoch_or_a_checkpoint(two_runs: tuple[str, str]
     assert {**first, "checkpoint": None} == {**file, "checkpoint": None}
     assert last["A"] != first["A"]
     assert last["rho"] == pytest.approx(load_run(run).history["rho"].iloc[-1])
-    # The run's own split, not v5.5's.
+    # The split is the run's own, not that of v5.5.
     part = last["reconstruction"]["A"]
     own = (393 * part["train"] + part["validation"] * 196 + part["test"] * (19_683 - 589)) / 19_683
     assert part["all"] == pytest.approx(own, abs=1e-4)
@@ -388,8 +407,13 @@ def test_what_was_not_measured_is_null_in_json() -> None:
 
 
 def test_a_seed_that_is_no_number_is_named() -> None:
-    for wrong in ("--5", "²", "x"):
+    for wrong in ("--5", "²", "x", "4..1", "1..x"):
         assert f"{wrong!r} is not a whole number" in _call("train", "small.yaml", f"--seeds={wrong}").stderr
+
+
+def test_words_after_two_dashes_are_no_seeds() -> None:
+    assert join_seeds(["--seeds", "1", "2", "--", "--seeds", "3", "4"]) == ["--seeds=1 2", "--", "--seeds", "3", "4"]
+    assert join_seeds(["quick", "--seeds"]) == ["quick", "--seeds"]
 
 
 # --- notebooks

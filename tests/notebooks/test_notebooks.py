@@ -1,5 +1,5 @@
 # mypy: disable-error-code="no-untyped-call"
-"""The contract between a caller and a notebook, the strict runner, the export and the checker."""
+"""Notebooks: their parameters, the runner, the export and the checks before a commit."""
 
 from __future__ import annotations
 
@@ -28,8 +28,6 @@ from ternary_lab.notebooks import (
     find_notebooks,
     parameters,
     parse_parameters,
-    parse_value,
-    run,
     run_notebook,
     unread_parameters,
     validate,
@@ -51,7 +49,7 @@ FIGURE = f'<img alt="a pixel" src="data:image/png;base64,{PIXEL}">'
 
 
 def save(path: Path, *cells: Any, contract: str = "n = 1  # a number [0, 9]") -> Path:
-    """A notebook of a title, a parameters cell and the given cells, never executed."""
+    """A notebook with a title, a parameters cell and the given cells, not executed."""
     tagged = new_code_cell(contract, metadata={"tags": ["parameters"]})
     metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     code = [new_code_cell(cell) if isinstance(cell, str) else cell for cell in cells]
@@ -191,7 +189,7 @@ def test_an_int_stands_for_a_float_and_ranges_include_their_ends(book: Path) -> 
     ],
 )
 def test_a_command_line_text_becomes_the_type(book: Path, name: str, text: str, value: object) -> None:
-    parsed = parse_value(text, parameters(book)[name])
+    parsed = parameters(book)[name].parse(text)
     assert parsed == value
     assert type(parsed) is type(value)
     assert parse_parameters(book, {name: text}) == {name: value}
@@ -209,7 +207,7 @@ def test_a_command_line_text_becomes_the_type(book: Path, name: str, text: str, 
 )
 def test_a_text_of_another_type_is_refused(book: Path, name: str, text: str) -> None:
     with pytest.raises(NotebookError, match=f"`{name}`"):
-        parse_value(text, parameters(book)[name])
+        parameters(book)[name].parse(text)
 
 
 def test_an_unknown_name_on_the_command_line_gets_the_nearest(book: Path) -> None:
@@ -230,10 +228,10 @@ SCALARS: dict[str, st.SearchStrategy[Any]] = {
 @given(st.data())
 def test_parsing_inverts_writing(kind: str, data: st.DataObject) -> None:
     value = data.draw(SCALARS[kind])
-    assert parse_value(str(value), Parameter("x", value, kind)) == value
+    assert Parameter("x", value, kind).parse(str(value)) == value
     if kind != "str":
         values = data.draw(st.lists(SCALARS[kind]))
-        assert parse_value(str(values), Parameter("x", values, f"list[{kind}]")) == values
+        assert Parameter("x", values, f"list[{kind}]").parse(str(values)) == values
 
 
 @settings(deadline=None)  # the first example imports papermill
@@ -253,7 +251,7 @@ def test_a_notebook_validates_its_own_values(book: Path) -> None:
         validate(book, {"epochs": 0})
 
 
-# Parameters that nothing reads
+# Parameters that no cell reads
 
 
 @pytest.mark.parametrize(
@@ -316,8 +314,8 @@ def test_a_cell_that_is_not_python_is_named(tmp_path: Path) -> None:
 
 
 def refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make any start of a kernel an error of the test."""
-    monkeypatch.setattr(run, "_execute", lambda *_: pytest.fail("a kernel was started"))
+    """Make the test fail if a kernel is started."""
+    monkeypatch.setattr("ternary_lab.notebooks.run._execute", lambda *_: pytest.fail("a kernel was started"))
 
 
 def test_nothing_starts_when_the_caller_is_wrong(
@@ -363,7 +361,8 @@ def test_a_run_gets_its_values_and_leaves_a_clean_notebook(
     folder = tmp_path / "with {braces}"
     folder.mkdir()
     cells = ["import os", "a, b, c, d", "os.path.exists('book.ipynb')", "'Agg' in os.environ['MPLBACKEND']"]
-    contract = "a = 1  # [0, 9]\nb: float = 2\nc = 'x=y'\nd = [1]"
+    # papermill's inspect_notebook misreads a and c; papermill sets them all the same.
+    contract = "a = 1  # a = 1, 2 [0, 9]\nb: float = 2\nc = 'x=y # z'\nd = [1]"
     path = save(folder / "book.ipynb", *cells, contract=contract)
     output = run_notebook(
         path, tmp_path / "new" / "out.ipynb", {"a": 5, "b": 3, "c": 'say "=" \\n', "d": [7]}
@@ -437,7 +436,7 @@ def test_an_export_that_cannot_be_written_is_named(book: Path) -> None:
 
 @pytest.fixture
 def committed(tmp_path: Path) -> Path:
-    """A notebook that is fit to be committed."""
+    """A notebook that is ready to be committed."""
     figure = new_code_cell("show(n)", execution_count=2)
     figure.outputs = [new_output("display_data", {"text/html": FIGURE, "text/plain": "Figure"})]
     path = save(tmp_path / "fine.ipynb", figure, new_markdown_cell("The answer: ![one](one.png), /3."))
@@ -473,11 +472,9 @@ DAMAGE = {
     "no parameters": (lambda nb: nb["cells"][1]["metadata"].clear(), "no parameters"),
     "computed": (lambda nb: nb["cells"][1].update(source="n = 1 + f(1)"), "not a plain literal"),
     "unread": (lambda nb: nb["cells"][2].update(source="show(m)"), "no later cell reads the parameter `n`"),
-    "two signs": (lambda nb: nb["cells"][1].update(source="n = 1  # n = 1, 2"), "papermill does not read `n`"),
-    "cut short": (lambda nb: nb["cells"][1].update(source="n = 'a # b'"), "papermill does not read `n`"),
     "not executed": (lambda nb: nb["cells"][2].update(execution_count=None), "code cell 2: not executed, not once"),
     "out of order": (lambda nb: nb["cells"][2].update(execution_count=7), "code cell 2: executed as [7], not once"),
-    "error": (lambda nb: output_of(nb).append(ERROR), "code cell 2: ValueError: no: an error: mend the cell"),
+    "error": (lambda nb: output_of(nb).append(ERROR), "code cell 2: ValueError: no: an error: fix the cell"),
     "widget error": (widget({"outputs": [ERROR]}), "a widget's output: ValueError: no"),
     "size": (printed("x" * 1_500_001), "that the outputs take, more than 1500000"),
     "no alt": (lambda nb: output_of(nb)[0]["data"].update({"text/html": "<img src=''>"}), "an image has no alt text"),

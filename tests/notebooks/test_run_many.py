@@ -1,4 +1,4 @@
-"""One notebook under many sets of parameters: which there are, where they go, and what becomes of one that fails."""
+"""One notebook under many sets of parameters: the sets, their file names, and the failure of one of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from small import write_book
 
 from ternary_lab import NotebookError
 from ternary_lab.cli import main
-from ternary_lab.notebooks.run_many import parameter_sets, run_each
+from ternary_lab.notebooks.run import parameter_sets, run_each
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""The committed notebooks: well formed, and a single changed number in a checked output turns CI red."""
+"""The committed notebooks are well formed, and a single changed digit in a checked output fails the check."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ TRAINING = FOLDER / "02_train.ipynb"
 PATHS = sorted(FOLDER.glob("*.ipynb"))
 MARK = "# NBVAL_CHECK_OUTPUT"
 STRICT = {"01_ternary_space"}
-"""Notebooks of which every output is compared."""
+"""Notebooks whose outputs are all compared."""
 TEXTS = ("plain", "markdown", "html")
 NEGATIVE_ZERO = re.compile(r"(?<![\w.+-])[-−]0(?:\.0*)?(?:[eE][+-]?\d+)?(?![\w+-]|\.?\d)")
-"""As a number by itself: not in 0-119, which is a range, nor in -0+000-0+, which is an operation."""
+"""A number by itself: neither in 0-119, which is a range, nor in -0+000-0+, which is an operation."""
 
 
 def _checked_with_number(notebook: nbformat.NotebookNode, strict: bool) -> int:
@@ -67,7 +67,7 @@ def test_a_negative_zero_is_recognised(text: str, there: bool) -> None:
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 def test_no_output_has_a_negative_zero(path: Path) -> None:
-    """Whether a rounded zero has a sign is for rounding to decide. The form `z`, as in `+z.2f`, leaves it out."""
+    """The sign of a rounded zero depends on rounding errors. The format `z`, as in `+z.2f`, omits it."""
     cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
     found = [
         text[max(match.start() - 40, 0) : match.end()]
@@ -82,10 +82,10 @@ def test_no_output_has_a_negative_zero(path: Path) -> None:
     pytest.param(path, id=path.stem, marks=() if path.stem in STRICT else pytest.mark.slow) for path in PATHS
 ])
 def test_one_changed_digit_turns_the_check_red(path: Path, tmp_path: Path) -> None:
-    """And nothing else does: the cells before it pass."""
+    """The cells before the changed one pass."""
     notebook = nbformat.read(path, as_version=4)
     index = _checked_with_number(notebook, path.stem in STRICT)
-    # What follows the checked cell takes minutes in some notebooks and decides nothing here.
+    # The cells after the checked one take minutes in some notebooks and are not needed here.
     notebook.cells = notebook.cells[: index + 1]
     output = next(o for o in notebook.cells[index].outputs if re.search(r"\d", o.get("text", "")))
     last = list(re.finditer(r"\d", output.text))[-1]
@@ -100,7 +100,7 @@ def test_one_changed_digit_turns_the_check_red(path: Path, tmp_path: Path) -> No
 
 
 def test_the_training_notebook_shows_a_run_that_has_ended(tmp_path: Path) -> None:
-    """The published one, laid where the notebook keeps its own, gives the outputs stored: it trains nothing."""
+    """With the published run in the place of its own, the notebook trains nothing and gives the stored outputs."""
     source, target = PUBLISHED / "v5_5" / "seed=42", tmp_path / "runs" / "v5_5" / "seed=42"
     shutil.copytree(source, target)
     (tmp_path / "notebooks").mkdir()

@@ -1,6 +1,6 @@
-"""Sweeps on a Ray cluster of several processes: workers and drivers killed, nodes that join, and the same table.
+"""Sweeps on a Ray cluster of several processes: with killed workers and drivers and new nodes, the table is the same.
 
-What is compared is results.csv, byte for byte, with that of the same cohorts trained in this process.
+Its results.csv is compared, byte for byte, with that of the same cohorts trained in this process.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ import pytest
 from small import SMALL, write_book
 
 from ternary_lab import NotebookError
-from ternary_lab.notebooks.run_many import run_each
+from ternary_lab.notebooks.run import run_each
 from ternary_lab.runs.locks import OWNER
 from ternary_lab.sweeps.design import Sweep, load_sweep
 from ternary_lab.sweeps.run import Progress, run_sweep, status
 
 PATIENCE = 600
-"""Seconds for what takes some on an idle machine: Ray starts processes that each import torch."""
-# Ray reads these when it is loaded. Its own patience is half a minute, too short where others are busy, the more so as
-# it would let its workers have only what others leave.
+"""Seconds to wait for Ray on a busy machine: it starts processes that each import torch."""
+# Ray reads these when it is imported. By default it waits half a minute, which is too short on a busy machine, and
+# gives its workers a low priority.
 os.environ |= {
     "RAY_raylet_start_wait_time_s": str(PATIENCE), "RAY_worker_register_timeout_seconds": str(PATIENCE),
     "RAY_worker_niceness": "0",
@@ -42,7 +42,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module", autouse=True)
 def _environment() -> Iterator[None]:
-    """What the processes of a cluster inherit: one thread, as in this process, and no word to Ray's makers."""
+    """The processes of the cluster inherit one thread, as in this process, and send no statistics."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
@@ -51,7 +51,7 @@ def _environment() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def cluster(_environment: None) -> Iterator[Any]:
-    """A head node with one core; nodes that tests add are theirs to remove."""
+    """A head node with one core. A test removes the nodes that it adds."""
     from ray.cluster_utils import Cluster
 
     made = Cluster()
@@ -63,7 +63,7 @@ def cluster(_environment: None) -> Iterator[Any]:
 
 
 def _core() -> dict[str, int]:
-    """A node of one core. Its agents' ports are given: Ray dies if an agent takes 15 s to start and name its own."""
+    """A node with one core. The ports of its agents are given: otherwise Ray fails if an agent starts slowly (15 s)."""
     names = ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port", "runtime_env_agent_port")
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in names]
@@ -72,7 +72,7 @@ def _core() -> dict[str, int]:
 
 @pytest.fixture
 def it(tmp_path: Path) -> Sweep:
-    """A sweep of two cohorts of two runs, of seconds each."""
+    """A sweep of two cohorts of two runs; each takes seconds."""
     (tmp_path / "small.yaml").write_text(SMALL.as_yaml())
     (tmp_path / "it.yaml").write_text(json.dumps({
         "base": "small.yaml", "set": {"training.total_epochs": 100, "checkpoints.every": 0},
@@ -98,10 +98,12 @@ def _wait(it: Sweep, folder: Path, driver: subprocess.Popen[bytes], until: Calla
 
 
 def _trainer(folder: Path, others: Container[int] = ()) -> int:
-    """The process that trains a run now, none of those others; 0 where there is none. A killed one's file stays, and
-    that of the sweep's own directory names the driver."""
+    """The process that trains a run now and is not among the others; 0 if there is none.
+
+    The file of a killed process stays. The file in the sweep's own directory names the driver and is not read.
+    """
     for file in (folder / "ray").glob(f"*/seed=*/{OWNER}"):
-        with suppress(OSError, ValueError):  # it has ended meanwhile, or died
+        with suppress(OSError, ValueError):  # it has ended in the meantime
             pid = int(json.loads(file.read_text())["pid"])
             os.kill(pid, 0)
             if pid not in others:
@@ -110,7 +112,7 @@ def _trainer(folder: Path, others: Container[int] = ()) -> int:
 
 
 def _resumed(folder: Path) -> int:
-    """How often any run was gone on with in the middle."""
+    """How often a run was resumed after its first epoch."""
     logs = (folder / "ray").rglob("log.jsonl")
     events = [json.loads(line) for log in logs for line in log.read_text().splitlines()]
     return sum(event["event"] == "resumed" and event["next_epoch"] > 0 for event in events)
@@ -119,13 +121,13 @@ def _resumed(folder: Path) -> int:
 def test_a_worker_and_a_driver_are_killed_a_node_joins_and_the_table_is_the_same(
     cluster: Any, it: Sweep, tmp_path: Path
 ) -> None:
-    """One sweep through all of it: each process that starts takes seconds to load torch."""
+    """One sweep for all of these events, because every new process takes seconds to import torch."""
     driver = _driver(tmp_path, cluster.address)
     _wait(it, tmp_path, driver, lambda found: found.running == 2 and found.epochs_done > 10)
     first = _trainer(tmp_path)
     os.kill(first, signal.SIGKILL)
     stood = status(it, tmp_path / "ray").epochs_done
-    # Another worker goes on with these runs, or begins with the others.
+    # Another worker resumes these runs, or starts the others.
     _wait(it, tmp_path, driver, lambda found: found.epochs_done > stood + 2 and _trainer(tmp_path, {first}) > 0)
     second = _trainer(tmp_path, {first})
     driver.kill()
@@ -134,7 +136,7 @@ def test_a_worker_and_a_driver_are_killed_a_node_joins_and_the_table_is_the_same
     driver = _driver(tmp_path, cluster.address)
     _wait(it, tmp_path, driver, lambda found: found.running == 2 and _trainer(tmp_path, {first, second}) > 0)
     third = _trainer(tmp_path, {first, second})
-    os.kill(third, signal.SIGSTOP)  # so that the only core is not free again, however slowly the node comes
+    os.kill(third, signal.SIGSTOP)  # it keeps the only core busy until the node has joined
     try:
         node = cluster.add_node(**_core())
         _wait(it, tmp_path, driver, lambda found: found.running == 4)

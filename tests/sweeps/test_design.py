@@ -1,4 +1,4 @@
-"""Sweep files: what they may say, the points that they make, and the line on everything that is wrong with one."""
+"""Sweep files: their contents, their points, and the message for every kind of error in one."""
 
 from __future__ import annotations
 
@@ -56,16 +56,16 @@ def test_drawn_points_lie_in_their_ranges_and_more_of_them_begin_alike(kind: str
     assert many[:11] == few
     assert _drawn(kind, 11, seed=1) != few
     assert all(0 <= point["rho.isolated"] <= 1 for point in many)
-    assert {point["beta.B.warmup_epochs"] for point in many} == {1, 2, 3, 4}  # the ends are whole numbers too
+    assert {point["beta.B.warmup_epochs"] for point in many} == {1, 2, 3, 4}  # both ends are included
     assert all(type(point["beta.B.warmup_epochs"]) is int for point in many)
     assert {point["optimiser.clip_per"] for point in many} == {"model", "pathway"}
-    # On its scale a range is even: half of what is drawn lies below the middle.
+    # Values are even on the scale of the range: half of them lie below its middle.
     below = sum(point["optimiser.weight_decay"] < math.sqrt(1e-5 * 1e-2) for point in many)
     assert 35 <= below <= 65
 
 
 def test_a_sobol_design_is_more_even_than_chance() -> None:
-    """Of 64 points each 64th of a range holds one."""
+    """With 64 points, each of 64 equal parts of a range has one."""
     keys = {key: Values(low=0, high=1) for key in ("rho.isolated", "rho.coupled")}
     design = Design(kind="sobol", count=64, keys=keys)
     for key in design.keys:

@@ -1,4 +1,4 @@
-"""Main effects and interactions: laws of the analysis of variance, and sums that a reader can do by hand."""
+"""Main effects and interactions: laws of the analysis of variance, and sums that can be checked by hand."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_of_an_additive_metric_effects_are_its_terms_and_interactions_vanish() -
     terms = {("a.a", 1): 1 - 14 / 3, ("a.a", 2): 4 - 14 / 3, ("a.a", 3): 9 - 14 / 3,
              ("b.b", 0.1): -0.5, ("b.b", 0.2): 0.5, ("c.c", "x"): -0.5, ("c.c", "y"): 0.5}
     for term, value in terms.items():
-        row = effects.loc[term]  # the seeds' own 100, 200, … have dropped out
+        row = effects.loc[term]  # the shift by 100 per seed cancels
         assert (row["mean"], row["low"], row["high"]) == pytest.approx((value, value, value), abs=1e-9)
     found = interactions(table, ["loss"])
     assert len(found) == 6 + 6 + 4
@@ -52,7 +52,7 @@ def test_of_an_additive_metric_effects_are_its_terms_and_interactions_vanish() -
 def test_a_product_is_an_interaction() -> None:
     found = interactions(_table(lambda a, b, c, seed: float((a == 1) and (b == 0.1))), ["loss"], ["a.a", "b.b"])
     by_pair = {(row["level_a"], row["level_b"]): row["mean"] for _, row in found.iterrows()}
-    # Doubly centred: 1 - 1/2 - 1/3 + 1/6 in its own cell.
+    # The cell of the product, centred over both keys: 1 - 1/2 - 1/3 + 1/6.
     assert by_pair[1, 0.1] == pytest.approx(1 / 3)
     assert by_pair[1, 0.2] == pytest.approx(-1 / 3)
     assert by_pair[2, 0.1] == pytest.approx(-1 / 6)

@@ -1,4 +1,4 @@
-"""Sweeps: cohorts, nothing trained twice, the table, and how far it is while it goes on."""
+"""Sweeps: the table, cohorts, runs that are not repeated, failures, and the progress while one trains."""
 
 from __future__ import annotations
 
@@ -21,21 +21,11 @@ from ternary_lab.config import Config, differences, is_structural
 from ternary_lab.errors import TernaryLabError
 from ternary_lab.history import COLUMNS, TIMING_COLUMNS
 from ternary_lab.runs.files import write_atomically
-from ternary_lab.sweeps import run
+from ternary_lab.sweeps import plan, run
 from ternary_lab.sweeps.design import Sweep, load_sweep, points
 from ternary_lab.sweeps.engines import Local
-from ternary_lab.sweeps.run import (
-    LARGER,
-    METRICS,
-    Cohort,
-    Plan,
-    assigned,
-    digest,
-    load_results,
-    results,
-    run_sweep,
-    status,
-)
+from ternary_lab.sweeps.plan import Cohort, Plan, assign_cohorts, digest
+from ternary_lab.sweeps.run import METRICS, PUBLISHED_SWEEP, load_results, results, run_sweep, status
 from ternary_lab.training.memory import run_bytes
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -45,7 +35,7 @@ KEYS: dict[str, Any] = {"rho.isolated": {"values": [0.0, 0.5]}, "kl.free_bits": 
 
 @pytest.fixture(autouse=True)
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An empty working directory with small.yaml; no test cuts the power, which is what fsync is for."""
+    """An empty working directory with small.yaml. fsync is left out: it only protects against power cuts."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(os, "fsync", lambda _: None)
     (tmp_path / "small.yaml").write_text(SMALL.as_yaml())
@@ -62,7 +52,7 @@ def _runs() -> list[Path]:
 
 
 def _starts() -> dict[Path, int]:
-    """How often each run was begun or gone on with."""
+    """How often the training of each run was started or resumed."""
     logs = {path: (path / "log.jsonl").read_text().splitlines() for path in _runs()}
     return {path: sum('"stopped"' not in line for line in log) for path, log in logs.items()}
 
@@ -81,7 +71,7 @@ def test_the_table_is_what_training_each_run_by_itself_gives() -> None:
         assert (row["status"], row["reason"], row["epochs"]) == ("done", "complete: 3 epochs", 3)
         last = alone.history.iloc[-1]
         for metric in ("train_loss", "val_elbo", "kl_A", "rho"):
-            assert row[metric] == pytest.approx(last[metric], rel=1e-4), metric  # company changes float rounding
+            assert row[metric] == pytest.approx(last[metric], rel=1e-4), metric  # company changes rounding
 
 
 def test_the_file_is_the_table_and_holds_the_histories_own_digits() -> None:
@@ -116,7 +106,7 @@ def test_values_of_any_kind_are_cells() -> None:
     assert all(set(path.parent.name) <= set("abcdefghijklmnopqrstuvwxyzAB0123456789=.,_-") for path in _runs())
 
 
-# --- nothing twice
+# --- nothing is trained twice
 
 
 def test_a_sweep_again_trains_nothing_and_more_seeds_only_those() -> None:
@@ -184,18 +174,18 @@ def test_a_sweep_interrupted_anywhere_ends_with_the_same_table(monkeypatch: pyte
 
 
 def _assigned(it: Sweep, slots: int = 1) -> list[Cohort]:
-    hands = Local("cpu")
-    hands.slots = slots
+    workers = Local("cpu")
+    workers.slots = slots
     Path("cohorts").mkdir(exist_ok=True)
-    return list(assigned(Plan.of(it, Path(".")), hands).cohorts.values())
+    return list(assign_cohorts(Plan.read(it, Path(".")), workers).cohorts.values())
 
 
 def test_runs_that_differ_in_values_train_side_by_side_and_others_apart() -> None:
     keys = {**KEYS, "data.batch_size": {"values": [64, 128]}, "model.latent_dim": {"values": [2, 4]}}
     it = _sweep(keys, [1])
-    plan = Plan.of(it, Path("."))
+    runs = Plan.read(it, Path(".")).runs
     for cohort in _assigned(it):
-        first, *others = [plan.runs[name].point.config for name in cohort.runs]
+        first, *others = [runs[name].point.config for name in cohort.runs]
         assert not any(is_structural(key) for other in others for key in differences(first, other))
     assert [len(cohort.runs) for cohort in _assigned(it)] == [4, 4, 4, 4]
 
@@ -211,7 +201,7 @@ def test_cohorts_are_as_large_as_they_may_be_and_of_a_size(slots: int, most: int
 
 def test_a_cohort_fits_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     one = run_bytes(SMALL, "cpu")
-    monkeypatch.setattr(run, "free_bytes", lambda device: 3 * one)
+    monkeypatch.setattr(plan, "free_bytes", lambda device: 3 * one)
     assert [len(cohort.runs) for cohort in _assigned(_sweep())] == [2, 3, 3]
 
 
@@ -221,7 +211,7 @@ def test_the_first_seed_of_every_point_comes_first() -> None:
 
 
 def test_the_estimate_of_memory_holds_for_what_was_measured() -> None:
-    """Cohorts of 8 and 64 runs of v5.5 against one of a single run: benchmarks/cpu.json."""
+    """Memory of cohorts of 8 and 64 runs of v5.5, compared with a single run (benchmarks/cpu.json)."""
     measured = json.loads((Path(__file__).parents[2] / "benchmarks" / "cpu.json").read_text())["cohorts"]
     estimate = run_bytes(load_config("v5_5"), "cpu")
     for runs in (8, 64):
@@ -252,12 +242,12 @@ def test_a_run_that_diverges_fails_with_its_reason_and_ends_no_other() -> None:
     assert list(table["status"]) == ["done", "failed"]
     assert table["reason"][1].startswith("diverged: ")
     assert (table["epochs"] >= 1).all()
-    assert table["train_loss"].notna().all()  # of its last good epoch
+    assert table["train_loss"].notna().all()  # those of its last good epoch
     found = status(it)
     assert (found.done, found.failed, found.left, found.seconds_left) == (1, 1, 0, 0.0)
     assert [*found.failures.values()] == [table["reason"][1]]
     run_sweep(it, device="cpu")
-    assert set(_starts().values()) == {1}  # it would diverge again
+    assert set(_starts().values()) == {1}  # it is not tried again, as it would diverge again
 
 
 def test_what_breaks_a_cohort_is_said_and_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -414,11 +404,11 @@ def test_a_users_error_is_one_line_without_torch() -> None:
     assert done.stderr.startswith("error: it.yaml: design.keys.rho.coupled: give values, or low and high")
 
 
-# --- what is published
+# --- the published table
 
 
 def test_the_published_table_is_whole_and_that_of_the_shipped_sweep() -> None:
-    shipped, table = load_sweep(LARGER), load_results()
+    shipped, table = load_sweep(PUBLISHED_SWEEP), load_results()
     assert (table["status"] == "done").all()
     keys = list(shipped.design.keys)
     assert list(table.columns) == ["point", "seed", *keys, "status", "reason", "epochs", *METRICS]

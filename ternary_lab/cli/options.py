@@ -1,0 +1,127 @@
+"""Classes of the command line's groups and commands, and the options that several commands share.
+
+A summary is the first sentence of a command's help: at most `SUMMARY` characters, so that `ternary-lab --help` shows
+it on one line of a terminal of 80 columns.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from ternary_lab.backend.devices import gpu_errors
+from ternary_lab.errors import TernaryLabError
+from ternary_lab.sweeps.engines import ENGINES
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+SUMMARY = 60
+SEEDS = "--seeds"
+_NUMBERS = re.compile(r"-?[0-9][-0-9.,]*")
+
+
+class Command(click.Command):
+    """A command whose errors take one line, and whose `--seeds` takes several words.
+
+    The exit status is 2 after an error of the user, and 130 after Ctrl-C.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, join_seeds(args))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            with gpu_errors():
+                return super().invoke(ctx)
+        except TernaryLabError as error:
+            click.echo(f"error: {' '.join(str(error).split())}", err=True)
+            sys.exit(2)
+        except KeyboardInterrupt:
+            click.echo("interrupted: the last finished epoch is saved; the same command goes on from there", err=True)
+            sys.exit(130)
+        except BrokenPipeError:  # the reader of the output, such as head or a pager, has closed it
+            sys.stderr.close()
+            sys.exit(0)
+        except OSError as error:  # a file that no command checks for: a name too long, a folder without permission
+            if error.filename is None:
+                raise
+            click.echo(f"error: {error.filename}: {error.strerror}", err=True)
+            sys.exit(2)
+
+
+class SectionedGroup(click.Group):
+    """A group whose help lists its commands under titles, in the given order."""
+
+    def __init__(self, *args: Any, sections: Mapping[str, Sequence[click.Command]], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.sections = sections
+        for command in itertools.chain(*sections.values()):
+            self.add_command(command)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        width = max(map(len, self.commands))
+        for title, commands in self.sections.items():
+            with formatter.section(title):
+                formatter.write_dl([
+                    (f"{command.name:{width}}", command.get_short_help_str(SUMMARY)) for command in commands
+                ])
+
+
+def join_seeds(words: Sequence[str]) -> list[str]:
+    """The words of a command line, with all numbers after `--seeds` joined into one word: click takes only one."""
+    joined: list[str] = []
+    for i, word in enumerate(words):
+        previous = joined[-1] if joined else ""
+        if word == "--":
+            return [*joined, *words[i:]]
+        if previous == SEEDS:
+            joined[-1] = f"{SEEDS}={word}"
+        elif previous.startswith(f"{SEEDS}=") and _NUMBERS.fullmatch(word):
+            joined[-1] += f" {word}"
+        else:
+            joined.append(word)
+    return joined
+
+
+def _seed_list(_: click.Context, __: click.Parameter, value: str) -> list[int]:
+    from ternary_lab.sweeps.design import span
+
+    seeds: list[int] = []
+    for word in value.replace(",", " ").split():
+        try:
+            seeds += span(word) or [int(word)]
+        except ValueError:
+            raise click.BadParameter(f"{word!r} is not a whole number, nor a rising span such as 42..49") from None
+    return seeds
+
+
+def seeds_option(default: str, explanation: str) -> Callable[[Function], Function]:
+    """The option `--seeds`: 42 43 44, or 42,43,44, or 42..44; the command gets a list of int."""
+    return click.option(
+        SEEDS, default=default, show_default=bool(default), callback=_seed_list, metavar="SEED...",
+        help=f"{explanation} Write 42 43 44, or 42..44.",
+    )
+
+
+PATH = click.Path(path_type=Path)
+RUNS = click.argument("sources", nargs=-1, required=True, metavar="RUN...")
+DEVICE = click.option(
+    "--device", default="auto", show_default=True, help="auto, cpu or cuda; auto takes a GPU where there is one."
+)
+ENGINE = click.option(
+    "--engine", type=click.Choice(ENGINES), default="local", show_default=True,
+    help="local: in this process. ray: on the cores or GPUs of a Ray cluster.",
+)
+ADDRESS = click.option(
+    "--address", metavar="HOST:PORT",
+    help="Ray cluster, or auto.  [default: the cluster on this machine, else a new one]",
+)
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")

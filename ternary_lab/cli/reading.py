@@ -1,0 +1,202 @@
+"""Commands that look at runs: list, evaluate, compare, probe and claims."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+
+import ternary_lab
+from ternary_lab.cli.options import AS_JSON, DEVICE, PATH, RUNS, Command
+from ternary_lab.errors import RunError
+
+
+@click.command("list", cls=Command)
+@click.argument("kind", type=click.Choice(
+    ("runs", "configs", "recipes", "counterfactuals", "sweeps", "notebooks", "settings")
+))
+def list_names(kind: str) -> None:
+    """Print the names that other commands take, one per line.
+
+    These are the published runs, the files that come with the library, or all settings of a configuration.
+
+    \b
+    Examples:
+      ternary-lab list runs
+      ternary-lab list settings
+    """
+    from ternary_lab import config, config_files
+
+    names: Iterable[object]
+    match kind:
+        case "runs":
+            from ternary_lab.runs.load import published
+
+            names = published()
+        case "configs":
+            names = config_files.config_files()
+        case "recipes":
+            from ternary_lab.studies.beyond_v55.tables import RECIPES
+
+            names = RECIPES
+        case "counterfactuals":
+            names = [file.stem for file in config_files.shipped_configs(config.COUNTERFACTUALS)]
+        case "sweeps":
+            from ternary_lab.sweeps.design import sweep_files
+
+            names = sweep_files()
+        case "notebooks":
+            from ternary_lab.notebooks import find_notebooks, shipped_notebooks
+
+            names = find_notebooks([shipped_notebooks()])
+        case _:
+            names = config_files.settings()
+    for name in names:
+        click.echo(str(name))
+
+
+def _epoch(_: click.Context, __: click.Parameter, value: str | None) -> int | str | None:
+    """The number of an epoch, or `best`."""
+    if value is None or value == "best":
+        return value
+    if not value.isdecimal() or len(value) > 9:
+        raise click.BadParameter(f"{value!r} is not an epoch: write a number, at least 0, or best")
+    return int(value)
+
+
+@click.command(cls=Command)
+@click.argument("source", metavar="RUN|CHECKPOINT", type=PATH)
+@click.option("--epoch", callback=_epoch, metavar="EPOCH",
+              help="Epoch of a run, or `best`: the one that its select_by chose (default: its last).")
+@click.option("--samples", type=click.IntRange(min=1), default=195_000, show_default=True, help="Prior draws.")
+@click.option("--latents", type=click.IntRange(min=64), help="Sobol latents (default: 4,194,304).")
+@click.option("--quick", is_flag=True, help="262,144 latents, without the numbers that depend on rare operations.")
+@click.option("--rho", type=click.FloatRange(0, 1), help="ρ of the injected rows (default: the checkpoint's own).")
+@click.option("--argmax", is_flag=True, help="Decode the prior draws by argmax instead of sampling.")
+@DEVICE
+@AS_JSON
+def evaluate(
+    source: Path, epoch: int | str | None, samples: int, latents: int | None, quick: bool, rho: float | None,
+    argmax: bool, device: str, as_json: bool,
+) -> None:
+    """Compute every metric of a run or a checkpoint.
+
+    A checkpoint is a .safetensors file, or an original .pt file of v5.5.
+
+    \b
+    Examples:
+      ternary-lab evaluate runs/v5_5/seed=42 --epoch 50 --quick
+      ternary-lab evaluate epoch_60.pt --json
+    """
+    from ternary_lab import splits
+    from ternary_lab.backend.devices import resolve_device
+    from ternary_lab.metrics import evaluate as evaluation
+    from ternary_lab.runs.checkpoint import open_checkpoint
+
+    if latents is not None and quick:
+        raise click.UsageError("--latents and --quick exclude each other")
+    place = resolve_device(device)
+    if source.suffix in (".safetensors", ".pt", ".pth") or source.is_file():
+        if epoch is not None:
+            raise RunError(f"{source}: is one checkpoint; --epoch goes with a run directory")
+        point = open_checkpoint(source)
+    else:
+        run = ternary_lab.load_run(source)
+        point = run.checkpoint(run.selected if epoch == "best" else epoch)
+    result = evaluation.evaluate(
+        point.model().to(place),
+        samples,
+        latents or (evaluation.QUICK_LATENTS if quick else evaluation.LATENTS),
+        rho=point.rho if rho is None else rho,
+        decoding="argmax" if argmax else "categorical",
+        split=splits.split(point.config.data),
+        progress=sys.stderr.isatty(),
+    )
+    if as_json:
+        header = {"checkpoint": str(source), "epoch": point.epoch, "seed": point.seed}
+        click.echo(json.dumps(header | result.as_dict()))
+    else:
+        click.echo(evaluation.describe(result, evaluation.default_title(source, point.epoch, point.seed)))
+
+
+@click.command(cls=Command)
+@click.argument("run_a", type=PATH)
+@click.argument("run_b", type=PATH)
+@click.option("--csv", "as_csv", is_flag=True, help="Print the final metrics as CSV.")
+@click.option("--latex", is_flag=True, help="Print the final metrics as a LaTeX table.")
+@AS_JSON
+def compare(run_a: Path, run_b: Path, as_csv: bool, latex: bool, as_json: bool) -> None:
+    """Compare the settings and the final metrics of two runs."""
+    comparison = ternary_lab.compare(ternary_lab.load_run(run_a), ternary_lab.load_run(run_b))
+    if as_json:
+        tables = {"settings": comparison.settings, "final": comparison.final}
+        click.echo(json.dumps({name: json.loads(table.to_json(orient="index")) for name, table in tables.items()}))
+    elif as_csv:
+        click.echo(comparison.final.to_csv(index_label="metric"), nl=False)
+    elif latex:
+        click.echo(_latex(comparison.final))
+    else:
+        click.echo(f"a: {run_a}\nb: {run_b}\n")
+        click.echo(comparison.settings.to_string() if len(comparison.settings) else "no setting differs")
+        click.echo("\n" + comparison.final.to_string())
+
+
+def _latex(table: Any) -> str:
+    """A two-column table of metrics as LaTeX."""
+    rows = [f"{str(name).replace('_', chr(92) + '_')} & {row.a} & {row.b} \\\\" for name, row in table.iterrows()]
+    return "\n".join(["\\begin{tabular}{lrr}", "metric & a & b \\\\ \\hline", *rows, "\\end{tabular}"])
+
+
+@click.command(cls=Command)
+@RUNS
+@click.option("--every", type=click.IntRange(min=1), default=1, metavar="N",
+              help="Only epochs that are multiples of N.  [default: all]")
+def probe(sources: tuple[str, ...], every: int) -> None:
+    """Measure the saved epochs of runs into probes.csv.
+
+    RUN is a run or a folder of runs. The weights of every saved epoch are measured: reconstruction, codes, and
+    coverage by number of draws. Each run gets a probes.csv of its own.
+
+    \b
+    Example:
+      ternary-lab probe runs/v5_5
+    """
+    from ternary_lab.studies.probes import write_probes
+
+    for run in (run for source in sources for run in ternary_lab.load_runs(source).values()):
+        click.echo(str(write_probes(run, every=every, progress=True)))
+
+
+@click.command(cls=Command)
+@RUNS
+@AS_JSON
+def claims(sources: tuple[str, ...], as_json: bool) -> None:
+    """Test the claims of the v5.5 training report on runs.
+
+    RUN is a run, a folder of runs, or a published run; runs of several seeds give a range. Prints for every claim the
+    claimed value, the measured one (median, range, number of runs) and the verdict.
+
+    \b
+    Examples:
+      ternary-lab claims v5_5
+      ternary-lab claims runs/v5_5 --json
+    """
+    from ternary_lab.studies.report import Verdict, try_claims
+
+    judgements = try_claims(sources, progress=True)
+    if as_json:
+        click.echo(json.dumps([judgement.as_dict() for judgement in judgements], allow_nan=False))
+        return
+    for j in judgements:
+        measured = f"{j.measured:.5g}" if isinstance(j.measured, float) else str(j.measured)
+        spread = f" ({j.low:.4g} to {j.high:.4g}, n = {j.runs})" if j.low is not None and j.high is not None else ""
+        shown = "-" if j.measured is None else measured + spread
+        click.echo(f"{j.claim.id}: claimed {j.claim.claimed}; measured {shown}; {j.verdict}")
+        if j.note:
+            click.echo(f"    {j.note}")
+    counts = {verdict: sum(j.verdict is verdict for j in judgements) for verdict in Verdict}
+    click.echo(f"{len(judgements)} claims: " + ", ".join(f"{count} {verdict}" for verdict, count in counts.items()))

@@ -1,0 +1,74 @@
+"""Commands that keep and reproduce results: verify, import-v55 and reproduce."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+import ternary_lab
+from ternary_lab.cli.options import AS_JSON, DEVICE, PATH, RUNS, Command
+from ternary_lab.errors import CheckpointError
+
+
+@click.command(cls=Command)
+@RUNS
+@AS_JSON
+def verify(sources: tuple[str, ...], as_json: bool) -> None:
+    """Check the files of runs and their last epoch's metrics.
+
+    Every file is checked by its checksum, and the metrics of the last epoch are computed again. RUN is a run, a folder
+    of runs, or a published run. The exit status is 1 when anything differs.
+
+    \b
+    Examples:
+      ternary-lab verify runs/v5_5
+      ternary-lab verify v5_5/seed=42 --json
+    """
+    from ternary_lab.runs.verify import verify as verify_run
+
+    found = []
+    for run in (run for source in sources for run in ternary_lab.load_runs(source).values()):
+        found.append(verify_run(run))
+        if not as_json:  # one by one, because a run takes a second or two
+            click.echo(found[-1].describe())
+    if as_json:
+        click.echo(json.dumps([one.as_dict() for one in found]))
+    if not all(one.sound for one in found):
+        sys.exit(1)
+
+
+@click.command("import-v55", cls=Command)
+@click.argument("file", type=PATH)
+@click.argument("output", type=PATH)
+def import_v55(file: Path, output: Path) -> None:
+    """Convert an original v5.5 checkpoint to safetensors.
+
+    FILE is the original .pt file, OUTPUT the new file. Weights are read and no code in FILE is executed.
+    """
+    from ternary_lab.runs import checkpoint
+
+    if output.suffix != ".safetensors":
+        raise CheckpointError(f"{output}: the output's name must end in .safetensors")
+    point = checkpoint.import_original(file)
+    checkpoint.save(output, point)
+    click.echo(f"{output}: weights of epoch {point.epoch}")
+
+
+@click.command(cls=Command)
+@click.option("--quick", is_flag=True, help="The small configuration: the same steps in about a minute.")
+@click.option("--all", "everything", is_flag=True, help="Train every published run again (some hours).")
+@DEVICE
+def reproduce(quick: bool, everything: bool, device: str) -> None:
+    """Train v5.5, draw its figures and write the report.
+
+    The results go to runs/, figures/ and reports/ in this directory.
+    """
+    from ternary_lab.cli import reproduce as reproduction
+
+    if quick and everything:
+        raise click.UsageError("--quick and --all exclude each other")
+    for line in reproduction.reproduce(quick=quick, device=device, everything=everything):
+        click.echo(line)
