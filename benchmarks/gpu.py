@@ -17,7 +17,7 @@ The file has the form of `ternary-lab bench --output` and more:
 The roofline is the time that the card needs at its measured peaks: for the larger of an epoch's floating-point
 operations and the bytes of weights, gradients and moments that AdamW reads and writes (seven passes a step).
 
-`python -m ternary_lab.figures.scaling benchmarks` draws the figure, on any machine with matplotlib.
+`python benchmarks/scaling.py benchmarks` draws the figure, on any machine with matplotlib.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Speed against the number of runs trained side by side, from the results of `ternary-lab bench`.
+"""Figure of the speed against the number of runs trained side by side, from the results of `make bench`.
 
-`python -m ternary_lab.figures.scaling benchmarks` draws the JSON files of that folder beside them.
+`python benchmarks/scaling.py benchmarks` draws the JSON files of that folder and saves the figure beside them.
 """
 
 from __future__ import annotations
@@ -8,27 +8,25 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from bench import floor_seconds
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator, ScalarFormatter
 
 from ternary_lab.errors import RunError
-from ternary_lab.figures.save import save_figure
-from ternary_lab.figures.style import GREEN, INK, PATHWAY, PURPLE, panels, style
+from ternary_lab.figures.save import Drawing, Gallery
+from ternary_lab.figures.style import GREEN, INK, PATHWAY, PURPLE, figure_of, panels, style
 
 Results = Mapping[str, Mapping[str, Any]]
-"""Name -> what `ternary-lab bench --json` prints."""
+"""Name of a device -> the JSON that the benchmark prints."""
 
 
 def scaling_data(results: Results) -> pd.DataFrame:
-    """A row per device and cohort size; seconds are those of one run's epoch, its share of the cohort's."""
+    """A row per device and cohort size; seconds are the share of one run in an epoch of the cohort."""
     rows = []
     for name, result in results.items():
         for runs, row in result["cohorts"].items():
@@ -41,17 +39,17 @@ def scaling_data(results: Results) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def scaling(results: Results, ax: Axes | Sequence[Axes] | None = None) -> Figure:
-    """Run-epochs a second (left), and the seconds of one run's epoch by part (right), against the number of runs R.
+def scaling(results: Results) -> Drawing:
+    """Run-epochs a second (left), and seconds of one run's epoch by part (right), against the number of runs R.
 
-    Several devices have a marker each, the same on both sides, and logarithmic axes.
+    Each of several devices has its own marker, and both axes are logarithmic.
     """
     data = scaling_data(results)
     several = len(results) > 1
     with style():
-        left, right = panels(1, 2, 2.6, ax)
+        left, right = panels(1, 2, 2.6)
         for marker, (name, rows) in zip("os^vD<>p*", data.groupby("device", sort=False), strict=False):
-            # The legend of several names parts; whose they are is in the other legend.
+            # With several devices the right legend names the parts, the left one the devices.
             of = f", {name}" if not several else ""
             shown = "" if not several or marker == "o" else "_"
             left.plot(rows["runs"], rows["run_epochs_per_second"], marker=marker, color=INK, label=str(name))
@@ -77,28 +75,27 @@ def scaling(results: Results, ax: Axes | Sequence[Axes] | None = None) -> Figure
         if several:
             left.set_yscale("log")
             right.set_yscale("log")
-            parts = data[["train_seconds", "eval_seconds", "epoch_seconds"]].to_numpy()
-            right.set_ylim(np.nanmin(parts) / 50, 2 * np.nanmax(parts))
+            seconds = data[["train_seconds", "eval_seconds", "epoch_seconds"]].to_numpy()
+            right.set_ylim(np.nanmin(seconds) / 50, 2 * np.nanmax(seconds))
             left.legend(loc="upper left")
             right.legend(loc="lower left")
         else:
             left.set_ylim(0, 1.15 * float(data["run_epochs_per_second"].max()))
             right.set_ylim(0, 1.6 * float(data[["train_seconds", "eval_seconds", "epoch_seconds"]].to_numpy().max()))
             right.legend(loc="upper right")
-    return left.figure  # type: ignore[return-value]
-
-
-def describe(results: Results) -> str:
-    """The figure in words."""
     parts = []
     for name, result in results.items():
         speeds = [f"{row['run_epochs_per_second']:.2f} at R = {runs}" for runs, row in result["cohorts"].items()]
-        parts.append(f"{name}: {', '.join(speeds)}")
-    return "Run-epochs a second against the number R of runs trained side by side. " + "; ".join(parts) + "."
+        parts.append(f"on {name} they are {', '.join(speeds)}")
+    alt = (
+        "Line charts show the run-epochs a second and the seconds of one epoch by the number R of runs trained side "
+        f"by side. The run-epochs a second are as follows: {'; '.join(parts)}."
+    )
+    return Drawing(figure_of(left), alt, data)
 
 
 def load(folder: Path) -> dict[str, dict[str, Any]]:
-    """The results in a folder, by file name. Raises RunError when there is none or one cannot be read."""
+    """The results in a folder by file name. Raises RunError if there are none or one cannot be read."""
     results = {}
     for file in sorted(folder.glob("*.json")):
         if file.name == "manifest.json":
@@ -108,7 +105,7 @@ def load(folder: Path) -> dict[str, dict[str, Any]]:
         except (OSError, ValueError) as error:
             raise RunError(f"{file}: cannot be read: {error}") from None
         if not result.get("cohorts") or "matrix_floor_seconds" not in result:
-            raise RunError(f"{file}: has no cohort or no matrix floor, for they failed: measure them again")
+            raise RunError(f"{file}: has no cohort or no matrix floor, because measuring failed: measure again")
         results[file.stem] = result
     if not results:
         raise RunError(f"{folder}: holds no result: run `make bench` first")
@@ -116,12 +113,9 @@ def load(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def draw(folder: Path) -> list[Path]:
-    """Write the figure of a folder's results into the folder."""
+    """Save the figure of a folder's results in the folder, and return its files."""
     results = load(folder)
-    return save_figure(
-        scaling(results), folder, "scaling", scaling_data(results), describe(results), "ternary_lab.figures.scaling",
-        {"results": list(results)}, [],
-    )
+    return Gallery(folder, "benchmarks/scaling.py", {"results": list(results)}).save("scaling", scaling(results))
 
 
 if __name__ == "__main__":

@@ -78,8 +78,6 @@ class Data(Section):
 
 
 class Model(Section):
-    """The sizes of the networks."""
-
     latent_dim: int = Field(16, ge=1, le=256, description="latent dimensions of each pathway")
     encoder_hidden: tuple[Width, ...] = Field(
         (256, 128, 64), min_length=1, max_length=16, description="widths of both encoders"
@@ -110,14 +108,6 @@ class LossWeights(Section):
     lambda3_period: Period = Field(30, description="epochs per cycle of λ₃")
     lambda3_low: Weight = Field(0.15, description="lower bound of λ₃ after StateNet's correction")
     lambda3_high: Weight = Field(0.75, description="upper bound of λ₃ after StateNet's correction")
-
-    @model_validator(mode="after")
-    def _in_order(self) -> LossWeights:
-        for low, high in (("low", "high"), ("ratio_low", "ratio_high"), ("lambda3_low", "lambda3_high"),
-                          ("coverage_ratio_low", "coverage_ratio_high")):
-            if getattr(self, low) > getattr(self, high):
-                raise ValueError(f"loss_weights.{low} must not exceed loss_weights.{high}")
-        return self
 
     def lambda3(self, e: int) -> float:
         """λ₃ at the start of epoch e."""
@@ -255,12 +245,6 @@ class GradientBalance(Section):
     momentum_balanced: Momentum = Field(0.95, description="momentum of the average norms while balanced")
     momentum_unbalanced: Momentum = Field(0.5, description="momentum of the average norms while not balanced")
 
-    @model_validator(mode="after")
-    def _in_order(self) -> GradientBalance:
-        if self.low > self.high:
-            raise ValueError("gradient_balance.low must not exceed gradient_balance.high")
-        return self
-
 
 class StateNet(Section):
     """The corrections by StateNet, and how StateNet itself is trained."""
@@ -278,12 +262,6 @@ class StateNet(Section):
     lambda_scale: Weight = Field(0.01, description="largest correction of a loss weight per epoch")
     lr_low: Positive = Field(1e-6, description="lower bound of the corrected learning rate")
     lr_high: Positive = Field(0.01, description="upper bound of the corrected learning rate")
-
-    @model_validator(mode="after")
-    def _in_order(self) -> StateNet:
-        if self.lr_low > self.lr_high:
-            raise ValueError("statenet.lr_low must not exceed statenet.lr_high")
-        return self
 
 
 class Optimiser(Section):
@@ -318,16 +296,10 @@ class Optimiser(Section):
 
 
 class Horizon(Section):
-    """The time scale of the schedules."""
-
-    horizon: Period = Field(
-        400, description="epochs that the rise of β_A, the decay of τ and a cosine decay of lr take"
-    )
+    horizon: Period = Field(400, description="epochs that the rise of β_A, the decay of τ and a cosine of lr take")
 
 
 class Training(Section):
-    """The length of training."""
-
     total_epochs: int = Field(400, ge=1, le=100_000, description="epochs to train at most")
 
 
@@ -372,8 +344,6 @@ class Checkpoints(Section):
 
 
 class Runtime(Section):
-    """Where a run computes."""
-
     streams: Literal["device", "cpu"] = Field(
         "device", description="where random numbers are drawn; cpu: CPU and CUDA runs draw the same numbers"
     )
@@ -411,6 +381,11 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:
+        for group, section in self:
+            for low, value in section if isinstance(section, Section) else ():
+                high = f"{low.removesuffix('low')}high"
+                if low.endswith("low") and value > getattr(section, high):
+                    raise ValueError(f"{group}.{low} must not exceed {group}.{high}")
         if self.statenet.training != "none" and not self.model.use_statenet:
             raise ValueError("statenet.training: hypergradient needs model.use_statenet: true")
         if self.evaluation.coverage_at != "every_epoch" and "coverage" in (self.early_stopping.metric, self.criterion):

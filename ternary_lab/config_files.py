@@ -91,11 +91,7 @@ def config_files() -> dict[str, Path]:
 def find_shipped(name: str | Path, shipped: Mapping[str, Path], kind: str, listing: str) -> Path:
     """The path of a file, which is given by its path or, if shipped, by its bare name.
 
-    Args:
-        kind: the kind of file, for messages.
-        listing: `ternary-lab list LISTING` prints the names of the shipped files.
-
-    Raises ConfigError if there is no such file.
+    Raises ConfigError, which names the `kind` of file and `ternary-lab list LISTING`, if there is no such file.
     """
     # Unlike Path, os.path does not raise for a name that is too long or holds odd characters.
     if os.path.isfile(name):
@@ -242,12 +238,7 @@ def tuples(value: Any) -> Any:
 
 
 def explain(error: ValidationError, data: Mapping[str, Any], model: type[BaseModel] = Config) -> str:
-    """The first error in one line: its key, the allowed values or the nearest known keys.
-
-    Args:
-        data: the data that were validated.
-        model: the class that validated them.
-    """
+    """The first error that a model found in data, in one line: the key, and the allowed values or the nearest keys."""
     problems = error.errors()
     first = problems[0]
     place = [part for part in first["loc"] if part != "[key]"]

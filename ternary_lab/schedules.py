@@ -51,8 +51,8 @@ def cosine_decay(e: int, horizon: int) -> float:
 class Schedule(Choice):
     """Base class of the schedules of β.
 
-    To add one, subclass it: a `mode` that no other schedule has, the settings, and `value_at`. The class may be defined
-    anywhere, but before a configuration or a run that uses it is loaded.
+    A new schedule is a subclass with a `mode` that no other schedule has, its settings, and `value_at`. It can be
+    defined anywhere. Define or import it before you load a configuration or a run that uses it.
 
         class Exponential(Schedule):
             mode: Literal["exponential"] = "exponential"
@@ -72,7 +72,7 @@ class Schedule(Choice):
 
         Args:
             horizon: the setting schedule.horizon, in epochs.
-            leader: β of the other pathway at epoch e if this schedule `follows` it, else without meaning.
+            leader: β of the other pathway at epoch e; defined only if this schedule `follows` it.
         """
 
 
@@ -153,7 +153,7 @@ class Off(Schedule):
 
 
 class Betas(Section):
-    """Weights of the KL terms. One pathway at most follows the other."""
+    """Weights of the KL terms. At most one of them follows the other."""
 
     A: SerializeAsAny[Schedule] = Staged()
     B: SerializeAsAny[Schedule] = Lagged()
@@ -161,8 +161,8 @@ class Betas(Section):
     @model_validator(mode="after")
     def _one_leader(self) -> Betas:
         if self.A.follows and self.B.follows:
-            modes = " and ".join(dict.fromkeys((self.A.mode, self.B.mode)))
-            raise ValueError(f"beta.A and beta.B cannot both be {modes}: one of them must lead")
+            modes = ", ".join(dict.fromkeys((self.A.mode, self.B.mode)))
+            raise ValueError(f"beta.A and beta.B cannot follow each other ({modes}): one of them must lead")
         return self
 
     def values_at(self, e: int, horizon: int) -> tuple[float, float]:

@@ -37,15 +37,16 @@ class Section(BaseModel):
 
 
 class Choice(Section):
-    """A group of settings that a configuration chooses by `mode`, out of a family that anybody can extend.
+    """A group of settings that a configuration chooses by its `mode`, from a family that anybody can extend.
 
-    A direct subclass founds a family. A subclass of the family joins it by a mode of its own,
-    `mode: Literal["name"] = "name"`. A setting whose type is the family accepts every member that is defined by then.
+    A direct subclass is a family, for example `schedules.Schedule`. A subclass of a family becomes a member by its own
+    `mode: Literal["name"] = "name"`. A setting of the family's type accepts every member, even if it is defined later
+    and elsewhere.
     """
 
     mode: str
     modes: ClassVar[dict[str, type[Choice]]]
-    """Mode -> class of the members of the family."""
+    """Mode -> member of the family."""
 
     @classmethod
     def __pydantic_init_subclass__(cls, **_: Any) -> None:
@@ -62,7 +63,7 @@ class Choice(Section):
     @model_validator(mode="wrap")
     @classmethod
     def _member(cls, data: Any, handler: ModelWrapValidatorHandler[Choice]) -> Choice:
-        """For the family itself: the member whose mode the data name."""
+        """Data for the family, validated by the member whose mode they name."""
         if "modes" not in vars(cls) or not isinstance(data, dict):
             return handler(data)
         mode = data.get("mode")

@@ -1,28 +1,28 @@
-"""A GPU that is not there. Its tensors say `gpu:0`, hold their numbers on the CPU, and keep CUDA's rules.
+"""A pretended GPU for tests: its tensors are on device `gpu:0`, have their numbers on the CPU, and follow CUDA's rules.
 
     with PretendedGPU() as gpu:
         cohort = Cohort([config], [seed], gpu.device)      # the library's own code, real numbers, autograd too
-    gpu.kernels, gpu.waits, gpu.atomics                    # what a GPU would have had to do
+    gpu.kernels, gpu.waits, gpu.atomics                    # counts of the work of a GPU
 
 It raises `RefusedByCUDAError`, with file and line of the library, for
 
-    operands on two devices        one-hot classes, settings, noise or a step counter left on the CPU. What CUDA allows
-                                   is allowed: CPU indices into a GPU tensor, a CPU scalar as an operand of arithmetic
-    a generator of one device      that fills a tensor of the other
-    a GPU tensor handed to NumPy
+    operands on two devices        such as one-hot classes, settings, noise or a step counter on the CPU. Allowed as on
+                                   CUDA: CPU indices into a GPU tensor, a CPU scalar as an operand of arithmetic
+    a generator of one device      that fills a tensor of the other device
+    a GPU tensor passed to NumPy
 
-and it counts, by operator and by file and line,
+It counts, by operator and by file and line,
 
-    kernels     operators that are neither views nor allocations: on a GPU one launch each, or a few
-    waits       where the host waits for the device: numbers read, masks turned into indices, copies from and to the CPU
-    atomics     sums that a GPU makes in any order, of addends that are not whole numbers, so that the order shows
+    kernels     operators that are neither views nor allocations: one or a few launches each on a GPU
+    waits       operations for which the host waits: reading numbers, masks as indices, copies from and to the CPU
+    atomics     sums that a GPU adds in any order, if the numbers are not whole, so that the order changes the result
 
-It cannot see what only a real GPU has: missing or wrong kernels, rounding of its own, races, captured graphs, memory,
-speed. Random numbers are those of the CPU; a real GPU draws others.
+It does not test a real GPU's kernels, rounding, races, captured graphs, memory or speed. Its random numbers are those
+of the CPU; a real GPU draws others.
 
-Everything must happen in one thread. Other tests may run in the same process, before and after: outside of `with` only
-the device's name stays known to torch. Tests of a real GPU may not: autograd minds the streams of one kind of device,
-and that is then this one. It stands on private functions of the torch release that the lock pins.
+Use it in one thread only. Other tests may run before and after it in the same process: outside of `with`, torch only
+keeps the name of the device. Tests of a real GPU may not run in the same process, because autograd supports the streams
+of one kind of device only. It uses private functions of the torch release in the lock file.
 """
 
 from __future__ import annotations
@@ -53,16 +53,16 @@ LIBRARY = str(Path(ternary_lab.__file__).parent) + os.sep
 COPIES = {"copy_", "_to_copy"}
 """Read one device and write another."""
 INDEXED = {"index", "index_put", "index_put_", "_index_put_impl_"}
-"""Take indices from the CPU as well."""
+"""Accept indices from the CPU."""
 ALL_ON_DEVICE = {"cat", "stack", "mm", "bmm", "addmm", "baddbmm", "dot", "mv", "gather", "scatter_add_"}
-"""Refuse even a scalar from the CPU; so do fused optimisers, whose kernels read it through a pointer."""
+"""Refuse even a scalar from the CPU. So do fused optimisers, whose kernels read it through a pointer."""
 WAITS = {"_local_scalar_dense", "nonzero", "equal", "is_nonzero", "masked_select", "_unique2", "unique_dim", "bincount"}
-"""Hand numbers, or the size of what they return, to the host."""
+"""Return numbers to the host, or a tensor whose size depends on numbers."""
 ATOMICS = {
     "scatter_add", "scatter_add_", "scatter_reduce", "scatter_reduce_", "index_add", "index_add_", "bincount", "histc",
     "put_", "cumsum", "multinomial",
 }
-"""Add in any order: by atomics, or by running sums whose pieces are put together as they come."""
+"""Add in any order: by atomics, or by running sums over pieces."""
 ALLOCATIONS = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "lift_fresh", "_unsafe_view"}
 PRODUCTS = {"mm", "bmm", "addmm", "addmm_", "baddbmm", "baddbmm_", "mv", "addmv", "dot"}
 
@@ -75,7 +75,7 @@ class OnGPU(Tensor):
     """A tensor of the pretended GPU."""
 
     held: Tensor
-    """Its numbers, on the CPU."""
+    """The numbers, on the CPU."""
 
     @staticmethod
     def __new__(cls, held: Tensor) -> OnGPU:
@@ -98,7 +98,7 @@ class OnGPU(Tensor):
 
 
 class Generator(torch.Generator):
-    """May be on the pretended GPU, where it draws what it would on the CPU."""
+    """A generator that may be on the pretended GPU; it draws the same numbers as on the CPU."""
 
     place: torch.device
 

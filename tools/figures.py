@@ -7,14 +7,13 @@ import sys
 from studies import draw_studies
 
 from ternary_lab.errors import TernaryLabError
-from ternary_lab.explorer.animation import morph
-from ternary_lab.explorer.codes_by_epoch import Atlas
-from ternary_lab.figures import draw_all
-from ternary_lab.figures.save import save_files
+from ternary_lab.explorer.animation import animate_codes
+from ternary_lab.explorer.codes_by_epoch import CodesByEpoch
+from ternary_lab.figures import Gallery, draw_all
 from ternary_lab.runs.load import load_run, load_runs
 from ternary_lab.studies.epoch50_disruption.tables import load_branches
 from ternary_lab.studies.report import collect, judge_all
-from ternary_lab.studies.report.draw import draw_report
+from ternary_lab.studies.report.figures import report_figures
 
 RUNS, EXPLORED = "v5_5", "v5_5/seed=42"
 
@@ -23,13 +22,12 @@ if __name__ == "__main__":
         folder, origin = sys.argv[1] if len(sys.argv) > 1 else "figures", {"runs": RUNS}
         draw_all(load_runs(RUNS), folder, parameters=origin, progress=sys.stderr.isatty())
         trial = collect([RUNS])
-        draw_report(trial, judge_all(trial), load_branches(), folder, parameters=origin)
+        gallery = Gallery(folder, "ternary_lab.figures", origin, [run.seed for run in trial.runs])
+        for name, drawing in report_figures(trial, judge_all(trial), load_branches()).items():
+            gallery.save(name, drawing)
         draw_studies(folder, progress=sys.stderr.isatty())
-        run = load_run(EXPLORED)
-        animation, alt = morph(Atlas(run))
-        save_files(
-            folder, "epoch50", {"epoch50.gif": animation}, alt, "ternary_lab.figures", {"run": EXPLORED}, [run.seed]
-        )
+        gallery = Gallery(folder, "ternary_lab.figures", {"run": EXPLORED})
+        gallery.save("epoch50", animate_codes(CodesByEpoch(load_run(EXPLORED))))
     except TernaryLabError as error:
         sys.exit(f"error: {error}")
     print(f"{folder}: figures of {RUNS}")

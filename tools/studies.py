@@ -8,7 +8,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ternary_lab.backend.numerics import fenced
-from ternary_lab.figures.save import Drawing, save_figure
+from ternary_lab.figures.save import Drawing, Gallery
 from ternary_lab.runs.load import FULL, RunSet, load_runs
 from ternary_lab.studies.beyond_v55 import figures as recipe_figures
 from ternary_lab.studies.beyond_v55 import tables as recipe_tables
@@ -46,45 +46,42 @@ def studies() -> Mapping[str, Callable[[], Drawing]]:
     drawn = {name: recipes.load_histories(name) for name in recipes.THREE}
     drawn = {recipes.RECIPES[name].title: rows[rows["epoch"] <= recipes.END] for name, rows in drawn.items()}
     return {
-        "reconstruction": lambda: generalisation_figures.parts(g.parts(probes)),
+        "reconstruction": lambda: generalisation_figures.reconstruction_of_splits(g.parts(probes)),
         "leak": lambda: generalisation_figures.mixing(g.mixing(dense, LEAK, SHARES)),
         "training_size": lambda: generalisation_figures.sizes(g.sizes(experiments, runs)),
         "structures": lambda: generalisation_figures.structures(g.structures(experiments)),
         "latent_noise": lambda: generalisation_figures.tolerance(g.tolerance(some, EPOCHS, RADII)),
         "interpolation": lambda: generalisation_figures.interpolation(g.interpolation(some, epoch)),
         "neighbourhoods": lambda: generalisation_figures.neighbourhoods(g.neighbourhoods(some, epoch)),
-        "checkpoint_scores": lambda: checkpoint_figures.scores(scores, LAST),
-        "checkpoint_regrets": lambda: checkpoint_figures.regrets(m.regret(choices, scores, LAST)),
-        "full_training": lambda: checkpoint_figures.full(full.history, next(iter(full.values())).config),
+        "checkpoint_scores": lambda: checkpoint_figures.checkpoint_scores(scores, LAST),
+        "checkpoint_regrets": lambda: checkpoint_figures.checkpoint_regrets(m.regret(choices, scores, LAST)),
+        "full_training": lambda: checkpoint_figures.full_training(full.history, next(iter(full.values())).config),
         "checkpoint_ensembles": lambda: checkpoint_figures.checkpoint_ensembles(m.checkpoint_ensembles(some)),
         "pathway_ensembles": lambda: checkpoint_figures.pathway_ensembles(m.pathway_ensembles(dense, dense.epochs)),
-        "rate_distortion": lambda: checkpoint_figures.rate_distortion(probes),
+        "rate_distortion": lambda: checkpoint_figures.rate_and_distortion(probes),
         "calibration": lambda: checkpoint_figures.calibration(m.reliabilities(some, EPOCHS)),
-        "operation_bounds": lambda: checkpoint_figures.operations(m.operation_bounds(dense, epoch)),
-        "defects": lambda: r.compared(table, recipes.names(table, "v5.5", "defect", "repaired"), r.OF_DEFECTS),
-        "search": lambda: r.searched(recipes.load_search(), ideal_front(r.WEIGHTS), table),
-        "front": lambda: r.front(table, ideal_front(r.WEIGHTS), recipes.names(table, *r.OF_FRONT)),
-        "recipes_through_epochs": lambda: r.epochs(drawn, table[table["recipe"] == recipes.SHARPENED]),
-        "statenet_worth": lambda: r.compared(table, r.OF_STATENET[recipes.V5_5], r.OF_WORTH),
-        "statenet_worth_beyond": lambda: r.compared(table, r.OF_STATENET[recipes.BEYOND], r.OF_WORTH),
-        "statenet_decisions": lambda: r.decisions(taught[0], drawn["v5.5"]),
-        "statenet_decisions_beyond": lambda: r.decisions(taught[1]),
-        "pathways": lambda: r.compared(table, recipes.names(table, *r.OF_PARTS), r.OF_WORTH),
+        "operation_bounds": lambda: checkpoint_figures.operation_bounds(m.operation_bounds(dense, epoch)),
+        "defects": lambda: r.recipe_comparison(table, recipes.names(table, "v5.5", "defect", "repaired"), r.OF_DEFECTS),
+        "search": lambda: r.search_trials(recipes.load_search(), ideal_front(r.WEIGHTS), table),
+        "front": lambda: r.coverage_front(table, ideal_front(r.WEIGHTS), recipes.names(table, *r.OF_FRONT)),
+        "recipes_through_epochs": lambda: r.recipes_by_epoch(drawn, table[table["recipe"] == recipes.SHARPENED]),
+        "statenet_worth": lambda: r.recipe_comparison(table, r.OF_STATENET[recipes.V5_5], r.OF_WORTH),
+        "statenet_worth_beyond": lambda: r.recipe_comparison(table, r.OF_STATENET[recipes.BEYOND], r.OF_WORTH),
+        "statenet_decisions": lambda: r.statenet_decisions(taught[0], drawn["v5.5"]),
+        "statenet_decisions_beyond": lambda: r.statenet_decisions(taught[1]),
+        "pathways": lambda: r.recipe_comparison(table, recipes.names(table, *r.OF_PARTS), r.OF_WORTH),
         "sweep_effects": lambda: s.main_effects(main_effects.main_effects(swept, s.METRICS)),
         "sweep_interactions": lambda: s.interactions(main_effects.interactions(swept, s.METRICS[:1])),
         "sweep_points": lambda: s.parallel(swept, s.METRICS[0]),
-        "alternatives": lambda: checkpoint_figures.alternatives(m.load_alternatives()),
+        "alternatives": lambda: checkpoint_figures.alternative_models(m.load_alternatives()),
     }
 
 
 @fenced
 def draw_studies(folder: str | Path, *, progress: bool = False) -> list[Path]:
-    """Draw them all into a folder and return the files. Raises RunError as `save_figure` does."""
+    """Draw them all into a folder and return the files. Raises RunError as `Gallery.save` does."""
+    gallery = Gallery(folder, "ternary_lab.figures", {"runs": RUNS}, SEEDS[:1])
     files: list[Path] = []
     for name, draw in tqdm(studies().items(), desc="studies", unit="figure", disable=not progress):
-        drawing = draw()
-        seeds = sorted({int(seed) for seed in drawing.data["seed"]}) if "seed" in drawing.data else [SEEDS[0]]
-        files += save_figure(
-            drawing.figure, folder, name, drawing.data, drawing.alt, "ternary_lab.figures", {"runs": RUNS}, seeds
-        )
+        files += gallery.save(name, draw())
     return files

@@ -1,4 +1,4 @@
-"""An animation of all operations' codes across the jump of β_B, as a GIF."""
+"""Animation of the codes of all operations across the jump of β_B, as a GIF."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ternary_lab.errors import RunError
-from ternary_lab.explorer.codes_by_epoch import Atlas
+from ternary_lab.explorer.codes_by_epoch import CodesByEpoch
 from ternary_lab.explorer.drawing import WRONG_RIGHT
 from ternary_lab.explorer.projection import Projection
+from ternary_lab.figures.save import Animation
 from ternary_lab.figures.style import GREEN, INK, PATHWAY, style
 from ternary_lab.model import PATHWAYS
 
@@ -24,49 +25,46 @@ if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
 SHOWN = 6000
-"""Operations drawn: every point of every frame costs bytes."""
+"""Number of operations that are drawn: each point adds to the size of the file."""
 BETWEEN = 5
 """Frames from one epoch to the next."""
 FRAME, STILL = 90, 1300
-"""Milliseconds of a frame, and of the first and the last."""
+"""Milliseconds of a frame, and of the first and the last frame."""
 COLOURS = 48
 
 
-def morph(atlas: Atlas, first: int = 46, last: int = 60) -> tuple[bytes, str]:
-    """A GIF of both pathways' codes from one kept epoch to another, and its alternative text.
+def animate_codes(atlas: CodesByEpoch, first: int = 46, last: int = 60) -> Animation:
+    """Animation of the codes of both pathways through the kept epochs from `first` to `last`.
 
-    Each epoch's codes at their own scale, in the plane of their principal directions; between two epochs points move
-    straight. Raises RunError when fewer than two epochs with weights lie in the range.
+    The codes of an epoch have their own scale, in the plane of their principal directions. Between two epochs points
+    move in straight lines. Raises RunError when fewer than two epochs with weights lie in the range.
     """
     epochs = [epoch for epoch in atlas.epochs if first <= epoch <= last]
     if len(epochs) < 2:
         raise RunError(f"{atlas.run.path}: keeps the weights of fewer than two epochs from {first} to {last}")
     from PIL import Image
-    from PIL.Image import Dither
+    from PIL.Image import Dither, Quantize
 
     frames = list(_frames(atlas, epochs))
-    # Colours of the first and the last, which between them hold all there are.
-    both = Image.new("RGB", (frames[0].width, 2 * frames[0].height))
-    both.paste(frames[0], (0, 0))
-    both.paste(frames[-1], (0, frames[0].height))
-    palette = both.quantize(COLOURS)
+    # The first and the last frame together contain all colours.
+    both = Image.fromarray(np.vstack([np.asarray(frame) for frame in (frames[0], frames[-1])]))
+    palette = both.quantize(COLOURS, Quantize.MAXCOVERAGE)
     pictures = [frame.quantize(palette=palette, dither=Dither.NONE) for frame in frames]
     buffer = io.BytesIO()
-    durations = [FRAME] * len(pictures)
-    durations[0] = durations[-1] = STILL
+    durations = [STILL, *[FRAME] * (len(pictures) - 2), STILL]
     pictures[0].save(
         buffer, "GIF", save_all=True, append_images=pictures[1:], duration=durations, loop=0, optimize=True
     )
     right = [100 * atlas[epoch].reconstructed.float().mean(1) for epoch in (epochs[0], epochs[-1])]
     alt = (
-        f"All operations by their latent codes in pathways A and B, moving from epoch {epochs[0]} to {epochs[-1]}. A "
-        f"gives back {right[0][0]:.1f} % of the operations from its own code at first and {right[1][0]:.1f} % at last, "
-        f"B {right[0][1]:.1f} % and {right[1][1]:.1f} %."
+        f"Points show all operations by their latent codes in pathways A and B. They move from epoch {epochs[0]} to "
+        f"{epochs[-1]}. A reconstructs {right[0][0]:.1f} % of the operations from its own code in the first epoch and "
+        f"{right[1][0]:.1f} % in the last; B reconstructs {right[0][1]:.1f} % and {right[1][1]:.1f} %."
     )
-    return buffer.getvalue(), alt
+    return Animation(buffer.getvalue(), alt, [atlas.run.seed])
 
 
-def _frames(atlas: Atlas, epochs: list[int]) -> Iterator[Picture]:
+def _frames(atlas: CodesByEpoch, epochs: list[int]) -> Iterator[Picture]:
     from PIL import Image
 
     chosen = torch.randperm(len(atlas[epochs[0]].mu[0]), generator=torch.Generator().manual_seed(0))[:SHOWN]
@@ -112,7 +110,7 @@ def _frames(atlas: Atlas, epochs: list[int]) -> Iterator[Picture]:
                     marks.set_array(right[chosen].float().numpy())
                     scale = planes[nearest, pathway].scale
                     axis.set_title(
-                        f"{pathway}, epoch {nearest}, ±{1.6 * scale:.3g} across: gives back "
+                        f"{pathway}, epoch {nearest}, ±{1.6 * scale:.3g} across: reconstructs "
                         f"{100 * float(right.float().mean()):.1f} %", color=INK, loc="center",
                     )
                 cursor.set_xdata([before + share * (after - before)] * 2)

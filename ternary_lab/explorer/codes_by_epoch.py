@@ -1,9 +1,8 @@
-"""A run to look at: every operation as the weights of each kept epoch see it, computed when asked for."""
+"""Latent codes and probabilities of all operations at each epoch of a run, computed when they are needed."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from functools import cached_property
+from functools import cached_property, lru_cache
 from threading import Lock
 
 import pandas as pd
@@ -11,27 +10,30 @@ import torch
 from torch import Tensor
 
 from ternary_lab import space, splits, symmetry
+from ternary_lab.backend.random_streams import stream
 from ternary_lab.errors import InputError, RunError
 from ternary_lab.explorer import projection
 from ternary_lab.explorer.projection import Projection
 from ternary_lab.metrics.coverage import best_classes, class_index
-from ternary_lab.metrics.information import information
+from ternary_lab.metrics.information import LOW, information, outer_probabilities
 from ternary_lab.metrics.sobol import chunk_size, sobol_normal
 from ternary_lab.model import PATHWAYS, Pathway, TernaryVAE
 from ternary_lab.runs.load import RunRecord, number_ranges
 
 LATENTS = 65_536
-"""Sobol points that an operation's probability under the prior is integrated over."""
+"""Sobol points in the integral of an operation's probability under the prior."""
+SAMPLES = 64
+"""Posterior samples of an operation whose confusion is measured."""
 KEPT = 64
-"""Snapshots kept in memory, some 6 MB each: more than a run of v5.5 has."""
+"""Snapshots kept in memory, about 6 MB each; a run of v5.5 has fewer."""
 
 
 class Snapshot:
-    """The weights of one epoch, and all N operations as they see them. Tensors are (2, N, ...), pathway A first."""
+    """The model at one epoch with the codes of all N operations. Tensors are (2, N, ...), pathway A first."""
 
     def __init__(self, epoch: int, model: TernaryVAE) -> None:
         self.epoch, self.model = epoch, model
-        # In pieces, so that what lies between two layers stays in a core's cache.
+        # In pieces, so that the activations stay in the cache of a processor core.
         pieces = torch.split(space.operations().to(model.device), chunk_size(model.device))
         with torch.no_grad():
             codes = [model.core.encode(piece.unsqueeze(0)) for piece in pieces]
@@ -42,7 +44,7 @@ class Snapshot:
 
     @cached_property
     def _decoded(self) -> tuple[Tensor, Tensor]:
-        """Of each operation from z = μ, own code: whether argmax gives it back, and ln p(x|μ(x))."""
+        """`reconstructed` and `own_log_probability`."""
         chunk, core = chunk_size(self.model.device), self.model.core
         operations = torch.arange(space.SIZE, device=self.model.device)
         wanted = (space.operations(operations).T + 1).long().unsqueeze(1)
@@ -56,28 +58,32 @@ class Snapshot:
 
     @property
     def reconstructed(self) -> Tensor:
-        """(2, N) bool: the argmax from z = μ, own code, is the operation itself."""
+        """(2, N) bool: whether argmax decoding of z = μ(x) gives the operation x back."""
         return self._decoded[0]
 
     @property
     def own_log_probability(self) -> Tensor:
-        """(2, N): ln p(x|z = μ(x)), nats."""
+        """(2, N): ln p(x | z = μ(x)), nats."""
         return self._decoded[1]
 
+    def entry_probabilities(self, z: Tensor, pathway: Pathway) -> Tensor:
+        """(9, 3): probabilities of each entry's values, decoded from one latent (L,)."""
+        return torch.softmax(self.model.decode(z, pathway), -1).cpu()
+
     def log_probability(self, pathway: Pathway) -> Tensor:
-        """(N,): ln p(x) under the prior N(0, I), nats, from `LATENTS` Sobol points. Half a second, then kept."""
+        """(N,): ln p(x) under the prior N(0, I), nats. The first call takes about half a second."""
         if pathway not in self._log_p:
             latents = sobol_normal(self.model.latent_dim, LATENTS, 0, self.model.device)
             found = information(self.model.core, pathway, (z.unsqueeze(0) for z in latents))
             self._log_p[pathway] = found.p[0].clamp_min(torch.finfo(torch.float64).tiny).log().float()
         return self._log_p[pathway]
 
-    def knows_log_probability(self, pathway: Pathway) -> bool:
-        """Whether it can be had without waiting."""
+    def has_log_probability(self, pathway: Pathway) -> bool:
+        """Whether `log_probability` returns at once."""
         return pathway in self._log_p
 
     def plane(self, pathway: Pathway, kind: str, first: int = 0, second: int = 1) -> Projection:
-        """Codes in a plane: kind "pca", "dimensions" (first, second) or "umap". Kept, once computed."""
+        """The codes in a plane of one kind: "pca", "dimensions" (`first` and `second`) or "umap". Raises InputError."""
         key = (pathway, kind, first, second) if kind == "dimensions" else (pathway, kind)
         if key not in self._planes:
             mu = self.mu[PATHWAYS.index(pathway)].cpu()
@@ -90,26 +96,45 @@ class Snapshot:
         return self._planes[key]
 
     def has_plane(self, pathway: Pathway, kind: str) -> bool:
-        """Whether it can be had without waiting."""
+        """Whether `plane` returns at once."""
         return kind != "umap" or (pathway, kind) in self._planes
 
     def neighbours(self, pathway: Pathway, operation: int, count: int = 8) -> list[tuple[int, float]]:
-        """The operations whose codes are nearest to an operation's, with their Euclidean distances."""
+        """The operations with the nearest codes, each with its Euclidean distance."""
         mu = self.mu[PATHWAYS.index(pathway)]
         distance = (mu - mu[operation]).norm(dim=1)
         distance[operation] = torch.inf
         found = distance.topk(count, largest=False)
-        return [(int(i), float(d)) for i, d in zip(found.indices, found.values, strict=True)]
+        return list(zip(found.indices.tolist(), found.values.tolist(), strict=True))
+
+    def confused_with(self, pathway: Pathway, operation: int, count: int) -> list[tuple[int, float]]:
+        """The other operations decoded most often from an operation's code, each with its probability.
+
+        A mean over `SAMPLES` posterior samples, which are the same in each call; the entries are sampled, not argmax.
+        """
+        noise = stream(operation, "sample", part="confusion")
+        epsilon = torch.randn(SAMPLES, self.model.latent_dim, generator=noise).to(self.model.device)
+        posterior = self.model.encode(space.operations(torch.tensor([operation])), pathway)
+        p = self.output_distribution(posterior.mean + posterior.std * epsilon, pathway)
+        p[operation] = -1
+        found = p.topk(count)
+        return list(zip(found.indices.tolist(), found.values.tolist(), strict=True))
+
+    def output_distribution(self, z: Tensor, pathway: Pathway) -> Tensor:
+        """(N,) float64: p(x) of every operation, the mean over latents z (M, L)."""
+        q = torch.softmax(self.model.decode(z, pathway).double(), -1).permute(1, 2, 0).unsqueeze(1).unbind(0)
+        low, high = outer_probabilities(q[:LOW]), outer_probabilities(q[LOW:])
+        return (high[0] @ low[0].T).flatten() / len(z)
 
 
-class Atlas:
-    """A run's epochs as `Snapshot`s: `atlas[50]`. Raises RunError for a run without weights."""
+class CodesByEpoch:
+    """A `Snapshot` for every epoch with saved weights: `codes[50]`. Raises RunError for a run without weights."""
 
     def __init__(self, run: RunRecord) -> None:
         self.run = run
         self.epochs = run.epochs or [run.checkpoint().epoch]
-        """Epochs whose weights the run kept, in order."""
-        self._snapshots: OrderedDict[int, Snapshot] = OrderedDict()
+        """Epochs with saved weights, in order."""
+        self._snapshot = lru_cache(KEPT)(lambda epoch: Snapshot(epoch, run.model(epoch)))
         self._lock = Lock()
 
     @cached_property
@@ -118,7 +143,7 @@ class Atlas:
 
     @cached_property
     def properties(self) -> pd.DataFrame:
-        """What each operation is (`symmetry.properties`), and its part of the run's split in the column `split`."""
+        """`symmetry.properties` of each operation, and in the column `split` its part of the run's split."""
         split = splits.split(self.run.config.data)
         facts = symmetry.properties()
         facts["split"] = "train"
@@ -131,20 +156,17 @@ class Atlas:
             kept = number_ranges(self.epochs)
             raise RunError(f"{self.run.path}: no weights of epoch {epoch}; there are those of {kept}")
         with self._lock:
-            if epoch not in self._snapshots:
-                self._snapshots[epoch] = Snapshot(epoch, self.run.model(epoch))
-                while len(self._snapshots) > KEPT:
-                    self._snapshots.popitem(last=False)
-            self._snapshots.move_to_end(epoch)
-            return self._snapshots[epoch]
+            return self._snapshot(epoch)
 
     def plane(self, epoch: int, pathway: Pathway, kind: str, first: int = 0, second: int = 1) -> Projection:
-        """`Snapshot.plane`, turned so that it can be compared with other epochs: onto the last one's, for PCA and UMAP.
+        """`Snapshot.plane`, rotated so that epochs can be compared: PCA to match the PCA of the last epoch.
 
-        UMAP is turned onto the same epoch's principal directions, so that no other epoch's is needed.
+        UMAP is rotated to match the PCA of its own epoch, which needs no UMAP of another epoch.
         """
         plane = self[epoch].plane(pathway, kind, first, second)
         if kind == "dimensions":
             return plane
         reference = self[self.epochs[-1]].plane(pathway, "pca")
-        return plane.onto(reference) if kind == "pca" else plane.onto(self[epoch].plane(pathway, "pca").onto(reference))
+        if kind == "umap":
+            reference = self[epoch].plane(pathway, "pca").rotated_to(reference)
+        return plane.rotated_to(reference)

@@ -1,4 +1,4 @@
-"""Figures of an atlas: the map of all operations, and the run's course with the epoch marked."""
+"""Figures of an atlas: the map of all operations, and the loss and coverage of the run by epoch."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
-from matplotlib.figure import Figure
 
 from ternary_lab import space
 from ternary_lab.errors import InputError, nearest
-from ternary_lab.explorer.codes_by_epoch import Atlas
-from ternary_lab.figures.style import GREEN, INK, ORANGE, PATHWAY, PURPLE, figure_of, panels, style
+from ternary_lab.explorer.codes_by_epoch import CodesByEpoch
+from ternary_lab.figures.save import Drawing
+from ternary_lab.figures.style import GREEN, INK, ORANGE, PATHWAY, PURPLE, figure_of, fixed, panels, style
 from ternary_lab.model import PATHWAYS, Pathway
 from ternary_lab.space import ENTRIES
 
 CATEGORIES = (ORANGE, PATHWAY["A"], GREEN, PURPLE)
-"""For up to four kinds of operation."""
+"""Colours for up to four kinds of operations."""
 YES_NO = ("#C8C8C8", PATHWAY["A"])
 WRONG_RIGHT = (PATHWAY["B"], "#8FC1E3")
 _LABELS = {
-    "reconstruction A": "A gives back its own code", "reconstruction B": "B gives back its own code",
+    "reconstruction A": "reconstructed by A", "reconstruction B": "reconstructed by B",
     "log p A": "ln p(x), decoder A", "log p B": "ln p(x), decoder B", "zeros": "number of zeros",
     "values": "different results", "depends_on": "depends on", "split": "split",
 }
@@ -33,36 +33,36 @@ _ENTRIES = {f"entry {k}": f"f({k // 3 - 1:+d}, {k % 3 - 1:+d})".replace("+0", "0
 
 @dataclass(frozen=True)
 class Colouring:
-    """A value for every operation, with what it takes to draw and explain it."""
+    """A value for every operation, with its colours and its words."""
 
     label: str
     values: np.ndarray
-    """(N,): 0..1 for a scale, else the number of the kind."""
+    """(N,): 0..1 on a scale, or the number of the kind."""
     kinds: tuple[str, ...]
     """Names of the kinds; empty for a scale."""
     colours: Sequence[str] | str
-    """One for each kind, or the name of a colour map."""
+    """A colour for each kind, or the name of a colour map."""
     low: float = 0.0
     high: float = 1.0
     """Values at both ends of a scale, in its own units."""
 
 
-def colourings(atlas: Atlas) -> dict[str, str]:
-    """Name -> label of everything that operations can be coloured by."""
+def colourings(atlas: CodesByEpoch) -> dict[str, str]:
+    """Every colouring of operations: name -> label."""
     facts = atlas.properties.select_dtypes(bool).columns
     return _LABELS | {name: name.replace("_", " ") for name in facts} | _ENTRIES
 
 
 def needs_probability(name: str) -> Pathway | None:
-    """The decoder whose probabilities a colouring shows, which take a moment to compute."""
+    """The decoder whose probabilities a colouring needs, or None. They take a moment to compute."""
     return {"log p A": PATHWAYS[0], "log p B": PATHWAYS[1]}.get(name)
 
 
-def colouring(atlas: Atlas, epoch: int, name: str) -> Colouring:
-    """One of `colourings` at an epoch. Raises InputError for an unknown one."""
+def colouring(atlas: CodesByEpoch, epoch: int, name: str) -> Colouring:
+    """One of `colourings` at an epoch. Raises InputError for an unknown name."""
     known = colourings(atlas)
     if name not in known:
-        near = nearest(name, known, "figures.atlas.colourings(atlas)")
+        near = nearest(name, known, "explorer.drawing.colourings(atlas)")
         raise InputError(f"operations cannot be coloured by {name!r}{near}")
     label = known[name]
     if name.startswith("reconstruction"):
@@ -84,7 +84,7 @@ def colouring(atlas: Atlas, epoch: int, name: str) -> Colouring:
 
 
 def _scale(label: str, values: np.ndarray) -> Colouring:
-    """Between the quantiles that leave one operation in fifty outside: a few rare ones must not flatten the rest."""
+    """A scale between the 1 % and 99 % quantiles, so that a few extreme values do not flatten the rest."""
     low, high = (float(q) for q in np.quantile(values, (0.01, 0.99)))
     if high - low < 1e-9:
         low, high = low - 0.5, high + 0.5
@@ -92,90 +92,94 @@ def _scale(label: str, values: np.ndarray) -> Colouring:
 
 
 def draw_map(
-    atlas: Atlas,
+    atlas: CodesByEpoch,
     epoch: int,
     pathway: Pathway = "B",
     kind: str = "pca",
     colour: str = "reconstruction B",
     selection: Sequence[int] = (),
-    ax: Axes | None = None,
-) -> Axes:
-    """All operations by their codes at an epoch, a point each; those selected are ringed."""
-    plane, paint = atlas.plane(epoch, pathway, kind), colouring(atlas, epoch, colour)
+) -> Drawing:
+    """All operations by their codes at an epoch, a point for each; selected ones have a ring."""
     with style():
-        (axis,) = panels(1, 1, 4.6, ax)
-        points = plane.points.numpy() * plane.scale
-        # What is rare is drawn last, so that it is not buried.
-        frequency = np.bincount(paint.values.astype(int))[paint.values.astype(int)] if paint.kinds else -paint.values
-        order = np.argsort(-frequency, kind="stable")
-        cmap = paint.colours if isinstance(paint.colours, str) else ListedColormap(list(paint.colours))
-        top = len(paint.kinds) - 1 if paint.kinds else 1
-        dots = axis.scatter(
-            points[order, 0], points[order, 1], c=paint.values[order], cmap=cmap, vmin=0, vmax=top, s=3, linewidths=0,
-            rasterized=True,
-        )
-        if len(selection):
-            ringed = points[list(selection)]
-            axis.scatter(ringed[:, 0], ringed[:, 1], s=36, facecolors="none", edgecolors=INK, linewidths=1)
-        axis.set(xlabel=plane.axes[0], ylabel=plane.axes[1], aspect="equal")
-        axis.set_title(f"pathway {pathway}, epoch {epoch}: {paint.label}\n{plane.note}".strip())
-        figure = figure_of(axis)
-        bar = figure.colorbar(dots, ax=axis, shrink=0.6)
-        if paint.kinds:
-            step = top / len(paint.kinds)
-            bar.set_ticks([step * (i + 0.5) for i in range(len(paint.kinds))], labels=list(paint.kinds))
-        else:
-            bar.set_ticks([0, 1], labels=[f"{paint.low:.3g}", f"{paint.high:.3g}"])
-    return axis
+        (axis,) = panels(1, 1, 4.6)
+        return map_on(axis, atlas, epoch, pathway, kind, colour, selection)
 
 
-def map_alt(atlas: Atlas, epoch: int, pathway: Pathway, colour: str) -> str:
-    """What `draw_map` shows, in words."""
-    paint = colouring(atlas, epoch, colour)
-    shares = [f"{kind} {100 * float(np.mean(paint.values == i)):.1f} %" for i, kind in enumerate(paint.kinds)]
-    said = ", ".join(shares) if shares else f"from {paint.low:.3g} to {paint.high:.3g}"
-    return f"All operations by their codes in pathway {pathway} at epoch {epoch}, coloured by: {paint.label} ({said})."
+def map_on(
+    axis: Axes, atlas: CodesByEpoch, epoch: int, pathway: Pathway, kind: str, colour: str, selection: Sequence[int]
+) -> Drawing:
+    """Draw the map of `draw_map` on an axis that is given; call it within `style()`."""
+    plane, paint = atlas.plane(epoch, pathway, kind), colouring(atlas, epoch, colour)
+    points = plane.points.numpy() * plane.scale
+    # Rare kinds are drawn last, so that no other points hide them.
+    frequency = np.bincount(paint.values.astype(int))[paint.values.astype(int)] if paint.kinds else -paint.values
+    order = np.argsort(-frequency, kind="stable")
+    cmap = paint.colours if isinstance(paint.colours, str) else ListedColormap(list(paint.colours))
+    top = len(paint.kinds) - 1 if paint.kinds else 1
+    dots = axis.scatter(
+        points[order, 0], points[order, 1], c=paint.values[order], cmap=cmap, vmin=0, vmax=top, s=3, linewidths=0,
+        rasterized=True,
+    )
+    if len(selection):
+        ringed = points[list(selection)]
+        axis.scatter(ringed[:, 0], ringed[:, 1], s=36, facecolors="none", edgecolors=INK, linewidths=1)
+    axis.set(xlabel=plane.axes[0], ylabel=plane.axes[1], aspect="equal")
+    axis.set_title(f"pathway {pathway}, epoch {epoch}: {paint.label}\n{plane.note}".strip())
+    bar = figure_of(axis).colorbar(dots, ax=axis, shrink=0.6)
+    if paint.kinds:
+        step = top / len(paint.kinds)
+        bar.set_ticks([step * (i + 0.5) for i in range(len(paint.kinds))], labels=list(paint.kinds))
+        said = ", ".join(f"{100 * float(np.mean(paint.values == i)):.1f} % {k}" for i, k in enumerate(paint.kinds))
+    else:
+        bar.set_ticks([0, 1], labels=[f"{paint.low:.3g}", f"{paint.high:.3g}"])
+        said = f"from {paint.low:.3g} to {paint.high:.3g}"
+    alt = (
+        f"Points show all operations by their codes in pathway {pathway} at epoch {epoch}. The colour shows: "
+        f"{paint.label} ({said})."
+    )
+    data = pd.DataFrame({"operation": range(len(points)), "x": points[:, 0], "y": points[:, 1], "value": paint.values})
+    return Drawing(figure_of(axis), alt, data)
 
 
 @dataclass(frozen=True)
-class Course:
-    """Loss and informative coverage through the epochs, and where an epoch lies in the picture."""
+class Course(Drawing):
+    """Loss and informative coverage through the epochs, with the position of an epoch in the picture."""
 
-    figure: Figure
     left: float
     right: float
     """Left and right edge of the axes, as shares of the picture's width."""
     first: float
     last: float
     """Epochs at those edges."""
-    alt: str
 
     def place(self, epoch: float) -> float:
-        """An epoch's share of the picture's width."""
+        """The position of an epoch, as a share of the picture's width."""
         share = (epoch - self.first) / (self.last - self.first) if self.last > self.first else 0.5
         return self.left + share * (self.right - self.left)
 
 
 def draw_course(history: pd.DataFrame, width: float = 10.0, height: float = 1.9) -> Course:
-    """Training loss (log scale) and informative coverage of both pathways, side by side in height."""
-    figure = Figure(figsize=(width, height))
+    """Training loss (above) and informative coverage of both pathways (below) by epoch."""
+    left, right = 0.07, 0.995
     with style():
-        upper, lower = figure.subplots(2, 1, sharex=True)
+        upper, lower = panels(2, 1, height, sharex=True)
+        figure = figure_of(upper)
+        figure.set_size_inches(width, height)
+        fixed(figure, left=left, right=right, top=0.97, bottom=0.22, hspace=0.16)
         upper.plot(history["epoch"], history["train_loss"], color=INK)
         upper.set(ylabel="loss")
-        for pathway in PATHWAYS:
-            lower.plot(
-                history["epoch"], history[f"informative_coverage_{pathway}"], color=PATHWAY[pathway], label=pathway,
-                linestyle="-" if pathway == "A" else "--",
-            )
+        for pathway, line in (("A", "-"), ("B", "--")):
+            lower.plot(history["epoch"], history[f"informative_coverage_{pathway}"], color=PATHWAY[pathway],
+                       label=pathway, linestyle=line)
         lower.set(ylabel="informative\ncoverage, %", xlabel="epoch")
         lower.legend(ncols=2, loc="upper left")
-        first, last = float(history["epoch"].min()), float(history["epoch"].max())
-        lower.set_xlim(first - 0.5, last + 0.5)
-        figure.subplots_adjust(left=0.07, right=0.995, top=0.97, bottom=0.22, hspace=0.16)
+        first, last = float(history["epoch"].min()) - 0.5, float(history["epoch"].max()) + 0.5
+        lower.set_xlim(first, last)
     end = history.iloc[-1]
     alt = (
-        f"Training loss and informative coverage by epoch; at epoch {int(last)} the loss is {end['train_loss']:.2f}, "
-        f"informative coverage {end['informative_coverage_A']:.1f} % (A) and {end['informative_coverage_B']:.1f} % (B)."
+        f"Line charts show the training loss and informative coverage by epoch. At epoch {int(end['epoch'])} the loss "
+        f"is {end['train_loss']:.2f}, the informative coverage {end['informative_coverage_A']:.1f} % in pathway A and "
+        f"{end['informative_coverage_B']:.1f} % in B."
     )
-    return Course(figure, 0.07, 0.995, first - 0.5, last + 0.5, alt)
+    data = history[["epoch", "train_loss", "informative_coverage_A", "informative_coverage_B"]]
+    return Course(figure, alt, data, left, right, first, last)

@@ -1,62 +1,54 @@
-"""The epochs of a run: a slider and a play button over loss and informative coverage."""
+"""The epochs of a run: a slider and a play button, with loss and informative coverage below."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import ipywidgets as widgets
-from matplotlib.figure import Figure
 
 from ternary_lab.explorer.drawing import draw_course
-from ternary_lab.explorer.selection import View
-from ternary_lab.explorer.widget_base import Part
-from ternary_lab.figures.save import image
+from ternary_lab.explorer.selection import Selection, Source
+from ternary_lab.explorer.view import View
+from ternary_lab.figures.save import Drawing, image
 from ternary_lab.figures.style import GREEN
-from ternary_lab.runs.load import RunRecord
 
 PLAY_MILLISECONDS = 1300
-"""Between two epochs of the play button: longer than a map needs to move."""
+"""Time between two epochs of the play button, longer than a map takes to move its points."""
 
 
-class Timeline(Part):
-    """Moves the view's epoch among those whose weights the run kept; a cursor shows it in the run's course."""
+class EpochSlider(View):
+    """Chooses an epoch among those with saved weights; a cursor marks it in the figure."""
 
-    title = "Time"
+    title = "Epochs"
 
-    def __init__(self, source: View | RunRecord | str | Path) -> None:
+    def __init__(self, source: Source) -> None:
         super().__init__()
-        self.view = View.of(source)
-        epochs = self.view.atlas.epochs
+        self.selection = Selection.of(source)
+        epochs = self.selection.codes.epochs
         self.slider = widgets.SelectionSlider(
-            options=[(str(epoch), epoch) for epoch in epochs], value=self.view.epoch, description="epoch",
-            layout=widgets.Layout(width="99%"),
+            options=[(str(epoch), epoch) for epoch in epochs], value=self.selection.epoch, description="epoch",
+            layout=widgets.Layout(width="99%", flex="1 1 auto"),
         )
         self.play = widgets.Play(
             min=0, max=len(epochs) - 1, value=self.slider.index, interval=PLAY_MILLISECONDS, show_repeat=False,
             description="play", tooltip="play through the epochs",
         )
-        # In the page itself: no callback in between that could lag behind.
+        # Linked in the browser: a link in the kernel could lag behind.
         widgets.jslink((self.play, "value"), (self.slider, "index"))
-        self.course = draw_course(self.view.atlas.history)
+        self.course = draw_course(self.selection.codes.history)
         self.cursor = widgets.HTML()
         self.cursor.add_class("tl-cursor")
         chart = widgets.Box([widgets.HTML(image(self.course.figure, self.course.alt, dpi=110)), self.cursor])
         chart.add_class("tl-chart")
-        controls = widgets.HBox([self.play, self.slider])
-        self.slider.layout.flex = "1 1 auto"
-        self.fill(controls, chart)
-        self.slider.observe(self.guard(lambda change: self.view.set_trait("epoch", change["new"])), "value")
-        self.follow(self.view, ["epoch"], self.show)
-        self.show()
+        self.fill(widgets.HBox([self.play, self.slider]), chart)
+        self.on_change(lambda: self.selection.set_trait("epoch", self.slider.value), self.slider)
+        self.follow(self.selection, ["epoch"], self.show)
 
     def show(self) -> None:
-        """Put slider and cursor where the view is."""
-        if self.slider.value != self.view.epoch:
-            self.slider.value = self.view.epoch
-        left = 100 * self.course.place(self.view.epoch)
+        """Move slider and cursor to the selected epoch."""
+        self.slider.value = self.selection.epoch
+        left = 100 * self.course.place(self.selection.epoch)
         self.cursor.value = (
             f'<div style="position:absolute;left:{left:.3f}%;top:2%;bottom:20%;border-left:2px solid {GREEN}"></div>'
         )
 
-    def picture(self) -> tuple[Figure, str]:
-        return self.course.figure, self.course.alt
+    def picture(self) -> Drawing:
+        return self.course

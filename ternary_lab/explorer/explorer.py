@@ -1,4 +1,4 @@
-"""All parts on one page, looking at the same run, epoch, pathway and operations."""
+"""All views of a run on one page, with one selection."""
 
 from __future__ import annotations
 
@@ -6,33 +6,33 @@ from collections.abc import Callable
 from pathlib import Path
 
 import ipywidgets as widgets
-from matplotlib.figure import Figure
 
 from ternary_lab.errors import TernaryLabError
-from ternary_lab.explorer.coverage_holes import Holes
-from ternary_lab.explorer.epoch_slider import Timeline
+from ternary_lab.explorer.coverage_holes import CoverageHoles
+from ternary_lab.explorer.epoch_slider import EpochSlider
 from ternary_lab.explorer.inspector import Inspector
-from ternary_lab.explorer.interpolation import PathFinder
-from ternary_lab.explorer.latent_editor import DecoderDesk
+from ternary_lab.explorer.interpolation import Interpolation
+from ternary_lab.explorer.latent_editor import LatentEditor
 from ternary_lab.explorer.map import Map
 from ternary_lab.explorer.schedule_designer import ScheduleDesigner
-from ternary_lab.explorer.selection import View
-from ternary_lab.explorer.widget_base import Part, row
+from ternary_lab.explorer.selection import Selection
+from ternary_lab.explorer.view import View, row
+from ternary_lab.figures.save import Drawing
 from ternary_lab.runs.load import RunRecord, load_run, published
 
-TABS: dict[str, Callable[[View, Path], Part]] = {
-    DecoderDesk.title: lambda view, _: DecoderDesk(view),
-    PathFinder.title: lambda view, _: PathFinder(view),
-    Holes.title: lambda view, _: Holes(view),
-    ScheduleDesigner.title: lambda _, folder: ScheduleDesigner(folder=folder),
+TABS: dict[str, Callable[[Selection], View]] = {
+    kind.title: kind for kind in (LatentEditor, Interpolation, CoverageHoles)
 }
-"""The parts behind tabs; trainings of the last one are kept in the folder."""
+"""Views of a selection by the name of their tab. A new view is added here."""
 
 
-class Explorer(Part):
-    """The latent explorer of a run: its directory, or a published run's name.
+class Explorer(View):
+    """The latent explorer of a run, given by its directory or by a published run's name.
 
-    A run that cannot be read is named on the page, with a field to open another.
+    If the run cannot be read, the page shows why and offers a field to open another.
+
+    Args:
+        folder: where the schedule designer keeps its trainings.
     """
 
     title = "Latent explorer"
@@ -48,40 +48,43 @@ class Explorer(Part):
             placeholder="a run's directory, or a published run", layout=widgets.Layout(width="36em"),
         )
         self.page = widgets.VBox()
-        self.tabs = widgets.Tab([widgets.VBox() for _ in TABS], titles=list(TABS))
-        self.tabs.observe(self.guard(lambda _: self._turn()), "selected_index")
+        titles = [*TABS, ScheduleDesigner.title]
+        self.tabs = widgets.Tab([widgets.VBox() for _ in titles], titles=titles)
+        self.tabs.observe(self.guard(self._open_tab), "selected_index")
         self.fill(self.source, self.page)
-        self.source.observe(self.guard(lambda _: self.explore(self.source.value)), "value")
-        self.guard(self.explore)(run)
+        self.on_change(lambda: self.explore(self.source.value), self.source)
+        self.guard(lambda: self.explore(run))()
 
     def explore(self, run: RunRecord | str | Path) -> None:
-        """Show another run. On the page an error, with what can be opened instead, where it cannot be read."""
+        """Show another run. Raises RunError or CheckpointError when it cannot be read."""
         try:
-            self.view = View.of(run)
-            self.map, self.inspector = Map(self.view), Inspector(self.view)
-            self.timeline = Timeline(self.view)
+            self.selection = Selection.of(run)
+            self.map, self.inspector = Map(self.selection), Inspector(self.selection)
+            self.epoch_slider = EpochSlider(self.selection)
         except TernaryLabError as error:
             raise type(error)(f"{error}: name another run above, for example v5_5/seed=42") from error
-        self._made: dict[str, Part] = {}
-        self.tabs.children = tuple(widgets.VBox() for _ in TABS)
+        self._views: dict[str, View] = {}
+        self.tabs.children = tuple(widgets.VBox() for _ in self.tabs.titles)
         self.tabs.selected_index = 0
-        self._turn()
+        self._open_tab()
         self.map.layout.flex, self.inspector.layout.flex = "3 1 30em", "2 1 24em"
-        self.page.children = (row(self.map, self.inspector), self.timeline, self.tabs)
+        self.page.children = (row(self.map, self.inspector), self.epoch_slider, self.tabs)
 
-    def part(self, title: str) -> Part:
-        """The part behind a tab, made when it is first asked for."""
-        if title not in self._made:
-            self._made[title] = TABS[title](self.view, self.folder)
-        return self._made[title]
+    def view(self, title: str) -> View:
+        """The view behind a tab. It is made when it is needed for the first time."""
+        if title not in self._views:
+            made = ScheduleDesigner(folder=self.folder) if title not in TABS else TABS[title](self.selection)
+            self._views[title] = made
+        return self._views[title]
 
-    def _turn(self) -> None:
-        """Show the part behind the chosen tab; the others rest."""
-        for part in self._made.values():
-            part.active = False
-        shown = self.part(list(TABS)[self.tabs.selected_index])
-        self.tabs.children[self.tabs.selected_index].children = (shown,)
-        shown.active = True
+    def _open_tab(self) -> None:
+        """Show the view behind the chosen tab; the others are not updated any more."""
+        for view in self._views.values():
+            view.hidden = True
+        index = self.tabs.selected_index
+        shown = self.view(self.tabs.titles[index])
+        self.tabs.children[index].children = (shown,)
+        shown.reveal()
 
-    def picture(self) -> tuple[Figure, str] | None:
+    def picture(self) -> Drawing | None:
         return self.map.picture() if hasattr(self, "map") else None

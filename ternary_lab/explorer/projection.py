@@ -1,8 +1,8 @@
-"""Latent codes as points in a plane: principal directions, two of the dimensions, or UMAP.
+"""Projections of latent codes to a plane: principal directions, two latent dimensions, or UMAP.
 
-Points are centred and scaled so that most of them lie in [-1, 1]; the scale comes with them. A plane's axes are
-arbitrary up to rotation and reflection (principal directions change sign, UMAP turns at will), so those of
-several epochs are turned onto one of them, by orthogonal Procrustes (Schönemann 1966), before they are compared.
+Points are centred and divided by a scale, so that most of them lie in [-1, 1]. The axes of PCA and UMAP are arbitrary
+up to rotation and reflection. To compare epochs, their points are rotated to match those of one epoch by orthogonal
+Procrustes (Schönemann 1966).
 """
 
 from __future__ import annotations
@@ -10,15 +10,16 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 
+import pandas as pd
 import torch
 from torch import Tensor
 
 from ternary_lab.backend.numerics import fenced
 from ternary_lab.errors import InputError
 
-TURNED = ("first axis of the plane", "second axis of the plane")
+ROTATED = ("first axis of the plane", "second axis of the plane")
 COVERED = 0.995
-"""Share of the points whose coordinates lie within [-1, 1]; a few far ones must not shrink the rest."""
+"""Share of the coordinates within [-1, 1]. It is below 1 so that a few distant points do not shrink the others."""
 
 
 @dataclass(frozen=True)
@@ -28,22 +29,26 @@ class Projection:
     points: Tensor
     """(N, 2): centred, in units of `scale`."""
     scale: float
-    """Length, in the latents' own units, of 1."""
+    """Length of one unit of `points` in latent space."""
     axes: tuple[str, str]
-    """What the two coordinates are."""
+    """Names of the two coordinates."""
     note: str = ""
-    """What else a reader must know of them."""
+    """A remark for the legend."""
 
-    def onto(self, reference: Projection) -> Projection:
-        """Turned and mirrored to lie as near the reference's points as it can; distances stay."""
+    def table(self) -> pd.DataFrame:
+        """The points as columns `x` and `y`, a row for each operation."""
+        return pd.DataFrame(self.points.numpy(), columns=["x", "y"])
+
+    def rotated_to(self, reference: Projection) -> Projection:
+        """The projection rotated and reflected to match the reference's points best; distances do not change."""
         u, _, vh = torch.linalg.svd(self.points.double().T @ reference.points.double())
-        axes = self.axes if torch.allclose((u @ vh).abs().diagonal(), torch.ones(2).double()) else TURNED
+        axes = self.axes if torch.allclose((u @ vh).abs().diagonal(), torch.ones(2).double()) else ROTATED
         return Projection((self.points.double() @ (u @ vh)).float(), self.scale, axes, self.note)
 
 
 @fenced
 def principal_directions(mu: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Of codes (N, L): the `count` directions (count, L) of largest variance, and the standard deviations (count,)."""
+    """Directions (count, L) of largest variance of codes (N, L), and standard deviations (count,) along them."""
     centred = mu.double() - mu.double().mean(0)
     values, vectors = torch.linalg.eigh(centred.T @ centred / len(mu))
     return vectors.T.flip(0)[:count].to(mu), values.clamp_min(0).sqrt().flip(0)[:count].to(mu)
@@ -51,7 +56,7 @@ def principal_directions(mu: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 @fenced
 def pca(mu: Tensor) -> Projection:
-    """The codes (N, L) along their two directions of largest variance (Pearson 1901)."""
+    """Codes (N, L) along their two directions of largest variance (Pearson 1901)."""
     if mu.shape[1] < 2:
         raise InputError(f"a plane needs at least 2 latent dimensions, got {mu.shape[1]}")
     directions, deviations = principal_directions(mu, 2)
@@ -62,7 +67,7 @@ def pca(mu: Tensor) -> Projection:
 
 
 def dimensions(mu: Tensor, first: int, second: int) -> Projection:
-    """Two of the latent dimensions of the codes (N, L), counted from 0. Raises InputError for one that is not there."""
+    """Codes (N, L) along two latent dimensions, counted from 0. Raises InputError when one does not exist."""
     for dimension in (first, second):
         if not 0 <= dimension < mu.shape[1]:
             raise InputError(f"latent dimension must be in 0..{mu.shape[1] - 1}, got {dimension}")
@@ -71,12 +76,12 @@ def dimensions(mu: Tensor, first: int, second: int) -> Projection:
 
 @fenced
 def umap(mu: Tensor, neighbours: int = 15) -> Projection:
-    """UMAP of the codes (N, L) (McInnes, Healy, Melville 2018), from their principal directions; the same each time.
+    """UMAP of codes (N, L) (McInnes, Healy, Melville 2018), reproducible: it starts at the principal directions.
 
-    Takes some tens of seconds for all operations. Distances between far clusters mean nothing.
+    It takes up to a minute for all operations. Distances between separate clusters have no meaning.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that a seed costs it its parallelism, and deprecations of its own imports
+        warnings.simplefilter("ignore")  # a seed makes UMAP serial; its imports are deprecated
         from umap import UMAP
 
         start = pca(mu).points.numpy()
@@ -86,6 +91,5 @@ def umap(mu: Tensor, neighbours: int = 15) -> Projection:
 
 def _scaled(points: Tensor, axes: tuple[str, str], note: str = "") -> Projection:
     centred = points - points.mean(0)
-    # A quantile of 2 N values is beyond torch.quantile's limit for larger spaces, not for this one.
     scale = float(centred.abs().flatten().quantile(COVERED))
     return Projection(centred / scale if scale > 0 else centred, scale, axes, note)

@@ -1,51 +1,46 @@
-"""Two runs side by side: their maps, with the same operations chosen and the same pathway shown."""
+"""The maps of two runs side by side, with the same operations and the same pathway."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
+import ipywidgets as widgets
+import pandas as pd
 import traitlets
-from matplotlib.figure import Figure
 
 from ternary_lab.explorer import drawing
-from ternary_lab.explorer.epoch_slider import Timeline
+from ternary_lab.explorer.epoch_slider import EpochSlider
 from ternary_lab.explorer.map import Map
-from ternary_lab.explorer.selection import View
-from ternary_lab.explorer.widget_base import Part, row
+from ternary_lab.explorer.selection import Selection, Source
+from ternary_lab.explorer.view import View, row
+from ternary_lab.figures.save import Drawing
 from ternary_lab.figures.style import figure_of, panels, style
-from ternary_lab.runs.load import RunRecord
 
 
-class Pair(Part):
-    """The maps of two runs, each with its epochs. What is chosen in one is ringed in the other."""
+class TwoMaps(View):
+    """A map and an epoch slider for each of two runs. Operations chosen on one map are marked on both."""
 
-    title = "Two runs"
+    title = "Two maps"
 
-    def __init__(
-        self, left: View | RunRecord | str | Path = "v5_5/seed=42",
-        right: View | RunRecord | str | Path = "beyond/seed=42",
-    ) -> None:
+    def __init__(self, left: Source = "v5_5/seed=42", right: Source = "beyond/seed=42") -> None:
         super().__init__()
-        self.views = View.of(left), View.of(right)
-        self.maps = tuple(Map(view) for view in self.views)
+        self.selections = Selection.of(left), Selection.of(right)
+        self.maps = tuple(Map(selection) for selection in self.selections)
         sides = []
-        for view, shown in zip(self.views, self.maps, strict=True):
-            side = Part()
-            side.fill(shown, Timeline(view))
-            side.layout.flex = "1 1 24em"
-            sides.append(side)
-        for name in ("selection", "pathway"):
-            traitlets.link((self.views[0], name), (self.views[1], name))
+        for selection, shown in zip(self.selections, self.maps, strict=True):
+            sides.append(widgets.VBox([shown, EpochSlider(selection)], layout=widgets.Layout(flex="1 1 24em")))
+        for name in ("operations", "pathway"):
+            traitlets.link((self.selections[0], name), (self.selections[1], name))
         self.fill(row(*sides))
 
-    def picture(self) -> tuple[Figure, str]:
-        said = []
+    def picture(self) -> Drawing:
+        alts, tables = [], []
         with style():
             axes = panels(1, 2, 3.2)
-            for axis, shown in zip(axes, self.maps, strict=True):
-                view, colour = shown.view, str(shown.colour.value)
-                drawing.draw_map(view.atlas, view.epoch, view.pathway, "pca", colour, view.selection, ax=axis)
-                name = f"{view.atlas.run.config.name}, seed {view.atlas.run.seed}"
-                axis.set_title(f"{name}: epoch {view.epoch}")
-                said.append(f"{name}: {drawing.map_alt(view.atlas, view.epoch, view.pathway, colour)}")
-        return figure_of(axes[0]), " ".join(said)
+            for axis, selection, shown in zip(axes, self.selections, self.maps, strict=True):
+                codes, epoch, pathway = selection.codes, selection.epoch, selection.pathway
+                colour = str(shown.colour.value)
+                drawn = drawing.map_on(axis, codes, epoch, pathway, "pca", colour, selection.operations)
+                name = f"{codes.run.config.name}, seed {codes.run.seed}"
+                axis.set_title(f"{name}: epoch {epoch}")
+                alts.append(f"{name}: {drawn.alt}")
+                tables.append(drawn.data.assign(run=name))
+        return Drawing(figure_of(axes[0]), " ".join(alts), pd.concat(tables))

@@ -1,6 +1,8 @@
-"""Figures: one function each, one style, files that say what made them.
+"""Figures: one function each, one style, and files that name their origin.
 
-`FIGURES` names those of a training history; `draw_all` writes them; `show` displays one in a notebook.
+A figure function returns a `Drawing`: the figure, its alternative text and its data. `FIGURES` holds the
+figures of a training history, `draw_all` saves them, and a `Gallery` shows and saves the figures of a notebook.
+May import: the core, `metrics` and `runs`.
 """
 
 from __future__ import annotations
@@ -13,21 +15,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from ternary_lab.backend.numerics import fenced
 from ternary_lab.config import differences
 from ternary_lab.errors import RunError
-from ternary_lab.figures.history import FIGURES, Recipe, disruption, epoch_entropy
-from ternary_lab.figures.save import Drawing, render, save_figure, show
+from ternary_lab.figures.history import FIGURES, disruption, epoch_entropy
+from ternary_lab.figures.save import Animation, Drawing, Gallery, render, show
 from ternary_lab.figures.space import truth_tables
 from ternary_lab.figures.style import PATHWAY, style
 from ternary_lab.runs.load import RunRecord, RunSet
 
 __all__ = [
-    "FIGURES", "PATHWAY", "Drawing", "Recipe", "disruption", "draw_all", "epoch_entropy",
-    "render", "save_figure", "show", "show_history", "style", "truth_tables",
+    "FIGURES", "PATHWAY", "Animation", "Drawing", "Gallery", "disruption", "draw_all", "draw_history", "epoch_entropy",
+    "render", "show", "show_history", "style", "truth_tables",
 ]
 
 
@@ -40,32 +41,34 @@ def draw_all(
     parameters: Mapping[str, Any] | None = None,
     progress: bool = False,
 ) -> list[Path]:
-    """Draw every figure of `FIGURES` from one run, or from several of one configuration, into a folder.
+    """Save every figure of `FIGURES` of one run, or of several with one configuration, and return the files.
 
     Args:
-        notebook: what the manifest names as the figures' origin.
-        parameters: likewise; by default the configuration's name.
+        notebook: the origin of the figures, for the manifest.
+        parameters: parameters of that notebook, for the manifest; by default the name of the configuration.
 
-    Returns the files written. Raises RunError for runs of different configurations or a folder that cannot be written.
+    Raises RunError for runs of different configurations or a folder that cannot be written.
     """
-    runs = RunSet({runs.seed: runs}) if isinstance(runs, RunRecord) else runs
-    config, *others = [run.config for run in runs.values()]
+    config, *others = [run.config for run in _each(runs)]
     if any(differences(config, other) for other in others):
         raise RunError("runs of different configurations cannot be drawn as one: draw them apart")
-    history = runs.history
+    gallery = Gallery(folder, notebook, {"config": config.name} if parameters is None else parameters)
     files: list[Path] = []
-    for name, recipe in tqdm(FIGURES.items(), desc="figures", unit="figure", disable=not progress):
-        files += save_figure(
-            recipe.figure(history, config), folder, name, recipe.data(history, config), recipe.alt(history, config),
-            notebook, {"config": config.name} if parameters is None else parameters, list(runs),
-        )
+    for name in tqdm(FIGURES, desc="figures", unit="figure", disable=not progress):
+        files += gallery.save(name, draw_history(name, runs))
     return files
 
 
 @fenced
+def draw_history(name: str, runs: RunRecord | RunSet) -> Drawing:
+    """One figure of `FIGURES`, of one run or of several with one configuration."""
+    return FIGURES[name](runs.history, _each(runs)[0].config)
+
+
 def show_history(name: str, runs: RunRecord | RunSet) -> None:
     """Show one figure of `FIGURES` in a notebook."""
-    config = (runs if isinstance(runs, RunRecord) else next(iter(runs.values()))).config
-    history = runs.history
-    figure: Figure = FIGURES[name].figure(history, config)
-    show(figure, FIGURES[name].alt(history, config))
+    draw_history(name, runs).show()
+
+
+def _each(runs: RunRecord | RunSet) -> list[RunRecord]:
+    return [runs] if isinstance(runs, RunRecord) else list(runs.values())

@@ -1,39 +1,36 @@
-"""Figures of a training history, one function each.
+"""Figures of a training history: loss, coverage, latent entropy, KL, schedules, StateNet, gradient balance.
 
-Each takes a history (the rows of one run or of several, columns of `training.EpochRecord`), the
-configuration that the runs share (default: v5.5's) and `ax`, the axes to draw on (default: those of a
-new figure), and returns the artists. One run is a line; several are the median with a band from the
-lowest to the highest.
+Each function takes a history (rows of one run or of several, columns of `history.EpochRecord`) and the configuration
+that the runs share. One run is drawn as a line, several as their median with a band from the lowest to the highest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cache, wraps
-from typing import TypeAlias
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter, MaxNLocator
 
 from ternary_lab.config import Config
 from ternary_lab.errors import RunError
-from ternary_lab.figures.style import GREEN, GREY, INK, PATHWAY, PURPLE, figure_of, panels, style
+from ternary_lab.figures.parts import band, label_epochs, legend_below, log_scale, mark, reference
+from ternary_lab.figures.save import Drawing
+from ternary_lab.figures.style import GREEN, INK, PATHWAY, PURPLE, new_axes, plain
 from ternary_lab.metrics.coverage import uniform_coverage
 from ternary_lab.metrics.latent_entropy import expected_epoch_entropy
+from ternary_lab.metrics.quantities import QUANTITIES, label
 from ternary_lab.splits import per_epoch
 
-Panels: TypeAlias = Axes | Sequence[Axes] | np.ndarray | None
-Plot: TypeAlias = Callable[..., list[Artist]]
-V5_5 = Config()
 ZOOM = 5
 """Epochs shown on each side of the disruption."""
 LOWEST_RATIO = 1e-3
-"""Of the gradient norms: B's gradient all but vanishes before the disruption."""
+"""Lowest ratio of gradient norms that is shown: the gradient of B almost vanishes before the disruption."""
+CORRECTIONS = {"lr": "Δ lr", "lambda1": "Δλ$_1$", "lambda2": "Δλ$_2$", "lambda3": "Δλ$_3$"}
+"""Outputs of StateNet, with their symbols."""
 
 
 def disruption(history: pd.DataFrame) -> int | None:
@@ -44,7 +41,7 @@ def disruption(history: pd.DataFrame) -> int | None:
 
 
 def epoch_entropy(config: Config) -> float:
-    """An epoch's mean of H in nats when every latent is N(0, 1): over its full batches and the smaller last one."""
+    """Mean of H over the batches of an epoch, in nats, when every latent is N(0, 1); the last batch may be smaller."""
     return _epoch_entropy(per_epoch(config.data), config.data.batch_size)
 
 
@@ -53,345 +50,232 @@ def _epoch_entropy(operations: int, batch: int) -> float:
     return expected_epoch_entropy(operations, batch, 1, repeats=2000)[0]
 
 
-def styled(plot: Plot) -> Plot:
-    @wraps(plot)
-    def wrapped(history: pd.DataFrame, config: Config = V5_5, ax: Panels = None) -> list[Artist]:
-        if history.empty:
-            raise RunError("no epoch to draw: the history is empty")
-        with style():
-            return plot(_shared(history), config, ax)
+def shared_epochs(history: pd.DataFrame) -> pd.DataFrame:
+    """The epochs that all runs have, so that each median is of the same runs; all epochs if no epoch is shared.
 
-    return wrapped
-
-
-def _shared(history: pd.DataFrame) -> pd.DataFrame:
-    """The epochs that all runs have, so that a median is of the same runs throughout; all epochs if there are none."""
+    Raises RunError for an empty history.
+    """
+    if history.empty:
+        raise RunError("no epoch to draw: the history is empty")
     size = history.groupby("epoch")["epoch"].transform("size")
-    keys = [name for name in ("run", "seed") if name in history]
-    shared = history[size == len(history[keys].drop_duplicates())]
+    shared = history[size == len(history[_keys(history)].drop_duplicates())]
     return history if shared.empty else shared
 
 
-def curve(
-    ax: Axes, history: pd.DataFrame, column: str, color: str, label: str | None = None, *,
-    line: str = "-", marker: str | None = None,
-) -> list[Artist]:
-    by_epoch = history.groupby("epoch")[column]
-    middle = by_epoch.median()
-    artists: list[Artist] = [*ax.plot(middle.index, middle, line, color=color, label=label, marker=marker)]
-    if len(history) > len(middle):
-        artists.append(
-            ax.fill_between(middle.index, by_epoch.min(), by_epoch.max(), color=color, alpha=0.22, linewidth=0)
-        )
-    return artists
+def _keys(history: pd.DataFrame) -> list[str]:
+    return [name for name in ("run", "seed") if name in history]
 
 
-def _mark(ax: Axes, history: pd.DataFrame) -> list[Artist]:
-    """A dotted line where β_B jumps."""
-    jump = disruption(history)
-    return [] if jump is None else [ax.axvline(jump, color=GREY, linestyle=":", linewidth=0.9, zorder=1)]
+@contextmanager
+def epoch_panels(
+    history: pd.DataFrame, rows: int, columns: int, height: float, titles: Sequence[str], **options: Any
+) -> Iterator[list[Axes]]:
+    """A new figure with epochs along x, a title for each axis, and a dotted line at the disruption."""
+    with new_axes(rows, columns, height, **options) as axes:
+        jump = disruption(history)
+        for axis, title in zip(axes, titles, strict=True):
+            axis.set_title(title)
+            if jump is not None:
+                mark(axis, jump)
+        label_epochs(axes if not options.get("sharex") else axes[-columns:])
+        yield axes
 
 
-def level_line(ax: Axes, value: float, label: str | None = None, line: str = "--") -> Artist:
-    return ax.axhline(value, color=GREY, linestyle=line, linewidth=0.9, label=label, zorder=1)
-
-
-def finish(ax: Axes, history: pd.DataFrame, title: str, *, log: bool = False, legend: bool = True) -> list[Artist]:
-    artists = _mark(ax, history)
-    ax.set_title(title)
-    if log:
-        ax.set_yscale("log")
-        ax.yaxis.set_major_formatter(LogFormatter())
-        ax.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))
-    ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, steps=[1, 2, 5, 10]))
-    if legend:
-        ax.legend()
-    return artists
+def both_pathways(axis: Axes, history: pd.DataFrame, column: str) -> None:
+    """Draw `<column>_A` and `<column>_B` in the colours of the pathways."""
+    for pathway, color in PATHWAY.items():
+        band(axis, history, "epoch", f"{column}_{pathway}", color=color, label=f"pathway {pathway}")
 
 
 def run_count(history: pd.DataFrame) -> str | None:
-    """What band and line are, for a legend."""
+    """The meaning of line and band, for a legend; None for one run."""
     n = int(history.groupby("epoch").size().max())
     return f"median and range, n = {n}" if n > 1 else None
 
 
-def label_epochs(axes: Sequence[Axes]) -> None:
-    """Name the x axis below the lowest row."""
-    for ax in axes:
-        ax.set_xlabel("epoch")
-
-
-@styled
-def loss(history: pd.DataFrame, config: Config = V5_5, ax: Panels = None) -> list[Artist]:
-    """Training and validation loss (log), and the epochs around the disruption. Two axes."""
-    whole, zoom = panels(1, 2, 2.5, ax, width_ratios=(3, 2))
-    jump = disruption(history)
-    centre = jump if jump is not None else int(history["epoch"].max()) - ZOOM
-    near = history[history["epoch"].between(centre - ZOOM, centre + ZOOM)]
-    artists = []
-    for axis, rows, marker in ((whole, history, None), (zoom, near, "o")):
-        artists += curve(axis, rows, "train_loss", INK, "training", marker=marker)
-        artists += curve(axis, rows, "val_loss", GREEN, "validation", marker=marker)
-    artists += finish(whole, history, "loss of an epoch, nats", log=True, legend=False)
-    if float(history[["train_loss", "val_loss"]].to_numpy().min()) <= 0:  # the entropy term can take it below 0
-        whole.set_yscale("symlog", linthresh=0.1)
-    whole.legend(title=run_count(history))
-    around = "the last epochs" if jump is None else f"around epoch {jump}: β$_B$ leaves 0"
-    artists += finish(zoom, history, around, legend=False)
-    zoom.set_ylim(bottom=min(0, zoom.get_ylim()[0]))
-    label_epochs([whole, zoom])
-    return artists
-
-
-@styled
-def coverage(history: pd.DataFrame, config: Config = V5_5, ax: Panels = None) -> list[Artist]:
-    """Sampled coverage beside its uniform baseline, informative and effective coverage. Three axes."""
-    axes = panels(1, 3, 2.5, ax)
-    samples, decoding = config.evaluation.coverage_samples, config.evaluation.coverage_decoding
-    kinds = (
-        ("coverage", f"sampled, %\nn = {samples:,} {decoding} draws"),
-        ("informative_coverage", f"informative, %\nfrom {config.evaluation.latents:,} latents"),
-        ("effective_coverage", f"effective (argmax), %\nfrom {config.evaluation.latents:,} latents"),
-    )
-    artists: list[Artist] = []
-    for axis, (kind, title) in zip(axes, kinds, strict=True):
-        for pathway, color in PATHWAY.items():
-            artists += curve(axis, history, f"{kind}_{pathway}", color, f"pathway {pathway}")
-        if kind == "coverage":
-            uniform = uniform_coverage(samples)
-            artists.append(level_line(axis, uniform, f"uniform noise, {uniform:.3f} %"))
-        else:
-            axis.set_ylim(bottom=0)
-        artists += finish(axis, history, title, legend=False)
-    figure = figure_of(axes[0])
-    if ax is None:
-        handles = axes[0].get_legend_handles_labels()
-        figure.legend(*handles, title=run_count(history), loc="outside lower center", ncols=3)
-    else:
-        axes[0].legend(title=run_count(history))
-    label_epochs(axes)
-    return artists
-
-
-@styled
-def entropy(history: pd.DataFrame, config: Config = V5_5, ax: Panels = None) -> list[Artist]:
-    """Latent entropy H of both pathways, with what N(0, 1) gives at the same batch sizes. One axes."""
-    (axis,) = panels(1, 1, 2.6, ax)
-    artists: list[Artist] = []
-    for pathway, color in PATHWAY.items():
-        artists += curve(axis, history, f"H_{pathway}", color, f"pathway {pathway}")
-    expected = epoch_entropy(config)
-    artists.append(level_line(axis, expected, f"N(0, 1) in batches of {config.data.batch_size}: {expected:.3f}"))
-    artists.append(level_line(axis, float(np.log(50)), "ceiling, ln 50 = 3.912", line=":"))
-    artists += finish(axis, history, "latent entropy H of a batch (50 bins over [-3, 3]), nats", legend=False)
-    axis.legend(title=run_count(history), ncols=2, loc="lower right")
-    label_epochs([axis])
-    return artists
-
-
-@styled
-def kl(history: pd.DataFrame, config: Config = V5_5, ax: Panels = None) -> list[Artist]:
-    """KL of both pathways (log), with the floor that free bits set. One axes."""
-    (axis,) = panels(1, 1, 2.6, ax)
-    artists: list[Artist] = []
-    for pathway, color in PATHWAY.items():
-        artists += curve(axis, history, f"kl_{pathway}", color, f"pathway {pathway}")
-    floor = config.kl.free_bits * config.model.latent_dim
-    if floor > 0:
-        artists.append(level_line(axis, floor, f"floor of free bits, {floor:g}"))
-    artists += finish(axis, history, "KL from the prior, free bits included, nats", log=True, legend=False)
-    axis.legend(title=run_count(history))
-    label_epochs([axis])
-    return artists
-
-
-@styled
-def schedules(history: pd.DataFrame, config: Config = V5_5, ax: Panels = None) -> list[Artist]:
-    """β, τ, ρ and the learning rate. Four axes."""
-    beta, temperature, rho, rate = axes = panels(2, 2, 3.9, ax, sharex=True)
-    artists: list[Artist] = []
-    for pathway, color in PATHWAY.items():
-        artists += curve(beta, history, f"beta_{pathway}", color, f"pathway {pathway}")
-        artists += curve(temperature, history, f"temperature_{pathway}", color)
-    artists += curve(rho, history, "rho", INK)
-    artists += curve(rate, history, "lr_scheduled", INK, "scheduled")
-    artists += curve(rate, history, "lr", PURPLE, "corrected by StateNet", line="--")
-    artists += finish(beta, history, "β, weight of the KL", legend=False)
-    beta.legend(title=run_count(history))
-    artists += finish(temperature, history, "τ, scale of the posterior noise", legend=False)
-    artists += finish(rho, history, "ρ, permeability", legend=False)
-    artists += finish(rate, history, "learning rate", log=True)
-    steps = sorted(history["lr_scheduled"].unique())
-    rate.set_yticks(steps, [f"{step:g}" for step in steps])
-    rate.minorticks_off()
-    label_epochs(axes[2:])
-    return artists
-
-
-CORRECTIONS = {"lr": "Δ lr", "lambda1": "Δλ$_1$", "lambda2": "Δλ$_2$", "lambda3": "Δλ$_3$"}
-
-
-@styled
-def statenet(history: pd.DataFrame, config: Config = V5_5, ax: Panels = None) -> list[Artist]:
-    """StateNet's four outputs, each in (-1, 1). Four axes."""
-    axes = panels(2, 2, 3.6, ax, sharex=True, sharey=True)
-    colors = (PURPLE, PATHWAY["A"], PATHWAY["B"], INK)
-    artists: list[Artist] = []
-    for axis, (name, title), color in zip(axes, CORRECTIONS.items(), colors, strict=True):
-        artists.append(level_line(axis, 0, line="-"))
-        artists += curve(axis, history, f"delta_{name}", color)
-        artists += finish(axis, history, title, legend=False)
-    if runs := run_count(history):
-        axes[0].set_title(f"{axes[0].get_title(loc='left')} ({runs})")
-    label_epochs(axes[2:])
-    return artists
-
-
-@styled
-def balance(history: pd.DataFrame, config: Config = V5_5, ax: Panels = None) -> list[Artist]:
-    """Gradient ratio with its bounds, momentum, and λ. Four axes."""
-    ratio, momentum, pathways, alignment = axes = panels(2, 2, 3.9, ax, sharex=True)
-    w = config.loss_weights
-    artists: list[Artist] = [
-        ratio.axhspan(w.ratio_low, w.ratio_high, color=GREEN, alpha=0.15, linewidth=0,
-                      label=f"balanced, {w.ratio_low:g} to {w.ratio_high:g}"),
-    ]
-    artists += curve(ratio, history, "grad_ratio", INK)
-    artists += curve(momentum, history, "grad_momentum", INK)
-    for name, pathway in (("lambda1", "A"), ("lambda2", "B")):
-        artists += curve(pathways, history, name, PATHWAY[pathway], f"λ$_{name[-1]}$, pathway {pathway}")
-    for bound in (w.low, w.high):
-        artists.append(level_line(pathways, bound))
-    artists += curve(alignment, history, "lambda3", INK)
-    artists += finish(ratio, history, "gradient norms, B over A", log=True, legend=False)
-    ratio.legend(title=run_count(history))
-    if history["grad_ratio"].min() < LOWEST_RATIO:
-        ratio.set_ylim(bottom=LOWEST_RATIO)
-        ratio.set_title(f"gradient norms, B over A (shown from {LOWEST_RATIO:g})")
-    artists += finish(momentum, history, "momentum of the norms' averages", legend=False)
-    artists += finish(pathways, history, "λ$_1$, λ$_2$ and their bounds")
-    artists += finish(alignment, history, "λ$_3$, entropy alignment", legend=False)
-    momentum.set_ylim(0, 1)
-    label_epochs(axes[2:])
-    return artists
-
-
-# What a figure says, in words
-
-
-def _at(history: pd.DataFrame, column: str, epoch: int) -> float:
-    """Median over the runs."""
-    return float(history.loc[history["epoch"] == epoch, column].median())
-
-
 def from_to(history: pd.DataFrame, column: str, digits: str = ".3g") -> str:
-    first, last = int(history["epoch"].min()), int(history["epoch"].max())
-    start, end = (_at(history, column, epoch) for epoch in (first, last))
-    return f"{start:{digits}} at epoch {first} and {end:{digits}} at {last}"
+    """First and last value of a column, median over runs, in words."""
+    middle = history.groupby("epoch")[column].median()
+    return f"{middle.iloc[0]:{digits}} at epoch {middle.index[0]} and {middle.iloc[-1]:{digits}} at {middle.index[-1]}"
 
 
 def span_of(history: pd.DataFrame) -> str:
+    """Number of runs and their epochs, in words."""
     n = int(history.groupby("epoch").size().max())
     runs = "one run" if n == 1 else f"{n} runs (median and range)"
-    return f"of {runs}, epochs {int(history['epoch'].min())} to {int(history['epoch'].max())}"
+    return f"of {runs} from epoch {int(history['epoch'].min())} to {int(history['epoch'].max())}"
 
 
-def _loss_alt(history: pd.DataFrame, config: Config) -> str:
-    text = f"Training and validation loss {span_of(history)}; training loss is {from_to(history, 'train_loss')}."
-    if (jump := disruption(history)) is not None:
-        before, at = _at(history, "train_loss", jump - 1), _at(history, "train_loss", jump)
-        text += f" It jumps from {before:.3g} at epoch {jump - 1} to {at:.3g} at {jump}, where beta B leaves 0."
-    return text
+def _drawing(axes: Sequence[Axes], alt: str, history: pd.DataFrame, *columns: str, **constants: float) -> Drawing:
+    """The figure with the columns that it shows. For a quantity of both pathways these are its two columns."""
+    single = [name for column in columns for name in ([column] if column in history else _both(column))]
+    data = history[[*_keys(history), "epoch", *single]].assign(**constants)
+    return Drawing.of(axes, alt, data)
 
 
-def _coverage_alt(history: pd.DataFrame, config: Config) -> str:
-    samples = config.evaluation.coverage_samples
-    parts = [
-        f"{label} of B is {from_to(history, f'{kind}_B', '.2f')}"
-        for kind, label in (
-            ("coverage", "Sampled coverage"), ("informative_coverage", "informative coverage"),
-            ("effective_coverage", "effective coverage"),
-        )
-    ]
-    return (
-        f"Coverage of both pathways in percent, {span_of(history)}. {'; '.join(parts)}. "
-        f"Uniform noise samples {uniform_coverage(samples):.3f} % in {samples:,} draws."
+def _both(name: str) -> tuple[str, ...]:
+    return tuple(f"{name}_{pathway}" for pathway in PATHWAY)
+
+
+def losses(history: pd.DataFrame, config: Config) -> Drawing:
+    """Training and validation loss (log), with the epochs around the disruption enlarged."""
+    history, jump = shared_epochs(history), disruption(history)
+    centre = jump if jump is not None else int(history["epoch"].max()) - ZOOM
+    near = history[history["epoch"].between(centre - ZOOM, centre + ZOOM)]
+    around = "the last epochs" if jump is None else f"around epoch {jump}: β$_B$ leaves 0"
+    with epoch_panels(
+            history, 1, 2, 2.5, ("loss of an epoch, nats", around), width_ratios=(3, 2)
+        ) as axes:
+        whole, zoom = axes
+        for axis, rows, marker in ((whole, history, None), (zoom, near, "o")):
+            band(axis, rows, "epoch", "train_loss", color=INK, label="training", marker=marker)
+            band(axis, rows, "epoch", "val_loss", color=GREEN, label="validation", marker=marker)
+        lowest = float(history[["train_loss", "val_loss"]].to_numpy().min())
+        if lowest > 0:
+            whole.set_yscale("log")
+        else:  # the entropy term can make the loss negative
+            whole.set_yscale("symlog", linthresh=0.1)
+            whole.set_ylim(bottom=1.5 * lowest - 0.01)
+        plain(whole)
+        whole.legend(title=run_count(history))
+        zoom.set_ylim(bottom=min(0, zoom.get_ylim()[0]))
+    alt = (
+        f"Two line charts show the training and validation loss {span_of(history)}. The left one has a log scale, the "
+        f"right one shows {around.split(':')[0]} enlarged. The training loss is {from_to(history, 'train_loss')}."
     )
+    if jump is not None:
+        loss = history.groupby("epoch")["train_loss"].median()
+        alt += f" When beta B leaves 0 it goes from {loss[jump - 1]:.3g} at epoch {jump - 1} to {loss[jump]:.3g}."
+    return _drawing(axes, alt, history, "train_loss", "val_loss", "beta_B")
 
 
-def _entropy_alt(history: pd.DataFrame, config: Config) -> str:
-    return (
-        f"Latent entropy H {span_of(history)}: A {from_to(history, 'H_A')}, B {from_to(history, 'H_B')} nats; "
-        f"a standard normal latent gives {epoch_entropy(config):.3f}."
+def coverages(history: pd.DataFrame, config: Config) -> Drawing:
+    """Sampled coverage with its uniform baseline, informative coverage and effective coverage."""
+    history, kinds = shared_epochs(history), ("coverage", "informative_coverage", "effective_coverage")
+    samples, latents = config.evaluation.coverage_samples, f"from {config.evaluation.latents:,} latents"
+    notes = (f"n = {samples:,} {config.evaluation.coverage_decoding} draws", latents, f"argmax, {latents}")
+    uniform = uniform_coverage(samples)
+    with epoch_panels(
+        history, 1, 3, 2.5, [f"{label(kind)}\n{note}" for kind, note in zip(kinds, notes, strict=True)]
+    ) as axes:
+        for axis, kind in zip(axes, kinds, strict=True):
+            both_pathways(axis, history, kind)
+        reference(axes[0], uniform, f"uniform noise, {uniform:.3f} %", "--")
+        for axis in axes[1:]:
+            axis.set_ylim(bottom=0)
+        legend_below(axes, run_count(history), ncols=3)
+    parts = [f"{QUANTITIES[kind].words} is {from_to(history, f'{kind}_B', '.2f')}" for kind in kinds]
+    alt = (
+        f"Three line charts show the coverage by both pathways in percent {span_of(history)}. In pathway B "
+        f"{'; '.join(parts)}. Uniform noise reaches a sampled coverage of {uniform:.3f} % in {samples:,} draws."
     )
+    return _drawing(axes, alt, history, *kinds, uniform_baseline=uniform)
 
 
-def _kl_alt(history: pd.DataFrame, config: Config) -> str:
-    ends = f"A {from_to(history, 'kl_A')}, B {from_to(history, 'kl_B')} nats"
-    return f"KL from the prior on a log scale, {span_of(history)}: {ends}."
-
-
-def _schedules_alt(history: pd.DataFrame, config: Config) -> str:
-    return (
-        f"Schedules {span_of(history)}: beta A {from_to(history, 'beta_A')}, beta B {from_to(history, 'beta_B')}, "
-        f"rho {from_to(history, 'rho')}, learning rate {from_to(history, 'lr')}."
+def latent_entropies(history: pd.DataFrame, config: Config) -> Drawing:
+    """Latent entropy H of both pathways, with the expected H of N(0, 1) at the same batch sizes."""
+    history, expected = shared_epochs(history), epoch_entropy(config)
+    with epoch_panels(history, 1, 1, 2.6, ["latent entropy H of a batch (50 bins over [-3, 3]), nats"]) as (axis,):
+        both_pathways(axis, history, "H")
+        reference(axis, expected, f"N(0, 1) in batches of {config.data.batch_size}: {expected:.3f}", "--")
+        reference(axis, float(np.log(50)), "ceiling, ln 50 = 3.912")
+        axis.legend(title=run_count(history), ncols=2, loc="lower right")
+    alt = (
+        f"A line chart shows the latent entropy H {span_of(history)}. In pathway A it is {from_to(history, 'H_A')}, "
+        f"in B {from_to(history, 'H_B')} nats. A standard normal latent gives {expected:.3f} nats."
     )
+    return _drawing([axis], alt, history, "H", H_expected=expected)
 
 
-def _statenet_alt(history: pd.DataFrame, config: Config) -> str:
-    parts = [f"{name} {from_to(history, f'delta_{name}', '+.3f')}" for name in CORRECTIONS]
-    return f"StateNet's four corrections {span_of(history)}: {'; '.join(parts)}."
-
-
-def _balance_alt(history: pd.DataFrame, config: Config) -> str:
-    return (
-        f"Gradient ratio, momentum and loss weights {span_of(history)}: "
-        f"ratio B over A {from_to(history, 'grad_ratio')}, "
-        f"lambda 1 {from_to(history, 'lambda1')}, lambda 2 {from_to(history, 'lambda2')}."
+def kl_divergences(history: pd.DataFrame, config: Config) -> Drawing:
+    """KL of both pathways (log), with the floor that free bits set."""
+    history, floor = shared_epochs(history), config.kl.free_bits * config.model.latent_dim
+    with epoch_panels(history, 1, 1, 2.6, ["KL from the prior, free bits included, nats"]) as (axis,):
+        both_pathways(axis, history, "kl")
+        if floor > 0:
+            reference(axis, floor, f"floor of free bits, {floor:g}", "--")
+        log_scale(axis)
+        axis.legend(title=run_count(history))
+    alt = (
+        f"A line chart on a log scale shows the KL from the prior {span_of(history)}. In pathway A it is "
+        f"{from_to(history, 'kl_A')}, in B {from_to(history, 'kl_B')} nats."
     )
+    return _drawing([axis], alt, history, "kl", kl_floor=floor)
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """A figure: how it is drawn, what it says in words, and which columns it shows."""
-
-    plot: Plot
-    words: Callable[[pd.DataFrame, Config], str]
-    columns: tuple[str, ...]
-    baseline: Callable[[Config], dict[str, float]] = lambda config: {}
-
-    def figure(self, history: pd.DataFrame, config: Config = V5_5) -> Figure:
-        """The figure, of print width."""
-        return figure_of(self.plot(history, config)[0])
-
-    def alt(self, history: pd.DataFrame, config: Config = V5_5) -> str:
-        """Alternative text: what a reader who cannot see the figure should know."""
-        return self.words(_shared(history), config)
-
-    def data(self, history: pd.DataFrame, config: Config = V5_5) -> pd.DataFrame:
-        """What is drawn: a row per run and epoch."""
-        keys = [name for name in ("run", "seed", "epoch") if name in history]
-        return history[[*keys, *self.columns]].assign(**self.baseline(config))
-
-
-def _both(*names: str) -> tuple[str, ...]:
-    return tuple(f"{name}_{pathway}" for name in names for pathway in PATHWAY)
+def schedule_values(history: pd.DataFrame, config: Config) -> Drawing:
+    """β, τ, ρ and the learning rate through the epochs."""
+    history = shared_epochs(history)
+    titles = ("β, weight of the KL", "τ, scale of the posterior noise", "ρ, permeability", "learning rate")
+    with epoch_panels(history, 2, 2, 3.9, titles, sharex=True) as axes:
+        beta, temperature, rho, rate = axes
+        both_pathways(beta, history, "beta")
+        both_pathways(temperature, history, "temperature")
+        band(rho, history, "epoch", "rho", color=INK)
+        band(rate, history, "epoch", "lr_scheduled", color=INK, label="scheduled")
+        band(rate, history, "epoch", "lr", color=PURPLE, label="corrected by StateNet", linestyle="--")
+        beta.legend(title=run_count(history))
+        rate.legend()
+        steps = sorted(history["lr_scheduled"].unique())
+        rate.set_yscale("log")
+        rate.set_yticks(steps, [f"{step:g}" for step in steps])
+        rate.minorticks_off()
+    alt = (
+        f"Four line charts show the schedules {span_of(history)}. Beta A is {from_to(history, 'beta_A')}; beta B is "
+        f"{from_to(history, 'beta_B')}; rho is {from_to(history, 'rho')}; the learning rate is "
+        f"{from_to(history, 'lr')}."
+    )
+    return _drawing(axes, alt, history, "beta", "temperature", "rho", "lr_scheduled", "lr")
 
 
-FIGURES: dict[str, Recipe] = {
-    "loss": Recipe(loss, _loss_alt, ("train_loss", "val_loss", "beta_B")),
-    "coverage": Recipe(
-        coverage, _coverage_alt, _both("coverage", "informative_coverage", "effective_coverage"),
-        lambda config: {"uniform_baseline": uniform_coverage(config.evaluation.coverage_samples)},
-    ),
-    "entropy": Recipe(entropy, _entropy_alt, _both("H"), lambda config: {"H_expected": epoch_entropy(config)}),
-    "kl": Recipe(
-        kl, _kl_alt, _both("kl"), lambda config: {"kl_floor": config.kl.free_bits * config.model.latent_dim}
-    ),
-    "schedules": Recipe(schedules, _schedules_alt, (*_both("beta", "temperature"), "rho", "lr_scheduled", "lr")),
-    "statenet": Recipe(statenet, _statenet_alt, tuple(f"delta_{name}" for name in CORRECTIONS)),
-    "gradient_balance": Recipe(
-        balance, _balance_alt, ("grad_ratio", "grad_momentum", "lambda1", "lambda2", "lambda3")
-    ),
+def statenet_outputs(history: pd.DataFrame, config: Config) -> Drawing:
+    """The four outputs of StateNet, each in (-1, 1)."""
+    history, runs = shared_epochs(history), run_count(history)
+    titles = [f"{title} ({runs})" if runs and name == "lr" else title for name, title in CORRECTIONS.items()]
+    with epoch_panels(history, 2, 2, 3.6, titles, sharex=True, sharey=True) as axes:
+        for axis, name, color in zip(axes, CORRECTIONS, (PURPLE, *PATHWAY.values(), INK), strict=True):
+            reference(axis, 0, line="-")
+            band(axis, history, "epoch", f"delta_{name}", color=color)
+    parts = [f"that of {name} is {from_to(history, f'delta_{name}', '+.3f')}" for name in CORRECTIONS]
+    alt = f"Four line charts show the corrections by StateNet {span_of(history)}: {'; '.join(parts)}."
+    return _drawing(axes, alt, history, *(f"delta_{name}" for name in CORRECTIONS))
+
+
+def gradient_balance(history: pd.DataFrame, config: Config) -> Drawing:
+    """Ratio of the gradient norms with its bounds, momentum, and λ."""
+    history, w = shared_epochs(history), config.loss_weights
+    cut = history["grad_ratio"].min() < LOWEST_RATIO
+    titles = (
+        "gradient norms, B over A" + (f" (shown from {LOWEST_RATIO:g})" if cut else ""),
+        "momentum of the norms' averages", "λ$_1$, λ$_2$ and their bounds", "λ$_3$, entropy alignment",
+    )
+    with epoch_panels(history, 2, 2, 3.9, titles, sharex=True) as axes:
+        ratio, momentum, pathways, alignment = axes
+        ratio.axhspan(w.ratio_low, w.ratio_high, color=GREEN, alpha=0.15, linewidth=0,
+                      label=f"balanced, {w.ratio_low:g} to {w.ratio_high:g}")
+        band(ratio, history, "epoch", "grad_ratio", color=INK)
+        log_scale(ratio)
+        if cut:
+            ratio.set_ylim(bottom=LOWEST_RATIO)
+        ratio.legend(title=run_count(history))
+        band(momentum, history, "epoch", "grad_momentum", color=INK)
+        momentum.set_ylim(0, 1)
+        for name, pathway in (("lambda1", "A"), ("lambda2", "B")):
+            band(pathways, history, "epoch", name, color=PATHWAY[pathway], label=f"λ$_{name[-1]}$, pathway {pathway}")
+        for bound in (w.low, w.high):
+            reference(pathways, bound, line="--")
+        pathways.legend()
+        band(alignment, history, "epoch", "lambda3", color=INK)
+    alt = (
+        f"Four line charts show the ratio of gradient norms, the momentum and the loss weights {span_of(history)}. The "
+        f"ratio of B to A is {from_to(history, 'grad_ratio')}; lambda 1 is {from_to(history, 'lambda1')}; lambda 2 is "
+        f"{from_to(history, 'lambda2')}."
+    )
+    return _drawing(axes, alt, history, "grad_ratio", "grad_momentum", "lambda1", "lambda2", "lambda3")
+
+
+FIGURES: Mapping[str, Callable[[pd.DataFrame, Config], Drawing]] = {
+    "loss": losses, "coverage": coverages, "entropy": latent_entropies, "kl": kl_divergences,
+    "schedules": schedule_values, "statenet": statenet_outputs, "gradient_balance": gradient_balance,
 }
-"""Every figure of a training history, by name, in the order of the report."""
+"""The figures of a training history by name, in the order of the report."""

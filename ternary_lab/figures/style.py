@@ -1,71 +1,70 @@
-"""One look for every figure: print width, colours that colour-blind readers tell apart, fonts of matplotlib's own.
+"""Style of all figures: print width, colours for colour-blind readers, fonts that matplotlib brings along.
 
-Figures are `matplotlib.figure.Figure` objects and never pyplot's: nothing is global, leaks or needs a display.
+Figures are `matplotlib.figure.Figure` objects, never pyplot's. They need no display, and no setting outside `style()`
+changes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import matplotlib
 import numpy as np
+import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter, NullFormatter
-
-from ternary_lab.errors import InputError
+from matplotlib.ticker import LogFormatter
 
 WIDTH = 6.3
-"""Inches: the text of an A4 page with margins of 25 mm."""
+"""Inches: the width of the text on an A4 page with margins of 25 mm."""
 BLUE, VERMILION, SKY, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#56B4E9", "#E69F00", "#009E73", "#CC79A7"
-"""The colours of Okabe and Ito (2008); there are no others but greys."""
+"""The colours of Okabe and Ito (2008). All other colours are greys."""
 INK, GREY = "#222222", "#767676"
 PATHWAY = {"A": BLUE, "B": VERMILION}
-"""The two pathways, the same in every figure."""
+"""Colours of the two pathways, the same in every figure."""
 PATHWAY_TEXT = {"A": PATHWAY["A"], "B": "#BC5200"}
-"""Of words in a pathway's colour. B's is darker than its lines: these have too little contrast with white to read."""
+"""Colours of words about a pathway. Words on B are darker than its lines, which are too light for text on white."""
 ENTRY = {-1: SKY, 0: "#F2F2F2", 1: ORANGE}
-"""The values of a truth table's entry."""
+"""Colours of the three values of an entry in a truth table."""
 
 RC: dict[str, Any] = {
-    "font.family": "DejaVu Sans", "mathtext.fontset": "dejavusans", "font.size": 8,
-    "axes.titlesize": 8.5, "axes.titlelocation": "left", "axes.labelsize": 8,
-    "xtick.labelsize": 7, "ytick.labelsize": 7, "legend.fontsize": 7, "legend.title_fontsize": 7,
-    "legend.frameon": False, "legend.handlelength": 1.6,
+    **seaborn.axes_style("ticks"), **seaborn.plotting_context("paper", font_scale=0.83),
+    "font.family": "DejaVu Sans", "mathtext.fontset": "dejavusans",
+    "axes.titlesize": 8.5, "axes.titlelocation": "left", "xtick.labelsize": 7, "ytick.labelsize": 7,
+    "legend.fontsize": 7, "legend.title_fontsize": 7, "legend.frameon": False, "legend.handlelength": 1.6,
     "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.6,
-    "axes.grid": True, "axes.axisbelow": True, "grid.color": "#E4E4E4", "grid.linewidth": 0.5,
-    "xtick.major.width": 0.6, "ytick.major.width": 0.6, "xtick.minor.width": 0.4, "ytick.minor.width": 0.4,
-    "lines.linewidth": 1.2, "lines.markersize": 3.5,
+    "axes.grid": True, "grid.color": "#E4E4E4", "grid.linewidth": 0.5,
+    **{f"{side}tick.{kind}.width": 0.6 for side in "xy" for kind in ("major", "minor")},
+    **{f"{side}tick.{kind}.size": size for side in "xy" for kind, size in (("major", 3), ("minor", 2))},
+    "lines.markersize": 3.5, "patch.force_edgecolor": False,
     "figure.constrained_layout.h_pad": 0.05, "figure.constrained_layout.w_pad": 0.05,
     "savefig.dpi": 200, "pdf.fonttype": 42, "svg.fonttype": "path", "svg.hashsalt": "ternary-lab",
 }
+"""seaborn's "ticks" style at the scale "paper", with the changes that print width needs."""
 
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Matplotlib's defaults with the lab's changes, whatever the user's own settings; they come back afterwards."""
+    """Use the lab's settings instead of the user's, which are restored afterwards."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(cast(Any, RC))
         yield
 
 
-def panels(
-    rows: int, columns: int, height: float, ax: Axes | Sequence[Axes] | np.ndarray | None = None, **options: Any
-) -> list[Axes]:
-    """rows x columns axes, row by row: those given, or those of a new figure of print width, `height` inches high.
+def panels(rows: int, columns: int, height: float, **options: Any) -> list[Axes]:
+    """rows x columns axes, row by row, of a new figure of print width that is `height` inches high."""
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    return list(figure.subplots(rows, columns, squeeze=False, **options).flat)
 
-    Raises InputError when `ax` holds another number of axes.
-    """
-    if ax is None:
-        figure = Figure(figsize=(WIDTH, height), layout="constrained")
-        return list(figure.subplots(rows, columns, squeeze=False, **options).flat)
-    given: list[Axes] = [ax] if isinstance(ax, Axes) else list(np.asarray(ax, dtype=object).flat)
-    if len(given) != rows * columns:
-        raise InputError(f"ax: this figure needs {rows * columns} axes, got {len(given)}")
-    return given
+
+@contextmanager
+def new_axes(rows: int, columns: int, height: float, **options: Any) -> Iterator[list[Axes]]:
+    """`panels`, drawn in the lab's style."""
+    with style():
+        yield panels(rows, columns, height, **options)
 
 
 def readable_on(colour: tuple[float, ...]) -> str:
@@ -76,22 +75,23 @@ def readable_on(colour: tuple[float, ...]) -> str:
 
 
 def fixed(figure: Figure, **margins: float) -> None:
-    """Margins (`Figure.subplots_adjust`) instead of a layout fitted to the labels, which takes longer than the drawing.
+    """Set margins (`Figure.subplots_adjust`) instead of fitting them to the labels.
 
-    For figures drawn again at every move of a slider.
+    Fitting takes longer than drawing. Figures that follow a slider are drawn again at every move.
     """
     figure.set_layout_engine(None)
     figure.subplots_adjust(**margins)
 
 
-def plain(axis: Axes) -> None:
-    """Label the powers of ten of a logarithmic y axis as numbers: typesetting exponents takes longer than drawing."""
-    axis.yaxis.set_major_formatter(LogFormatter())
-    axis.yaxis.set_minor_formatter(NullFormatter())
+def plain(axis: Axes, side: Literal["x", "y"] = "y") -> None:
+    """Label a logarithmic axis with plain numbers, 100 instead of 10²: typesetting exponents is slow."""
+    scale = axis.xaxis if side == "x" else axis.yaxis
+    scale.set_major_formatter("{x:g}")
+    scale.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))
 
 
 def figure_of(axis: Any) -> Figure:
-    """The figure that an axis stands in."""
+    """The figure that contains an axis."""
     figure = axis.get_figure(root=True)
     assert isinstance(figure, Figure)
     return figure

@@ -53,6 +53,14 @@ QUANTITIES: dict[str, Quantity] = {quantity.name: quantity for quantity in (
     Quantity("active_units", "active units", ""),
     Quantity("spike", "largest rise of the loss", "nats", "less", paired=False),
     Quantity("wobble", "wobble of -ELBO", "nats", "less"),
+    Quantity("reconstruction_test", "reconstruction, test", "%", "more"),
+    Quantity("expected_coverage", "expected coverage", "%", "more"),
+    Quantity("output_entropy", "output entropy H(X)", "nats", "more"),
+    Quantity("decoder_noise", "decoder noise H(X|Z)", "nats"),
+    Quantity("information", "information I(X;Z)", "nats", "more"),
+    Quantity("informative_coverage_raw", "informative coverage, uncorrected", "%", "more"),
+    Quantity("rarest", "rarest operation", "N min p", "more"),
+    Quantity("neg_log_p", "-ln p(x)", "nats", "less"),
 )}
 """Every quantity by its name."""
 

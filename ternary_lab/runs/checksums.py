@@ -139,10 +139,9 @@ def check_csv(text: str, path: Path, columns: Sequence[str] | None = None, optio
 
 
 def checkpoint_checksum(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> str:
-    """SHA-256 of a checkpoint: its header, and the name, type, shape and bytes of each tensor."""
+    """SHA-256 of a checkpoint: its header, and the name, type, shape and bytes of each contiguous CPU tensor."""
     found = hashlib.sha256(sha256(json.dumps(header, sort_keys=True)).encode())
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
+    for name, tensor in sorted(tensors.items()):
         found.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
         found.update(tensor.numpy().data)
     return found.hexdigest()

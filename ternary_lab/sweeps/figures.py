@@ -1,4 +1,4 @@
-"""Figures of sweeps: main effects with intervals, interactions as heat maps, points in parallel coordinates."""
+"""Figures of sweeps: main effects with intervals, heat maps of interactions, points in parallel coordinates."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection
 from matplotlib.colors import Normalize, TwoSlopeNorm
 
+from ternary_lab.figures.parts import heat_map
 from ternary_lab.figures.save import Drawing
-from ternary_lab.figures.style import GREY, INK, PATHWAY, figure_of, panels, readable_on, style
+from ternary_lab.figures.style import GREY, INK, PATHWAY, figure_of, new_axes
 from ternary_lab.sweeps.main_effects import LEVELS, complete, varied
 
 METRICS = ("informative_coverage_B", "informative_coverage_A", "neg_elbo_A")
-"""What the published sweep is looked at for, what matters most first."""
+"""Metrics of the published sweep that are drawn, the most important first."""
 SPREAD = 0.05
-"""Height that lines through the same level are fanned out over, of an axis' height."""
+"""Share of the height of an axis over which lines through the same level are spread."""
 LOW = 0.1
-"""An axis is logarithmic where half of the values lie in so small a part of their range."""
+"""An axis is logarithmic if half of the values lie in this lowest share of their range."""
 
 
 def main_effects(effects: pd.DataFrame) -> Drawing:
-    """A row per metric, a column per key: the mean at each level, with the 95 % interval of its effect over seeds.
+    """The mean of each metric (rows) at each level of each key (columns), with the 95 % interval of its effect.
 
     Args:
-        effects: `effects.main_effects`.
+        effects: the table that `main_effects.main_effects` returns.
     """
     metrics, keys = (list(dict.fromkeys(effects[column])) for column in ("metric", "key"))
-    with style():
-        axes = panels(len(metrics), len(keys), 0.8 + 1.6 * len(metrics), sharey="row")
+    with new_axes(len(metrics), len(keys), 0.8 + 1.6 * len(metrics), sharey="row") as axes:
         for axis, (metric, key) in zip(axes, ((m, k) for m in metrics for k in keys), strict=True):
             rows = effects[(effects["metric"] == metric) & (effects["key"] == key)]
             middle, x = rows["overall"] + rows["mean"], range(len(rows))
@@ -56,17 +56,17 @@ def main_effects(effects: pd.DataFrame) -> Drawing:
     for (key, metric), rows in effects.groupby(["key", "metric"], sort=False):
         means = rows["mean"].to_numpy()
         best, worst = rows.iloc[means.argmax()], rows.iloc[means.argmin()]
-        said.append(f"{metric} from {worst['overall'] + worst['mean']:.3g} at {key} {_text(worst['level'])} "
-                    f"to {best['overall'] + best['mean']:.3g} at {_text(best['level'])}")
-    alt = f"Main effects of {len(keys)} keys over {effects['n'].min()} seeds: {'; '.join(said)}."
-    return Drawing(figure_of(axes[0]), alt, effects)
+        said.append(f"{metric} is lowest, {worst['overall'] + worst['mean']:.3g}, at {key} {_text(worst['level'])} and "
+                    f"highest, {best['overall'] + best['mean']:.3g}, at {_text(best['level'])}")
+    alt = f"Line charts show the main effects of {len(keys)} keys over {effects['n'].min()} seeds: {'; '.join(said)}."
+    return Drawing.of(axes, alt, effects)
 
 
 def interactions(found: pd.DataFrame) -> Drawing:
-    """A heat map per pair of keys: what two levels do beyond what each does; a dot where the interval excludes 0.
+    """Heat maps of the interaction of each pair of keys; a dot marks intervals that exclude 0.
 
     Args:
-        found: rows of one metric of `effects.interactions`.
+        found: rows of one metric of the table that `main_effects.interactions` returns.
     """
     metric, pairs = found["metric"].iloc[0], list(dict.fromkeys(zip(found["key_a"], found["key_b"], strict=True)))
     widest = found.groupby(["key_a", "key_b"])["level_a"].nunique().max()
@@ -74,8 +74,7 @@ def interactions(found: pd.DataFrame) -> Drawing:
     count = -(-len(pairs) // columns)
     most = max(float(found["mean"].abs().max()), 1e-12)
     norm = TwoSlopeNorm(0, -most, most)
-    with style():
-        axes = panels(count, columns, 0.5 + 2.3 * count)
+    with new_axes(count, columns, 0.5 + 2.3 * count) as axes:
         for axis, (a, b) in zip(axes, pairs, strict=False):
             rows = found[(found["key_a"] == a) & (found["key_b"] == b)]
             _heat_map(axis, rows, norm)
@@ -90,33 +89,31 @@ def interactions(found: pd.DataFrame) -> Drawing:
     sure = found[(found["low"] > 0) | (found["high"] < 0)]
     first = found.iloc[found["mean"].abs().to_numpy().argmax()]
     alt = (
-        f"Interactions of {len(pairs)} pairs of keys in {metric}; {len(sure)} of {len(found)} exclude 0. The largest: "
-        f"{first['mean']:+.3g} at {first['key_a']} {_text(first['level_a'])} with {first['key_b']} "
-        f"{_text(first['level_b'])}."
+        f"Heat maps show the interactions of {len(pairs)} pair{'s' * (len(pairs) > 1)} of keys in {metric}. The "
+        f"intervals of {len(sure)} of {len(found)} exclude 0. The largest is {first['mean']:+.3g} at {first['key_a']} "
+        f"{_text(first['level_a'])} with {first['key_b']} {_text(first['level_b'])}."
     )
     return Drawing(figure, alt, found)
 
 
 def _heat_map(axis: Axes, rows: pd.DataFrame, norm: Normalize) -> None:
-    grid = rows.assign(sure=(rows["low"] > 0) | (rows["high"] < 0)).pivot(index="level_b", columns="level_a")
-    a, b = grid["mean"].columns, grid.index
-    cells, sure = grid["mean"].to_numpy(float), grid["sure"].to_numpy()
-    shades = axis.imshow(cells, cmap="PuOr_r", norm=norm, aspect="auto", origin="lower")
-    for y, x in np.ndindex(cells.shape):
-        if np.isnan(cells[y, x]):
-            continue
-        axis.text(x, y, f"{cells[y, x]:+.2g}{' •' if sure[y, x] else ''}", ha="center", va="center", fontsize=6.5,
-                  color=readable_on(tuple(shades.to_rgba(cells[y, x]))))
-    axis.set_xticks(range(len(a)), [_text(level) for level in a])
-    axis.set_yticks(range(len(b)), [_text(level) for level in b])
-    axis.grid(visible=False)
+    text = [
+        f"{mean:+.2g}{' •' if low > 0 or high < 0 else ''}"
+        for mean, low, high in rows[["mean", "low", "high"]].to_numpy(float)
+    ]
+    means, words = (  # the lowest level below
+        rows.assign(text=text).pivot(index="level_b", columns="level_a", values=name).iloc[::-1]
+        for name in ("mean", "text")
+    )
+    means = means.rename(index=_text, columns=_text)
+    heat_map(axis, means, cmap="PuOr_r", norm=norm, text=words.to_numpy(), annot_kws={"fontsize": 6.5})
 
 
 def parallel(table: pd.DataFrame, metric: str) -> Drawing:
-    """A line per point across an axis per key, ending at its mean of a metric over seeds, which colours it.
+    """Parallel coordinates: a line for each point across an axis for each key, coloured by its mean metric over seeds.
 
     Args:
-        table: a sweep's (`sweep.results`); points that are done for every seed are drawn.
+        table: the results of a sweep (`run.load_results`); points that are done for every seed are drawn.
     """
     rows = complete(table)
     keys = varied(rows) or [table.columns[2]]
@@ -124,13 +121,12 @@ def parallel(table: pd.DataFrame, metric: str) -> Drawing:
     means = rows.groupby("point", sort=False).agg({**dict.fromkeys(keys, "first"), metric: "mean"}).reset_index()
     means = means.sort_values(metric, kind="stable", ignore_index=True)
     heights = np.stack([_heights(means[key], discrete=True) for key in keys] + [_heights(means[metric])], 1)
-    # Lines through one level would hide each other: they are fanned out in the order of the metric.
+    # Lines through one level would cover each other, so they are spread in the order of the metric.
     heights[:, :-1] += SPREAD * (np.arange(len(means)) / max(1, len(means) - 1) - 0.5)[:, None]
     values = means[metric].to_numpy(float)
     low, high = (np.nanmin(values), np.nanmax(values)) if np.isfinite(values).any() else (0.0, 1.0)
     norm = Normalize(low, high if high > low else low + 1)
-    with style():
-        (axis,) = panels(1, 1, 3.2)
+    with new_axes(1, 1, 3.2) as (axis,):
         lines = [np.stack((np.arange(len(keys) + 1), line), 1) for line in heights]
         colours = colormaps["viridis_r"](norm(values))
         axis.add_collection(LineCollection(lines, colors=colours, linewidths=0.9, alpha=0.8))
@@ -151,12 +147,15 @@ def parallel(table: pd.DataFrame, metric: str) -> Drawing:
     said = "; ".join(
         f"{row[metric]:.3g} at " + ", ".join(f"{key} {_text(row[key])}" for key in keys) for _, row in ends.iterrows()
     )
-    alt = f"{len(means)} points in parallel coordinates, mean {metric} over {seeds} seeds. Lowest and highest: {said}."
-    return Drawing(figure_of(axis), alt, means)
+    alt = (
+        f"Parallel coordinates show {len(means)} points with their mean {metric} over {seeds} seeds. The lowest and "
+        f"the highest are {said}."
+    )
+    return Drawing.of([axis], alt, means)
 
 
 def _heights(values: pd.Series[Any], discrete: bool = False) -> np.ndarray:
-    """Places on an axis from 0 to 1: levels evenly, many numbers on a scale."""
+    """Heights of values on an axis from 0 to 1: few levels evenly, many numbers by their value."""
     if discrete and not _many(values):
         order = _levels(values)
         return np.array([order.index(value) for value in values]) / max(1, len(order) - 1)
@@ -192,7 +191,7 @@ def _levels(values: pd.Series[Any]) -> list[Any]:
 
 
 def _finite(values: pd.Series[Any]) -> Sequence[float]:
-    """Lengths of error bars; of one seed there is none."""
+    """Lengths of error bars: 0 for one seed, which has no interval."""
     return [value if np.isfinite(value) else 0.0 for value in values]
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+import torch
+
 from ternary_lab.backend.devices import gpu_errors, resolve_device
 from ternary_lab.config import Config
 from ternary_lab.metrics.sobol import PART, chunk_size
@@ -68,8 +70,6 @@ def free_bytes(device: str) -> int:
     Raises DeviceError if the GPU is busy.
     """
     if device != "cpu":
-        import torch
-
         place = resolve_device(device)
         with gpu_errors():
             return int(0.8 * (torch.cuda.mem_get_info(place)[0] + torch.cuda.memory_reserved(place)))

@@ -1,4 +1,4 @@
-"""The library on a pretended GPU: no mixed devices, the CPU's numbers, and limits for the cost of a step and an epoch."""
+"""The library on a pretended GPU: no mixed devices, the CPU's numbers, and limits for the cost of an epoch."""
 
 from __future__ import annotations
 
@@ -23,9 +23,7 @@ from torch import Tensor
 from ternary_lab import evaluate, load_config, load_run, losses, run_experiment, space, symmetry
 from ternary_lab.backend import kernels
 from ternary_lab.config import Config
-from ternary_lab.explorer import confusion
 from ternary_lab.explorer.codes_by_epoch import Snapshot
-from ternary_lab.explorer.inspector import decoded_entries
 from ternary_lab.history import TIMING_COLUMNS
 from ternary_lab.metrics import coverage, latent_entropy
 from ternary_lab.model import GaussianPosterior, TernaryVAE
@@ -48,7 +46,7 @@ BUDGETS = {
     "host waits of an epoch, for each further run": 0,
 }
 """Upper limits of v5.5's cost on a GPU; they may only be lowered. Besides its steps an epoch contains validation,
-measurement (little here) and a copy of each run's state. Sums that depend on the order of addition are never allowed."""
+measurement (little here) and a copy of each run's state. Sums that depend on their order are never allowed."""
 
 CLOSE = 3e-6
 """Tolerance, relative above 1 and absolute below. The arithmetic is the CPU's, but on a GPU runs are measured together
@@ -125,7 +123,7 @@ def close(found: Any, expected: Any, tolerance: float, where: str = "") -> None:
 
 
 def on_both(call: Callable[[torch.device], Any], tolerance: float = CLOSE) -> None:
-    """Assert that a call returns the same on CPU and pretended GPU, and that no sum depends on the order of addition."""
+    """Assert that a call returns the same on CPU and pretended GPU, and that no sum there depends on its order."""
     expected = plain(call(CPU))
     with PretendedGPU() as gpu:
         found = plain(call(gpu.device))
@@ -272,8 +270,8 @@ def test_what_the_widgets_show(model: TernaryVAE) -> None:
             "reconstructed": snapshot.reconstructed, "own": snapshot.own_log_probability[:, ::50],
             "prior": snapshot.log_probability("A")[::50], "near": snapshot.neighbours("B", 77),
             "plane": snapshot.plane("B", "pca").points.abs()[::50],
-            "table": decoded_entries(SimpleNamespace(snapshot=snapshot), "A", torch.ones(16)),  # type: ignore[arg-type]
-            "instead": confusion.confused_with(snapshot.model, "A", 77, 3),
+            "table": snapshot.entry_probabilities(torch.ones(16), "A"),
+            "instead": snapshot.confused_with("A", 77, 3),
             "path": paths.walk(snapshot.model, "B", paths.straight(*snapshot.mu[1, :2], 5), (0, 1)).log_probability,
         }
 

@@ -1,6 +1,6 @@
-"""The explorer in a real browser, under JupyterLab and under Voilà: headless Chromium, driven by Playwright.
+"""The explorer in JupyterLab and Voilà, in headless Chromium driven by Playwright.
 
-Debian's `chromium` is looked for; without it the tests skip, unless TERNARY_LAB_BROWSER=required, as in CI.
+Without Chromium the tests are skipped, unless TERNARY_LAB_BROWSER=required, as in CI.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import pytest
 from playwright.sync_api import expect, sync_playwright
 
 from ternary_lab import load_run
-from ternary_lab.explorer.codes_by_epoch import Atlas
+from ternary_lab.explorer.codes_by_epoch import CodesByEpoch
 from ternary_lab.explorer.map import FRAME
 
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "06_latent_explorer.ipynb"
@@ -34,15 +34,15 @@ REQUIRED = os.environ.get("TERNARY_LAB_BROWSER") == "required"
 if CHROMIUM is None and not REQUIRED:
     pytest.skip("no Chromium on this machine: apt install chromium", allow_module_level=True)
 
-# WebGL without a GPU, and nothing looked up on the network.
+# WebGL without a GPU; no requests to the network.
 FLAGS = [
     "--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist",
     "--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run",
 ]
 PATIENCE = 60_000
-"""Milliseconds: how long a busy machine may take over one thing."""
+"""Milliseconds that a busy machine may take for one step."""
 FROM_OUTSIDE = "ERR_NAME_NOT_RESOLVED"
-"""Voilà asks a CDN for icon fonts, which a machine without a network does without."""
+"""Voilà loads icon fonts from a CDN. Without a network this fails, and the page works without them."""
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the notebook, set to keep its trainings there."""
+    """A folder with the notebook, which keeps its trainings there."""
     folder = tmp_path_factory.mktemp("explorer")
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     for cell in notebook.cells:
@@ -69,7 +69,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def serving(command: list[str], folder: Path, log: IO[bytes]) -> Iterator[str]:
-    """A server on loopback, until the end; its address."""
+    """The address of a server on loopback, which is stopped at the end."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -99,7 +99,7 @@ def serving(command: list[str], folder: Path, log: IO[bytes]) -> Iterator[str]:
 
 @contextmanager
 def opened(browser: Any) -> Iterator[tuple[Any, list[str]]]:
-    """A page, and what went wrong on it."""
+    """A page, and the list of its errors."""
     page = browser.new_page(viewport={"width": 1400, "height": 1300})
     page.set_default_timeout(PATIENCE)
     wrong: list[str] = []
@@ -114,12 +114,12 @@ def slider(page: Any, description: str) -> Any:
 
 
 def usable(page: Any) -> None:
-    """The map is drawn, and what it shows is explained."""
+    """Wait until the map and its legend are drawn."""
     page.locator(".tl-part canvas").first.wait_for()
     page.get_by_text("number of zeros").last.wait_for()
 
 
-# What a visitor does, each step seen to change the page.
+# Steps of a visitor; each must change the page.
 
 
 def choose_a_point(page: Any) -> None:
@@ -129,7 +129,7 @@ def choose_a_point(page: Any) -> None:
     canvas = page.locator(".tl-part canvas").first
     canvas.scroll_into_view_if_needed()
     page.wait_for_timeout(1000)
-    points = Atlas(load_run("v5_5/seed=42")).plane(100, "B", "pca").points
+    points = CodesByEpoch(load_run("v5_5/seed=42")).plane(100, "B", "pca").points
     for x, y in points[points.norm(dim=1).argsort()[:8]].tolist():
         box = canvas.bounding_box()  # the page may still be moving
         unit = box["height"] / 2 / FRAME
@@ -176,19 +176,19 @@ def go_through_epochs(page: Any) -> None:
 
 
 def decode(page: Any) -> None:
-    """At the decoder desk, by keyboard."""
-    desk = page.locator('table[aria-label="decoder B of this latent"]')
-    before = desk.inner_html()
+    """In the latent editor, by keyboard."""
+    table = page.locator('table[aria-label="decoder B of this latent"]')
+    before = table.inner_html()
     handle = slider(page, "direction 1")
     for _ in range(30):
         handle.press("ArrowRight")
     expect(page.get_by_text("‖z‖ = 0.00")).to_have_count(0)
     page.wait_for_timeout(500)
-    assert desk.inner_html() != before
+    assert table.inner_html() != before
 
 
 def take_a_path(page: Any) -> None:
-    page.get_by_role("tab", name="Path").click()
+    page.get_by_role("tab", name="Interpolation").click()
     page.get_by_label("from", exact=True).fill("Gödel implication")
     page.keyboard.press("Enter")
     expect(page.get_by_text(re.compile("straight path: .* changes"))).to_be_visible()
@@ -211,7 +211,7 @@ def train_by_a_schedule(page: Any) -> None:
 
 
 def read_the_pictures(page: Any) -> None:
-    """What a screen reader is told of every picture that came up on the way."""
+    """Every picture has a text for screen readers."""
     expect(page.locator(".tl-part img[alt]").first).to_be_attached()
     for silent in ("img:not([alt])", "img[alt='']", "svg[role=img]:not([aria-label])", "table.tl-op:not([aria-label])"):
         expect(page.locator(f".tl-part {silent}")).to_have_count(0)
@@ -230,9 +230,9 @@ def drive(page: Any, steps: Sequence[Callable[[Any], None]]) -> None:
 
 
 def portrait(page: Any, target: str) -> None:
-    """The page at its best, for the README."""
+    """Take the picture of the README."""
     page.set_viewport_size({"width": 1400, "height": 2000})
-    page.get_by_role("tab", name="Path").click()
+    page.get_by_role("tab", name="Interpolation").click()
     page.get_by_label("colour", exact=True).select_option("f(0, 0)")
     page.get_by_label("choose operation").fill("Łukasiewicz implication")
     page.keyboard.press("Enter")
@@ -244,7 +244,7 @@ def portrait(page: Any, target: str) -> None:
 
 def nothing_wrong(wrong: list[str], log: Path) -> None:
     assert [text for text in wrong if FROM_OUTSIDE not in text] == []
-    # What is being written to a page when the server is told to stop fails, and the server says so.
+    # A message that is sent while the server stops fails, and the log contains the error.
     said = log.read_text(errors="replace").partition("received signal")[0]
     assert "Traceback" not in said, said[-3000:]
 
@@ -260,10 +260,10 @@ def voila(folder: Path) -> Iterator[tuple[str, Path]]:
 
 @pytest.mark.driven
 @pytest.mark.parametrize("steps", [FEW, pytest.param(ALL, marks=pytest.mark.slow)], ids=["few steps", "all steps"])
-def test_jupyterlab_does_what_it_is_asked(
+def test_the_explorer_works_in_jupyterlab(
     steps: Sequence[Callable[[Any], None]], browser: Any, voila: tuple[str, Path], folder: Path
 ) -> None:
-    """In the meantime Voilà makes a kernel ready for its first visitor."""
+    """Meanwhile Voilà prepares a kernel for its first visitor."""
     log = folder / "lab.log"
     command = [
         "jupyterlab", "--no-browser", "--ServerApp.ip=127.0.0.1", "--IdentityProvider.token=", "--allow-root",
@@ -282,7 +282,7 @@ def test_jupyterlab_does_what_it_is_asked(
 
 
 @pytest.mark.driven
-def test_voila_opens_within_ten_seconds_and_does_what_it_is_asked(browser: Any, voila: tuple[str, Path]) -> None:
+def test_the_explorer_opens_in_voila_within_ten_seconds_and_works(browser: Any, voila: tuple[str, Path]) -> None:
     address, log = voila
     seconds = []
     for _ in range(3):  # the first may come before the server is warm
@@ -302,7 +302,7 @@ def test_voila_opens_within_ten_seconds_and_does_what_it_is_asked(browser: Any, 
 
 
 def test_voila_executes_no_code_that_a_page_sends(folder: Path) -> None:
-    """Who can open the page can move its controls, and nothing more."""
+    """A visitor can only move the controls."""
     from websockets.sync.client import connect
 
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("import ipywidgets; ipywidgets.IntSlider()")])

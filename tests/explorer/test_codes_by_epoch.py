@@ -1,4 +1,4 @@
-"""What the explorer computes, against slow and obvious references."""
+"""Codes, probabilities, projections and paths against slow, obvious references."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from ternary_lab import load_run, space
 from ternary_lab.errors import InputError, RunError
-from ternary_lab.explorer import confusion, drawing
-from ternary_lab.explorer.codes_by_epoch import Atlas
+from ternary_lab.explorer import drawing
+from ternary_lab.explorer.codes_by_epoch import CodesByEpoch
 from ternary_lab.explorer.projection import Projection, dimensions, pca, principal_directions, umap
 from ternary_lab.model import PATHWAYS, Pathway
 from ternary_lab.studies.generalisation import paths
@@ -22,8 +22,8 @@ VECTOR = st.lists(st.floats(-8, 8, width=32), min_size=4, max_size=4).map(torch.
 
 
 @pytest.fixture(scope="module")
-def atlas() -> Atlas:
-    return Atlas(load_run("v5_5/seed=42"))
+def codes() -> CodesByEpoch:
+    return CodesByEpoch(load_run("v5_5/seed=42"))
 
 
 # Paths
@@ -63,14 +63,14 @@ def test_where_there_is_no_great_circle_the_spherical_path_is_straight() -> None
     (torch.zeros(2), torch.zeros(3), 5), (torch.zeros(2, 2), torch.zeros(2, 2), 5), (torch.ones(2), torch.ones(2), 1),
     (torch.ones(2), torch.ones(2), True),
 ])
-def test_a_path_refuses_what_is_none(a: torch.Tensor, b: torch.Tensor, steps: int) -> None:
+def test_invalid_paths_are_refused(a: torch.Tensor, b: torch.Tensor, steps: int) -> None:
     for path in paths.PATHS.values():
         with pytest.raises(InputError):
             path(a, b, steps)
 
 
-def test_a_walk_says_what_decoding_each_step_says(atlas: Atlas) -> None:
-    snapshot = atlas[100]
+def test_a_walk_equals_decoding_each_step(codes: CodesByEpoch) -> None:
+    snapshot = codes[100]
     ends = (15633, 19569)
     z = paths.straight(*(snapshot.mu[1, i] for i in ends), 21)
     found = paths.walk(snapshot.model, "B", z, ends)
@@ -96,10 +96,10 @@ def test_a_walk_says_what_decoding_each_step_says(atlas: Atlas) -> None:
 # Confusion
 
 
-def test_the_decoded_distribution_is_the_mean_of_products(atlas: Atlas) -> None:
-    model = atlas[50].model
+def test_the_decoded_distribution_is_the_mean_of_products(codes: CodesByEpoch) -> None:
+    model = codes[50].model
     z = torch.randn(5, model.latent_dim, generator=torch.Generator().manual_seed(1))
-    p = confusion.decoded(model, "A", z)
+    p = codes[50].output_distribution(z, "A")
     assert math.isclose(float(p.sum()), 1, abs_tol=1e-9)
     q = torch.softmax(model.decode(z, "A").double(), -1)
     for index in (0, 1, 242, 243, 9841, 19682):
@@ -109,12 +109,12 @@ def test_the_decoded_distribution_is_the_mean_of_products(atlas: Atlas) -> None:
 
 
 @pytest.mark.parametrize("pathway", PATHWAYS)
-def test_an_operation_is_not_confused_with_itself(atlas: Atlas, pathway: Pathway) -> None:
-    found = confusion.confused_with(atlas[49].model, pathway, 15633, 5)
+def test_an_operation_is_not_confused_with_itself(codes: CodesByEpoch, pathway: Pathway) -> None:
+    found = codes[49].confused_with(pathway, 15633, 5)
     assert 15633 not in dict(found)
     chances = [p for _, p in found]
     assert chances == sorted(chances, reverse=True)
-    assert found == confusion.confused_with(atlas[49].model, pathway, 15633, 5)
+    assert found == codes[49].confused_with(pathway, 15633, 5)
 
 
 # Planes
@@ -129,16 +129,16 @@ def test_principal_directions_are_those_of_the_singular_value_decomposition() ->
     np.testing.assert_allclose(np.abs((directions.numpy() * vh[:4]).sum(1)), 1, rtol=1e-5)
 
 
-def test_turning_a_plane_onto_its_own_turned_image_brings_it_back() -> None:
+def test_a_rotated_plane_can_be_rotated_back() -> None:
     plane = pca(torch.randn(500, 5, generator=torch.Generator().manual_seed(2)))
     angle = torch.tensor(0.7)
     turn = torch.tensor([[torch.cos(angle), -torch.sin(angle)], [torch.sin(angle), torch.cos(angle)]])
     for change in (turn, turn @ torch.diag(torch.tensor([1.0, -1.0]))):
         moved = Projection(plane.points @ change, plane.scale, plane.axes)
-        back = moved.onto(plane)
+        back = moved.rotated_to(plane)
         torch.testing.assert_close(back.points, plane.points, atol=1e-5, rtol=1e-5)
-        assert back.axes != plane.axes  # it was turned, and says so
-    assert plane.onto(plane).axes == plane.axes
+        assert back.axes != plane.axes  # the axes are named as rotated
+    assert plane.rotated_to(plane).axes == plane.axes
 
 
 def test_a_plane_covers_nearly_all_points_in_its_own_units() -> None:
@@ -155,13 +155,13 @@ def test_codes_that_are_all_the_same_have_a_plane() -> None:
     assert bool((plane.points == 0).all())
 
 
-def test_planes_that_there_are_not(atlas: Atlas) -> None:
+def test_invalid_planes_are_refused(codes: CodesByEpoch) -> None:
     with pytest.raises(InputError, match="dimension"):
         dimensions(torch.ones(4, 3), 0, 3)
     with pytest.raises(InputError, match="at least 2"):
         pca(torch.ones(4, 1))
     with pytest.raises(InputError, match="tsne"):
-        atlas[50].plane("A", "tsne")
+        codes[50].plane("A", "tsne")
 
 
 @pytest.mark.slow
@@ -175,11 +175,11 @@ def test_umap_is_the_same_each_time_and_keeps_neighbours() -> None:
     assert float((distance.argmin(1) // 60 == torch.arange(180) // 60).float().mean()) == 1
 
 
-# The atlas
+# Codes by epoch
 
 
-def test_a_snapshot_agrees_with_the_model(atlas: Atlas) -> None:
-    snapshot = atlas[49]
+def test_a_snapshot_agrees_with_the_model(codes: CodesByEpoch) -> None:
+    snapshot = codes[49]
     some = torch.arange(0, space.SIZE, 97)
     x = space.operations(some)
     for i, pathway in enumerate(PATHWAYS):
@@ -193,42 +193,42 @@ def test_a_snapshot_agrees_with_the_model(atlas: Atlas) -> None:
         torch.testing.assert_close(snapshot.own_log_probability[i, some], slow, atol=1e-2, rtol=1e-4)
 
 
-def test_probabilities_under_the_prior_sum_to_one(atlas: Atlas) -> None:
-    assert not atlas[60].knows_log_probability("A")
-    assert math.isclose(float(atlas[60].log_probability("A").double().exp().sum()), 1, abs_tol=1e-4)
-    assert atlas[60].knows_log_probability("A")
+def test_probabilities_under_the_prior_sum_to_one(codes: CodesByEpoch) -> None:
+    assert not codes[60].has_log_probability("A")
+    assert math.isclose(float(codes[60].log_probability("A").double().exp().sum()), 1, abs_tol=1e-4)
+    assert codes[60].has_log_probability("A")
 
 
-def test_neighbours_are_the_nearest(atlas: Atlas) -> None:
-    mu = atlas[100].mu[1]
-    found = atlas[100].neighbours("B", 77, 5)
+def test_neighbours_are_the_nearest(codes: CodesByEpoch) -> None:
+    mu = codes[100].mu[1]
+    found = codes[100].neighbours("B", 77, 5)
     slow = sorted((float((mu[i] - mu[77]).norm()), i) for i in range(space.SIZE) if i != 77)[:5]
     assert [i for i, _ in found] == [i for _, i in slow]
 
 
-def test_planes_of_two_epochs_lie_alike(atlas: Atlas) -> None:
-    """Turned onto the last epoch's, an epoch's points lie no further from it than before."""
-    last = atlas.plane(100, "B", "pca").points
+def test_rotation_brings_the_planes_of_two_epochs_nearer(codes: CodesByEpoch) -> None:
+    """Rotated to match the last epoch, the points are at least as near to it as before."""
+    last = codes.plane(100, "B", "pca").points
     for epoch in (49, 50, 90):
-        raw, turned = atlas[epoch].plane("B", "pca").points, atlas.plane(epoch, "B", "pca").points
+        raw, turned = codes[epoch].plane("B", "pca").points, codes.plane(epoch, "B", "pca").points
         assert float((turned - last).norm()) <= float((raw - last).norm()) + 1e-3
         torch.testing.assert_close(turned.norm(dim=1), raw.norm(dim=1), atol=1e-4, rtol=1e-4)
 
 
-def test_an_epoch_without_weights_is_named(atlas: Atlas) -> None:
+def test_an_epoch_without_weights_is_named(codes: CodesByEpoch) -> None:
     with pytest.raises(RunError, match="epoch 41"):
-        atlas[41]
+        codes[41]
 
 
-def test_the_split_is_that_of_the_run(atlas: Atlas) -> None:
+def test_the_split_is_that_of_the_run(codes: CodesByEpoch) -> None:
     split = space.split(42)
     for name, part in (("train", split.train), ("validation", split.validation), ("test", split.test)):
-        assert set(atlas.properties.index[atlas.properties["split"] == name]) == set(part.tolist())
+        assert set(codes.properties.index[codes.properties["split"] == name]) == set(part.tolist())
 
 
-def test_every_colouring_gives_each_operation_a_colour(atlas: Atlas) -> None:
-    for name, label in drawing.colourings(atlas).items():
-        paint = drawing.colouring(atlas, 50, name)
+def test_every_colouring_gives_each_operation_a_colour(codes: CodesByEpoch) -> None:
+    for name, label in drawing.colourings(codes).items():
+        paint = drawing.colouring(codes, 50, name)
         assert paint.label == label
         assert paint.values.shape == (space.SIZE,)
         top = len(paint.kinds) - 1 if paint.kinds else 1
@@ -237,11 +237,11 @@ def test_every_colouring_gives_each_operation_a_colour(atlas: Atlas) -> None:
         if paint.kinds:
             assert len(paint.colours) == len(paint.kinds)
     with pytest.raises(InputError, match="cannot be coloured by 'nothing'"):
-        drawing.colouring(atlas, 50, "nothing")
+        drawing.colouring(codes, 50, "nothing")
 
 
-def test_the_cursor_of_the_course_lies_at_its_epoch(atlas: Atlas) -> None:
-    course = drawing.draw_course(atlas.history)
+def test_the_cursor_of_the_course_lies_at_its_epoch(codes: CodesByEpoch) -> None:
+    course = drawing.draw_course(codes.history)
     course.figure.draw_without_rendering()
     axis = course.figure.axes[1]
     for epoch in (0, 49, 103):

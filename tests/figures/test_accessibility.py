@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import ternary_lab
-from ternary_lab.explorer.widget_base import CSS
+from ternary_lab.explorer.view import CSS
 from ternary_lab.figures.style import ENTRY, GREEN, GREY, INK, PATHWAY, PATHWAY_TEXT, PURPLE, readable_on
 
 ROOT = Path(ternary_lab.__file__).parent
@@ -145,6 +145,8 @@ def _coloured_text(path: Path) -> Iterator[str]:
     """Source of every colour that words of a figure are given."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            if node.func.attr == "set_color":
+                yield ast.unparse(node.args[0])
             words = node.func.attr in ("text", "annotate", "set_title", "set_xlabel", "set_ylabel", "suptitle")
             for keyword in node.keywords:
                 if keyword.arg == "labelcolor" or (words and keyword.arg in ("color", "c")):

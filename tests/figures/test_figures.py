@@ -1,22 +1,35 @@
-"""Figures: drawn from any history, the same bytes twice, and a manifest that tells the truth."""
+"""Figures of histories, reproducible files, galleries and their manifest."""
 
 from __future__ import annotations
 
 import hashlib
+import html
 import json
 from dataclasses import asdict
 from pathlib import Path
 
+import matplotlib
 import pandas as pd
 import pytest
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+import torch
+from matplotlib import pyplot
 from studies import studies
 
-from ternary_lab import RunError, figures, load_config, load_run, load_runs, train
-from ternary_lab.figures import FIGURES, disruption, draw_all, epoch_entropy
+from ternary_lab import InputError, RunError, figures, load_config, load_run, load_runs, space, train
+from ternary_lab.figures import (
+    FIGURES,
+    Animation,
+    Gallery,
+    disruption,
+    draw_all,
+    draw_history,
+    epoch_entropy,
+    render,
+    save,
+    truth_tables,
+)
 from ternary_lab.runs.provenance import source_hash
-from ternary_lab.studies.report.draw import REPORT
+from ternary_lab.studies.report.figures import REPORT
 
 SMALL = {
     "data.batch_size": 2048, "training.total_epochs": 6, "evaluation.coverage_samples": 2000, "evaluation.latents": 64,
@@ -32,22 +45,27 @@ def history() -> pd.DataFrame:
 @pytest.mark.parametrize("name", FIGURES)
 def test_a_figure_draws_one_run_and_several(name: str, history: pd.DataFrame) -> None:
     config = load_config("quick", SMALL)
-    for rows in (history[history["seed"] == 1], history):
-        assert isinstance(FIGURES[name].figure(rows, config), Figure)
-        words = FIGURES[name].alt(rows, config)
-        assert len(words) > 20
-        assert "nan" not in words
+    for rows, seeds in ((history[history["seed"] == 1], [1]), (history, [1, 2])):
+        drawing = FIGURES[name](rows, config)
+        assert drawing.figure.axes
+        assert drawing.alt.endswith(".")
+        assert len(drawing.alt) > 60
+        assert "nan" not in drawing.alt
+        assert drawing.seeds == seeds
+        assert len(drawing.data) == len(rows)
 
 
-def test_axes_that_are_given_are_drawn_on(history: pd.DataFrame) -> None:
-    from ternary_lab.figures.history import kl
+def test_a_history_without_epochs_has_no_figure(history: pd.DataFrame) -> None:
+    with pytest.raises(RunError, match="empty"):
+        FIGURES["loss"](history.iloc[:0], load_config("quick", SMALL))
 
-    figure = Figure()
-    axes = figure.subplots()
-    artists = kl(history, load_config("quick", SMALL), axes)
-    assert isinstance(axes, Axes)
-    assert artists
-    assert all(artist.figure is figure for artist in artists)
+
+def test_drawing_leaves_pyplot_and_the_users_settings_alone(history: pd.DataFrame) -> None:
+    before = dict(matplotlib.rcParams)
+    for name in FIGURES:
+        render(FIGURES[name](history, load_config("quick", SMALL)).figure)
+    assert dict(matplotlib.rcParams) == before
+    assert pyplot.get_fignums() == []
 
 
 def test_the_disruption_is_where_beta_b_leaves_zero(history: pd.DataFrame) -> None:
@@ -76,6 +94,62 @@ def test_drawing_twice_gives_the_same_bytes_and_the_manifest_names_them(
         for name, digest in entry["files"].items():
             assert hashlib.sha256(first[name]).hexdigest() == digest
     assert (tmp_path / "a" / "manifest.json").read_bytes() == (tmp_path / "b" / "manifest.json").read_bytes()
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The HTML that is displayed."""
+    pages: list[str] = []
+    monkeypatch.setattr(save, "_display", pages.append)
+    return pages
+
+
+def test_a_gallery_shows_a_figure_and_saves_it_if_it_has_a_folder(tmp_path: Path, shown: list[str]) -> None:
+    run = load_run("v5_5/seed=42")
+    Gallery("", "02_train.ipynb").show("kl", draw_history("kl", run))
+    assert not list(tmp_path.iterdir())
+    folder = tmp_path / "figures"
+    Gallery(folder, "02_train.ipynb", {"runs": "v5_5"}).show("kl", draw_history("kl", run))
+    assert [page.count("<img alt=") for page in shown] == [1, 1]
+    assert html.escape(draw_history("kl", run).alt) in shown[1]
+    (entry,) = json.loads((folder / "manifest.json").read_text()).values()
+    assert (entry["notebook"], entry["parameters"], entry["seeds"]) == ("02_train.ipynb", {"runs": "v5_5"}, [42])
+    assert set(entry["files"]) == {f"kl.{kind}" for kind in ("pdf", "svg", "png", "csv")}
+
+
+def test_a_saved_figure_is_the_same_whether_it_is_shown_or_not(tmp_path: Path, shown: list[str]) -> None:
+    run = load_run("v5_5/seed=42")
+    drawing = draw_history("kl", run)
+    Gallery("", "").show("kl", drawing)
+    Gallery(tmp_path / "shown", "a").show("kl", draw_history("kl", run))
+    Gallery(tmp_path / "saved", "a").save("kl", draw_history("kl", run))
+    for path in (tmp_path / "saved").iterdir():
+        assert (tmp_path / "shown" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_a_gallery_keeps_its_other_figures_and_names_seeds_for_data_without_them(tmp_path: Path) -> None:
+    gallery = Gallery(tmp_path, "01_ternary_space.ipynb", seeds=[7])
+    gallery.save("named", truth_tables({"zero": torch.zeros(9)}))
+    gallery.save("moving", Animation(b"GIF89a", "Points move.", [42]))
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert {name: entry["seeds"] for name, entry in manifest.items()} == {"named": [7], "moving": [42]}
+    assert (tmp_path / "moving.gif").read_bytes() == b"GIF89a"
+
+
+@pytest.mark.parametrize("text", ["{", "[]"])
+def test_a_manifest_that_cannot_be_read_is_named(text: str, tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(RunError, match=r"manifest\.json"):
+        Gallery(tmp_path, "").save("named", truth_tables({"zero": torch.zeros(9)}))
+
+
+def test_a_truth_table_shows_its_entries() -> None:
+    drawing = truth_tables({"projection b": space.operations(torch.tensor(space.named()["projection b"]))})
+    (axis,) = drawing.figure.axes
+    assert [text.get_text() for text in axis.texts] == ["-1", "0", "+1"] * 3
+    assert drawing.data["operation"].tolist() == [space.named()["projection b"]]
+    with pytest.raises(InputError):
+        truth_tables({"wrong": torch.full((9,), 2.0)})
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:

@@ -93,8 +93,9 @@ def test_the_command_line_says_it_in_one_line() -> None:
 
 def test_a_missing_engine_is_an_error_of_engines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(EngineError, match=r"^ray is missing: pip install 'ternary-lab\[cluster\]'$"):
-        engines.engine("ray")
+    message = r"^ray is missing: pip install 'ternary-lab\[cluster\]'$"
+    with pytest.raises(EngineError, match=message), engines.engine("ray"):
+        pass
 
 
 def test_only_the_first_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

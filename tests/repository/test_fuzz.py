@@ -41,7 +41,7 @@ from ternary_lab import (
 from ternary_lab.cli import main
 from ternary_lab.config import Config
 from ternary_lab.config_files import from_yaml, parse_override
-from ternary_lab.explorer.widget_base import operation_index
+from ternary_lab.explorer.operation_picker import operation_index
 from ternary_lab.metrics.baselines import untrained
 from ternary_lab.model import TernaryVAE
 from ternary_lab.runs import checkpoint as checkpoints

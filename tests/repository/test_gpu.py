@@ -105,7 +105,7 @@ def test_a_dry_run_needs_no_other_package_and_writes_what_is_drawn(tmp_path: Pat
     assert list(scaling_data({"cpu": found})["runs"]) == [1, 2]
     assert all(0 < row["train_roofline"] < 1 for row in found["cohorts"].values())
     assert "| 1 run | 2 runs |" in done.stdout
-    left, right = (axes.get_legend().get_texts() for axes in scaling({"cpu": found, "cuda": found}).axes)
+    left, right = (axes.get_legend().get_texts() for axes in scaling({"cpu": found, "cuda": found}).figure.axes)
     assert [text.get_text() for text in left] == ["cpu", "cuda"]
     assert len(right) == 4
 

@@ -259,16 +259,16 @@ def test_the_figures_show_what_they_are_given() -> None:
     table = recipe_tables.load_recipes()
     names = [V5_5, REPAIRED, BEYOND]
     measures = ["informative_coverage", "neg_elbo", "reconstruction_test"]
-    drawing = figures.compared(table, names, measures)
+    drawing = figures.recipe_comparison(table, names, measures)
     assert len(drawing.figure.axes) == 3
     assert all(RECIPES[name].title in drawing.alt for name in names)
     assert set(drawing.data["recipe"]) == set(names)
-    drawn = figures.front(table, ideal_front([1.0, 4.0]), [V5_5, BEYOND])
+    drawn = figures.coverage_front(table, ideal_front([1.0, 4.0]), [V5_5, BEYOND])
     assert len(drawn.figure.axes) == 4
     assert set(drawn.data["recipe"]) == {V5_5, BEYOND, SHARPENED}
     histories = {"v5.5": load_runs("v5_5").history, "beyond": load_runs("beyond").history}
     sharp = table[table["recipe"] == SHARPENED]
-    through = figures.epochs(histories, sharp)
+    through = figures.recipes_by_epoch(histories, sharp)
     assert set(through.data["recipe"]) == set(histories)
     some = RunSet({42: load_runs("v5_5")[42]}).history
-    assert "λ₃" in figures.decisions(some, some).alt
+    assert "λ₃" in figures.statenet_decisions(some, some).alt

@@ -24,9 +24,9 @@ def test_figures_say_what_they_show() -> None:
     metrics = [f"m{i}, {unit}" for i, unit in enumerate(("%", "%", "%", "%", "nats", "nats"))]
     scores = pd.DataFrame({metric: [1.0, 2.0] for metric in metrics}, index=["a", "v5.5"])
     drawings = {
-        "curves": figures.curves(outputs), "counts": figures.counts(probes(runs)),
-        "learnt": figures.learnt(runs.history), "entropies": figures.entropies(entropies),
-        "games": figures.games(scores, dict.fromkeys(metrics, 1.0)), "rarest": figures.rarest(outputs),
+        "curves": figures.coverage_curves(outputs), "counts": figures.coverage_counts(probes(runs)),
+        "learnt": figures.measures_by_epoch(runs.history), "entropies": figures.output_entropies(entropies),
+        "games": figures.baseline_scores(scores, dict.fromkeys(metrics, 1.0)), "rarest": figures.rarest(outputs),
     }
     for name, drawing in drawings.items():
         assert isinstance(drawing.figure, Figure), name

@@ -190,8 +190,8 @@ def test_a_folder_without_any_is_named(tmp_path: Path) -> None:
 def test_figures_say_what_they_show() -> None:
     runs, branches = load_runs("v5_5"), load_branches()
     for drawing in (
-        figures.terms(runs.history), figures.codes(probes(runs)), figures.trajectories(branches),
-        figures.final(branches),
+        figures.spike_terms(runs.history), figures.codes_and_leak(probes(runs)), figures.outcome_trajectories(branches),
+        figures.outcomes_at_end(branches),
     ):
         assert isinstance(drawing.figure, Figure)
         assert len(drawing.data) > 0

@@ -11,8 +11,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from ternary_lab import InputError, RunError, RunRecord, load_config, run_experiment, space
@@ -301,34 +299,20 @@ def test_drawn_posteriors_keep_the_mass(run: RunRecord) -> None:
         assert np.trapezoid(rows["density"], rows["z"]) == pytest.approx(1, abs=0.02)
 
 
-def _figure(artists: list[object]) -> Figure:
-    figure = artists[0].get_figure(root=True)  # type: ignore[attr-defined]
-    assert isinstance(figure, Figure)
-    return figure
-
-
 def test_figures_are_drawn_and_told(run: RunRecord, code: pd.DataFrame) -> None:
     densities = tables.posteriors(run, run.epochs)
-    drawn = {
-        "batch_entropy": ((run.history, run.config), 1),
-        "heat_maps": ((code,), 4),
-        "active_units": ((code,), 3),
-        "aggregate_posteriors": ((densities,), 2 * len(run.epochs)),
-    }
-    for name, (arguments, count) in drawn.items():
-        plot = getattr(figures, name)
-        axes = [axis for axis in _figure(plot(*arguments)).axes if axis.get_label() != "<colorbar>"]
-        assert len(axes) == count, name
-        given = list(Figure().subplots(1, count, squeeze=False).flat)
-        artists = plot(*arguments, ax=given)
-        assert isinstance(given[0], Axes)
-        assert all(artist.figure is given[0].figure for artist in artists), name
-        words = getattr(figures, f"{name}_alt")(*arguments)
-        assert len(words) > 60
-        assert "nan" not in words
+    for drawing, count in (
+        (figures.entropy_by_epoch(run.history, run.config), 1), (figures.heat_maps(code), 4),
+        (figures.active_dimensions(code), 3), (figures.aggregate_posteriors(densities), 2 * len(run.epochs)),
+    ):
+        axes = [axis for axis in drawing.figure.axes if axis.get_label() != "<colorbar>"]
+        assert len(axes) == count
+        assert len(drawing.alt) > 60
+        assert "nan" not in drawing.alt
+        assert not drawing.data.empty
 
 
 def test_drawing_twice_gives_the_same_bytes(code: pd.DataFrame, tmp_path: Path) -> None:
     from ternary_lab.figures import render
 
-    assert render(_figure(figures.heat_maps(code))) == render(_figure(figures.heat_maps(code)))
+    assert render(figures.heat_maps(code).figure) == render(figures.heat_maps(code).figure)

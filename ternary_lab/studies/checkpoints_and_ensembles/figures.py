@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.ticker import LogFormatter, MaxNLocator, NullFormatter
 
 from ternary_lab import history, space
 from ternary_lab.config import Config
+from ternary_lab.figures.history import both_pathways
+from ternary_lab.figures.parts import (
+    band,
+    dot_handles,
+    dot_panels,
+    dots,
+    label_epochs,
+    legend_below,
+    log_scale,
+    mark,
+    reference,
+)
 from ternary_lab.figures.save import Drawing
 from ternary_lab.figures.style import (
     BLUE,
@@ -21,161 +33,155 @@ from ternary_lab.figures.style import (
     PURPLE,
     VERMILION,
     figure_of,
-    panels,
+    new_axes,
     style,
 )
+from ternary_lab.metrics.quantities import QUANTITIES, label
 from ternary_lab.studies.checkpoints_and_ensembles.tables import CRITERIA, OUTCOMES
-from ternary_lab.studies.generalisation.figures import band
 
 MARKS = {"val_loss": ("o", VERMILION), "val_elbo": ("s", BLUE), "coverage": ("^", PURPLE),
          "informative_coverage": ("D", GREEN), "reconstruction": ("v", ORANGE)}
+"""Marker and colour of each criterion."""
 FEWEST = 50
 """Predictions below which a bin is not drawn."""
 FARTHEST = 30.0
 """Nats above which a model is drawn at the edge, as an arrow."""
-MEASURES = {
-    "informative_coverage": "informative, %", "effective_coverage": "effective, %",
-    "reconstruction_test": "test exact, %",
-    "neg_elbo": "-ELBO, nats", "neg_log_p": "-ln p, test, nats", "missing_mass": "KL(U‖p), nats",
-}
+MEASURES = (
+    "informative_coverage", "effective_coverage", "reconstruction_test", "neg_elbo", "neg_log_p", "missing_mass",
+)
+"""Columns that alternatives are compared by."""
 
 
-def scores(scores: pd.DataFrame, last: int | None = None) -> Drawing:
-    """The outcomes through the epochs, and where each criterion would stop: a mark per run on the run's own line."""
+def _title(measure: str) -> str:
+    """Words and unit of a column, with the split that it was measured on."""
+    if measure in ("test", "reconstruction_test"):
+        return label("reconstruction", "test")
+    return label(measure, "test" if measure in ("neg_elbo", "neg_iwae", "neg_log_p") else "")
+
+
+def checkpoint_scores(scores: pd.DataFrame, last: int | None = None) -> Drawing:
+    """The outcomes through the epochs, with the epochs that each criterion chooses, a mark for each run."""
     rows = scores if last is None else scores[scores["epoch"] <= last]
     n = rows["seed"].nunique()
-    with style():
-        axes = panels(2, 3, 4.4, sharex=True)
-        for axis, (outcome, label) in zip(axes, OUTCOMES.items(), strict=True):
+    chosen: pd.DataFrame = pd.concat([
+        run[run["epoch"] == history.best_epoch(run, criterion)].assign(criterion=criterion)  # type: ignore[arg-type]
+        for criterion in MARKS for _, run in rows.groupby("seed")
+    ])
+    with new_axes(2, 3, 4.4, sharex=True) as axes:
+        for axis, outcome in zip(axes, OUTCOMES, strict=True):
             band(axis, rows, "epoch", outcome, color=GREY)
             for criterion, (marker, colour) in MARKS.items():
-                for i, (_, run) in enumerate(rows.groupby("seed")):
-                    epoch = history.best_epoch(run, criterion)  # type: ignore[arg-type]
-                    value = run.loc[run["epoch"] == epoch, outcome].iloc[0]
-                    axis.plot(epoch, value, marker, color=colour, markersize=4, alpha=0.85, linestyle="none",
-                              label=CRITERIA[criterion] if i == 0 else None)
-            axis.set_title(label)
+                some = chosen[chosen["criterion"] == criterion]
+                axis.scatter(some["epoch"], some[outcome], s=16, marker=marker, color=colour, alpha=0.85, zorder=3,
+                             label=CRITERIA[criterion])
+            axis.set_title(_title(outcome))
             if outcome in ("neg_elbo", "neg_iwae"):
-                axis.set_yscale("log")
-                axis.yaxis.set_major_formatter(LogFormatter())
-                axis.yaxis.set_minor_formatter(NullFormatter())
-        for axis in axes[3:]:
-            axis.set_xlabel("epoch")
-        figure_of(axes[0]).legend(
-            *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3,
-            title=f"the epoch that a criterion chooses; line and band: median and range, n = {n}",
+                log_scale(axis)
+        label_epochs(axes[3:])
+        legend_below(
+            axes, f"the epoch that a criterion chooses; line and band: median and range, n = {n}", ncols=3
         )
-    picks = {c: [history.best_epoch(run, c) for _, run in rows.groupby("seed")] for c in history.CRITERIA}
-    said = "; ".join(f"{CRITERIA[c]}: {', '.join(map(str, epochs))}" for c, epochs in picks.items())
-    columns = ["seed", "epoch", *OUTCOMES, "val_loss", "val_elbo"]
-    return Drawing(figure_of(axes[0]), f"Six outcomes through the epochs; epochs chosen by {said}.", rows[columns])
+    said = "; ".join(
+        f"{', '.join(map(str, chosen.loc[chosen['criterion'] == criterion, 'epoch']))} by {CRITERIA[criterion]}"
+        for criterion in MARKS
+    )
+    alt = f"Line charts show six outcomes through the epochs, with marks at the chosen epochs. These are {said}."
+    return Drawing.of(axes, alt, rows[["seed", "epoch", *OUTCOMES, "val_loss", "val_elbo"]])
 
 
-def regrets(table: pd.DataFrame) -> Drawing:
-    """How far each rule's epochs fall short of the best: `model_choice.regret`, a dot per seed."""
-    rules = list(dict.fromkeys(table["rule"]))
-    with style():
-        axes = panels(2, 3, 4.6, sharey=True)
-        for axis, (outcome, label) in zip(axes, OUTCOMES.items(), strict=True):
-            places = table["rule"].map({rule: i for i, rule in enumerate(rules[::-1])})
-            axis.scatter(table[outcome], places, s=12, color=INK, alpha=0.65, linewidth=0)
-            short = label.replace(", %", ", points")
-            axis.set_title(short.replace(" coverage", "\ncoverage").replace(", test", ",\ntest"))
+def checkpoint_regrets(table: pd.DataFrame) -> Drawing:
+    """Loss against the run's best epoch by each rule of choosing, a dot for each seed, from `tables.regret`."""
+    titles = {outcome: _title(outcome).replace(", %", ", points") for outcome in OUTCOMES}
+    with dot_panels(table, titles, "rule", height=4.6) as axes:
+        for axis in axes:
             axis.set_xscale("symlog", linthresh=1)
             axis.set_xlim(left=-0.1)
-            axis.set_yticks(range(len(rules)), rules[::-1])
-            axis.xaxis.set_major_formatter(LogFormatter())
-            axis.tick_params("x", rotation=0)
+            axis.xaxis.set_major_formatter("{x:g}")
         figure_of(axes[0]).supxlabel(
             f"short of the run's best epoch by (a dot per seed, n = {table['seed'].nunique()}; 0 is best)", fontsize=8
         )
     means = table.groupby("rule")["informative_coverage"].mean().sort_values()
-    said = ", ".join(f"{rule} {value:.3g}" for rule, value in means.items())
-    alt = f"What each rule of choosing an epoch costs in six outcomes. Informative coverage lost, mean, points: {said}."
-    return Drawing(figure_of(axes[0]), alt, table)
+    said = ", ".join(f"{value:.3g} ({rule})" for rule, value in means.items())
+    alt = (
+        "Dots show how much of six outcomes is lost by each rule of choosing an epoch. The mean loss of informative "
+        f"coverage, in points, is {said}."
+    )
+    return Drawing.of(axes, alt, table)
 
 
-def full(history: pd.DataFrame, config: Config) -> Drawing:
-    """All planned epochs: coverage, reconstruction and -ELBO, and the schedules that drive them; phases as lines."""
+def full_training(history: pd.DataFrame, config: Config) -> Drawing:
+    """All planned epochs: coverage, reconstruction, -ELBO and the schedules; dotted lines where phases can begin."""
     n, starts = history["seed"].nunique(), config.phases
-    marks = (starts.consolidation, starts.convergence, starts.final)
-    with style():
-        axes = panels(3, 2, 5.4, sharex=True)
-        for axis, (metric, label) in zip(axes, (
-            ("coverage", "sampled coverage, %"), ("informative_coverage", "informative coverage, %"),
-            ("reconstruction", "reconstruction, validation, %"), ("neg_elbo", "-ELBO, validation, nats"),
-        ), strict=False):
-            for p, colour in PATHWAY.items():
-                band(axis, history, "epoch", f"{metric}_{p}", color=colour, label=f"pathway {p}")
-            axis.set_title(label)
-        axes[3].set_yscale("log")
-        axes[3].yaxis.set_major_formatter(LogFormatter())
-        axes[3].yaxis.set_minor_formatter(NullFormatter())
+    titles = {
+        "coverage": label("coverage"), "informative_coverage": label("informative_coverage"),
+        "reconstruction": label("reconstruction", "validation"), "neg_elbo": label("neg_elbo", "validation"),
+        "rho": "permeability ρ", "temperature": "temperature τ",
+    }
+    with new_axes(3, 2, 5.4, sharex=True) as axes:
+        for axis, (metric, title) in zip(axes, titles.items(), strict=True):
+            if metric == "rho":
+                band(axis, history, "epoch", metric, color=INK)
+            else:
+                both_pathways(axis, history, metric)
+            axis.set_title(title)
+            for epoch in (starts.consolidation, starts.convergence, starts.final):
+                mark(axis, epoch)
         axes[0].set_ylim(60, 101)
         axes[0].legend(title=f"median and range, n = {n}", loc="lower right")
-        band(axes[4], history, "epoch", "rho", color=INK, label="ρ")
-        axes[4].set_title("permeability ρ")
-        for p, colour in PATHWAY.items():
-            band(axes[5], history, "epoch", f"temperature_{p}", color=colour, linewidth=0.9)
-        axes[5].set_title("temperature τ")
-        for axis in axes:
-            for mark in marks:
-                axis.axvline(mark, color=GREY, linestyle=":", linewidth=0.9)
-        for axis in axes[4:]:
-            axis.set_xlabel("epoch; dotted: phases 2, 3 and 4 can begin")
+        log_scale(axes[3])
+        label_epochs(axes[4:], "epoch; dotted: phases 2, 3 and 4 can begin")
     shown = [starts.convergence - 1, starts.final, int(history["epoch"].max())]
     at = history[history["epoch"].isin(shown)].groupby("epoch").median(numeric_only=True)
     said = "; ".join(
-        f"epoch {e}: reconstruction {r['reconstruction_A']:.3g} / {r['reconstruction_B']:.3g} %, "
+        f"at epoch {e} reconstruction is {r['reconstruction_A']:.3g} / {r['reconstruction_B']:.3g} % and "
         f"-ELBO {r['neg_elbo_A']:.3g} / {r['neg_elbo_B']:.3g} nats" for e, r in at.iterrows()
     )
-    metrics = ("coverage", "informative_coverage", "reconstruction", "neg_elbo", "temperature")
-    names = [f"{metric}_{p}" for metric in metrics for p in PATHWAY]
-    alt = f"All {int(history['epoch'].max()) + 1} planned epochs of {n} runs, median, A / B. At {said}."
-    return Drawing(figure_of(axes[0]), alt, history[["seed", "epoch", "phase", "rho", *names]])
+    alt = (
+        f"Line charts show all {int(history['epoch'].max()) + 1} planned epochs of {n} runs. Medians of pathway A / B: "
+        f"{said}."
+    )
+    names = [f"{metric}_{p}" for metric in titles if metric != "rho" for p in PATHWAY]
+    return Drawing.of(axes, alt, history[["seed", "epoch", "phase", "rho", *names]])
 
 
 def checkpoint_ensembles(table: pd.DataFrame) -> Drawing:
-    """Checkpoints alone and as a mixture: `model_choice.checkpoint_ensembles`, a dot per seed."""
-    measures = {
-        "informative_coverage": "informative, %", "effective_coverage": "effective, %", "neg_iwae": "-IWAE, test, nats",
-        "noisy": "test exact\nfrom samples, %",
-    }
-    return _dots(table, "member", measures, "checkpoints alone and together")
+    """Checkpoints alone and as a mixture, a dot for each seed, from `tables.checkpoint_ensembles`."""
+    titles = {name: _title(name) for name in ("informative_coverage", "effective_coverage", "neg_iwae")}
+    titles |= {"noisy": "test exact from samples, %"}
+    return _compared(table, "member", titles, "checkpoints alone and together")
 
 
 def pathway_ensembles(table: pd.DataFrame) -> Drawing:
-    """Both pathways read out together: `model_choice.pathway_ensembles`, a panel per kind of code."""
-    looks = {"A": (PATHWAY["A"], "-"), "B": (PATHWAY["B"], "-"), "A twice": (PATHWAY["A"], "--"),
-             "B twice": (PATHWAY["B"], "--"), "vote": (GREEN, "-"), "mean": (PURPLE, "-."), "confidence": (INK, ":"),
-             "best of": (GREY, "-")}
-    with style():
-        axes = panels(1, 2, 2.8, sharey=True)
-        for axis, code in zip(axes, ("μ", "sample"), strict=True):
-            for rule, (colour, line) in looks.items():
+    """Reconstruction by both pathways together, a panel for each kind of code, from `tables.pathway_ensembles`."""
+    looks = {"A": ("A alone", PATHWAY["A"], "-"), "B": ("B alone", PATHWAY["B"], "-"),
+             "A twice": ("A twice", PATHWAY["A"], "--"), "B twice": ("B twice", PATHWAY["B"], "--"),
+             "vote": ("vote", GREEN, "-"), "mean": ("mean", PURPLE, "-."), "confidence": ("confidence", INK, ":"),
+             "best of": ("best of both (oracle)", GREY, "-")}
+    with new_axes(1, 2, 2.8, sharey=True) as axes:
+        for axis, (code, origin) in zip(axes, {"μ": "z = μ", "sample": "one posterior sample"}.items(), strict=True):
+            for rule, (words, colour, line) in looks.items():
                 rows = table[(table["code"] == code) & (table["rule"] == rule)]
-                label = {"best of": "best of both (oracle)", "A": "A alone", "B": "B alone"}.get(rule, rule)
-                band(axis, rows, "epoch", "exact", color=colour, linestyle=line, label=label)
-            axis.set_title(f"test exact, %, from {'z = μ' if code == 'μ' else 'one posterior sample'}")
-            axis.set_xlabel("epoch")
-        n = table["seed"].nunique()
-        figure_of(axes[0]).legend(
-            *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, title=f"n = {n}"
-        )
+                band(axis, rows, "epoch", "exact", color=colour, linestyle=line, label=words)
+            axis.set_title(f"test exact, %, from {origin}")
+        label_epochs(axes)
+        legend_below(axes, f"n = {table['seed'].nunique()}", ncols=4)
     last = table[(table["epoch"] == table["epoch"].max()) & (table["code"] == "sample")].groupby("rule")["exact"].mean()
-    said = ", ".join(f"{rule} {value:.3g} %" for rule, value in last.items())
-    alt = f"Pathways read out together. At epoch {table['epoch'].max()} from one posterior sample: {said}."
-    return Drawing(figure_of(axes[0]), alt, table)
+    said = ", ".join(f"{value:.3g} % ({rule})" for rule, value in last.items())
+    alt = (
+        "Line charts show the exact reconstruction when both pathways decode together. At epoch "
+        f"{table['epoch'].max()}, from one posterior sample, the rules reach {said}."
+    )
+    return Drawing.of(axes, alt, table)
 
 
-def rate_distortion(probes: pd.DataFrame, marks: Sequence[int] = (0, 49, 50, 100)) -> Drawing:
-    """KL against CE on the test split, a point per run and checkpoint, with the bound CE ≥ ln N - KL."""
-    with style():
-        axes = panels(1, 2, 3.0, sharey=True)
+def rate_and_distortion(probes: pd.DataFrame, marks: Sequence[int] = (0, 49, 50, 100)) -> Drawing:
+    """KL against CE on the test split, a point for each run and checkpoint, with the bound CE ≥ ln N - KL."""
+    with new_axes(1, 2, 3.0, sharey=True) as axes:
         for axis, (p, colour) in zip(axes, PATHWAY.items(), strict=True):
-            axis.scatter(probes[f"rate_{p}"], probes[f"distortion_{p}"], s=7, color=colour, alpha=0.35, linewidth=0)
-            middle = probes.groupby("epoch")[[f"rate_{p}", f"distortion_{p}"]].median()
-            axis.plot(middle[f"rate_{p}"], middle[f"distortion_{p}"], color=colour, linewidth=0.8)
+            names = [f"rate_{p}", f"distortion_{p}"]
+            axis.scatter(probes[names[0]], probes[names[1]], s=7, color=colour, alpha=0.35, linewidth=0)
+            middle = probes.groupby("epoch")[names].median()
+            axis.plot(middle[names[0]], middle[names[1]], color=colour, linewidth=0.8)
             for epoch in marks:
                 if epoch in middle.index:
                     axis.annotate(
@@ -183,115 +189,104 @@ def rate_distortion(probes: pd.DataFrame, marks: Sequence[int] = (0, 49, 50, 100
                     )
             rate = np.linspace(4, np.log(space.SIZE), 60)
             axis.plot(rate, np.log(space.SIZE) - rate, color=GREEN, linestyle="--", label="bound: ln N - KL")
-            axis.set_xscale("log")
+            log_scale(axis, "x")
             axis.set_yscale("symlog", linthresh=1)
             axis.set_ylim(bottom=-0.1)
-            for side in (axis.xaxis, axis.yaxis):
-                side.set_major_formatter(LogFormatter())
-                side.set_minor_formatter(NullFormatter())
+            axis.yaxis.set_major_formatter("{x:g}")
             axis.set_title(f"pathway {p}: distortion (CE), nats")
             axis.set_xlabel("rate (KL), nats; numbers are epochs")
         axes[0].legend(loc="upper right")
     last = probes[probes["epoch"] == probes["epoch"].max()]
     said = "; ".join(
-        f"{p} {last[f'rate_{p}'].median():.3g} and {last[f'distortion_{p}'].median():.3g}" for p in PATHWAY
+        f"in pathway {p} the rate is {last[f'rate_{p}'].median():.3g} and the distortion "
+        f"{last[f'distortion_{p}'].median():.3g} nats" for p in PATHWAY
     )
     columns = ["seed", "epoch", *(f"{name}_{p}" for name in ("rate", "distortion") for p in PATHWAY)]
-    alt = f"Rate and distortion of every checkpoint. At epoch {probes['epoch'].max()}, median, nats: {said}."
-    return Drawing(figure_of(axes[0]), alt, probes[columns])
+    alt = (
+        "Points show rate and distortion of every checkpoint, above a bound that no model can cross. At epoch "
+        f"{probes['epoch'].max()}, median of the runs, {said}."
+    )
+    return Drawing.of(axes, alt, probes[columns])
 
 
 def calibration(table: pd.DataFrame) -> Drawing:
-    """Confidence against accuracy of single entries: `model_choice.reliabilities`, a line per epoch."""
+    """Confidence against accuracy of single entries, a line for each epoch, from `tables.reliabilities`."""
     epochs = sorted(table["epoch"].unique())
-    with style():
-        axes = panels(1, 2, 2.8, sharey=True)
+    weighted = table.assign(**{name: table[name] * table["count"] for name in ("confidence", "accuracy")})
+    with new_axes(1, 2, 2.8, sharey=True) as axes:
         for axis, (p, colour) in zip(axes, PATHWAY.items(), strict=True):
             for epoch, line in zip(epochs, ("--", "-", ":"), strict=False):
-                rows = table[(table["pathway"] == p) & (table["epoch"] == epoch) & (table["count"] > 0)]
-                weights = rows.groupby("bin")["count"].sum()
-                weights = weights[weights >= FEWEST]
-                means = {
-                    name: (rows.assign(w=rows[name] * rows["count"]).groupby("bin")["w"].sum() / weights).dropna()
-                    for name in ("confidence", "accuracy")
-                }
+                rows = weighted[(weighted["pathway"] == p) & (weighted["epoch"] == epoch) & (weighted["count"] > 0)]
+                sums = rows.groupby("bin")[["confidence", "accuracy", "count"]].sum()
+                means = sums[sums["count"] >= FEWEST].pipe(lambda sums: sums.div(sums["count"], axis=0))
                 axis.plot(means["confidence"], means["accuracy"], color=colour, linestyle=line, marker="o",
                           label=f"epoch {epoch}")
             axis.plot([1 / 3, 1], [1 / 3, 1], color=GREY, linestyle=":", linewidth=0.9, label="calibrated")
             axis.set_title(f"pathway {p}: accuracy of an entry")
             axis.set_xlabel("confidence of the decoder")
         axes[0].legend(title=f"test split, one posterior sample, n = {table['seed'].nunique()}", loc="upper left")
-    gaps = table.assign(gap=(table["confidence"] - table["accuracy"]) * table["count"]).groupby(["epoch", "pathway"])
-    bias = (gaps["gap"].sum() / gaps["count"].sum()).unstack()
-    said = "; ".join(f"epoch {e}: {100 * r['A']:.2g} / {100 * r['B']:.2g} points" for e, r in bias.iterrows())
-    return Drawing(figure_of(axes[0]), f"Calibration of the decoders. Confidence above accuracy, A / B, {said}.", table)
+    gaps = weighted.assign(gap=weighted["confidence"] - weighted["accuracy"]).groupby(["epoch", "pathway"])
+    bias = 100 * (gaps["gap"].sum() / gaps["count"].sum()).unstack()
+    said = "; ".join(f"{row['A']:.2g} / {row['B']:.2g} points at epoch {epoch}" for epoch, row in bias.iterrows())
+    alt = (
+        "Line charts show the accuracy of the decoders by their confidence. In pathway A / B the confidence exceeds "
+        f"the accuracy by {said}."
+    )
+    return Drawing.of(axes, alt, table)
 
 
-def operations(table: pd.DataFrame) -> Drawing:
-    """-ELBO and -IWAE of single operations by their number of zeros: `model_choice.operation_bounds`."""
-    with style():
-        axes = panels(1, 2, 2.7, sharey=True)
+def operation_bounds(table: pd.DataFrame) -> Drawing:
+    """-ELBO and -IWAE of single operations by their number of zeros, from `tables.operation_bounds`."""
+    with new_axes(1, 2, 2.7, sharey=True) as axes:
         for axis, (p, colour) in zip(axes, PATHWAY.items(), strict=True):
             rows = table[table["pathway"] == p]
-            for measure, line, label in (("neg_elbo", "-", "-ELBO"), ("neg_iwae", "--", "-IWAE, 64 samples")):
-                groups = rows.groupby("zeros")[measure]
-                axis.plot(groups.median().index, groups.median(), color=colour, linestyle=line, marker="o", label=label)
-                axis.fill_between(groups.median().index, groups.quantile(0.05), groups.quantile(0.95), color=colour,
-                                  alpha=0.15, linewidth=0)
-            axis.axhline(np.log(space.SIZE), color=GREY, linestyle=":", linewidth=0.9, label="ln N")
+            for measure, line, words in (("neg_elbo", "-", "-ELBO"), ("neg_iwae", "--", "-IWAE, 64 samples")):
+                band(axis, rows, "zeros", measure, color=colour, linestyle=line, marker="o", label=words,
+                     errorbar=("pi", 90))
+            reference(axis, np.log(space.SIZE), "ln N")
             axis.set_title(f"pathway {p}: nats")
-            axis.set_xlabel("zeros in the truth table")
-            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        label_epochs(axes, "zeros in the truth table", most=9)
         axes[0].set_ylim(bottom=6)
         axes[0].legend(title="median, 5 % and 95 % of operations", loc="lower left")
     bounds = {p: table[table["pathway"] == p]["neg_iwae"] for p in PATHWAY}
     said = "; ".join(
-        f"{p}: 90 % lie in {bound.quantile(0.05):.3g} to {bound.quantile(0.95):.3g}, median {bound.median():.3g}"
-        for p, bound in bounds.items()
+        f"in pathway {p} the median is {bound.median():.3g} and 90 % lie between {bound.quantile(0.05):.3g} and "
+        f"{bound.quantile(0.95):.3g}" for p, bound in bounds.items()
     )
-    alt = f"Likelihood bounds of single operations of the test split. -IWAE, nats, {said}."
-    return Drawing(figure_of(axes[0]), alt, table)
+    alt = (
+        "Line charts show likelihood bounds of single operations of the test split by their number of zeros. For "
+        f"-IWAE, in nats, {said}."
+    )
+    return Drawing.of(axes, alt, table)
 
 
-def alternatives(table: pd.DataFrame) -> Drawing:
-    """v5.5 beside simpler models: `alternatives.benchmark` with v5.5's rows, a dot per seed."""
-    return _dots(table, "title", MEASURES, "models at about equal parameters", clipped=("neg_elbo",))
+def alternative_models(table: pd.DataFrame) -> Drawing:
+    """v5.5 beside simpler models, a dot for each seed, from `alternatives.benchmark` with the rows of v5.5.
 
-
-def _dots(
-    table: pd.DataFrame, by: str, measures: Mapping[str, str], what: str, clipped: Sequence[str] = ()
-) -> Drawing:
-    """A panel per measure, a row per group, a dot per seed; coloured by pathway where there is one."""
-    names = list(dict.fromkeys(table[by]))
-    pathways = "pathway" in table
-    places = table[by].map({name: i for i, name in enumerate(names[::-1])})
-    columns = 3 if len(measures) > 4 else len(measures)
-    rows = -(-len(measures) // columns)
+    Models with a -ELBO beyond `FARTHEST` are arrows at the edge.
+    """
+    far = table["neg_elbo"] > FARTHEST
+    titles = {measure: _title(measure) for measure in MEASURES}
+    near = table.assign(neg_elbo=table["neg_elbo"].mask(far))
+    drawing = _compared(near, "title", titles, "models of about equal size")
     with style():
-        axes = panels(rows, columns, rows * (0.7 + 0.16 * len(names)) + 0.4, sharey=True)
-        for axis, (measure, label) in zip(axes, measures.items(), strict=True):
-            groups = [(p, colour, table["pathway"] == p) for p, colour in PATHWAY.items()] if pathways else [
-                ("", INK, table[by].notna())
-            ]
-            for p, colour, mask in groups:
-                shift = {"A": 0.13, "B": -0.13, "": 0.0}[p]
-                far = mask & (table[measure] > (FARTHEST if measure in clipped else np.inf))
-                near = mask & ~far
-                axis.scatter([FARTHEST] * int(far.sum()), places[far] + shift, s=16, marker=">", color=colour)
-                axis.scatter(table[measure][near], places[near] + shift, s=11, color=colour, alpha=0.65, linewidth=0,
-                             label=f"pathway {p}" if p else None)
-            axis.set_title(label)
-            axis.set_yticks(range(len(names)), names[::-1])
-            axis.set_ylim(-0.6, len(names) - 0.4)
-        n = table.groupby(by)["seed"].nunique().min()
-        if pathways:
-            figure_of(axes[0]).legend(
-                *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2,
-                title=f"a dot per seed, n = {n}",
-            )
+        arrows = table.assign(neg_elbo=table["neg_elbo"].where(far).clip(upper=FARTHEST))
+        axis = drawing.figure.axes[MEASURES.index("neg_elbo")]
+        dots(axis, arrows, "neg_elbo", "title", marker=">", size=4)
+    return Drawing(drawing.figure, drawing.alt, table)
+
+
+def _compared(table: pd.DataFrame, by: str, titles: Mapping[str, str], words: str) -> Drawing:
+    """A panel for each measure, a row for each group, a dot for each seed, in the colours of the pathways if known."""
+    colours: dict[str, Any] = {"hue": "pathway", "palette": PATHWAY} if "pathway" in table else {}
+    note = f"a dot per seed, n = {table.groupby(by)['seed'].nunique().min()}"
+    with dot_panels(table, titles, by, columns=3 if len(titles) > 4 else len(titles), **colours) as axes:
+        if colours:
+            legend_below(axes, note, dot_handles(), ncols=2)
         else:
-            figure_of(axes[0]).supxlabel(f"a dot per seed, n = {n}", fontsize=8)
-    first = next(iter(measures))
-    means = table.groupby(by, sort=False)[first].mean()
-    said = ", ".join(f"{name} {value:.3g}" for name, value in means.items() if not np.isnan(value))
-    return Drawing(figure_of(axes[0]), f"{what.capitalize()}: {measures[first]}, mean over seeds: {said}.", table)
+            figure_of(axes[0]).supxlabel(note, fontsize=8)
+    means = table.groupby(by, sort=False)[next(iter(titles))].mean().dropna()
+    said = "; ".join(f"{value:.3g} ({name})" for name, value in means.items())
+    first = QUANTITIES[next(iter(titles))]
+    alt = f"Dots compare {words}. The mean {first.words} over seeds, in {first.unit}, is: {said}."
+    return Drawing.of(axes, alt, table)

@@ -2,207 +2,178 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.ticker import NullFormatter, ScalarFormatter
 
+from ternary_lab.figures.parts import band, dot_handles, dots, label_epochs, legend_below, reference
 from ternary_lab.figures.save import Drawing
-from ternary_lab.figures.style import (
-    BLUE,
-    GREEN,
-    GREY,
-    INK,
-    ORANGE,
-    PATHWAY,
-    PURPLE,
-    SKY,
-    VERMILION,
-    figure_of,
-    panels,
-    style,
-)
+from ternary_lab.figures.style import BLUE, GREEN, GREY, INK, ORANGE, PATHWAY, PURPLE, SKY, VERMILION, new_axes
+from ternary_lab.metrics.quantities import label
 from ternary_lab.studies.statistics import interval
 
 PARTS = {"train": (INK, "-"), "validation": (GREEN, "--"), "test": (VERMILION, ":")}
-WAYS = {"straight": "-", "spherical": "--"}
+SHADES = (SKY, BLUE, PURPLE, INK, GREEN, ORANGE, VERMILION)
 
 
-def band(axis: Axes, table: pd.DataFrame, x: str, y: str, **look: Any) -> None:
-    """Median over seeds as a line, their range as a band."""
-    groups = table.groupby(x)[y]
-    middle = groups.median()
-    (line,) = axis.plot(middle.index, middle, **look)
-    axis.fill_between(middle.index, groups.min(), groups.max(), color=line.get_color(), alpha=0.18, linewidth=0)
-
-
-def parts(table: pd.DataFrame) -> Drawing:
-    """Reconstruction of the three parts of the split through the epochs: `generalisation.parts`."""
+def reconstruction_of_splits(table: pd.DataFrame) -> Drawing:
+    """Reconstruction of the three splits through the epochs, from `tables.reconstruction_by_part`."""
     n = table["seed"].nunique()
-    with style():
-        axes = panels(2, 2, 4.2, sharex=True)
-        for row, (measure, label) in enumerate((("exact", "whole operations, %"), ("entries", "single entries, %"))):
+    with new_axes(2, 2, 4.2, sharex=True) as axes:
+        for row, (measure, words) in enumerate((("exact", "whole operations, %"), ("entries", "single entries, %"))):
             for axis, p in zip(axes[2 * row : 2 * row + 2], PATHWAY, strict=True):
                 for part, (colour, line) in PARTS.items():
                     rows = table[(table["pathway"] == p) & (table["part"] == part)]
                     band(axis, rows, "epoch", measure, color=colour, linestyle=line, label=part)
-                axis.set_title(f"pathway {p}: {label}")
+                axis.set_title(f"pathway {p}: {words}")
         axes[1].legend(title=f"own code; median and range, n = {n}", loc="lower right")
-        for axis in axes[2:]:
-            axis.set_xlabel("epoch")
+        label_epochs(axes[2:])
     last = table[table["epoch"] == table["epoch"].max()]
     lows = {p: table[table["pathway"] == p].groupby("epoch")["exact"].median() for p in PATHWAY}
-    said = "; ".join(f"{p} is lowest at epoch {low.idxmin()}, {low.min():.3g} %" for p, low in lows.items())
+    said = "; ".join(f"in {p} it is lowest at epoch {low.idxmin()}, {low.min():.3g} %" for p, low in lows.items())
     alt = (
-        f"Exact reconstruction of train, validation and test through the epochs, {n} runs. "
-        f"Median of all three parts: {said}; at epoch {last['epoch'].iloc[0]} {last['exact'].median():.4g} %."
+        f"Line charts show how many operations of the training, validation and test split are reconstructed exactly "
+        f"through the epochs of {n} runs. Median of all three: {said}; at epoch "
+        f"{last['epoch'].iloc[0]} it is {last['exact'].median():.4g} % over both pathways."
     )
-    return Drawing(figure_of(axes[0]), alt, table)
+    return Drawing.of(axes, alt, table)
 
 
 def mixing(table: pd.DataFrame) -> Drawing:
-    """Reconstruction by the share ρ of the other pathway's code: `generalisation.mixing`, a line per epoch."""
+    """Reconstruction by the share ρ of the other pathway's code, by epoch, from `tables.injected_reconstruction`."""
     epochs = sorted(table["epoch"].unique())
-    shades = [SKY, BLUE, PURPLE, INK, GREEN, ORANGE, VERMILION]
-    with style():
-        axes = panels(1, 2, 2.8, sharey=True)
+    with new_axes(1, 2, 2.8, sharey=True) as axes:
         for axis, p in zip(axes, PATHWAY, strict=True):
-            for epoch, colour in zip(epochs, shades, strict=False):
+            for epoch, colour in zip(epochs, SHADES, strict=False):
                 rows = table[(table["pathway"] == p) & (table["epoch"] == epoch)]
-                axis.plot(rows["rho"], rows["exact"], color=colour, marker="o", label=f"epoch {epoch}")
+                band(axis, rows, "rho", "exact", color=colour, marker="o", label=f"epoch {epoch}")
             axis.set_title(f"decoder {p}: exact reconstruction, test, %")
             axis.set_xlabel("ρ: share of the other pathway's code")
-        figure_of(axes[0]).legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(epochs))
+        legend_below(axes, ncols=len(epochs))
     wide = table[table["pathway"] == "A"].pivot(index="epoch", columns="rho", values="exact")
     said = "; ".join(
-        f"epoch {e}: {float(row.iloc[0]):.3g} % from its own code, {row.max():.3g} % at best, ρ = {row.idxmax()}"
-        for e, row in wide.iterrows()
+        f"at epoch {e} it is {float(row.iloc[0]):.3g} % from its own code and at best {row.max():.3g} %, with "
+        f"ρ = {row.idxmax()}" for e, row in wide.iterrows()
     )
-    return Drawing(figure_of(axes[0]), f"Reconstruction by the share of the other pathway's code. A at {said}.", table)
+    alt = f"Line charts show the reconstruction by the share of the other pathway's code. For decoder A, {said}."
+    return Drawing.of(axes, alt, table)
 
 
 def sizes(table: pd.DataFrame) -> Drawing:
-    """What is seen of the unseen by the share of the space trained on: `generalisation.sizes`, a dot per seed."""
+    """Test reconstruction and -ELBO against the size of the training set, from `tables.training_sizes`."""
     n = table.groupby("share")["seed"].nunique().min()
     measures = {
-        "test": "whole operations, test, %", "entries": "single entries, test, %", "neg_elbo": "-ELBO, test, nats",
+        "test": "whole operations, test, %", "entries": "single entries, test, %",
+        "neg_elbo": label("neg_elbo", "test"),
     }
-    with style():
-        axes = panels(1, 3, 2.7)
-        for axis, (measure, label) in zip(axes, measures.items(), strict=True):
+    shares = sorted(table["share"].unique())
+    with new_axes(1, 3, 2.7) as axes:
+        for axis, (measure, words) in zip(axes, measures.items(), strict=True):
             for p, colour in PATHWAY.items():
                 rows = table[table["pathway"] == p]
-                line = rows.groupby("share")[measure].median()
-                axis.plot(line.index, line, color=colour, label=f"pathway {p}")
+                band(axis, rows, "share", measure, color=colour, errorbar=None, label=f"pathway {p}")
                 axis.scatter(rows["share"], rows[measure], s=10, color=colour, alpha=0.6, linewidth=0)
             axis.set_xscale("log")
-            axis.set_xticks(sorted(table["share"].unique()))
-            axis.xaxis.set_major_formatter(ScalarFormatter())
-            axis.xaxis.set_minor_formatter(NullFormatter())
-            axis.set_title(label)
+            axis.set_xticks(shares, [f"{share:g}" for share in shares])
+            axis.minorticks_off()
+            axis.set_title(words)
             axis.set_xlabel("trained on, % of the space")
         axes[2].legend(title=f"median; a dot\nper seed, n ≥ {n}", loc="upper right")
     middle = table.groupby(["share", "pathway"])["test"].median().unstack()
-    said = "; ".join(f"{share:g} %: {row['A']:.3g} / {row['B']:.3g} %" for share, row in middle.iterrows())
-    alt = f"Reconstruction of operations not trained on, A / B, by the share of the space that was. Median at {said}."
-    return Drawing(figure_of(axes[0]), alt, table)
+    said = "; ".join(f"{row['A']:.3g} / {row['B']:.3g} % after {share:g} %" for share, row in middle.iterrows())
+    alt = (
+        "Three charts show the reconstruction of test operations and -ELBO by the share of the space that was trained "
+        f"on. Median of whole operations reconstructed, pathway A / B: {said}."
+    )
+    return Drawing.of(axes, alt, table)
 
 
 def structures(table: pd.DataFrame) -> Drawing:
-    """What was left out as a whole beside the random test split of the same run: `generalisation.structures`."""
-    titles = list(dict.fromkeys(table["title"]))
+    """Left-out structures beside the random test split of the same run, from `tables.left_out_structures`."""
     n = table["seed"].nunique()
-    with style():
-        axes = panels(1, 2, 1.9, sharey=True)
-        for axis, p in zip(axes, PATHWAY, strict=True):
-            for place, title in enumerate(titles[::-1]):
-                rows = table[(table["pathway"] == p) & (table["title"] == title)]
-                for offset, part, colour, label in ((0.13, "test", GREY, "random test split"),
-                                                    (-0.13, "left_out", PATHWAY[p], "left out as a whole")):
-                    axis.scatter(rows[part], [place + offset] * len(rows), s=14, color=colour, alpha=0.7, linewidth=0,
-                                 label=label if place == 0 else None)
+    names = {"test": "random test split", "left_out": "left out as a whole"}
+    rows = table.melt(["pathway", "title"], list(names), "part", "exact").replace({"part": names})
+    with new_axes(1, 2, 1.9, sharey=True) as axes:
+        for axis, (p, colour) in zip(axes, PATHWAY.items(), strict=True):
+            palette = dict(zip(names.values(), (GREY, colour), strict=True))
+            dots(axis, rows[rows["pathway"] == p], "exact", "title", hue="part", palette=palette)
             axis.set_title(f"pathway {p}: whole operations, %")
             axis.set_xlim(-4, 104)
-            axis.set_ylim(-0.6, len(titles) - 0.4)
-            axis.legend(loc="lower left", title=f"a dot per seed, n = {n}")
-        axes[0].set_yticks(range(len(titles)), titles[::-1])
+            axis.legend(handles=dot_handles(palette), loc="lower left", title=f"a dot per seed, n = {n}")
     said = "; ".join(
-        f"{title}: {format(interval(rows['left_out']), '.4g')} %, beside {format(interval(rows['test']), '.4g')} %"
-        for title, rows in table.groupby("title", sort=False)
+        f"{title}: {format(interval(some['left_out']), '.4g')} %, beside {format(interval(some['test']), '.4g')} %"
+        for title, some in table.groupby("title", sort=False)
     )
-    alt = f"Structures left out of training, mean of both pathways and {n} seeds: {said}."
-    return Drawing(figure_of(axes[0]), alt, table)
+    alt = (
+        "Dots show the share of operations of left-out structures that are reconstructed, beside the share of the "
+        f"random test split. The means of both pathways and {n} seeds, with 95 % intervals, are: {said}."
+    )
+    return Drawing.of(axes, alt, table)
 
 
 def tolerance(table: pd.DataFrame) -> Drawing:
-    """Reconstruction by the displacement of the code: `generalisation.tolerance`, a line per epoch."""
+    """Reconstruction by the displacement of the code, a line for each epoch, from `tables.displaced_reconstruction`."""
     epochs = sorted(table["epoch"].unique())
-    with style():
-        axes = panels(1, 2, 2.6, sharey=True)
+    with new_axes(1, 2, 2.6, sharey=True) as axes:
         for axis, (p, colour) in zip(axes, PATHWAY.items(), strict=True):
             for epoch, line in zip(epochs, ("--", "-", ":"), strict=False):
                 rows = table[(table["pathway"] == p) & (table["epoch"] == epoch)]
                 band(axis, rows, "radius", "exact", color=colour, linestyle=line, label=f"epoch {epoch}")
-            axis.axhline(50, color=GREY, linestyle=":", linewidth=0.9)
+            reference(axis, 50)
             axis.set_title(f"pathway {p}: exact reconstruction, test, %")
             axis.set_xlabel("displacement of the code, random direction")
         axes[0].legend(title=f"median and range, n = {table['seed'].nunique()}")
     at = table[table["radius"] == 1.0].groupby(["epoch", "pathway"])["exact"].median().unstack()
-    said = "; ".join(f"epoch {e}: {row['A']:.3g} / {row['B']:.3g} %" for e, row in at.iterrows())
-    alt = f"Reconstruction from displaced codes. At a displacement of 1, A / B: {said}."
-    return Drawing(figure_of(axes[0]), alt, table)
+    said = "; ".join(f"{row['A']:.3g} / {row['B']:.3g} % at epoch {e}" for e, row in at.iterrows())
+    alt = (
+        "Line charts show the exact reconstruction from codes that are displaced in a random direction. After a "
+        f"displacement of 1 it is, in pathway A / B, {said}."
+    )
+    return Drawing.of(axes, alt, table)
 
 
 def interpolation(table: pd.DataFrame) -> Drawing:
-    """Paths between operations by the distance of their ends: `generalisation.interpolation`, trained runs only."""
+    """Latent paths between operations by the distance of their ends, trained runs, from `tables.path_qualities`."""
     rows = table[table["model"] != "untrained"]
     measures = {
         "detour": "entries changed per entry\nin which the ends differ", "between": "share of steps on a\nshortest way",
         "largest_jump": "most entries changed\nin one step",
     }
-    with style():
-        axes = panels(1, 3, 2.8)
-        for axis, (measure, label) in zip(axes, measures.items(), strict=True):
+    with new_axes(1, 3, 2.8) as axes:
+        for axis, (measure, words) in zip(axes, measures.items(), strict=True):
             for p, colour in PATHWAY.items():
-                for way, line in WAYS.items():
+                for way, line in (("straight", "-"), ("spherical", "--")):
                     some = rows[(rows["pathway"] == p) & (rows["way"] == way)]
-                    middle = some.groupby("distance")[measure].median()
-                    axis.plot(middle.index, middle, color=colour, linestyle=line, label=f"{p}, {way}")
-            axis.set_title(label)
+                    band(axis, some, "distance", measure, color=colour, linestyle=line, errorbar=None,
+                         label=f"{p}, {way}")
+            axis.set_title(words)
             axis.set_xlabel("entries in which the ends differ")
-            axis.axhline(1, color=GREY, linestyle=":", linewidth=0.9)
-        axes[0].set_ylim(bottom=0)
-        axes[1].set_ylim(0, 1.05)
-        axes[2].set_ylim(bottom=0)
-        n = rows["seed"].nunique()
-        figure_of(axes[0]).legend(
-            *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, title=f"median of {n} seeds"
-        )
+            reference(axis, 1)
+            axis.set_ylim(0, 1.05 if measure == "between" else None)
+        legend_below(axes, f"median of {rows['seed'].nunique()} seeds", ncols=4)
     means = rows.groupby("way")[["detour", "between"]].mean()
-    said = "; ".join(f"{way}: detour {r['detour']:.3g}, on a shortest way {100 * r['between']:.3g} % of the steps"
-                     for way, r in means.iterrows())
-    alt = f"Paths in the latent space between operations. Mean over distances, {said}."
-    return Drawing(figure_of(axes[0]), alt, table)
+    said = "; ".join(
+        f"{way} paths change {r['detour']:.3g} entries for each entry in which the ends differ, and "
+        f"{100 * r['between']:.3g} % of their steps lie on a shortest way" for way, r in means.iterrows()
+    )
+    alt = f"Line charts show paths in the latent space between operations. Mean over distances: {said}."
+    return Drawing.of(axes, alt, table)
 
 
 def neighbourhoods(table: pd.DataFrame) -> Drawing:
-    """How neighbourhoods are kept, beside an untrained encoder: `generalisation.neighbourhoods`, a dot per seed."""
-    measures = ("trustworthiness", "continuity", "shared")
-    names = list(dict.fromkeys(table["model"]))
-    with style():
-        axes = panels(1, 3, 1.8, sharey=True)
-        for axis, measure in zip(axes, measures, strict=True):
-            for place, name in enumerate(names[::-1]):
-                for offset, (p, colour) in zip((0.12, -0.12), PATHWAY.items(), strict=True):
-                    rows = table[(table["model"] == name) & (table["pathway"] == p)]
-                    axis.scatter(rows[measure], [place + offset] * len(rows), s=14, color=colour, alpha=0.7,
-                                 linewidth=0, label=f"pathway {p}" if place == 0 else None)
-            axis.set_title(measure if measure != "shared" else "18 nearest in common")
-            axis.set_ylim(-0.6, len(names) - 0.4)
-        axes[0].set_yticks(range(len(names)), names[::-1])
-        axes[2].legend(loc="lower right")
+    """Preservation of neighbourhoods, beside an untrained encoder, from `tables.neighbourhood_preservation`."""
+    titles = {"trustworthiness": "trustworthiness", "continuity": "continuity", "shared": "18 nearest in common"}
+    with new_axes(1, 3, 1.8, sharey=True) as axes:
+        for axis, (measure, title) in zip(axes, titles.items(), strict=True):
+            dots(axis, table, measure, "model", hue="pathway", palette=PATHWAY)
+            axis.set_title(title)
+        axes[2].legend(handles=dot_handles(), loc="lower right")
         axes[2].set_xlim(0, 1)
-    means = table.groupby("model")[list(measures)].mean()
-    said = "; ".join(f"{name}: {', '.join(f'{m} {row[m]:.3g}' for m in measures)}" for name, row in means.iterrows())
-    return Drawing(figure_of(axes[0]), f"Neighbourhoods kept, mean of both pathways and all seeds. {said}.", table)
+    means = table.groupby("model")[list(titles)].mean()
+    said = ". ".join(
+        f"{str(name).capitalize()}: {', '.join(f'{title} {row[m]:.3g}' for m, title in titles.items())}"
+        for name, row in means.iterrows()
+    )
+    alt = (
+        "Dots show how well codes preserve the neighbourhoods of operations, mean of both pathways and all seeds. "
+        f"{said}."
+    )
+    return Drawing.of(axes, alt, table)

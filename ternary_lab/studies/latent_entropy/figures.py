@@ -1,35 +1,22 @@
-"""Figures of the latent code: H against what its sample size allows, and every dimension through the epochs.
+"""Figures of the latent code: H of a batch, and entropy, variance and density of each dimension through the epochs.
 
-They draw what `latent_entropy` measures.
+They draw the tables of `tables.code_history` and `tables.posteriors`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.artist import Artist
-from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize, TwoSlopeNorm
-from matplotlib.ticker import MaxNLocator
 
 from ternary_lab.config import Config
-from ternary_lab.figures.history import (
-    V5_5,
-    Panels,
-    curve,
-    finish,
-    from_to,
-    label_epochs,
-    level_line,
-    run_count,
-    span_of,
-    styled,
-)
-from ternary_lab.figures.style import GREY, INK, PATHWAY, figure_of, panels, style
+from ternary_lab.figures.history import both_pathways, epoch_panels, from_to, run_count, shared_epochs, span_of
+from ternary_lab.figures.parts import heat_map, label_epochs, legend_below, reference
+from ternary_lab.figures.save import Drawing
+from ternary_lab.figures.style import GREY, INK, PATHWAY, figure_of, new_axes
 from ternary_lab.metrics.latent_entropy import (
     ACTIVE,
     BINS,
@@ -39,227 +26,167 @@ from ternary_lab.metrics.latent_entropy import (
     expected_epoch_entropy,
     normal_entropy,
 )
-from ternary_lab.model import PATHWAYS
 from ternary_lab.space import SIZE
 from ternary_lab.splits import per_epoch
 
 FEW = 500
-"""Values inside the histogram below which its entropy is marked as uncertain: ten a bin."""
+"""Values inside the histogram below which its entropy is marked as uncertain: ten per bin."""
 NARROW = 4.0
-"""|z| that an axis of densities shows at least."""
+"""Lowest range of |z| that an axis of densities shows."""
 
 
-@styled
-def batch_entropy(history: pd.DataFrame, config: Config = V5_5, ax: Panels = None) -> list[Artist]:
-    """H of both pathways, what N(0, 1) gives at this batch size with its spread, and two maxima. One axes."""
-    (axis,) = panels(1, 1, 2.9, ax)
+def entropy_by_epoch(history: pd.DataFrame, config: Config) -> Drawing:
+    """H of both pathways, the H of N(0, 1) at this batch size with its spread, and two maxima."""
+    history = shared_epochs(history)
     batch, latent = config.data.batch_size, config.model.latent_dim
-    (expected, spread), bits = _expected(config), math.log2(latent)
-    artists: list[Artist] = [
-        axis.axhspan(expected - 2 * spread, expected + 2 * spread, color=GREY, alpha=0.25, linewidth=0,
-                     label=f"95 % of single batches of N(0, 1), ±{2 * spread:.2f}"),
-        level_line(axis, expected, f"N(0, 1) in batches of {batch}: {expected:.2f}"),
-        level_line(axis, normal_entropy(), f"N(0, 1), endless data: {normal_entropy():.2f}", line="-."),
-        level_line(axis, CEILING, f"ceiling, ln {BINS} = {CEILING:.3f}", line="-"),
-        level_line(axis, bits, f"the report's maximum, log$_2$ {latent} = {bits:.1f}", line=":"),
-    ]
-    for pathway, color in PATHWAY.items():
-        artists += curve(axis, history, f"H_{pathway}", color, f"pathway {pathway}")
-    artists += finish(axis, history, f"latent entropy H of a batch ({BINS} bins over [-3, 3]), nats", legend=False)
-    label_epochs([axis])
-    _legend_below([axis], ax, title=run_count(history), ncols=2)
-    return artists
-
-
-def _legend_below(axes: Sequence[Axes], ax: Panels, **options: Any) -> None:
-    """One legend of all axes under a figure of ours, and in the first of axes that were given."""
-    figure = figure_of(axes[0])
-    labelled = {
-        label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
-    }
-    if ax is None:
-        figure.legend(list(labelled.values()), list(labelled), loc="outside lower center", **options)
-    else:
-        axes[0].legend(list(labelled.values()), list(labelled), **options)
-
-
-def _expected(config: Config) -> tuple[float, float]:
-    """H of an epoch of N(0, 1) latents, and the standard deviation of one full batch's."""
-    batch, latent = config.data.batch_size, config.model.latent_dim
-    mean, _ = expected_epoch_entropy(per_epoch(config.data), batch, latent)
-    return mean, expected_entropy(batch)[1] / math.sqrt(latent)
-
-
-def batch_entropy_alt(history: pd.DataFrame, config: Config = V5_5) -> str:
-    """The figure in words."""
-    mean, spread = _expected(config)
-    return (
-        f"Latent entropy H {span_of(history)}: A {from_to(history, 'H_A')}, B {from_to(history, 'H_B')} nats. "
-        f"A standard normal latent gives {mean:.2f}, single batches within {2 * spread:.2f} of that; the ceiling is "
-        f"{CEILING:.3f}, the report's maximum {math.log2(config.model.latent_dim):.1f}."
+    expected, _ = expected_epoch_entropy(per_epoch(config.data), batch, latent)
+    spread, bits = 2 * expected_entropy(batch)[1] / math.sqrt(latent), math.log2(latent)
+    with epoch_panels(history, 1, 1, 2.9, [f"latent entropy H of a batch ({BINS} bins over [-3, 3]), nats"]) as (axis,):
+        axis.axhspan(expected - spread, expected + spread, color=GREY, alpha=0.25, linewidth=0,
+                     label=f"95 % of single batches of N(0, 1), ±{spread:.2f}")
+        reference(axis, expected, f"N(0, 1) in batches of {batch}: {expected:.2f}", "--")
+        reference(axis, normal_entropy(), f"N(0, 1), endless data: {normal_entropy():.2f}", "-.")
+        reference(axis, CEILING, f"ceiling, ln {BINS} = {CEILING:.3f}", "-")
+        reference(axis, bits, f"the report's maximum, log$_2$ {latent} = {bits:.1f}")
+        both_pathways(axis, history, "H")
+        legend_below([axis], run_count(history), ncols=2)
+    alt = (
+        f"A line chart shows the latent entropy H {span_of(history)}. In pathway A it is {from_to(history, 'H_A')}, "
+        f"in B {from_to(history, 'H_B')} nats. A standard normal latent gives {expected:.2f}, and single batches lie "
+        f"within {spread:.2f} of that. The ceiling is {CEILING:.3f}, the report's maximum {bits:.1f}."
     )
+    keys = [name for name in ("seed", "epoch", "H_A", "H_B") if name in history]
+    return Drawing.of([axis], alt, history[keys].assign(H_expected=expected))
 
 
-def heat_maps(code: pd.DataFrame, ax: Panels = None) -> list[Artist]:
-    """Corrected entropy (above) and KL of q(z_k) from N(0, 1) (below), epoch by dimension, A and B. Four axes.
+def heat_maps(code: pd.DataFrame) -> Drawing:
+    """Corrected entropy (above) and KL of q(z_k) from N(0, 1) (below), epoch by dimension, A and B.
 
-    `code` comes from `latent_entropy.code_history`. A cross marks entropies of fewer than 500 values inside [-3, 3].
+    `code` comes from `tables.code_history`. A cross marks entropies of fewer than 500 values inside [-3, 3].
     """
     normal, kl = normal_entropy(), code["prior_kl"]
-    kinds: tuple[tuple[str, str, str, Normalize], ...] = (
-        ("entropy", "full-data entropy, nats", "PuOr", TwoSlopeNorm(normal, normal - 1, CEILING)),
-        ("prior_kl", "KL of q(z$_k$) from N(0, 1), nats", "cividis",
-         LogNorm(max(1e-2, float(kl.min())), max(1.0, float(kl.max())))),
-    )
-    artists: list[Artist] = []
-    with style():
-        axes = panels(2, 2, 4.6, ax, sharex=True, sharey=True)
-        for (column, title, colors, norm), pair in zip(kinds, (axes[:2], axes[2:]), strict=True):
-            for axis, pathway in zip(pair, PATHWAYS, strict=True):
+    kinds: dict[str, tuple[str, str, Normalize]] = {
+        "entropy": ("full-data entropy, nats", "PuOr", TwoSlopeNorm(normal, normal - 1, CEILING)),
+        "prior_kl": ("KL of q(z$_k$) from N(0, 1), nats", "cividis",
+                     LogNorm(max(1e-2, float(kl.min())), max(1.0, float(kl.max())))),
+    }
+    epochs = code["epoch"].unique()
+    with new_axes(2, 2, 4.6, sharex=True, sharey=True) as axes:
+        for (column, (title, colours, norm)), pair in zip(kinds.items(), (axes[:2], axes[2:]), strict=True):
+            for axis, pathway in zip(pair, PATHWAY, strict=True):
                 rows = code[code["pathway"] == pathway]
-                table = rows.pivot(index="dimension", columns="epoch", values=column)
-                image = axis.imshow(table, cmap=colors, norm=norm, aspect="auto", origin="lower")
-                artists.append(image)
+                values, inside = (
+                    rows.pivot(index="dimension", columns="epoch", values=name).iloc[::-1]
+                    for name in (column, "inside")
+                )
+                mesh = heat_map(axis, values, cmap=colours, norm=norm)
                 if column == "entropy":
-                    share = rows.pivot(index="dimension", columns="epoch", values="inside").to_numpy()
-                    at = np.argwhere(share * SIZE < FEW)
-                    artists.append(axis.scatter(at[:, 1], at[:, 0], marker="x", s=6, linewidths=0.7, color="white"))
+                    y, x = np.nonzero(inside.to_numpy() * SIZE < FEW)
+                    axis.scatter(x + 0.5, y + 0.5, marker="x", s=6, linewidths=0.7, color="white")
                 axis.set_title(f"{pathway}: {title}")
-                axis.grid(visible=False)
-                axis.set_yticks(range(0, len(table), 5))
-                _epoch_ticks(axis, [int(epoch) for epoch in rows["epoch"].unique()])
-            figure = figure_of(axes[0])
-            bar = figure.colorbar(image, ax=pair, extend="min", pad=0.02)
+                # Some columns are named, the first and the last among them: checkpoints are not evenly spaced in time.
+                places = np.linspace(0, len(epochs) - 1, min(8, len(epochs))).round().astype(int)
+                axis.set_xticks(places + 0.5, epochs[places].astype(str))
+                axis.set_yticks(np.arange(len(values), 0, -5) - 0.5, map(str, range(0, len(values), 5)))
+            bar = figure_of(axes[0]).colorbar(mesh, ax=pair, extend="min", pad=0.02)
             if column == "entropy":
                 ticks = [normal - 1, normal - 0.5, normal, CEILING]
                 bar.set_ticks(ticks, labels=[f"{tick:.2f}" for tick in ticks])
                 bar.set_label("white: N(0, 1)")
-        for axis in (axes[0], axes[2]):
-            axis.set_ylabel("dimension k")
+            pair[0].set_ylabel("dimension k")
         for axis in axes[2:]:
             axis.set_xlabel("epoch of the checkpoint")
-    return artists
-
-
-def _epoch_ticks(axis: Axes, epochs: list[int], most: int = 8) -> None:
-    """Name some columns, first and last among them, and evenly: checkpoints are not evenly spaced in time."""
-    places = sorted({round(i) for i in np.linspace(0, len(epochs) - 1, min(most, len(epochs)))})
-    axis.set_xticks(places, [str(epochs[i]) for i in places])
-
-
-def heat_maps_alt(code: pd.DataFrame) -> str:
-    """The figure in words."""
     parts = []
-    for pathway, rows in code.groupby("pathway"):
+    for name, rows in code.groupby("pathway"):
         for epoch in (rows["epoch"].min(), rows["epoch"].max()):
             at = rows[rows["epoch"] == epoch]
             parts.append(
-                f"{pathway} at epoch {epoch}: entropy {at['entropy'].min():.2f} to {at['entropy'].max():.2f}, "
-                f"KL {at['prior_kl'].min():.2g} to {at['prior_kl'].max():.2g}"
+                f"in pathway {name} at epoch {epoch} the entropy is {at['entropy'].min():.2f} to "
+                f"{at['entropy'].max():.2f} and the KL {at['prior_kl'].min():.2g} to {at['prior_kl'].max():.2g}"
             )
-    return (
-        "Heat maps, epoch by latent dimension, of full-data entropy and of the aggregate posterior's KL from N(0, 1), "
-        f"in nats. {'; '.join(parts)}. N(0, 1) has entropy {normal_entropy():.2f}."
+    alt = (
+        "Heat maps, epoch by latent dimension, show the entropy over all data and the KL of the aggregate posterior "
+        f"from N(0, 1), in nats: {'; '.join(parts)}. N(0, 1) has an entropy of {normal:.2f}."
     )
+    return Drawing.of(axes, alt, code[["epoch", "pathway", "dimension", "entropy", "inside", "prior_kl"]])
 
 
-def active_units(code: pd.DataFrame, ax: Panels = None) -> list[Artist]:
-    """Number of active dimensions (left), and Var_x(μ) of each dimension, A and B, beside the threshold. Three axes."""
-    artists: list[Artist] = []
-    with style():
-        count, *variances = panels(1, 3, 2.5, ax)
-        latent = code["dimension"].nunique()
-        shapes: tuple[dict[str, Any], ...] = (
-            {"marker": "o", "markersize": 5, "markerfacecolor": "none"}, {"marker": "x", "linestyle": "--"},
-        )
+def active_dimensions(code: pd.DataFrame) -> Drawing:
+    """Number of active dimensions (left), and Var_x(μ) of each dimension, A and B, beside the threshold."""
+    latent = code["dimension"].nunique()
+    low, high = float(code["variance"].min()), float(code["variance"].max())
+    shapes: tuple[dict[str, Any], ...] = (
+        {"marker": "o", "markersize": 5, "markerfacecolor": "none"}, {"marker": "x", "linestyle": "--"},
+    )
+    parts = []
+    with new_axes(1, 3, 2.5) as axes:
+        count, *variances = axes
         for (pathway, color), axis, shape in zip(PATHWAY.items(), variances, shapes, strict=True):
             rows = code[code["pathway"] == pathway]
             active = rows.groupby("epoch")["active"].sum()
-            artists += count.plot(active.index, active, color=color, label=f"pathway {pathway}", **shape)
+            count.plot(active.index, active, color=color, label=f"pathway {pathway}", **shape)
             table = rows.pivot(index="epoch", columns="dimension", values="variance")
-            artists += axis.plot(table.index, table, color=color, linewidth=0.7, alpha=0.7)
-            artists.append(level_line(axis, ACTIVE, f"active above {ACTIVE:g}"))
+            axis.plot(table.index, table, color=color, linewidth=0.7, alpha=0.7)
+            reference(axis, ACTIVE, f"active above {ACTIVE:g}", "--")
             axis.set_yscale("log")
             axis.yaxis.set_major_formatter("{x:g}")
-            axis.set_title(f"{pathway}: Var$_x$(μ$_k$), {latent} dimensions")
-        low, high = float(code["variance"].min()), float(code["variance"].max())
-        for axis in variances:
             axis.set_ylim(min(low, ACTIVE) / 2, 2 * max(high, ACTIVE))
+            axis.set_title(f"{pathway}: Var$_x$(μ$_k$), {latent} dimensions")
+            least, most = active.min(), active.max()
+            parts.append(
+                f"pathway {pathway} has {least if least == most else f'{least} to {most}'}, with Var(mu) from "
+                f"{rows['variance'].min():.2g} to {rows['variance'].max():.3g}"
+            )
         variances[0].legend(loc="upper right")
         count.set_ylim(0, latent + 1)
         count.set_title(f"active dimensions of {latent}")
         count.legend(loc="lower right")
-        for axis in (count, *variances):
-            axis.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True, steps=[1, 2, 5, 10]))
-        label_epochs([count, *variances])
-    return artists
-
-
-def _between(low: int, high: int) -> str:
-    return f"{low}" if low == high else f"{low} to {high}"
-
-
-def active_units_alt(code: pd.DataFrame) -> str:
-    """The figure in words."""
-    parts = []
-    for pathway, rows in code.groupby("pathway"):
-        active = rows.groupby("epoch")["active"].sum()
-        parts.append(
-            f"{pathway} has {_between(active.min(), active.max())}, with Var(mu) from {rows['variance'].min():.2g} to "
-            f"{rows['variance'].max():.3g}"
-        )
-    return (
-        f"Active dimensions of {code['dimension'].nunique()} at {code['epoch'].nunique()} checkpoints: "
-        f"{'; '.join(parts)}. The threshold is {ACTIVE:g}."
+        label_epochs(axes, most=5)
+    alt = (
+        f"Line charts show the number of active dimensions of {latent} at {code['epoch'].nunique()} checkpoints: "
+        f"{'; '.join(parts)}. A dimension is active above {ACTIVE:g}."
     )
+    return Drawing.of([count], alt, code[["epoch", "pathway", "dimension", "active", "variance"]])
 
 
-def aggregate_posteriors(densities: pd.DataFrame, ax: Panels = None) -> list[Artist]:
-    """q(z_k) of every dimension, thin, over N(0, 1): a row of axes per pathway, a column per epoch.
+def aggregate_posteriors(densities: pd.DataFrame) -> Drawing:
+    """q(z_k) of every dimension (thin lines) over N(0, 1), a row for each pathway and a column for each epoch.
 
-    `densities` comes from `posteriors`. The shade is what the histogram of H sees, [-3, 3].
+    `densities` comes from `tables.posteriors`. The shaded range [-3, 3] is the one that the histogram of H covers.
     """
-    epochs = list(densities["epoch"].unique())
-    artists: list[Artist] = []
-    with style():
-        axes = panels(2, len(epochs), 4.1, ax)
-        for row, (pathway, color) in enumerate(PATHWAY.items()):
-            for column, epoch in enumerate(epochs):
-                axis = axes[row * len(epochs) + column]
-                rows = densities[(densities["pathway"] == pathway) & (densities["epoch"] == epoch)]
-                reach = max(NARROW, _reach(rows))
-                artists.append(
-                    axis.axvspan(-LIMIT, LIMIT, color=GREY, alpha=0.15, linewidth=0, label="counted by H, [-3, 3]")
-                )
-                for dimension, part in rows.groupby("dimension"):
-                    label = f"{pathway}: q(z$_k$) of each k" if dimension == 0 else None
-                    artists += axis.plot(part["z"], part["density"], color=color, linewidth=0.6, alpha=0.8, label=label)
-                z = np.linspace(-reach, reach, 801)
-                normal = np.exp(-0.5 * z**2) / math.sqrt(2 * math.pi)
-                artists += axis.plot(z, normal, "--", color=INK, linewidth=1.1, label="N(0, 1)")
-                axis.set_xlim(-reach, reach)
-                axis.set_ylim(bottom=0)
-                axis.set_title(f"{pathway}, epoch {epoch}{' (wider axis)' if reach > NARROW else ''}")
-                if row:
-                    axis.set_xlabel("z$_k$")
-                if not column:
-                    axis.set_ylabel("density")
-        _legend_below(axes, ax, ncols=4)
-    return artists
+    epochs = densities["epoch"].unique()
+    parts = []
+    with new_axes(2, len(epochs), 4.1) as axes:
+        for axis, (pathway, epoch) in zip(axes, ((p, epoch) for p in PATHWAY for epoch in epochs), strict=True):
+            rows = densities[(densities["pathway"] == pathway) & (densities["epoch"] == epoch)]
+            within = _reach(rows)
+            reach = max(NARROW, within)
+            axis.axvspan(-LIMIT, LIMIT, color=GREY, alpha=0.15, linewidth=0, label="counted by H, [-3, 3]")
+            for _, part in rows.groupby("dimension"):
+                axis.plot(part["z"], part["density"], color=PATHWAY[pathway], linewidth=0.6, alpha=0.8,
+                          label=f"{pathway}: q(z$_k$) of each k")
+            z = np.linspace(-reach, reach, 801)
+            normal = np.exp(-0.5 * z**2) / math.sqrt(2 * math.pi)
+            axis.plot(z, normal, "--", color=INK, linewidth=1.1, label="N(0, 1)")
+            axis.set_xlim(-reach, reach)
+            axis.set_ylim(bottom=0)
+            axis.set_title(f"{pathway}, epoch {epoch}{' (wider axis)' if reach > NARROW else ''}")
+            parts.append(f"{within:.3g} in pathway {pathway} at epoch {epoch}")
+        for axis in axes[len(epochs):]:
+            axis.set_xlabel("z$_k$")
+        for axis in axes[::len(epochs)]:
+            axis.set_ylabel("density")
+        legend_below(axes, ncols=4)
+    alt = (
+        "Line charts show the aggregate posteriors of all dimensions beside N(0, 1). The distance from 0 that contains "
+        f"99.9 % of the mass is {'; '.join(parts)}."
+    )
+    return Drawing.of(axes, alt, densities)
 
 
 def _reach(rows: pd.DataFrame) -> float:
-    """|z| that 99.9 % of the dimensions' mass lies within."""
+    """The |z| that contains 99.9 % of the mass of all dimensions."""
     step = rows.groupby("dimension")["z"].transform(lambda z: z.diff().median())
     by_distance = pd.DataFrame({"z": rows["z"].abs(), "mass": rows["density"] * step}).sort_values("z")
     share = by_distance["mass"].cumsum() / by_distance["mass"].sum()
     return float(by_distance["z"][share <= 0.999].max())
-
-
-def aggregate_posteriors_alt(densities: pd.DataFrame) -> str:
-    """The figure in words."""
-    parts = [
-        f"{pathway} at epoch {epoch} lies within {_reach(rows):.3g} of 0"
-        for (epoch, pathway), rows in densities.groupby(["epoch", "pathway"])
-    ]
-    return f"Aggregate posteriors of all dimensions beside N(0, 1). 99.9 % of the mass of {'; of '.join(parts)}."

@@ -1,56 +1,69 @@
-"""The claims by verdict: a square for every claim, a row for every section of the report."""
+"""Figures of the report: its claims by verdict, the terms and codes of the disruption, the counterfactuals."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from matplotlib.figure import Figure
+import pandas as pd
 from matplotlib.patches import Rectangle
 
+from ternary_lab.figures.parts import legend_below
 from ternary_lab.figures.save import Drawing
-from ternary_lab.figures.style import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, SKY, VERMILION, WIDTH, style
-from ternary_lab.studies.report import Judgement, Verdict, table
+from ternary_lab.figures.style import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, SKY, VERMILION, new_axes
+from ternary_lab.studies.epoch50_disruption import figures
+from ternary_lab.studies.epoch50_disruption.tables import Branch
+from ternary_lab.studies.report import Judgement, Trial, Verdict, table
 
 COLOURS = {
     Verdict.EXACT: BLUE, Verdict.REPRODUCED: GREEN, Verdict.DIRECTION: SKY,
     Verdict.ARTEFACT: ORANGE, Verdict.CONTRADICTS: PURPLE, Verdict.NOT: VERMILION, Verdict.UNTESTABLE: "#CFCFCF",
 }
-"""From what holds to what does not; grey for what cannot be told."""
+"""Colours of the verdicts, from those that support a claim to those that do not; grey where it cannot be tested."""
+REPORT = ("verdicts", "disruption_terms", "disruption_codes", "counterfactuals", "counterfactuals_final")
+"""Names of the figures of `report_figures`."""
 ROW = 0.155
-"""Inches."""
+"""Height of a section, inches."""
+LONGEST = 54
+"""Letters of a section's title that are shown."""
+
+
+def report_figures(
+    trial: Trial, judgements: Sequence[Judgement], branches: Mapping[str, Branch]
+) -> dict[str, Drawing]:
+    """The figures of `REPORT` by name; without the codes where the probes of the runs lack them."""
+    history = pd.concat([run.history.reset_index() for run in trial.runs], ignore_index=True)
+    drawings = {"verdicts": verdicts(judgements), "disruption_terms": figures.spike_terms(history)}
+    if all("norm_B" in run.probes for run in trial.runs):
+        probes = pd.concat([run.probes.reset_index() for run in trial.runs], ignore_index=True)
+        drawings["disruption_codes"] = figures.codes_and_leak(probes)
+    return drawings | {
+        "counterfactuals": figures.outcome_trajectories(branches),
+        "counterfactuals_final": figures.outcomes_at_end(branches),
+    }
 
 
 def verdicts(judgements: Sequence[Judgement]) -> Drawing:
-    """Claims x verdict: squares in the order of the verdicts, each section's count at its right."""
+    """A row of squares for each section of the report, a square for each claim, in the colour of its verdict."""
     sections: dict[str, list[Verdict]] = {}
     for judgement in judgements:
         sections.setdefault(judgement.claim.section, []).append(judgement.verdict)
     order = list(COLOURS)
-    longest = max(map(len, sections.values()))
-    with style():
-        figure = Figure(figsize=(WIDTH, ROW * len(sections) + 1.0), layout="constrained")
-        axis = figure.subplots()
+    counts = {verdict: sum(j.verdict is verdict for j in judgements) for verdict in order}
+    titles = [name if len(name) <= LONGEST else f"{name[:LONGEST - 1].rstrip()}…" for name in sections]
+    with new_axes(1, 1, ROW * len(sections) + 1.0) as (axis,):
         for row, found in enumerate(sections.values()):
             for place, verdict in enumerate(sorted(found, key=order.index)):
                 axis.add_patch(Rectangle((place + 0.08, row + 0.1), 0.84, 0.8, color=COLOURS[verdict], linewidth=0))
             axis.text(len(found) + 0.4, row + 0.5, str(len(found)), va="center", fontsize=6.5, color=GREY)
-        axis.set_xlim(0, longest + 2)
+        axis.set_xlim(0, max(map(len, sections.values())) + 2)
         axis.set_ylim(len(sections), 0)
-        axis.set_yticks([row + 0.5 for row in range(len(sections))], [_short(name) for name in sections], fontsize=6.5)
+        axis.set_yticks([row + 0.5 for row in range(len(sections))], titles, fontsize=6.5)
         axis.tick_params(length=0)
         axis.set_xticks([])
         axis.grid(visible=False)
-        for side in ("left", "bottom"):
-            axis.spines[side].set_visible(False)
-        counts = {verdict: sum(j.verdict is verdict for j in judgements) for verdict in order}
-        figure.legend(
-            handles=[Rectangle((0, 0), 1, 1, color=COLOURS[v], label=f"{v}: {counts[v]}") for v in order],
-            loc="outside lower center", ncols=4, handlelength=0.8, handleheight=0.8, labelcolor=INK,
-        )
-    said = ", ".join(f"{counts[verdict]} {verdict}" for verdict in order)
-    alt = f"The {len(judgements)} claims of the report by section, a square for each, coloured by verdict: {said}."
-    return Drawing(figure, alt, table(judgements))
-
-
-def _short(section: str, width: int = 54) -> str:
-    return section if len(section) <= width else section[: width - 1].rstrip() + "…"
+        axis.spines[["left", "bottom"]].set_visible(False)
+        squares = [Rectangle((0, 0), 1, 1, color=COLOURS[v], label=f"{v}: {counts[v]}") for v in order]
+        legend_below([axis], handles=squares, ncols=4, handlelength=0.8, handleheight=0.8, labelcolor=INK)
+    said = ", ".join(f"{count} are judged '{verdict}'" for verdict, count in counts.items())
+    alt = f"Squares in the colour of the verdict show the {len(judgements)} claims of the report by section: {said}."
+    return Drawing.of([axis], alt, table(judgements))

@@ -1,0 +1,98 @@
+"""A live view of a run directory while any process writes it: `watch(run_dir)` makes a `Dashboard`."""
+
+from __future__ import annotations
+
+import html
+import threading
+from pathlib import Path
+
+import ipywidgets as widgets
+
+from ternary_lab.errors import RunError, TernaryLabError
+from ternary_lab.explorer.view import View
+from ternary_lab.figures.live import draw_runs
+from ternary_lab.figures.save import Drawing, image
+from ternary_lab.runs.load import RunSet, load_runs
+
+SHORTEST = 0.25
+"""Least time between two updates, in seconds."""
+
+
+class Dashboard(View):
+    """Curves, progress and state of the runs in a directory, drawn again when an epoch is added.
+
+    Closing the notebook ends the view and not the runs. A directory that does not exist yet, or that is incomplete, is
+    named on the page and read again.
+    """
+
+    title = "Dashboard"
+
+    def __init__(self, run_dir: str | Path, *, seconds: float = 1.0) -> None:
+        super().__init__()
+        if not seconds >= SHORTEST:
+            raise RunError(f"watch: seconds must be at least {SHORTEST}, got {seconds}")
+        self.run_dir, self.seconds = Path(run_dir), seconds
+        self.progress = widgets.IntProgress(description="epochs", layout=widgets.Layout(width="60%"))
+        self.line, self.curves = widgets.HTML(), widgets.HTML()
+        self.stop = self.button("stop watching", "end this view; the runs continue", self.end)
+        self.fill(widgets.HBox([self.progress, self.stop]), self.line, self.curves)
+        self._ended = threading.Event()
+        self._drawn: object = None
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._follow, daemon=True, name=f"watch {self.run_dir}")
+        self._thread.start()
+
+    def end(self) -> None:
+        """Stop reading the directory."""
+        self._ended.set()
+
+    def _follow(self) -> None:
+        while not self._ended.is_set() and not self.update():
+            self._ended.wait(self.seconds)
+
+    def update(self) -> bool:
+        """Read the directory once. True when every run has stopped, so that nothing more will come."""
+        with self._lock:
+            try:
+                stopped = self._show(load_runs(self.run_dir))
+            except TernaryLabError as error:
+                # A run may not have begun yet, or a file may be half written.
+                self.set_error(RunError(f"{error} (read again every {self.seconds:g} s)"))
+                return False
+            self.set_error(None)
+            return stopped
+
+    def _show(self, runs: RunSet) -> bool:
+        epochs = {run.name: len(run.history) for run in runs.values()}
+        stopped = {run.name: run.stopped for run in runs.values()}
+        state = epochs, stopped
+        if state != self._drawn:
+            drawing = draw_runs(runs)
+            self.curves.value = image(drawing.figure, drawing.alt, dpi=90)
+            self.line.value = "<br>".join(
+                html.escape(f"{name}: {count} epochs" + (f", {stopped[name]}" if stopped[name] else ""))
+                for name, count in epochs.items()
+            )
+            self.progress.max = max(run.config.training.total_epochs for run in runs.values())
+            self.progress.value = max(epochs.values())
+            self._drawn = state
+        return all(stopped.values())
+
+    def picture(self) -> Drawing | None:
+        try:
+            return draw_runs(load_runs(self.run_dir))
+        except TernaryLabError:
+            return None
+
+
+def watch(run_dir: str | Path, *, seconds: float = 1.0) -> Dashboard:
+    """A widget that follows a run directory written by this or another process, notebook or machine.
+
+    It can be opened before the directory exists.
+
+    Args:
+        seconds: time between two updates, at least 0.25.
+
+    Raises RunError for a shorter time.
+    """
+    return Dashboard(run_dir, seconds=seconds)
