@@ -1,32 +1,32 @@
-# Every target first brings .venv up to date with the lock; Python 3.11 or newer and make are all it needs.
+# Every target first updates .venv from requirements.lock. It needs Python 3.11 or newer and make.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# On a machine without an NVIDIA GPU the CPU-only wheel of torch saves gigabytes: see README.md.
+# Without an NVIDIA GPU, torch's CPU build saves gigabytes: see README.md.
 TORCH_INDEX ?=
-# The file in benchmarks/ that `make bench` writes: one for each machine that the README is to show.
+# Name of the file in benchmarks/ that `make bench` writes. README shows one file per machine.
 RESULT ?= cpu
 # Options of benchmarks/gpu.py.
 GPU_ARGS ?=
-# What `make sweep` trains, and with which options: SWEEP_ARGS='--engine ray --run-dir /shared/mine'.
+# The sweep of `make sweep`, and its options, such as SWEEP_ARGS='--engine ray --run-dir /shared/mine'.
 SWEEP ?= warmup_rho
 SWEEP_ARGS ?=
-# A file of tests, or a notebook, to a process, each of which computes on one thread. One process more than CI has cores,
-# for some wait for kernels and clusters. In their own order: those of few long tests, which would otherwise come last, leave
-# a core idle.
+# Each process takes one test file or one notebook at a time and computes on one thread. There is one process more than CI has
+# cores, because some tests wait for kernels and clusters. The files keep their order: xdist would put files with few, long
+# tests last, and then a core would be idle.
 SIDE_BY_SIDE := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
-# pip is told to compile nothing, so what is imported first must be kept: it would be compiled in every process.
+# pip compiles nothing, so the first import must write the compiled files. Otherwise every process would compile them again.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help install reproduce test test-slow test-rounding driven beside together coverage fuzz lab explore screenshot \
 	figures bench gpu sweep clean notebooks docs wheel
 
-help: ## Show what can be made
+help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
-install: $(VENV)/.installed ## Create or update .venv from the lock
+install: $(VENV)/.installed ## Create or update .venv from the lock, with all extras but docs and dev
 
 $(VENV)/.installed: pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Python 3.11 or newer is needed: make PYTHON=python3.12 ..."; exit 2; }
@@ -43,7 +43,7 @@ test: install ## Lint, type-check, tests and notebooks
 	$(BIN)/python -m pytest -m alone $$(grep -rl mark.alone tests --include="*.py") $(PYTEST_ARGS)
 	$(MAKE) --no-print-directory --jobs 2 together beside
 
-# A browser has one core to itself, more or less; everything else then waits for nobody.
+# The tests that drive a browser run before the others, so that the browser has a core of its own.
 driven: install
 	$(BIN)/python -m pytest -m driven $$(grep -rl mark.driven tests --include="*.py") $(PYTEST_ARGS)
 
@@ -51,25 +51,24 @@ together: driven
 	$(SIDE_BY_SIDE) -m "not alone and not driven" --nbval-lax --nbval-current-env \
 		$(addprefix --ignore=,$(BESIDE) $(TRAINS)) notebooks tests $(PYTEST_ARGS)
 
-# On the core that a browser leaves: types, the notebook of which every output is compared, and processes that wait for one
-# another.
+# Runs beside the other tests, on the other core: types, the notebook whose outputs are all compared, and the tests of a
+# cluster, whose processes wait for each other.
 BESIDE := notebooks/01_ternary_space.ipynb tests/sweeps/test_cluster.py
-# At its defaults it trains v5.5: tests/notebooks/test_stored_outputs.py has it show the published run, and train a small one.
+# Trains v5.5 at its defaults. tests/notebooks/test_stored_outputs.py runs it on the published run and on a small one instead.
 TRAINS := notebooks/02_train.ipynb
 beside: install
 	$(BIN)/mypy
 	$(BIN)/python -m pytest --nbval --nbval-current-env notebooks/01_ternary_space.ipynb
 	$(BIN)/python -m pytest tests/sweeps/test_cluster.py $(PYTEST_ARGS)
 
-test-slow: install ## The tests that take minutes as well
+test-slow: install ## All tests, also those that take minutes
 	$(BIN)/python -m pytest --slow $(PYTEST_ARGS)
 	$(BIN)/python -m pytest --nbval-lax --nbval-current-env $(TRAINS)
 
-# Settings that choose other kernels on the same machine. Sums are taken in another order, so last bits differ as they do
-# between processors: of torch's own kernels, of MKL's matrix products, of oneDNN's, which computes
-# nothing here today: the third setting is for the day it does. Left out is what drives a browser, Ray or a clock.
+# Each setting selects other kernels on the same machine: of torch, of MKL, of oneDNN (unused so far). They add in another
+# order, so the last bits differ, as between processors. Tests that use a browser, Ray or a clock are left out.
 ROUNDINGS := ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE ONEDNN_MAX_CPU_ISA=SSE41
-test-rounding: install ## Tests and notebooks under kernels that round otherwise (some half an hour)
+test-rounding: install ## Tests and notebooks with kernels that round differently (half an hour)
 	@failed=; for setting in $(ROUNDINGS); do \
 		echo "test-rounding: $$setting"; \
 		env $$setting $(SIDE_BY_SIDE) -m "not alone and not driven" --nbval-lax --nbval-current-env \
@@ -78,16 +77,16 @@ test-rounding: install ## Tests and notebooks under kernels that round otherwise
 	done; \
 	[ -z "$$failed" ] || { echo "error: tests fail under$$failed"; exit 1; }
 
-coverage: install ## How much of the library the tests reach: less than 90 % fails
+coverage: install ## Measure the share of the library that the tests reach: less than 90 % fails
 	$(SIDE_BY_SIDE) -m "not alone and not driven" --cov --cov-report term:skip-covered $(PYTEST_ARGS)
 
-fuzz: install ## Over 30,000 generated inputs: configurations, parameters, tensors, files, command lines
+fuzz: install ## Test over 30,000 generated inputs: configurations, parameters, tensors, files, command lines
 	TERNARY_LAB_FUZZ=1 $(BIN)/python -m pytest -q tests/repository/test_fuzz.py
 
 lab: install ## Open JupyterLab on the start notebook
 	$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 notebooks/00_start_here.ipynb
 
-explore: install ## The latent explorer as a page, on this machine only
+explore: install ## Open the latent explorer as a page, on this machine only
 	$(BIN)/voila notebooks/06_latent_explorer.ipynb --Voila.ip=127.0.0.1 --preheat_kernel=True
 
 screenshot: install ## Take figures/explorer.png of the explorer in Chromium (apt install chromium)
@@ -97,26 +96,26 @@ screenshot: install ## Take figures/explorer.png of the explorer in Chromium (ap
 figures: install ## Rebuild figures/ from the published runs
 	$(BIN)/python tools/figures.py figures
 
-bench: install ## Measure speed on this machine: benchmarks/RESULT.json and the figure of all (some minutes)
+bench: install ## Measure the speed of this machine, write benchmarks/RESULT.json and draw all results (minutes)
 	$(BIN)/python benchmarks/bench.py --output benchmarks/$(RESULT).json --device cpu
 	$(BIN)/python benchmarks/scaling.py benchmarks
 
-# Installs nothing: a machine with a GPU may have no network, and torch with CUDA already.
-gpu: ## Check and measure an NVIDIA GPU with the packages of PYTHON: benchmarks/cuda.json (6 minutes)
+# Installs nothing: a machine with a GPU may have no network, and it already has torch with CUDA.
+gpu: ## Check and measure an NVIDIA GPU with the packages of PYTHON, write benchmarks/cuda.json (6 minutes)
 	PYTHONPATH=$(CURDIR) $(PYTHON) benchmarks/gpu.py $(GPU_ARGS)
 
-sweep: install ## Many settings, many seeds, one table: runs/sweeps/ (SWEEP=FILE)
+sweep: install ## Train many settings and seeds into one table in runs/sweeps/ (SWEEP=FILE)
 	$(BIN)/ternary-lab sweep $(SWEEP) $(SWEEP_ARGS)
 
 notebooks: install ## Execute every notebook in place at its committed defaults
 	for notebook in notebooks/*.ipynb; do $(BIN)/ternary-lab run $$notebook -o $$notebook || exit 1; done
 
-docs: install ## Build the documentation into site/: README, notebooks as executed, recipes, reference
+docs: install ## Build the documentation into site/: README, executed notebooks, how-to pages, reference
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --prefer-binary --constraint requirements.lock --editable '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 wheel: install ## Build the package, with configurations, notebooks and published runs inside, into dist/
 	$(BIN)/python -m build --no-isolation
 
-clean: ## Remove what was installed and built, not what was trained
+clean: ## Remove installed and built files, but no runs
 	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache

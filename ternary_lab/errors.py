@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from importlib.util import find_spec
 
 FEW = 8
 """A message lists all known names if there are at most this many."""
@@ -47,6 +48,34 @@ class EngineError(TernaryLabError, RuntimeError):
 
 class NotebookError(TernaryLabError):
     """A notebook that lacks its parameters, or a parameter that a notebook does not accept."""
+
+
+EXTRAS = {
+    "notebooks": (
+        "IPython", "PIL", "ipywidgets", "jupyter_client", "matplotlib", "nbclient", "nbconvert", "nbformat",
+        "papermill", "seaborn",
+    ),
+    "explorer": ("anywidget", "jscatter", "traitlets", "umap"),
+    "cluster": ("ray",),
+}
+"""Extra of pyproject.toml -> the packages that it installs, by the names under which they are imported."""
+
+
+class MissingPackageError(TernaryLabError, ImportError):
+    """A package of an extra that is not installed."""
+
+
+def missing(package: str) -> str:
+    """Message that a package is not installed, with the command that installs it."""
+    (extra,) = [extra for extra, packages in EXTRAS.items() if package in packages]
+    return f"{package} is missing: pip install 'ternary-lab[{extra}]'"
+
+
+def need(*packages: str) -> None:
+    """Raise MissingPackageError for the first package that is not installed. Imports none of them."""
+    for package in packages:
+        if find_spec(package) is None:
+            raise MissingPackageError(missing(package))
 
 
 def nearest(name: str, known: Iterable[str], lists: str = "", prefix: str = "") -> str:

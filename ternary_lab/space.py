@@ -96,7 +96,8 @@ def split(
     """A random split of the space into train, validation and test (15,746, 1,968 and 1,969 operations at 80/10/10).
 
     Args:
-        train, validation: shares of the space; the test part is the rest.
+        train: share of the space.
+        validation: likewise; the test part is the rest.
         left_out: indices of operations that are then removed from these parts; the other operations do not move.
     """
     generator = torch.Generator("cpu").manual_seed(split_seed)

@@ -1,4 +1,4 @@
-"""What all tests share."""
+"""Options and fixtures of all tests."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-# A shared machine may take any time over an example: how long it took says nothing about the law.
+# On a shared machine, an example may take any time.
 settings.register_profile("lab", deadline=None)
 settings.load_profile("lab")
 
 DATA = Path(__file__).parent / "data"
 
-# Widgets and kernels look for a display and a browser; tests have neither.
+# A backend that the environment names may need a display, which the tests do not have.
 os.environ.pop("MPLBACKEND", None)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--slow", action="store_true", help="run the tests that take minutes, too")
+    parser.addoption("--slow", action="store_true", help="also run the tests that take minutes")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -44,14 +44,14 @@ def _threads(count: int) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
-    """For small computations, which only lose by threads: on a busy machine twenty-fold."""
+    """One thread, for small computations. More threads slow them down, on a busy machine twenty-fold."""
     with _threads(1):
         yield
 
 
 @pytest.fixture(scope="module")
 def two_threads() -> Iterator[None]:
-    """For what is done on several: measuring an epoch beside the training of the next."""
+    """Two threads, for measuring an epoch while the next one trains."""
     with _threads(2):
         yield
 

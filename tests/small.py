@@ -1,10 +1,8 @@
-"""A configuration whose epochs take hundredths of a second, a notebook of one cell: for what happens around them."""
+"""A configuration whose epochs take hundredths of a second, and a notebook with one cell."""
 
 from __future__ import annotations
 
 from pathlib import Path
-
-import nbformat
 
 from ternary_lab import load_config
 
@@ -19,7 +17,9 @@ SMALL = load_config("v5_5", {
 
 
 def write_book(folder: Path) -> Path:
-    """book.ipynb, which says what its parameters are."""
+    """Path of a new book.ipynb, which prints its parameters."""
+    import nbformat  # the tests of the core run without it
+
     cells = [
         nbformat.v4.new_markdown_cell("# A book"),
         nbformat.v4.new_code_cell(

@@ -92,7 +92,10 @@ def adamw(
     """One step of AdamW (Loshchilov & Hutter 2019), in place, for G rows of P weights.
 
     Args:
-        weights, gradients, first, second: (G, P): with the first and second moments.
+        weights: (G, P)
+        gradients: (G, P)
+        first: (G, P): first moments.
+        second: (G, P): second moments.
         divisor: (G,): each row's gradients are divided by it first.
         rates: (5, G): learning rate, β₁, β₂, ε and weight decay of each row.
         step: 0-dim float32: the number of this step, from 1.

@@ -14,6 +14,10 @@ They may import the core, metrics, runs, figures and studies.generalisation.
     Selection, CodesByEpoch    the state that views share; the codes of all operations in a run
 """
 
+from ternary_lab.errors import need
+
+need("anywidget", "ipywidgets", "jscatter", "traitlets", "umap")
+
 from ternary_lab.explorer.codes_by_epoch import CodesByEpoch as CodesByEpoch
 from ternary_lab.explorer.coverage_holes import CoverageHoles as CoverageHoles
 from ternary_lab.explorer.dashboard import Dashboard as Dashboard

@@ -27,8 +27,9 @@ class BrowserSync(anywidget.AnyWidget):
 
     Args:
         draw: sends the points to the browser.
-        widget, trait: the widget that draws, and one of its traits without a visible effect. The trait carries the
-            number of the drawing: the browser handles the messages of one widget in their order.
+        widget: the widget that draws.
+        trait: one of its traits without a visible effect. It carries the number of the drawing: the browser handles the
+            messages of one widget in their order.
         seconds: duration of the movement.
     """
 

@@ -7,6 +7,10 @@ May import: the core, `metrics` and `runs`.
 
 from __future__ import annotations
 
+from ternary_lab.errors import need
+
+need("matplotlib", "seaborn")
+
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

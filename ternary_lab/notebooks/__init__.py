@@ -4,6 +4,10 @@ For: `ternary-lab run` and `check-notebooks`, and the first cell of every notebo
 May import: everything but `cli`.
 """
 
+from ternary_lab.errors import need
+
+need("nbclient", "nbconvert", "nbformat", "papermill")
+
 from ternary_lab.notebooks.cells import find_notebooks as find_notebooks
 from ternary_lab.notebooks.cells import shipped_notebooks as shipped_notebooks
 from ternary_lab.notebooks.check import check_notebook as check_notebook

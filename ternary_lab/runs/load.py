@@ -30,6 +30,7 @@ from ternary_lab.history import FILE_COLUMNS, LATER, OLD_NAMES, name_in_files
 from ternary_lab.runs import checkpoint
 from ternary_lab.runs.checkpoint import Checkpoint
 from ternary_lab.runs.checksums import REMEDY, check_csv, check_json, check_text, damaged
+from ternary_lab.runs.files import read_csv
 from ternary_lab.runs.provenance import TrainedSpan, trained_spans
 
 if TYPE_CHECKING:
@@ -234,7 +235,7 @@ def read_table(path: Path, columns: Sequence[str] | None = None, optional: Colle
     """A CSV file of a run, without its checksums; `columns` and `optional` as in `check_csv`. Raises RunError."""
     text = check_csv(read_text(path), path, columns, optional)
     try:
-        return pd.read_csv(io.StringIO(text))
+        return read_csv(io.StringIO(text))
     except ValueError as error:
         raise damaged(path, str(error).splitlines()[0]) from None
 

@@ -168,7 +168,9 @@ def train_runs(
 
     Args:
         lock_timeout: seconds to wait for a directory that another process holds.
-        progress, fresh, stop: as in `run_experiment`.
+        progress: as in `run_experiment`.
+        fresh: likewise.
+        stop: likewise.
 
     Except for `fresh`, nothing is written before every directory has been read and checked. Raises ConfigError for
     runs of one cohort that differ in a structural setting, RunError and DeviceError.

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from ternary_lab.errors import DeviceError, EngineError, TernaryLabError
+from ternary_lab.errors import DeviceError, EngineError, TernaryLabError, missing
 
 T = TypeVar("T")
 Task = Callable[[], object]
@@ -76,7 +76,7 @@ def _ray(address: str | None, device: str) -> Iterator[Ray]:
     try:
         import ray
     except ImportError:
-        raise EngineError("the engine ray is not installed: pip install 'ternary-lab[cluster]'") from None
+        raise EngineError(missing("ray")) from None
     if device not in ("auto", "cpu", "cuda"):
         raise DeviceError(f"device {device!r}: Ray chooses the GPU: use auto, cpu or cuda")
     connected_before = ray.is_initialized()

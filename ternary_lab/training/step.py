@@ -129,7 +129,9 @@ class Stepper:
 
     Args:
         configs: of the runs; they may differ in values only.
-        blocks, first_moments, second_moments: weights and AdamW's moments of all runs, on the device.
+        blocks: weights of all runs, on the device.
+        first_moments: AdamW's moving averages of their gradients.
+        second_moments: those of their squared gradients.
         outputs: (2, R, N): moving averages of the output distributions.
         norms: (2, R): moving averages of the gradient norms.
         steps: steps taken so far.

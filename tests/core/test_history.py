@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
+
 import pandas as pd
 import pytest
+import torch
 
 from ternary_lab import load_config, load_run
 from ternary_lab.history import COLUMNS, FILE_COLUMNS, OLD_NAMES, name_in_files
+from ternary_lab.runs.files import read_csv
 
 
 def test_names_in_files_and_present_names_are_each_others_inverse() -> None:
@@ -25,3 +29,8 @@ def test_an_old_criterion_is_read_as_the_present_one(key: str) -> None:
     old, new = (load_config("quick", {key: name}) for name in ("info_coverage", "informative_coverage"))
     assert old == new
     assert load_config(old.as_dict()) == new
+
+
+def test_floats_are_read_exactly_by_every_version_of_pandas() -> None:
+    written = torch.rand(1000, dtype=torch.float64).tolist()
+    assert read_csv(io.StringIO("x\n" + "\n".join(map(repr, written))))["x"].tolist() == written

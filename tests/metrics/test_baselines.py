@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import math
 
-import pandas as pd
 import pytest
 import torch
-from matplotlib.figure import Figure
 
-from ternary_lab import InputError, evaluate, load_run, load_runs, space
+from ternary_lab import InputError, evaluate, load_run, space
 from ternary_lab.metrics import baselines
 from ternary_lab.metrics.coverage import draws_needed, expected_coverage, uniform_coverage
-from ternary_lab.studies.coverage import figures
-from ternary_lab.studies.probes import all_probes
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SMALL = {"samples": 20_000, "latents": 4096}
@@ -68,28 +64,3 @@ def test_an_untrained_network_depends_on_its_seed_only() -> None:
     first, same, other = (baselines.untrained(seed).encode(x).mean for seed in (1, 1, 2))
     assert torch.equal(first, same)
     assert not torch.equal(first, other)
-
-
-def test_figures_have_alternative_text_and_data() -> None:
-    runs = load_runs("v5_5")
-    uniform = baselines.uniform(space.SIZE)
-    tilted = torch.arange(1.0, space.SIZE + 1, dtype=torch.float64)
-    outputs = {"flat, A": uniform, "tilted, B": tilted / tilted.sum()}
-    entropies = pd.DataFrame([
-        {"epoch": e, "pathway": p, "output_entropy": 9.0, "decoder_noise": 5.0 - e} for e in (0, 1) for p in "AB"
-    ])
-    metrics = [f"m{i}, {unit}" for i, unit in enumerate(("%", "%", "%", "%", "nats", "nats"))]
-    scores = pd.DataFrame({metric: [1.0, 2.0] for metric in metrics}, index=["a", "v5.5"])
-    drawings = {
-        "curves": figures.curves(outputs), "counts": figures.counts(all_probes(runs)),
-        "learnt": figures.learnt(runs.history), "entropies": figures.entropies(entropies),
-        "games": figures.games(scores, dict.fromkeys(metrics, 1.0)), "rarest": figures.rarest(outputs),
-    }
-    for name, drawing in drawings.items():
-        assert isinstance(drawing.figure, Figure), name
-        assert len(drawing.data) > 0, name
-        assert "nan" not in drawing.alt.split(), name
-    curve = drawings["curves"].data
-    assert curve["flat, A"].to_numpy() == pytest.approx(curve["uniform"].to_numpy())
-    assert (curve["tilted, B"] <= curve["uniform"] + 1e-9).all()
-    assert list(drawings["rarest"].data["operation"][5:]) == [0, 1, 2, 3, 4]

@@ -28,7 +28,7 @@ RARE = {"expected_coverage", "missing_mass", "n99", "rarest"}
 
 def _evaluated(*options: str) -> dict[str, Any]:
     result = CliRunner().invoke(main, ["evaluate", str(EPOCH_60), "--json", *options])
-    assert (result.exit_code, result.stderr) == (0, "")
+    assert (result.exit_code, result.output) == (0, result.stdout)  # nothing on stderr
     data: dict[str, Any] = json.loads(result.stdout)
     return data
 

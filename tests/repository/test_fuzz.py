@@ -1,6 +1,6 @@
-"""Wild inputs: always a correct result, or a TernaryLabError that names the offender. Never a bare traceback.
+"""Generated inputs give a correct result or a TernaryLabError that names the wrong input, never another traceback.
 
-Some hundreds of cases here; `make fuzz` (TERNARY_LAB_FUZZ=1) generates over 20,000.
+These tests generate some hundreds of cases; `make fuzz` (TERNARY_LAB_FUZZ=1) generates over 30,000.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "02_train.ipynb"
 
 
 def wild(cases: int) -> Any:
-    """So many cases in CI, thirty times as many in the long mode."""
+    """Hypothesis settings: this number of cases in CI, thirty times as many in the long mode."""
     return settings(
         max_examples=30 * cases if LONG else cases, deadline=None,
         suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.filter_too_much],
@@ -114,9 +114,9 @@ def test_any_data_is_a_configuration_or_refused(data: Any) -> None:
 ))
 def test_any_text_is_a_configuration_or_refused(text: str) -> None:
     try:
-        from_yaml(text, "a stranger's file")
+        from_yaml(text, "a hostile file")
     except ConfigError as error:
-        assert "a stranger's file" in str(error)  # noqa: PT017
+        assert "a hostile file" in str(error)  # noqa: PT017
 
 
 @wild(80)
@@ -139,7 +139,7 @@ def test_any_value_is_a_parameter_or_refused(name: str, value: Any) -> None:
         checked = notebooks.check_parameters(NOTEBOOK, {name: value})
     except NotebookError:
         return
-    # What papermill writes into the notebook is a literal, whatever it says.
+    # papermill writes every value into the notebook as a literal.
     assert all(isinstance(v, int | float | bool | str | list) for v in checked.values())
 
 
@@ -175,7 +175,7 @@ WORDS = st.sampled_from([
 @given(st.lists(st.one_of(WORDS, st.text(max_size=8)), max_size=5))
 def test_any_command_line_ends_with_a_status_and_no_traceback(words: list[str]) -> None:
     if words[:1] and words[0] not in ("evaluate", "verify", "compare", "import-v55"):
-        words = [*words, "--no-such-option"]  # what would train for minutes is refused at its last word
+        words = [*words, "--no-such-option"]  # refused at the last word, instead of training for minutes
     result = CliRunner().invoke(main, words)
     assert result.exit_code in (0, 1, 2)
     assert result.exception is None or isinstance(result.exception, SystemExit), words
@@ -275,7 +275,7 @@ def test_any_text_is_an_operation_or_refused(text: str) -> None:
 
 @wild(60)
 @given(st.data())
-def test_any_damage_to_a_checkpoint_is_seen(tmp_path: Path, data: st.DataObject) -> None:
+def test_any_damage_to_a_checkpoint_is_noticed(tmp_path: Path, data: st.DataObject) -> None:
     good = small_checkpoint()
     kind = data.draw(st.sampled_from(["flip", "cut", "insert", "swap", "noise"]))
     at = data.draw(st.integers(0, len(good) - 1))
@@ -320,7 +320,7 @@ def _safetensors(header: dict[str, Any], data: bytes = b"") -> bytes:
     struct.pack("<Q", 2**31) + b"{" * 1000,
     _safetensors({"__metadata__": {"ternary-lab-1": "[" * 100_000}}),
 ], ids=["huge tensor", "no weights", "huge header", "torn header", "deep header"])
-def test_a_checkpoint_that_promises_too_much_is_refused(content: bytes, tmp_path: Path) -> None:
+def test_a_checkpoint_with_an_impossible_header_is_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match=r"x\.safetensors"):
@@ -328,7 +328,7 @@ def test_a_checkpoint_that_promises_too_much_is_refused(content: bytes, tmp_path
 
 
 class Evil:
-    """Leaves a mark when it is unpickled."""
+    """Writes a file when it is unpickled."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
@@ -360,7 +360,7 @@ def test_a_zip_bomb_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
 LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12)
 )
-"""A page that unfolds to 9^12 words."""
+"""A page of YAML that expands to 9^12 words."""
 
 
 @pytest.mark.parametrize("text", [
@@ -368,7 +368,7 @@ LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
     "base: ../../../../etc/passwd", "base: /dev/zero", "&a [*a, *a]",
     LAUGHS, "a: " + "x" * 2**21, "[" * 5000,
 ])
-def test_a_configuration_of_a_stranger_runs_nothing(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hostile_configuration_runs_nothing(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "x.yaml").write_text(text)
     with pytest.raises(ConfigError):
@@ -376,7 +376,7 @@ def test_a_configuration_of_a_stranger_runs_nothing(text: str, tmp_path: Path, m
     assert not (tmp_path / "mark").exists()
 
 
-def test_a_run_cannot_be_named_out_of_the_published_ones() -> None:
+def test_a_name_cannot_leave_the_folder_of_published_runs() -> None:
     for name in ("../v5_5", "v5_5/../../../../etc", "v5_5/seed=42/../../../model.py"):
         with pytest.raises(RunError):
             load_run(name)
@@ -385,7 +385,7 @@ def test_a_run_cannot_be_named_out_of_the_published_ones() -> None:
 @pytest.mark.parametrize("value", [
     '"; import os; os.system("touch mark"); "', "__import__('os').system('touch mark')", "${HOME}", "\\\n'\"",
 ])
-def test_a_parameter_is_a_literal_whatever_it_says(value: str, tmp_path: Path) -> None:
+def test_a_parameter_is_always_a_literal(value: str, tmp_path: Path) -> None:
     import nbformat
 
     notebook = nbformat.v4.new_notebook(cells=[
@@ -402,6 +402,6 @@ def test_a_parameter_is_a_literal_whatever_it_says(value: str, tmp_path: Path) -
     assert not (tmp_path / "mark").exists()
 
 
-def test_errors_are_of_one_family() -> None:
+def test_all_errors_have_one_base_class() -> None:
     for kind in (CheckpointError, ConfigError, InputError, NotebookError, RunError):
         assert issubclass(kind, TernaryLabError)

@@ -1,4 +1,4 @@
-"""Every recipe of the documentation does what it says: its Python is run as it stands, in an empty folder."""
+"""The Python of every how-to page runs as it is written, in an empty folder."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from types import ModuleType
 
 import pytest
 
-from ternary_lab.schedules import Schedule
+from ternary_lab.settings import Choice
 
 FOLDER = Path(__file__).parents[2] / "docs" / "how_to"
 PAGES = sorted(path for path in FOLDER.glob("*.md") if path.stem != "index")
 SECONDS = 2.0
-"""Of processor time: what a block takes at most once the library is imported."""
+"""Most seconds of processor time for a block, after the library is imported."""
 
 
 def _blocks(page: Path) -> list[tuple[int, str]]:
@@ -29,20 +29,20 @@ def _blocks(page: Path) -> list[tuple[int, str]]:
 def _imported() -> None:
     import torch
 
-
     weight = torch.zeros(1, requires_grad=True)
     weight.sum().backward()
-    torch.optim.AdamW([weight]).step()  # at the first, torch imports seconds of compiler
+    torch.optim.AdamW([weight]).step()  # the first one imports torch's compiler, which takes seconds
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_a_recipe_runs_as_it_stands(
+def test_a_page_runs_as_it_is_written(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(Schedule, "modes", dict(Schedule.modes))  # a recipe's schedule ends with its test
-    module = ModuleType("recipe")
-    monkeypatch.setitem(sys.modules, "recipe", module)  # where classes are defined, pydantic looks names up
+    for family in Choice.__subclasses__():  # a class that a page defines ends with its test
+        monkeypatch.setattr(family, "modes", dict(family.modes))
+    module = ModuleType("how_to")
+    monkeypatch.setitem(sys.modules, "how_to", module)  # pydantic looks up names in the module of a class
     blocks = _blocks(page)
     assert blocks
     for line, source in blocks:
@@ -53,7 +53,7 @@ def test_a_recipe_runs_as_it_stands(
         assert taken < SECONDS, f"{page.name}, line {line + 1}: {taken:.1f} s"
 
 
-def test_the_index_lists_every_recipe() -> None:
+def test_the_index_lists_every_page() -> None:
     index = (FOLDER / "index.md").read_text(encoding="utf-8")
     assert set(re.findall(r"\]\((\w+\.md)\)", index)) == {page.name for page in PAGES}
-    assert {page.stem for page in PAGES} == {"schedule", "decoder", "metric", "space", "claims"}
+    assert {page.stem for page in PAGES} == {"schedule", "loss", "metric", "decoder", "space", "claims"}

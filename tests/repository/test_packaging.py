@@ -1,10 +1,11 @@
-"""pyproject.toml, requirements.lock and environment.yml name the same things; the repository's own settings hold."""
+"""pyproject.toml, requirements.lock and environment.yml agree; CI and nbdime have their settings."""
 
 from __future__ import annotations
 
 import json
 import re
 import tomllib
+from importlib.metadata import packages_distributions
 from itertools import chain
 from pathlib import Path
 
@@ -13,10 +14,16 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from ternary_lab import errors
+
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-REQUIREMENTS = [Requirement(line) for line in (*PROJECT["dependencies"], *chain.from_iterable(EXTRAS.values()))]
+NAMED = [Requirement(line) for line in (*PROJECT["dependencies"], *chain.from_iterable(EXTRAS.values()))]
+REQUIREMENTS = [requirement for requirement in NAMED if requirement.name != PROJECT["name"]]
+RUN_TIME = {
+    "click", "filelock", "numpy", "pandas", "pydantic", "pyyaml", "safetensors", "scipy", "torch", "tqdm",
+}
 
 
 def _lock() -> dict[str, str]:
@@ -37,8 +44,38 @@ def test_every_line_of_the_lock_is_an_exact_pin() -> None:
     assert len(_lock()) == len(lines)
 
 
-def test_whoever_tests_has_what_the_cluster_needs() -> None:
-    assert set(EXTRAS["cluster"]) <= set(EXTRAS["test"])
+def _extra(name: str) -> set[str]:
+    """Names of the packages that an extra installs, with those of the extras that it includes."""
+    found: set[str] = set()
+    for requirement in map(Requirement, EXTRAS[name]):
+        if requirement.name == PROJECT["name"]:
+            found = found.union(*map(_extra, requirement.extras))
+        else:
+            found.add(requirement.name)
+    return found
+
+
+def test_the_library_itself_needs_few_packages() -> None:
+    assert {Requirement(line).name for line in PROJECT["dependencies"]} == RUN_TIME
+
+
+def test_no_version_is_fixed_outside_the_lock() -> None:
+    """So that an environment that has torch and pandas keeps the versions that it has."""
+    operators = {part.operator for requirement in REQUIREMENTS for part in requirement.specifier}
+    assert operators <= {">=", "<"}
+
+
+def test_the_extra_test_includes_the_others() -> None:
+    assert _extra("cluster") | _extra("explorer") <= _extra("test")
+    assert _extra("notebooks") <= _extra("explorer")
+
+
+@pytest.mark.parametrize("extra", errors.EXTRAS)
+def test_the_extra_named_for_a_missing_package_installs_it(extra: str) -> None:
+    of = packages_distributions()
+    for package in errors.EXTRAS[extra]:
+        distributions = {canonicalize_name(name) for name in of[package]}
+        assert distributions & set(map(canonicalize_name, _extra(extra))), package
 
 
 def test_conda_installs_the_same_thing() -> None:
@@ -55,20 +92,16 @@ def test_the_makefile_installs_the_same_thing() -> None:
     assert "--constraint requirements.lock --editable '.[test]'" in makefile
 
 
-def test_a_forks_own_ci_runs_the_same_script() -> None:
+def test_the_workflow_of_a_fork_runs_the_same_script() -> None:
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
     assert workflow["jobs"]["test"]["steps"][-1] == {"run": "bash .ci/run"}
     assert (ROOT / ".ci" / "run").is_file()
 
 
-def test_notebooks_are_compared_by_nbdime_without_what_each_execution_changes() -> None:
+def test_nbdime_ignores_what_every_execution_changes() -> None:
     assert (ROOT / ".gitattributes").read_text() == "*.ipynb diff=jupyternotebook merge=jupyternotebook\n"
     ignored = json.loads((ROOT / "nbdime_config.json").read_text())["Diff"]["Ignore"]
     notebook = json.loads((ROOT / "notebooks" / "01_ternary_space.ipynb").read_text())
     code = next(cell for cell in notebook["cells"] if cell["cell_type"] == "code")
     assert set(ignored["/metadata"]) <= notebook["metadata"].keys()
     assert set(ignored["/cells/*/metadata"]) <= code["metadata"].keys()
-
-
-def test_torch_is_pinned_to_one_version() -> None:
-    assert str(next(r for r in REQUIREMENTS if r.name == "torch")) == "torch==2.13.0"

@@ -1,4 +1,4 @@
-"""README says nothing of a finding that the notebook it points at does not say or show."""
+"""Every number of a README finding is in the notebook that it links to, and every link leads to a file."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 FINDINGS = re.findall(r"^\d\. (.+?)\[`\w+`\]\((notebooks/\w+\.ipynb)\)$", README, re.MULTILINE | re.DOTALL)
 NAMES = r"v5\.5|at epoch 100|epoch 50\b|at 49\b|at 50\b"
-"""Numbers that are part of a name."""
+"""Names that contain numbers."""
 
 
 def _read(notebook: Path) -> str:
-    """What a notebook says: its text, its answer, and the outputs that are compared in CI."""
+    """The text of a notebook, its answer, and the outputs that CI compares."""
     shown = []
     answering = False
     for cell in nbformat.read(notebook, as_version=4).cells:
@@ -47,5 +47,5 @@ def test_every_number_of_a_finding_is_in_its_notebook(finding: str, notebook: st
 
 
 @pytest.mark.parametrize("target", re.findall(r"\]\((?!https?:)([^)#]+)\)", README))
-def test_what_the_readme_links_to_is_there(target: str) -> None:
+def test_every_link_leads_to_a_file(target: str) -> None:
     assert (ROOT / target).exists()

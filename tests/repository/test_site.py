@@ -1,4 +1,4 @@
-"""The documentation site: built without a warning, every link on it leads somewhere, every picture has words."""
+"""The documentation site builds without a warning, its links lead to files, and its pictures have alternative texts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class Page(HTMLParser):
-    """The links, pictures and anchors of a page."""
+    """The links of a page, and the alternative texts of its pictures."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class Page(HTMLParser):
 
 
 @pytest.mark.slow
-def test_the_site_is_whole(tmp_path: Path) -> None:
+def test_the_site_is_complete(tmp_path: Path) -> None:
     if importlib.util.find_spec("mkdocs") is None:
         pytest.skip("MkDocs is not installed: run `make docs` once")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
@@ -44,24 +44,24 @@ def test_the_site_is_whole(tmp_path: Path) -> None:
 
 
 def check(site: Path) -> None:
-    """Every notebook, recipe and module has its page; links within the site lead to files; pictures have words."""
+    """Check that every notebook, how-to page and module has its page, and check links and alternative texts."""
     assert (site / "index.html").is_file()
     for notebook in (ROOT / "notebooks").glob("*.ipynb"):
         assert (site / "notebooks" / notebook.stem / "index.html").is_file()
-    for recipe in (ROOT / "docs" / "recipes").glob("*.md"):
-        assert (site / "recipes" / ("" if recipe.stem == "index" else recipe.stem) / "index.html").is_file()
+    for page in (ROOT / "docs" / "how_to").glob("*.md"):
+        assert (site / "how_to" / ("" if page.stem == "index" else page.stem) / "index.html").is_file()
     for name in ("ternary_lab.schedules", "ternary_lab.metrics.information", "ternary_lab.explorer.map"):
         assert "<h2" in (site / "reference" / name / "index.html").read_text(encoding="utf-8"), name
-    lost, silent = [], []
+    broken, without_text = [], []
     for path in site.rglob("index.html"):
-        page = Page(path.read_text(encoding="utf-8"))
-        for link in page.links:
+        shown = Page(path.read_text(encoding="utf-8"))
+        for link in shown.links:
             parts = urlsplit(link)
             if parts.scheme or parts.netloc or not parts.path:
                 continue
             target = (path.parent / unquote(parts.path)).resolve()
             if not (target.is_file() or (target / "index.html").is_file()):
-                lost.append(f"{path.relative_to(site)}: {link}")
-        silent += [str(path.relative_to(site)) for alt in page.alts if not alt]
-    assert lost == []
-    assert silent == []
+                broken.append(f"{path.relative_to(site)}: {link}")
+        without_text += [str(path.relative_to(site)) for alt in shown.alts if not alt]
+    assert broken == []
+    assert without_text == []

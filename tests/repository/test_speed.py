@@ -1,4 +1,4 @@
-"""Guards on speed as ratios within one run: absolute times say more about the machine than about the code."""
+"""Limits on speed. They are ratios within one run, because absolute times depend on the machine."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def steps() -> dict[str, Callable[[], object]]:
-    """One step of v5.5's training on a batch of 64: the cohort's, and the plain one that autograd differentiates."""
+    """One training step of v5.5 on a batch of 64: of the library, and of the reference with autograd."""
     config = load_config("v5_5")
     cohort = Cohort([config], [0], CPU)
     plan = plan_epoch(config, 60, cohort.controllers[0])
@@ -59,14 +59,14 @@ def steps() -> dict[str, Callable[[], object]]:
 
 @pytest.mark.alone
 def test_a_training_step_takes_half_the_time_of_the_plain_step(steps: dict[str, Callable[[], object]]) -> None:
-    """Measured: a quarter, on an idle machine and on a busy one."""
+    """It takes a quarter of the time, on an idle and on a busy machine."""
     best = fastest(steps)
     assert best["ours"] < 0.5 * best["plain"]
 
 
 @pytest.mark.alone
 def test_a_sharp_model_is_measured_as_fast_as_an_untrained_one() -> None:
-    """With numbers below 1e-38 left in the products an Intel processor takes over ten times as long."""
+    """With numbers below 1e-38 in the products, an Intel processor takes over ten times as long."""
     config = load_config("v5_5", {"evaluation.coverage_samples": 1000, "evaluation.latents": 2**14})
     untrained, *sharp = measuring_seconds(config, CPU, rounds=6).values()
     assert len(sharp) == 2
@@ -74,7 +74,7 @@ def test_a_sharp_model_is_measured_as_fast_as_an_untrained_one() -> None:
 
 
 class _Operators(TorchDispatchMode):
-    """Counts the operators that are called within, those of a backward pass among them."""
+    """Counts the operators called inside it, also those of a backward pass."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ class _Operators(TorchDispatchMode):
 
 
 def test_a_training_step_calls_a_quarter_of_the_plain_steps_operators(steps: dict[str, Callable[[], object]]) -> None:
-    """What a step takes beyond its products is mostly calls: their number says so on any machine, however busy."""
+    """Apart from its products, a step mostly costs calls. Their number is the same on any machine, however busy."""
     calls = {}
     for name, step in steps.items():
         step()
@@ -107,7 +107,7 @@ def _small() -> Config:
     })
 
 
-def test_bench_measures_what_it_names() -> None:
+def test_bench_measures_and_prints_its_quantities() -> None:
     row = cohort_times(_small(), 2, CPU, 2)
     assert set(row) == {
         "train_seconds", "eval_seconds", "epoch_seconds", "run_epochs_per_second", "peak_bytes",
@@ -128,7 +128,7 @@ def test_bench_measures_what_it_names() -> None:
     assert "| measuring beyond / measuring an untrained model | 1.25 | - |" in text
 
 
-def test_operations_are_counted_as_the_products_do_them() -> None:
+def test_operations_are_counted_like_the_products() -> None:
     config = _small()
     batch = config.data.batch_size
     step = FlopCounterMode(display=False)
@@ -141,11 +141,11 @@ def test_operations_are_counted_as_the_products_do_them() -> None:
     with whole, torch.no_grad():
         model.decode(torch.zeros(2, 1, 100, 16))
     assert evaluation_flop(config, 100, 0) == whole.get_total_flops()
-    # of each latent two sums over operations in each of two pathways, each a product and an addition
+    # per latent: two sums over operations in each of two pathways, each with a product and an addition
     assert evaluation_flop(config, 0, 100) == whole.get_total_flops() + 100 * 2 * 2 * 2 * 19683
 
 
-def test_the_readme_shows_what_was_measured() -> None:
+def test_the_readme_shows_the_measured_times() -> None:
     root = Path(__file__).parents[2]
     files = sorted(file for file in (root / "benchmarks").glob("*.json") if file.name != "manifest.json")
     assert markdown(json.loads(file.read_text()) for file in files) in (root / "README.md").read_text()

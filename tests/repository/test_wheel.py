@@ -1,4 +1,4 @@
-"""The package as others get it: everything that it needs is inside its wheel, which works where nothing else is."""
+"""The wheel contains everything that the package needs, and it works in an empty environment."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
 def _build(output: Path, *kinds: str) -> Path:
-    """The wheel; made of a source distribution where no kind is asked for."""
+    """The wheel; without `kinds` it is built from a source distribution."""
     command = [sys.executable, "-m", "build", "--no-isolation", *kinds, "--outdir", str(output), str(ROOT)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -34,7 +34,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[zipfile.ZipFile]
 
 
 def _content(folder: str, pattern: str, inside: str) -> dict[str, Path]:
-    """Name in the wheel -> file of the repository."""
+    """Name in the wheel -> file in the repository."""
     files = (path for path in (ROOT / folder).rglob(pattern) if path.is_file() and "__pycache__" not in path.parts)
     return {f"{inside}/{path.relative_to(ROOT / folder).as_posix()}": path for path in files}
 
@@ -57,22 +57,22 @@ def test_the_wheel_holds_the_library_its_published_runs_configurations_and_noteb
     "studies/report/ledger.yaml",
     "shipped/configs/quick.yaml", "shipped/configs/counterfactuals/lr_stays.yaml", "shipped/notebooks/11_report.ipynb",
 ])
-def test_the_comparison_sees_what_reproducing_needs(wheel: zipfile.ZipFile, name: str) -> None:
+def test_the_wheel_holds_files_that_reproducing_needs(wheel: zipfile.ZipFile, name: str) -> None:
     assert f"ternary_lab/{name}" in wheel.namelist()
 
 
-def test_the_metadata_says_what_pyproject_says(wheel: zipfile.ZipFile) -> None:
+def test_the_metadata_agrees_with_pyproject(wheel: zipfile.ZipFile) -> None:
     (name,) = [name for name in wheel.namelist() if name.endswith(".dist-info/METADATA")]
     metadata = message_from_bytes(wheel.read(name))
     assert (metadata["Name"], metadata["Version"]) == (PROJECT["name"], PROJECT["version"])
-    told = {str(Requirement(line)) for line in metadata.get_all("Requires-Dist") or () if "extra ==" not in line}
-    assert told == {str(Requirement(line)) for line in PROJECT["dependencies"]}
+    named = {str(Requirement(line)) for line in metadata.get_all("Requires-Dist") or () if "extra ==" not in line}
+    assert named == {str(Requirement(line)) for line in PROJECT["dependencies"]}
     assert set(metadata.get_all("Provides-Extra") or ()) == set(PROJECT["optional-dependencies"])
     assert wheel.read(name.replace("METADATA", "licenses/LICENSE")) == (ROOT / "LICENSE").read_bytes()
 
 
 @pytest.mark.slow
-def test_from_the_wheel_alone_the_lab_reproduces_in_small(tmp_path: Path) -> None:
+def test_the_wheel_alone_reproduces_the_small_report(tmp_path: Path) -> None:
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
     if index := environment.get("TORCH_INDEX"):
         environment["PIP_EXTRA_INDEX_URL"] = index
@@ -89,7 +89,8 @@ def test_from_the_wheel_alone_the_lab_reproduces_in_small(tmp_path: Path) -> Non
     wheel, programs = _build(tmp_path / "dist"), tmp_path / "empty" / ("Scripts" if os.name == "nt" else "bin")
     call(sys.executable, "-m", "venv", tmp_path / "empty")
     lock = ROOT / "requirements.lock"
-    call(programs / "python", "-m", "pip", "install", "--quiet", "--prefer-binary", "--constraint", lock, wheel)
+    call(programs / "python", "-m", "pip", "install", "--quiet", "--prefer-binary", "--constraint", lock,
+         f"{wheel}[explorer]")
     where = call(programs / "python", "-c", "import ternary_lab; print(ternary_lab.__file__)")
     assert Path(where.strip()).is_relative_to(tmp_path / "empty")
     said = call(programs / "ternary-lab", "reproduce", "--quick", "--device", "cpu")

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ternary_lab import InputError, load_config, load_run, run_experiment, space
 from ternary_lab.cli import main
-from ternary_lab.history import CRITERIA, Criterion, best_epoch, cost
+from ternary_lab.history import CRITERIA, Criterion, best_epoch, cost, name_in_files
 from ternary_lab.metrics import baselines
 from ternary_lab.metrics.decoding import entry_probabilities
 from ternary_lab.metrics.information import Sums, information, sums
@@ -207,7 +207,7 @@ def test_training_keeps_the_epoch_that_the_criterion_chooses(criterion: Criterio
     })
     run_experiment(config, [1], f"{tmp_path}/runs", device="cpu")
     run = load_run(f"{tmp_path}/runs/seed=1")
-    assert run.selected == f"best_{history.name_in_files(criterion)}"
+    assert run.selected == f"best_{name_in_files(criterion)}"
     assert run.checkpoint(run.selected).epoch == best_epoch(run.history, criterion)
     assert run.checkpoint("best_val_loss").epoch == best_epoch(run.history, "val_loss")
 
