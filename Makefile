@@ -93,7 +93,13 @@ screenshot: install ## Take figures/explorer.png of the explorer in Chromium (ap
 	TERNARY_LAB_BROWSER=required TERNARY_LAB_SCREENSHOT=$(CURDIR)/figures/explorer.png \
 		$(BIN)/python -m pytest -q tests/explorer/test_browser.py -k voila
 
-figures: install ## Rebuild figures/ from the published runs
+# Notebooks that save the figures that they show. 11 also draws the history of one run, which tools/figures.py replaces.
+GALLERY := 04_epoch50_disruption 07_generalisation 08_checkpoints_and_ensembles 09_beyond_v55 10_sweep 11_report
+figures: install ## Rebuild figures/ from the published runs: the notebooks save what they show (some minutes)
+	mkdir -p build
+	for name in $(GALLERY); do \
+		$(BIN)/ternary-lab run notebooks/$$name.ipynb -p figures_dir ../figures -o build/$$name.ipynb || exit 1; \
+	done
 	$(BIN)/python tools/figures.py figures
 
 bench: install ## Measure the speed of this machine, write benchmarks/RESULT.json and draw all results (minutes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import html
 import json
+import re
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,7 +14,6 @@ import pandas as pd
 import pytest
 import torch
 from matplotlib import pyplot
-from studies import studies
 
 from ternary_lab import InputError, RunError, figures, load_config, load_run, load_runs, space, train
 from ternary_lab.figures import (
@@ -158,13 +158,24 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         draw_all(load_runs("v5_5"), tmp_path / "file" / "figures")
 
 
-def test_the_published_figures_are_those_of_the_published_run() -> None:
-    folder = Path(__file__).parents[2] / "figures"
-    manifest = json.loads((folder / "manifest.json").read_text())
-    assert set(manifest) == {*FIGURES, *REPORT, *studies(), "epoch50"}
-    for entry in manifest.values():
-        for name, digest in entry["files"].items():
-            assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest, name
-    rows = pd.read_csv(folder / "loss.csv")
-    published = load_runs("v5_5").history
-    assert rows["train_loss"].tolist() == published["train_loss"].tolist()
+ROOT = Path(__file__).parents[2]
+MANIFEST = json.loads((ROOT / "figures" / "manifest.json").read_text())
+
+
+def test_the_published_figures_are_those_that_notebooks_show_and_histories_have() -> None:
+    texts = [path.read_text(encoding="utf-8") for path in (ROOT / "notebooks").glob("*.ipynb")]
+    shown = [name for text in texts for name in re.findall(r'gallery\.show\(\\"(\w+)', text)]
+    assert len(set(shown)) == len(shown) > 25
+    assert set(MANIFEST) == {*FIGURES, *REPORT, *shown, "epoch50"}
+    rows = pd.read_csv(ROOT / "figures" / "loss.csv")
+    assert rows["train_loss"].tolist() == load_runs("v5_5").history["train_loss"].tolist()
+
+
+@pytest.mark.parametrize("name", MANIFEST)
+def test_a_published_figure_is_intact_and_described(name: str) -> None:
+    for file, digest in MANIFEST[name]["files"].items():
+        content = (ROOT / "figures" / file).read_bytes()
+        assert hashlib.sha256(content).hexdigest() == digest, file
+        assert not file.endswith(".csv") or len(content.splitlines()) > 1
+    assert len(MANIFEST[name]["alt"]) > 40
+    assert "nan" not in MANIFEST[name]["alt"].split()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -12,11 +11,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
-from studies import studies
 from weight_measures import weight_measures
 
 from ternary_lab import RunError, load_runs, space, splits
-from ternary_lab.figures.save import Drawing
 from ternary_lab.metrics import likelihood
 from ternary_lab.runs.load import ANSWERS, FULL, PUBLISHED, RunSet
 from ternary_lab.studies.checkpoints_and_ensembles import tables as checkpoint_tables
@@ -177,25 +174,3 @@ def test_reconstruction_by_part_has_the_values_of_the_probes() -> None:
     assert len(table) == 6 * len(probes)
     row = table[(table["epoch"] == 60) & (table["pathway"] == "B") & (table["part"] == "validation")].iloc[0]
     assert row["exact"] == probes.set_index("epoch").at[60, "own_validation_B"]
-
-
-# --- figures
-
-
-@pytest.fixture(scope="module")
-def drawings() -> Mapping[str, Callable[[], Drawing]]:
-    return studies()
-
-
-@pytest.mark.parametrize("name", [
-    "reconstruction", "training_size", "structures", "checkpoint_scores", "checkpoint_regrets", "full_training",
-    "rate_distortion", "alternatives", "pathways", "statenet_decisions", "statenet_decisions_beyond", "search",
-])
-def test_a_figure_of_published_tables_has_axes_text_and_data(
-    drawings: Mapping[str, Callable[[], Drawing]], name: str
-) -> None:
-    drawing = drawings[name]()
-    assert drawing.figure.axes
-    assert len(drawing.alt) > 40
-    assert "nan" not in drawing.alt
-    assert not drawing.data.empty
