@@ -477,7 +477,7 @@ def test_noise_on_the_cpu_is_refused_and_named(
 
     monkeypatch.setattr(GaussianPosterior, "sample", sample)
     tables = space.operations(torch.arange(3))
-    place = r"at studies/checkpoints_and_ensembles/calibration\.py:\d+"
+    place = r"at metrics/decoding\.py:\d+"
     with pytest.raises(RefusedByCUDAError, match=rf"on gpu and on cpu, \(3, 16\), {place}"):
         calibration.entry_predictions(model.to(NAME), "A", tables, generator=torch.Generator())
 

@@ -191,8 +191,9 @@ def test_a_folder_without_counterfactuals_is_named(tmp_path: Path) -> None:
 def test_figures_have_alternative_text_and_data() -> None:
     runs, branches = load_runs("v5_5"), load_branches()
     for drawing in (
-        figures.terms(runs.history), figures.codes(all_probes(runs)), figures.trajectories(branches),
-        figures.final(branches),
+        figures.spike_terms(runs.history), figures.codes_and_leak(all_probes(runs)),
+        figures.outcome_trajectories(branches),
+        figures.outcomes_at_end(branches),
     ):
         assert isinstance(drawing.figure, Figure)
         assert len(drawing.data) > 0

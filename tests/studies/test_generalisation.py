@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ternary_lab import ConfigError, InputError, load_config, space, splits, symmetry
+from ternary_lab.config import CONNECTIVES
 from ternary_lab.metrics import baselines, likelihood
 from ternary_lab.model import PATHWAYS, Architecture, TernaryVAE
 from ternary_lab.studies.checkpoints_and_ensembles import calibration
@@ -70,7 +71,7 @@ def test_lukasiewicz_defines_the_operations_that_preserve_the_classical_values()
 
 
 def test_goedels_clone_equals_the_closure_of_a_python_set() -> None:
-    connectives = [space.NAMED[name] for name in splits.CONNECTIVES["goedel"] if name in space.NAMED]
+    connectives = [space.NAMED[name] for name in CONNECTIVES["goedel"] if name in space.NAMED]
     values = (-1, 0, 1)
     pairs = list(itertools.product(values, values))
     found = {tuple(a for a, _ in pairs), tuple(b for _, b in pairs), (-1,) * 9}
