@@ -1,12 +1,13 @@
-"""How fast is it here? Seconds an epoch at several cohort sizes, beside the floor that the matrix products set.
+"""The speed of this machine: seconds per epoch at several cohort sizes, and the matrix floor.
 
-The floor F is the time that one epoch's matrix products of one run alone take, each weight with its
-forward product, its weight gradient and its input gradient, measured in the same process: on all CPU threads
-and on one, for products so small are often faster on one. On a GPU they are replayed as a CUDA graph: launched one by
-one they would measure the launches. Ratios to the floor can be compared between machines; the times cannot.
+The matrix floor F is the time of the matrix products of one run's epoch without any other work. The products are the
+forward product, the weight gradient and the input gradient of each layer; the first layer of an encoder has no input
+gradient. F is measured in the same process as the epochs, on all CPU threads and on one thread, because such small
+products are often faster on one thread. On a GPU, the products are replayed as a CUDA graph. Otherwise the measurement
+would show the time of the launches. Ratios to the floor can be compared between machines, but times cannot.
 
-What is computed may cost by its values, too: processors can be many times slower with numbers below 1e-38, which sharp
-decoders multiply up. `measuring_seconds` would show it.
+The values of the numbers can also change the speed. Processors can be many times slower with numbers below 1e-38, and
+the probabilities of sharp decoders give such products. `measuring_seconds` would show such a slowdown.
 """
 
 from __future__ import annotations
@@ -47,12 +48,15 @@ from ternary_lab.training.run_state import RunState
 TRAINED: Mapping[str, tuple[str, int]] = {
     "v5.5 at epoch 100": ("v5_5/seed=42", 100), "beyond": ("beyond/seed=42", 103),
 }
-"""Models whose decoders are sharp: name -> published run and epoch."""
+"""Published run and epoch of each model with a sharp decoder, by name."""
 
 
 @fenced
 def bench(*, device: str = "auto", repeats: int = 5) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield (what was measured, everything so far); the last dict has the shape of `bench --json`."""
+    """Yield the name of each measurement when it ends, and a dictionary of all results so far.
+
+    The last dictionary is what `--json` prints.
+    """
     place = resolve_device(device)
     config = load_config("v5_5")
     result: dict[str, Any] = {
@@ -83,13 +87,13 @@ def bench(*, device: str = "auto", repeats: int = 5) -> Iterator[tuple[str, dict
 
 
 def floor_seconds(result: Mapping[str, Any]) -> float:
-    """F on as many threads as are fastest."""
+    """Return the matrix floor F for the faster number of threads."""
     return float(min(result[key] for key in result if key.startswith("matrix_floor_")))
 
 
 def matrix_floor(config: Config, device: torch.device, repeats: int) -> float:
-    """F: seconds of one epoch's matrix products of one run."""
-    # Buffers of their own: what is measured is the products, not memory management.
+    """Return the matrix floor F: the seconds of the matrix products of one run's epoch."""
+    # Each product has its own buffer, so that memory management is not measured.
     work = [
         (a, b, torch.empty(a.shape[0], a.shape[1], b.shape[2], device=device))
         for a, b in products(Architecture(config.model), config.data.batch_size, device)
@@ -110,7 +114,7 @@ def matrix_floor(config: Config, device: torch.device, repeats: int) -> float:
 
 
 def products(architecture: Architecture, batch: int, device: torch.device) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Factors (G, M, K), (G, K, N) of the matrix products of one training step of one run, in any order."""
+    """Return the factors (G, M, K), (G, K, N) of the matrix products of one run's training step, in any order."""
     found = []
     networks: list[tuple[int, Network, bool]] = [
         (2, architecture.encoder, False), (1, architecture.decoder_A, True), (1, architecture.decoder_B, True),
@@ -127,7 +131,10 @@ def products(architecture: Architecture, batch: int, device: torch.device) -> li
 
 
 def _captured(step: Callable[[], None]) -> Callable[[], None]:
-    """Work on CUDA as a graph, which one call launches. It runs once on the way, as capturing asks for."""
+    """Capture the work of `step` in a CUDA graph, and return a function that launches the graph.
+
+    Before the capture, `step` runs once, because CUDA graphs require this.
+    """
     side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
@@ -140,21 +147,22 @@ def _captured(step: Callable[[], None]) -> Callable[[], None]:
 
 
 def epoch_operations(config: Config) -> int:
-    """Operations that an epoch trains on."""
+    """Return the number of operations that one epoch trains on."""
     return config.data.epoch_operations or len(splits.split(config.data).train)
 
 
 def training_flop(config: Config) -> float:
-    """Floating-point operations of the matrix products of one run's training epoch."""
+    """Return the number of floating-point operations of the matrix products of one run's training epoch."""
     one = products(Architecture(config.model), 1, torch.device("meta"))
     return epoch_operations(config) * float(sum(2 * a.numel() * b.shape[2] for a, b in one))
 
 
 def evaluation_flop(config: Config, samples: int, latents: int) -> float:
-    """Floating-point operations of decoding `samples` draws and `latents` latents by both decoders and summing up.
+    """Return the number of floating-point operations of the measurement after an epoch.
 
-    Of each latent's output distribution two sums are taken, of probabilities and of their squares, an addition and a
-    product for each operation. Codes of held-out operations, a few percent, are left out.
+    Both decoders decode `samples` draws and `latents` latents. Two sums are then taken over the latents: of the output
+    probabilities and of their squares. Each sum needs one addition and one product for each latent and ternary
+    operation. The codes of held-out operations are left out; they would add a few percent.
     """
     a = Architecture(config.model)
     decoders = 2.0 * sum(n.inputs * n.outputs for network in (a.decoder_A, a.decoder_B) for n in network.layers)
@@ -163,9 +171,10 @@ def evaluation_flop(config: Config, samples: int, latents: int) -> float:
 
 @fenced
 def measuring_seconds(config: Config, device: torch.device, rounds: int = 5) -> dict[str, float]:
-    """Seconds to measure an untrained model and each of `TRAINED` as after an epoch; the fastest of several rounds.
+    """Return the seconds of the measurement after an epoch, by name of the model.
 
-    All are measured in the same way, so that only the values differ that are computed with.
+    The models are an untrained model and all models of `TRAINED`. All models are measured in the same way, so only the
+    values of the numbers differ. The result is the fastest of several rounds.
     """
     states = {"untrained": RunState.initial(config, 0)}
     for name, (run, epoch) in TRAINED.items():
@@ -181,7 +190,10 @@ def measuring_seconds(config: Config, device: torch.device, rounds: int = 5) -> 
 def evaluate_seconds(
     config: Config, device: torch.device, samples: int = SAMPLES, latents: int = LATENTS
 ) -> float:
-    """Seconds of `evaluate`, by default at its defaults; on a GPU of a later call, for the first loads kernels."""
+    """Return the seconds of `evaluate`, by default with the default arguments of `evaluate`.
+
+    On a GPU, the first call is not counted, because the first call loads kernels.
+    """
     model = TernaryVAE(config.model, RunState.initial(config, 0).blocks.to(device))
     return timed(lambda: evaluate(model, samples, latents), device, 3 if device.type == "cuda" else 1)
 
@@ -189,10 +201,13 @@ def evaluate_seconds(
 def epoch_seconds(
     config: Config, runs: int, device: torch.device, repeats: int, measures: Measures
 ) -> tuple[float, Cohort]:
-    """Seconds from the end of one epoch to the end of the next, measuring beside training, and the cohort after it."""
+    """Return the seconds from the end of one epoch to the end of the next epoch, and the trained cohort.
+
+    Each epoch is measured while the next epoch trains.
+    """
     cohort = Cohort([config] * runs, list(range(runs)), device, measures=measures)
     ends = []
-    # On CUDA the first epochs capture graphs, and take the pinned memory that later ones use again.
+    # On CUDA the first epochs capture graphs and allocate the pinned memory that later epochs use again.
     first = 3 if device.type == "cuda" else 0
     for epoch in islice(cohort.epochs(), first + repeats + 1):
         epoch.measurement.result()
@@ -201,12 +216,15 @@ def epoch_seconds(
 
 
 def cohort_times(config: Config, runs: int, device: torch.device, repeats: int) -> dict[str, float]:
-    """Times of a cohort of `runs` with every metric: training alone, measuring alone, and epochs of both."""
+    """Return the times of a cohort of `runs` runs with every metric.
+
+    The times are those of training alone, of measuring alone, and of a whole epoch with both.
+    """
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     epoch, cohort = epoch_seconds(config, runs, device, repeats, "all")
     plans = [control.plan_epoch(c, 1, s) for c, s in zip(cohort.configs, cohort.controllers, strict=True)]
-    cohort.state(0)  # waits for the last epoch's measurement, which a GPU would make beside the training that is timed
+    cohort.state(0)  # waits for the last measurement; otherwise a GPU would measure during the timed training
     return {
         "train_seconds": timed(lambda: cohort.train_planned(plans), device, repeats),
         "eval_seconds": timed(lambda: cohort.measurement().result(), device, repeats),
@@ -217,7 +235,10 @@ def cohort_times(config: Config, runs: int, device: torch.device, repeats: int) 
 
 
 def timed(work: Callable[[], object], device: torch.device, repeats: int) -> float:
-    """Median seconds over `repeats` calls, after one that is not counted where there are several."""
+    """Return the median seconds of `repeats` calls.
+
+    If `repeats` is above 1, an extra first call is not counted.
+    """
     seconds = []
     for _ in range(repeats + (repeats > 1)):
         started = time.perf_counter()
@@ -229,7 +250,10 @@ def timed(work: Callable[[], object], device: torch.device, repeats: int) -> flo
 
 
 def fastest(calls: Mapping[str, Callable[[], object]], rounds: int = 8, repeats: int = 20) -> dict[str, float]:
-    """Seconds of one call, the fastest of several rounds that take turns: what disturbs one disturbs all."""
+    """Return the seconds of one call of each function, by name.
+
+    The functions take turns in several rounds, so a disturbance affects all of them. The fastest round counts.
+    """
     best = dict.fromkeys(calls, float("inf"))
     for _ in range(rounds):
         for name, call in calls.items():
@@ -241,7 +265,7 @@ def fastest(calls: Mapping[str, Callable[[], object]], rounds: int = 8, repeats:
 
 
 def peak_bytes(device: torch.device) -> int:
-    """Largest memory so far: of the device, or of this process."""
+    """Return the largest memory in bytes so far, of the GPU or, on a CPU, of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     import resource
@@ -251,12 +275,12 @@ def peak_bytes(device: torch.device) -> int:
 
 
 def import_seconds() -> float:
-    """Median seconds of `import ternary_lab` in a new process, the interpreter's own start taken off."""
+    """Return the median seconds of `import ternary_lab` in a new process, without the start of the interpreter."""
     return max(0.0, process_seconds(["-c", "import ternary_lab"]) - process_seconds(["-c", "pass"]))
 
 
 def process_seconds(arguments: Sequence[str], repeats: int = 5) -> float:
-    """Median seconds of a new Python process."""
+    """Return the median seconds of a new Python process with these arguments."""
     seconds = []
     for _ in range(repeats):
         started = time.perf_counter()
@@ -266,7 +290,7 @@ def process_seconds(arguments: Sequence[str], repeats: int = 5) -> float:
 
 
 def machine() -> dict[str, Any]:
-    """What the times were measured on, without the machine's name."""
+    """Return a description of the machine, without the machine's name."""
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -279,7 +303,7 @@ def machine() -> dict[str, Any]:
 
 
 def describe(result: dict[str, Any]) -> str:
-    """The result as a table for people."""
+    """Return the result as a table of text."""
     names = ("train", "eval", "epoch")
     sharp = ", ".join(f"{ratio:.2f} ({name})" for name, ratio in _sharp(result).items())
     lines = [
@@ -300,7 +324,10 @@ def describe(result: dict[str, Any]) -> str:
 
 
 def markdown(results: Iterable[Mapping[str, Any]]) -> str:
-    """Results as tables of the README: of cohorts, one for each machine; of one run, a column for each machine."""
+    """Return the results as Markdown tables for the README.
+
+    There is one table of cohorts for each machine. The last table describes one run, with one column for each machine.
+    """
     results = list(results)
     tables = [
         _table(f"{_where(result)}, {result['threads']} threads, {result['date']}", [
@@ -313,7 +340,7 @@ def markdown(results: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _table(title: str, columns: Sequence[tuple[str, Mapping[str, str]]]) -> str:
-    """A column for each name, a row for each label that any column has."""
+    """Return a Markdown table with a column for each name and a row for each label that any column has."""
     lines = [f"| {title} | " + " | ".join(name for name, _ in columns) + " |", "|---|" + "---:|" * len(columns)]
     for label in dict.fromkeys(label for _, cells in columns for label in cells):
         lines.append(f"| {label} | " + " | ".join(cells.get(label, "-") for _, cells in columns) + " |")
@@ -321,7 +348,7 @@ def _table(title: str, columns: Sequence[tuple[str, Mapping[str, str]]]) -> str:
 
 
 def _of_cohort(runs: int, row: Mapping[str, float], floor: float) -> dict[str, str]:
-    """What is measured of a cohort: label -> cell. Shares of the roofline are known of GPUs only."""
+    """Return a dictionary from label to cell for a cohort. Shares of the roofline are known only for GPUs."""
     cells = {
         "an epoch with every metric, s": f"{row['epoch_seconds']:.2f}",
         "measuring alone, s": f"{row['eval_seconds']:.2f}",
@@ -342,18 +369,18 @@ def _of_cohort(runs: int, row: Mapping[str, float], floor: float) -> dict[str, s
 
 
 def _where(result: Mapping[str, Any]) -> str:
-    """The processor, or the GPU."""
+    """Return the name of the processor or of the GPU."""
     return str(result["machine"]["cpu"] if result["device"] == "cpu" else result["device"])
 
 
 def _sharp(result: Mapping[str, Any]) -> dict[str, float]:
-    """Times to measure `TRAINED` over that of an untrained model."""
+    """Return, for each model of `TRAINED`, the time to measure it divided by the time for an untrained model."""
     seconds = result.get("measuring_seconds", {})
     return {name: seconds[name] / seconds["untrained"] for name in seconds if name != "untrained"}
 
 
 def _of_one(result: Mapping[str, Any]) -> dict[str, str]:
-    """What is measured of one run: label -> cell."""
+    """Return a dictionary from label to cell for one run."""
     cells = {
         "the matrix products of an epoch's training, one thread or all, whichever is faster, s":
             f"{floor_seconds(result):.2f}",
@@ -372,7 +399,7 @@ def _of_one(result: Mapping[str, Any]) -> dict[str, str]:
 
 
 def main() -> None:
-    """The command line: see `--help`."""
+    """Run the command line, which `--help` describes."""
     parser = argparse.ArgumentParser(description="Measure the speed of training, measuring and `evaluate` here.")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--repeats", type=int, default=5, help="calls of which the median counts")

@@ -1,23 +1,24 @@
-"""Is everything right on this GPU, and how fast is it?
+"""Checks and times of the library on this GPU.
 
     make gpu PYTHON=python3        # in the repository's root; or: PYTHONPATH=. python3 benchmarks/gpu.py
 
-It needs torch with CUDA, numpy, scipy, pandas, pydantic, pyyaml and safetensors, and no network, and takes under six
-minutes on an H100. Each check is caught by itself, so that one that fails does not hide the others, and the file of
-results is written after each. Exit status 1 when a check of correctness failed.
+The script needs torch with CUDA, numpy, scipy, pandas, pydantic, pyyaml and safetensors, but no network. It takes under
+six minutes on an H100. A check that fails does not stop the other checks. The file of results is written after each
+check and measurement. The exit status is 1 if a check failed, and 2 if there is no such device.
 
-The file has the form of `ternary-lab bench --output` and more:
+The file has the format of `benchmarks/bench.py --output`, with these additional or different keys:
 
-    checks      name -> passed, seconds, and what was compared
-    failures    name -> why it could not be measured
-    peak        what this card reaches: products of float32 matrices, flop/s, and copies, byte/s
-    kernels     R -> kernels of a training step, and how many launches they take
-    cohorts     R -> times, peak memory, and shares of the roofline
+    checks      for each check: whether it passed, the seconds, and the compared values
+    failures    for each missing measurement: the reason
+    peak        measured peaks of the card: products of float32 matrices in flop/s, copies in byte/s
+    kernels     for each cohort size R: kernels and launches of a training step
+    cohorts     for each cohort size R: times, peak memory and shares of the roofline
 
-The roofline is the time that the card needs at its measured peaks: for the larger of an epoch's floating-point
-operations and the bytes of weights, gradients and moments that AdamW reads and writes (seven passes a step).
+The roofline is the time that the card needs for an epoch at the measured peaks. For training, this is the larger of two
+times: the time of the floating-point operations, and the time in which AdamW reads and writes weights, gradients and
+moments (seven passes per step). For measuring, this is the time of the floating-point operations.
 
-`python benchmarks/scaling.py benchmarks` draws the figure, on any machine with matplotlib.
+`python benchmarks/scaling.py benchmarks` draws the figure on any machine with matplotlib.
 """
 
 from __future__ import annotations
@@ -52,32 +53,40 @@ from ternary_lab.training.cohort import Cohort
 from ternary_lab.training.run_state import RunState
 
 Checked = tuple[bool, Mapping[str, Any]]
-"""Whether it passed, and what was compared."""
+"""Whether a check passed, and the values that were compared."""
 NAMES = ("v5_5", "repaired", "beyond")
 SEED = 42
 BRIEF: Mapping[str, Any] = {
     "data.train_fraction": 0.02, "training.total_epochs": 2, "evaluation.latents": 4096,
     "evaluation.coverage_samples": 20_000,
 }
-"""Epochs of seven steps, measured by little."""
+"""Settings of short checks: epochs of seven steps with a brief measurement."""
 SMALL: Mapping[str, Any] = {
     "data.train_fraction": 0.01, "data.validation_fraction": 0.01, "training.total_epochs": 2, "evaluation.latents": 64,
     "evaluation.coverage_samples": 100, "information.latents": 64, "statenet.lesson_operations": 16,
 }
-"""For a dry run."""
+"""Settings for a trial of the script."""
 TWINS = 4
 NUDGE = 2.0**-18
-"""Relative change of the twins' first weights: 64 times the rounding of a float32, 2^-24, which is what sums of a few
-hundred products, a few hundred times over, may add up to."""
+"""Relative change of the twins' initial weights: 64 times the rounding error of a float32, 2^-24.
+
+Rounding errors may grow to this size when sums of a few hundred products are computed a few hundred times.
+"""
 MARGIN = 4
 LEAST = 3e-4
-"""One operation more or less among those drawn changes their number by up to 1e-4 of it."""
+"""Relative difference that is always allowed.
+
+One more or one fewer drawn operation changes the number of distinct operations by up to 1e-4 of this number.
+"""
 ADAMW_PASSES = 7
-"""Weights, gradients and two moments are read, weights and moments written."""
+"""Passes over the weights in a step: AdamW reads weights, gradients and two moments, and writes weights and moments."""
 
 
 class Findings:
-    """What was found so far: in a file after each step, and a line each for people."""
+    """The results so far.
+
+    Each result is written to the file and printed on one line.
+    """
 
     def __init__(self, output: Path, device: torch.device) -> None:
         self.output = output
@@ -102,23 +111,26 @@ class Findings:
         return time.perf_counter() - self.started
 
     def check(self, name: str, work: Callable[[], Checked]) -> None:
-        """Note whether a check passed; one that raises did not."""
+        """Run a check and record whether it passed. A check that raises an error has failed."""
         print(f"{name} ... ", end="", flush=True)
         before = self.seconds
         try:
             passed, details = work()
-        except Exception as error:  # whatever it is must not hide the other checks
+        except Exception as error:  # no error may stop the other checks
             passed, details = False, {"error": _described(error)}
         self.all["checks"][name] = {"passed": passed, "seconds": self.seconds - before, **details}
         print("passed" if passed else f"FAILED: {json.dumps(details)}", flush=True)
         self._write()
 
     def measure(self, name: str, work: Callable[[], Any], key: str, runs: int | None = None) -> None:
-        """Keep what was measured under a key, there for a number of runs if given, or note why it could not be."""
+        """Measure with `work` and record the result under `key`, or record the reason of a failure.
+
+        If `runs` is given, the result is recorded for this number of runs.
+        """
         print(f"{name} ... ", end="", flush=True)
         try:
             found = work()
-        except Exception as error:  # a card too small for a cohort, a profiler that is not there
+        except Exception as error:  # the card may be too small for a cohort, or the profiler may be missing
             self.all["failures"][name] = _described(error)
             print(f"not measured: {_described(error)}", flush=True)
         else:
@@ -155,11 +167,11 @@ def _shown(found: object) -> str:
     return f"{found:.4g}" if isinstance(found, float) else str(found)
 
 
-# Is it right?
+# Checks
 
 
 def class_indices(device: torch.device) -> Checked:
-    """Every operation's index from its entries, as decoders give them, also where the caller allows TF32."""
+    """Check the index of every operation that is computed from its classes, also if the caller allows TF32."""
     classes = (space.operations() + 1).t().unsqueeze(0).to(device)
     before, wrong = torch.get_float32_matmul_precision(), {}
     for precision in ("highest", "high"):
@@ -174,10 +186,11 @@ def class_indices(device: torch.device) -> Checked:
 
 @fenced
 def parity(config: Config, device: torch.device) -> Checked:
-    """An epoch on the CPU and on the device, of the same random numbers: every figure agrees.
+    """Check that an epoch on the CPU and on the device gives the same metrics with the same random numbers.
 
-    How far rounding may take two runs apart is measured: the CPU trains twins beside the run, which begin `NUDGE` away
-    from it. Figures may differ by `MARGIN` times what the twins' do, and by `LEAST` of themselves at any rate.
+    Rounding errors make two runs differ. To measure this difference, the CPU also trains twins: copies of the run whose
+    initial weights differ by `NUDGE`. A metric may differ between the CPU and the device by `MARGIN` times the largest
+    difference between the run and a twin, plus `LEAST` times the metric.
     """
     states = [RunState.initial(config, SEED) for _ in range(1 + TWINS)]
     for twin, state in enumerate(states[1:]):
@@ -198,7 +211,10 @@ def parity(config: Config, device: torch.device) -> Checked:
 
 @fenced
 def repeats(config: Config, device: torch.device) -> Checked:
-    """Two epochs of two runs, again, and cut after the first: byte for byte the same state."""
+    """Check that two runs end in the same bytes after two epochs.
+
+    The runs are trained once, a second time, and a third time with a new start from the state after the first epoch.
+    """
     def cohort(states: Sequence[RunState] | None = None) -> Cohort:
         return Cohort([config] * 2, [1, 2], device, states)
 
@@ -214,7 +230,7 @@ def repeats(config: Config, device: torch.device) -> Checked:
 
 
 def _digest(states: Iterable[RunState]) -> str:
-    """sha256 of everything that runs carry on."""
+    """Return the sha256 of everything that runs carry from one epoch to the next."""
     digest = hashlib.sha256()
     for state in states:
         for part in (state.blocks, state.first_moments, state.second_moments):
@@ -227,7 +243,7 @@ def _digest(states: Iterable[RunState]) -> str:
 
 
 def full_precision(config: Config, device: torch.device) -> Checked:
-    """A caller who allows TF32 gets the same numbers, and finds it allowed afterwards."""
+    """Check that a caller who allows TF32 gets the same numbers, and that TF32 is still allowed afterwards."""
     def figures() -> str:
         rows = [dataclasses.asdict(row) for row in train(config, [SEED], device=device)]
         return json.dumps([{k: v for k, v in row.items() if not k.startswith("seconds_")} for row in rows])
@@ -244,11 +260,15 @@ def full_precision(config: Config, device: torch.device) -> Checked:
     return plain == allowed and after == "high", {"same_numbers": plain == allowed, "precision_afterwards": after}
 
 
-# How fast is it?
+# Times
 
 
 def peaks(device: torch.device, size: int, copied: int) -> dict[str, float]:
-    """What the card reaches: products of square float32 matrices, flop/s, and copies of so many bytes, byte/s."""
+    """Return the measured peaks of the card.
+
+    The peaks are those of products of float32 matrices (`size`, `size`), in flop/s, and of copies of `copied` bytes, in
+    byte/s.
+    """
     a, b, c = (torch.randn(size, size, device=device) for _ in range(3))
     product = bench.timed(lambda: torch.mm(a, b, out=c), device, 9)
     source = torch.zeros(copied // 4, device=device)
@@ -261,7 +281,7 @@ def peaks(device: torch.device, size: int, copied: int) -> dict[str, float]:
 def cohort(
     config: Config, runs: int, device: torch.device, times: int, peak: Mapping[str, float] | None
 ) -> dict[str, float]:
-    """Times of a cohort, and its shares of the roofline where the card's peaks are known."""
+    """Return the times of a cohort, and shares of the roofline if the peaks of the card are known."""
     row = bench.cohort_times(config, runs, device, times)
     if peak:
         architecture = Architecture(config.model)
@@ -280,10 +300,11 @@ def cohort(
 
 @fenced
 def kernels(runs: int, device: torch.device, shares: tuple[float, float] = (0.052, 0.104)) -> dict[str, float]:
-    """Kernels of one training step, launches that start one, and launches of captured graphs that start many.
+    """Return the numbers of kernels, copies, launches, graph launches and host waits of one training step.
 
-    Counted in epochs on two shares of the operations, by default of 16 and of 32 steps: the difference leaves out what
-    an epoch costs once.
+    Each launch starts one kernel, and each launch of a captured graph starts many kernels. The events are counted in
+    two epochs of different length, by default of 16 and of 32 steps. The difference of the two counts leaves out events
+    that occur once in an epoch.
     """
     counts: list[Counter[str]] = []
     steps = []
@@ -306,7 +327,7 @@ def kernels(runs: int, device: torch.device, shares: tuple[float, float] = (0.05
 
 
 def kinds_of(events: Iterable[tuple[str, bool]]) -> Counter[str]:
-    """How many of the profiler's events, each a name and whether it is of the GPU, are of which kind."""
+    """Count the profiler's events by kind. An event is a pair of name and whether it happened on the GPU."""
     found: Counter[str] = Counter()
     for name, on_gpu in events:
         if on_gpu:
@@ -324,9 +345,11 @@ def kinds_of(events: Iterable[tuple[str, bool]]) -> Counter[str]:
 
 
 def foreseen_seconds(took: Sequence[tuple[int, float]], runs: int) -> float:
-    """Seconds that a cohort of `runs` will take: on the line through the last two (runs, seconds), 0 before the first.
+    """Return the seconds that a cohort of `runs` runs is expected to take, from measured pairs (runs, seconds).
 
-    A proportion would say too much: a GPU takes about as long for 8 runs as for one.
+    The prediction lies on the straight line through the last two pairs, but is at least the time of the last pair. With
+    one pair, the prediction is proportional to the number of runs. Without pairs, the prediction is 0. A proportion is
+    usually too large, because a GPU needs about the same time for 8 runs as for one run.
     """
     if len(took) < 2:
         return took[0][1] * runs / took[0][0] if took else 0.0

@@ -1,6 +1,7 @@
-"""Figure of the speed against the number of runs trained side by side, from the results of `make bench`.
+"""Figure of the speed as a function of the number of runs that are trained together.
 
-`python benchmarks/scaling.py benchmarks` draws the JSON files of that folder and saves the figure beside them.
+`python benchmarks/scaling.py benchmarks` draws the results of `make bench` from the JSON files in the folder
+`benchmarks`. The figure is saved in the same folder.
 """
 
 from __future__ import annotations
@@ -22,11 +23,14 @@ from ternary_lab.figures.save import Drawing, Gallery
 from ternary_lab.figures.style import GREEN, INK, PATHWAY, PURPLE, figure_of, panels, style
 
 Results = Mapping[str, Mapping[str, Any]]
-"""Name of a device -> the JSON that the benchmark prints."""
+"""For each name of a device, the JSON that the benchmark writes."""
 
 
 def scaling_data(results: Results) -> pd.DataFrame:
-    """A row per device and cohort size; seconds are the share of one run in an epoch of the cohort."""
+    """Return a table with one row per device and cohort size.
+
+    Seconds are the share of one run: the seconds of the cohort divided by the number of runs.
+    """
     rows = []
     for name, result in results.items():
         for runs, row in result["cohorts"].items():
@@ -40,16 +44,17 @@ def scaling_data(results: Results) -> pd.DataFrame:
 
 
 def scaling(results: Results) -> Drawing:
-    """Run-epochs a second (left), and seconds of one run's epoch by part (right), against the number of runs R.
+    """Plot run-epochs per second (left) and the seconds of one run's epoch (right) against the number of runs R.
 
-    Each of several devices has its own marker, and both axes are logarithmic.
+    The right panel shows training, evaluation and both. If there are several devices, each device has its own marker,
+    and both axes are logarithmic.
     """
     data = scaling_data(results)
     several = len(results) > 1
     with style():
         left, right = panels(1, 2, 2.6)
         for marker, (name, rows) in zip("os^vD<>p*", data.groupby("device", sort=False), strict=False):
-            # With several devices the right legend names the parts, the left one the devices.
+            # With several devices, the left legend names the devices and the right legend the curves.
             of = f", {name}" if not several else ""
             shown = "" if not several or marker == "o" else "_"
             left.plot(rows["runs"], rows["run_epochs_per_second"], marker=marker, color=INK, label=str(name))
@@ -95,7 +100,7 @@ def scaling(results: Results) -> Drawing:
 
 
 def load(folder: Path) -> dict[str, dict[str, Any]]:
-    """The results in a folder by file name. Raises RunError if there are none or one cannot be read."""
+    """Return the results in a folder, by file name. Raises RunError if there is no result or a file cannot be read."""
     results = {}
     for file in sorted(folder.glob("*.json")):
         if file.name == "manifest.json":
@@ -113,7 +118,7 @@ def load(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def draw(folder: Path) -> list[Path]:
-    """Save the figure of a folder's results in the folder, and return its files."""
+    """Save the figure of the results in a folder in the same folder, and return the files of the figure."""
     results = load(folder)
     return Gallery(folder, "benchmarks/scaling.py", {"results": list(results)}).save("scaling", scaling(results))
 

@@ -1,6 +1,7 @@
-"""Figures of the README that no notebook shows: `python tools/figures.py FOLDER`.
+"""Figures of the README that no notebook shows.
 
-They are the histories of all published runs of v5.5, and the animation across epoch 50.
+`python tools/figures.py FOLDER` saves the figures of the histories of all published runs of v5.5, and the animation of
+the codes around epoch 50.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Copy finished runs into the library: `python tools/publish.py runs`, after `make reproduce ALL=1`.
+"""Copying of finished runs into the library.
 
-Each run is copied with its configuration, provenance, history and probes, and with the weights of some epochs but
-without the optimiser's state.
+Run `python tools/publish.py runs` after `make reproduce ALL=1`. The script copies the configuration, provenance,
+history and probes of each run, and the weights of some epochs. The script does not copy the optimiser's state.
 """
 
 from __future__ import annotations
@@ -30,14 +30,17 @@ WEIGHTS: Mapping[str, Mapping[int, Sequence[int | str]]] = {
     "v5_5": {42: DENSE, 43: SPARSE, 44: SPARSE, 45: SPARSE}, load.FULL: {42: (120, 200, 300, "latest")},
     tables.BEYOND: {42: (0, 10, 20, 40, 70, tables.END, "latest")},
 }
-"""Experiment -> seed -> the checkpoints with published weights."""
+"""The checkpoints with published weights, by experiment and seed."""
 PARTS = ("v5_5", COUNTERFACTUALS, load.FULL, GENERALISATION, tables.BEYOND, "ablations", "variants")
 ONLY = (tables.REPAIRED, *tables.TAUGHT)
-"""Ablations and variants with published histories, for figures. The table has the last epoch of all of them."""
+"""Ablations and variants whose histories are published for figures.
+
+The published table has the last epoch of all ablations and variants.
+"""
 
 
 def publish(run: RunRecord, folder: Path, weights: Sequence[int | str] = ()) -> RunRecord:
-    """Copy one run to `folder`, with the weights of some epochs or named checkpoints, and return the copy.
+    """Copy one run to `folder`, with the weights of the given epochs or named checkpoints, and return the copy.
 
     Raises RunError if a checkpoint is missing, or if the run is not finished.
     """
@@ -57,7 +60,10 @@ def publish(run: RunRecord, folder: Path, weights: Sequence[int | str] = ()) -> 
 
 
 def main(runs: str, *parts: str) -> None:
-    """Replace the published runs and tables by those of a folder: all of them, or the named parts."""
+    """Replace the published runs by the runs in the folder `runs`.
+
+    Without `parts`, replace all published runs and tables. Otherwise replace only the runs of the named parts.
+    """
     for part in parts or PARTS:
         source, target = Path(runs) / part, PUBLISHED / part
         groups = [source] if part in WEIGHTS else sorted(path for path in source.iterdir() if path.is_dir())
@@ -70,7 +76,7 @@ def main(runs: str, *parts: str) -> None:
                 place = target / folder.relative_to(source) / f"seed={seed}"
                 print(publish(run, place, WEIGHTS.get(part, {}).get(seed, ())).path)
     if not parts:
-        # Only for runs with published weights, so that anybody can measure them again.
+        # These measures are only for runs with published weights, so that anybody can repeat the measurement.
         some = RunSet({seed: run for seed, run in load_runs("v5_5").items() if seed in WEIGHTS["v5_5"]})
         write_table(weight_measures(some, progress=True), PUBLISHED / load.ANSWERS)
         swept = Path("sweeps") / sweep.PUBLISHED_SWEEP / sweep.RESULTS

@@ -1,6 +1,8 @@
-"""Measures of several checkpoints together, for the report's recommendations: a row per seed and measure.
+"""Measures of the weights of several checkpoints, which the report's recommendations use.
 
-    measure                                           | value, mean of both pathways
+A value is the mean of both pathways. The first column shows the names of the measures, the second column their source:
+
+    measure                                           | source
     <member>: informative_coverage, neg_iwae, noisy   | `checkpoint_ensembles`: percent, nats, percent
     path: detour, path: between                       | `generalisation.tables.path_qualities`, straight, at epoch 100
 """
@@ -19,7 +21,10 @@ MEASURES = ("informative_coverage", "neg_iwae", "noisy")
 
 @fenced
 def weight_measures(runs: RunSet, *, progress: bool = False) -> pd.DataFrame:
-    """seed, measure, value of runs that kept the weights of `RECOMMENDED` epochs. Raises RunError for others."""
+    """Return a table with the columns seed, measure and value, and one row per seed and measure.
+
+    The runs must have kept the weights of the `RECOMMENDED` epochs. Raises RunError otherwise.
+    """
     together = checkpoint_ensembles(runs, progress=progress)
     means = together.groupby(["seed", "member"], sort=False)[list(MEASURES)].mean().reset_index()
     rows = [

@@ -1,4 +1,4 @@
-"""The choice of a device, tensors on it, and one-line messages for the errors of CUDA."""
+"""The choice of a device, tensors on a device, and one-line messages for CUDA errors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ FAILED = ("CUDA error", "CUDA driver error", "CUBLAS_STATUS", "cuBLAS error", "u
 
 
 def resolve_device(device: str | torch.device = "auto") -> torch.device:
-    """The device of that name; `auto` is CUDA if there is a GPU, else the CPU. Raises DeviceError if it is missing."""
+    """Return the device with this name; `auto` means CUDA if there is a GPU, and otherwise the CPU.
+
+    Raises DeviceError if the device is unknown, missing or not supported.
+    """
     import torch
 
     if isinstance(device, str) and device == "auto":
@@ -41,7 +44,7 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
 
 
 def on_device(values: Sequence[Any], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Python numbers as a tensor on a device; the host does not wait for the copy to a GPU."""
+    """Return Python numbers as a tensor on a device. The host does not wait for the copy to a GPU."""
     import torch
 
     made = torch.tensor(values, dtype=dtype, device="cpu")
@@ -50,9 +53,9 @@ def on_device(values: Sequence[Any], dtype: torch.dtype, device: torch.device) -
 
 @contextmanager
 def gpu_errors(room: Callable[[], str] | None = None) -> Iterator[None]:
-    """A context in which torch's errors of a GPU become a DeviceError with a one-line message and a remedy.
+    """Replace torch's GPU errors inside this context by a DeviceError with a one-line message and a remedy.
 
-    Other errors pass unchanged. `room` returns the remedy for a full memory.
+    Other errors are not changed. `room` returns the remedy that the message names if the GPU's memory is full.
     """
     try:
         yield
@@ -66,7 +69,7 @@ def gpu_errors(room: Callable[[], str] | None = None) -> Iterator[None]:
 
 
 def missing_gpu(wanted: str) -> DeviceError:
-    """The error for a device `wanted`, such as cuda or cuda:1, when torch finds no GPU."""
+    """Return the error for the missing device `wanted`, such as cuda or cuda:1, when torch finds no GPU."""
     import torch
 
     try:
@@ -83,7 +86,7 @@ def missing_gpu(wanted: str) -> DeviceError:
 
 
 def _explained(error: RuntimeError, room: Callable[[], str] | None) -> DeviceError | None:
-    """The DeviceError for an error of torch; None if the error is not about a GPU."""
+    """Return the DeviceError that explains an error of torch, or None if the error is not about a GPU."""
     text = str(error)
     first = (text.strip().splitlines() or [type(error).__name__])[0]
     if any(part in text for part in TOO_OLD):

@@ -1,7 +1,9 @@
-"""Functions with a CUDA kernel of their own: Philox random numbers, AdamW, biases, linear layers, output terms.
+"""Functions that have their own CUDA kernels.
 
-On a GPU they call the kernels in `triton_kernels`. Triton comes with torch's CUDA builds on Linux. Without it, and on
-CPUs, they compute the same in plain torch, with which the tests compare the kernels.
+The functions draw Philox random numbers, take AdamW steps, and compute biases, linear layers and output terms. On a GPU
+they call the kernels in `triton_kernels`. Triton comes with torch's CUDA builds on Linux. On a CPU, or without Triton,
+the functions compute the same values in plain torch; only `output_terms` needs Triton. The tests compare the kernels
+with plain torch.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ _WORD = 0xFFFFFFFF
 
 @cache
 def _triton() -> Any:
-    """The module `triton_kernels`, or None if Triton is not installed."""
+    """Return the module `triton_kernels`, or None if Triton is not installed."""
     try:
         from ternary_lab.backend import triton_kernels
     except ImportError:
@@ -32,12 +34,12 @@ def _triton() -> Any:
 
 
 def usable(tensor: Tensor) -> bool:
-    """Whether the Triton kernels can compute with this tensor."""
+    """Return whether the Triton kernels can compute with this tensor."""
     return tensor.device.type == "cuda" and _triton() is not None
 
 
 def _launch(device: torch.device, name: str, *arguments: Any) -> Any:
-    """Call a function of `triton_kernels` with `device` as the current GPU, because Triton uses the current one."""
+    """Call a function of `triton_kernels` with `device` as the current GPU, because Triton uses the current GPU."""
     kernel = getattr(_triton(), name)
     if device.type != "cuda":  # Triton's interpreter
         return kernel(*arguments)
@@ -46,17 +48,19 @@ def _launch(device: torch.device, name: str, *arguments: Any) -> Any:
 
 
 def philox_bits(keys: Tensor, first: int, count: int) -> Tensor:
-    """Random bits of Philox4x32-10 (Salmon et al. 2011): int64 (R, count) in 0..2^32 - 1.
+    """Return random numbers of Philox4x32-10 (Salmon et al. 2011), int64 (R, count) in 0..2^32 - 1.
 
     Args:
-        keys: (R,), a key for each row.
-        first: the first counter. Counter c gives columns 4 (c - first) to 4 (c - first) + 3; its upper 96 bits are 0.
+        keys: (R,), one key per row of the result.
+        first: the first counter. Counter c gives columns 4 (c - first) to 4 (c - first) + 3. The upper 96 bits of each
+            counter are 0.
+        count: number of columns.
     """
     counters = torch.arange(first, first - (-count // PHILOX_WORDS), dtype=torch.int64, device=keys.device)
     words = [counters.expand(len(keys), -1), *(torch.zeros_like(counters).expand(len(keys), -1) for _ in range(3))]
     key = [(keys & _WORD).unsqueeze(1), (keys >> 32 & _WORD).unsqueeze(1)]
     for turn in range(_ROUNDS):
-        # Products overflow int64, but their two 32-bit halves are right.
+        # The products overflow int64, but both 32-bit halves of each product are correct.
         products = [words[0] * _MULTIPLIERS[0], words[2] * _MULTIPLIERS[1]]
         (high0, low0), (high1, low1) = ((p >> 32 & _WORD, p & _WORD) for p in products)
         now = [k + turn * step & _WORD for k, step in zip(key, _KEY_STEPS, strict=True)]
@@ -65,14 +69,20 @@ def philox_bits(keys: Tensor, first: int, count: int) -> Tensor:
 
 
 def philox_uniform(keys: Tensor, first: int, count: int) -> Tensor:
-    """Uniform random numbers in [0, 1) of 24 bits, float32 (R, count): see `philox_bits`."""
+    """Return uniform random numbers in [0, 1), float32 (R, count), with 24 random bits each.
+
+    The arguments are those of `philox_bits`.
+    """
     if usable(keys):
         return _launch(keys.device, "philox", keys, first, count, False)  # type: ignore[no-any-return]
     return _unit(philox_bits(keys, first, count))
 
 
 def philox_normal(keys: Tensor, first: int, count: int) -> Tensor:
-    """Random numbers from N(0, 1), float32 (R, count), none beyond ±5.9 (Box & Muller 1958): see `philox_bits`."""
+    """Return random numbers from N(0, 1), float32 (R, count), by the method of Box & Muller (1958).
+
+    The numbers lie within ±5.9. The arguments are those of `philox_bits`.
+    """
     if usable(keys):
         return _launch(keys.device, "philox", keys, first, count, True)  # type: ignore[no-any-return]
     even = -(-count // 2) * 2
@@ -89,17 +99,17 @@ def adamw(
     weights: Tensor, gradients: Tensor, first: Tensor, second: Tensor, divisor: Tensor, rates: Tensor, step: Tensor,
     divide: bool = True,
 ) -> None:
-    """One step of AdamW (Loshchilov & Hutter 2019), in place, for G rows of P weights.
+    """Take one step of AdamW (Loshchilov & Hutter 2019), in place, for G rows of P weights.
 
     Args:
         weights: (G, P)
         gradients: (G, P)
         first: (G, P): first moments.
         second: (G, P): second moments.
-        divisor: (G,): each row's gradients are divided by it first.
+        divisor: (G,): before the step, the gradients of each row are divided by the divisor of that row.
         rates: (5, G): learning rate, β₁, β₂, ε and weight decay of each row.
         step: 0-dim float32: the number of this step, from 1.
-        divide: whether `gradients` holds the divided gradients afterwards; if not, its values are undefined.
+        divide: whether `gradients` holds the divided gradients afterwards; if false, the values are undefined.
     """
     if usable(weights):
         _launch(weights.device, "adamw", weights, gradients, first, second, divisor, rates, step, divide)
@@ -115,9 +125,10 @@ def adamw(
 
 
 def add_bias(y: Tensor, bias: Tensor, skip: Tensor | None, relu: bool) -> Tensor:
-    """y + bias + skip in place, then ReLU if `relu`: y and skip (G, B, O) contiguous, bias (G, 1, O).
+    """Add bias and skip to y in place, apply ReLU if `relu` is true, and return y.
 
-    The kernel passes over y once. A bias inside the matrix product would be written to y first and then read again.
+    y and skip are contiguous and have shape (G, B, O); bias has shape (G, 1, O). The kernel passes over y once. If the
+    matrix product added the bias, the product would first write the bias to y and then read y again.
     """
     if usable(y):
         _launch(y.device, "add_bias", y, bias, skip, relu)
@@ -129,7 +140,7 @@ def add_bias(y: Tensor, bias: Tensor, skip: Tensor | None, relu: bool) -> Tensor
 
 
 def linear(weight: Tensor, bias: Tensor, x: Tensor, skip: Tensor | None, relu: bool) -> Tensor:
-    """weight x + bias + skip, then ReLU if `relu`: (G, O, M), features first.
+    """Return weight x + bias + skip, or its ReLU if `relu` is true; shape (G, O, M), features first.
 
     Args:
         weight: (G, O, I) with contiguous rows.
@@ -146,7 +157,10 @@ def linear(weight: Tensor, bias: Tensor, x: Tensor, skip: Tensor | None, relu: b
 
 
 def output_terms(target: Tensor, logits: Tensor, entropy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """`losses.output_terms` in one kernel: CE (2, R), S (R,) and their gradient in the logits (2, R, B, 9, 3).
+    """Return the cross-entropies CE (2, R), the output entropy S (R,) of pathway B, and the gradient of the loss.
+
+    The gradient (2, R, B, 9, 3) is with respect to the logits: of CE for pathway A, and of CE - `entropy` · S for
+    pathway B. One Triton kernel computes all three results, so call this function only for `usable` logits.
 
     Args:
         target: one-hot classes (R, B, 9, 3).

@@ -1,9 +1,12 @@
-"""The library's floating-point arithmetic, independent of the caller's settings of torch.
+"""The library's floating-point arithmetic, which does not depend on the caller's torch settings.
 
 Inside `fence` the default type is float32, the default device is the CPU, matrix products have full float32 precision,
-autocast is off, and denormal numbers count as zero. Some processors need a hundred times as long for a denormal number
-as for another one, and the products of sharp decoders are often denormal. On leaving, the caller's settings return.
-Public functions that compute are decorated with `fenced`; the library's own threads start with `prepare_thread`.
+autocast is off, and denormal numbers count as zero. When the fence ends, the caller's settings are restored.
+
+Denormal numbers count as zero because some processors need a hundred times as long for a denormal number as for another
+number. Products of the probabilities of a sharp decoder, whose entries are almost certain, are often denormal.
+
+Public functions that compute are decorated with `fenced`. The library's own threads start with `prepare_thread`.
 """
 
 from __future__ import annotations
@@ -23,12 +26,12 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _ENVIRONMENT_BYTES = 64
-"""More than the size of the C type fenv_t, which is 32 on x86-64 and 8 on ARM."""
+"""Size of a buffer for the C type fenv_t, whose own size is 32 on x86-64 and 8 on ARM."""
 
 
 @contextmanager
 def fence() -> Iterator[None]:
-    """A context with the library's arithmetic; inside another fence it does nothing."""
+    """Use the library's arithmetic inside this context. A fence inside a fence of the same thread does nothing."""
     if _thread.depth:
         yield
         return
@@ -53,7 +56,10 @@ def fence() -> Iterator[None]:
 
 
 def fenced(function: Callable[P, T]) -> Callable[P, T]:
-    """The function, run inside `fence`. A generator leaves the fence while its caller handles a value."""
+    """Return a version of the function that runs inside `fence`.
+
+    A generator leaves the fence while the caller handles a value.
+    """
     if inspect.isgeneratorfunction(function):
         return cast(Callable[P, T], _fenced_generator(function))
 
@@ -85,18 +91,18 @@ def _fenced_generator(function: Callable[P, Iterator[T]]) -> Callable[P, Iterato
 
 
 def prepare_thread() -> None:
-    """Set up the current thread, one of the library's own: one CPU thread for torch, denormal numbers as zero."""
+    """Prepare a thread of the library: torch uses one CPU thread there, and denormal numbers count as zero."""
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
 
 
 def denormals_are_zero() -> bool:
-    """Whether denormal numbers count as zero in this thread now."""
+    """Return whether denormal numbers count as zero in this thread now."""
     return sys.float_info.min / 2 == 0.0
 
 
 def can_flush_denormals() -> bool:
-    """Whether this processor can treat denormal numbers as zero: x86-64 and 64-bit ARM can."""
+    """Return whether this processor can treat denormal numbers as zero, as x86-64 and 64-bit ARM can."""
     with fence():
         return denormals_are_zero()
 
@@ -109,12 +115,13 @@ def _flush(on: bool) -> None:
 
 @functools.cache
 def _openmp_copier() -> Callable[[], None]:
-    """A function that copies this thread's floating-point environment to its OpenMP threads, if torch uses OpenMP.
+    """Return a function that copies this thread's floating-point environment to the thread's OpenMP threads.
 
-    torch sets the flag for denormal numbers in the calling thread only, and the OpenMP threads keep their first
-    environment. Compilers call GOMP_parallel for a parallel region (GCC's libgomp; LLVM's and Intel's runtimes too).
+    If torch does not use OpenMP, the function does nothing. torch sets the flag for denormal numbers in the calling
+    thread only, and each OpenMP thread keeps the environment with which it started. The function calls GOMP_parallel,
+    which starts a parallel region in GCC's libgomp, and also in the runtimes of LLVM and Intel.
     """
-    library = ctypes.CDLL(torch._C.__file__)  # finds names in the libraries that it is linked with, too
+    library = ctypes.CDLL(torch._C.__file__)  # also finds the names of the libraries that this file is linked with
     try:
         parallel, read, write = library.GOMP_parallel, library.fegetenv, library.fesetenv
     except AttributeError:
@@ -136,7 +143,10 @@ class _Thread(threading.local):
 
 
 class _Process:
-    """torch's settings for the whole process: the first thread to enter sets them, the last to leave restores them."""
+    """torch's settings for the whole process.
+
+    The first thread that enters a fence changes these settings. The last thread that leaves a fence restores them.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -162,17 +172,17 @@ class _Process:
             torch.set_default_dtype(torch.float32)
             self._undo.callback(torch.set_default_dtype, kind)
         backends: Any = torch.backends
-        # Backends with a precision of matrix products of their own; there are none before torch 2.9.
+        # These backends have their own precision of matrix products. Before torch 2.9 there are none.
         matmuls = [b for b in (backends.cuda.matmul, backends.mkldnn.matmul) if hasattr(b, "fp32_precision")]
         own = [matmul.fp32_precision for matmul in matmuls]
         try:
             precision = torch.get_float32_matmul_precision()
-        except RuntimeError:  # the backends differ, which this older setting cannot express
+        except RuntimeError:  # the backends differ, and this older setting cannot express that
             precision = None
         inherited = backends.fp32_precision if matmuls else "none"
         if precision == "highest" and inherited == "none" and not {*own} - {"none", "ieee"}:
             return
-        # Restored in reverse order: the setting for all backends first, then that of each backend.
+        # Settings are restored in reverse order: first the setting for all backends, then the setting of each backend.
         for matmul, value in zip(matmuls, own, strict=True):
             self._undo.callback(setattr, matmul, "fp32_precision", value)
         self._undo.callback(torch.set_float32_matmul_precision, precision or "highest")

@@ -1,12 +1,13 @@
 """Random streams: reproducible random numbers for each run, purpose and epoch.
 
-A stream is computed from its name (seed, purpose, epoch) alone. So the numbers of a run do not depend on other runs,
-other purposes or earlier epochs. A resumed or branched run draws the same numbers as an uninterrupted run, and no
+A stream is computed from its name (seed, purpose, epoch) alone. So the random numbers of a run do not depend on other
+runs, other purposes or earlier epochs. A resumed or branched run draws the same numbers as an uninterrupted run, and no
 generator state is stored.
 
-On a CPU a stream is a `torch.Generator`. On CUDA the order of torch's large draws would depend on the number of
-multiprocessors, and each run would need a draw of its own. So there a stream is Philox4x32-10 (Salmon et al. 2011): the
-name is the key, the position of an element is the counter, and all runs draw together.
+On a CPU a stream is a `torch.Generator`. On CUDA a `torch.Generator` has two disadvantages: the order of large draws
+depends on the number of multiprocessors, and each run needs a separate draw. So on CUDA a stream is Philox4x32-10
+(Salmon et al. 2011). The name of the stream is the key, and the counter is the position of the numbers in the stream.
+One kernel draws the numbers of all runs.
 """
 
 from __future__ import annotations
@@ -28,18 +29,20 @@ Purpose = Literal["order", "noise", "coverage", "latents", "evaluation", "sample
 def stream(
     seed: int, purpose: Purpose, epoch: int = 0, part: str = "", *, device: torch.device | str = "cpu"
 ) -> torch.Generator:
-    """A generator at the beginning of a run's stream for one purpose (or a part of it) in one epoch."""
+    """Return a generator at the beginning of a run's stream for one purpose, or for a part of it, in one epoch."""
     return torch.Generator(device=device).manual_seed(_name(seed, purpose, epoch, part))
 
 
 class Streams:
-    """The streams of several runs for one purpose in one epoch, which draw side by side.
+    """The random streams of several runs for one purpose in one epoch.
 
     Args:
         seeds: the seeds of the runs.
-        parts: parts of the purpose, each with a stream of its own. Rows are ordered by part, then by seed; their number
-            is R = parts · seeds.
-        device: where the numbers are drawn.
+        purpose: what the random numbers are for.
+        epoch: number of the epoch.
+        parts: parts of the purpose; each part has its own stream. Rows are ordered by part, then by seed. The number of
+            rows is R = parts · seeds.
+        device: the device on which the numbers are drawn.
     """
 
     def __init__(
@@ -57,19 +60,19 @@ class Streams:
             self._generators = [torch.Generator(device=device).manual_seed(name) for name in names]
 
     def normal(self, *shape: int) -> Tensor:
-        """Numbers from N(0, 1), float32 (R, *shape)."""
+        """Return random numbers from N(0, 1), float32 (R, *shape)."""
         if self._generators:
             return self._filled(shape, torch.Tensor.normal_)
         return kernels.philox_normal(self._keys, *self._next(shape)).view(-1, *shape)
 
     def uniform(self, *shape: int) -> Tensor:
-        """Numbers uniform in [0, 1), float32 (R, *shape)."""
+        """Return uniform random numbers in [0, 1), float32 (R, *shape)."""
         if self._generators:
             return self._filled(shape, torch.Tensor.uniform_)
         return kernels.philox_uniform(self._keys, *self._next(shape)).view(-1, *shape)
 
     def permutations(self, n: int) -> Tensor:
-        """The numbers 0 to n - 1 in random order, int64 (R, n)."""
+        """Return the numbers 0 to n - 1 in a random order for each row, int64 (R, n)."""
         if self._generators:
             return torch.stack([torch.randperm(n, generator=g, device=self.device) for g in self._generators])
         high, low = kernels.philox_bits(self._keys, *self._next((2 * n,))).view(-1, 2, n).unbind(1)
@@ -82,13 +85,13 @@ class Streams:
         return torch.stack(drawn) if len(drawn) > 1 else drawn[0].unsqueeze(0)
 
     def _next(self, shape: tuple[int, ...]) -> tuple[int, int]:
-        """(counter of the first number of the next draw, how many numbers each stream draws)."""
+        """Return the first Philox counter of the next draw, and the number of values that each stream draws."""
         first, count = self._drawn, math.prod(shape)
         self._drawn += -(-count // kernels.PHILOX_WORDS)
         return first, count
 
 
 def _name(seed: int, purpose: Purpose, epoch: int, part: str) -> int:
-    """A stream's name as a number below 2^56."""
+    """Return the name of a stream as a number below 2^56."""
     name = "/".join((str(seed), purpose, str(epoch), *([part] if part else [])))
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=7).digest(), "little")

@@ -1,4 +1,4 @@
-"""CPU threads, parallel CUDA streams, and calls that threads execute beside the caller."""
+"""CPU threads, parallel CUDA streams, and calls that other threads execute for the caller."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 @contextmanager
 def at_most_threads(count: int) -> Iterator[None]:
-    """A context in which torch uses at most `count` CPU threads."""
+    """Limit torch to at most `count` CPU threads inside this context."""
     before = torch.get_num_threads()
     torch.set_num_threads(min(count, before))
     try:
@@ -32,14 +32,18 @@ def at_most_threads(count: int) -> Iterator[None]:
 
 
 def helping_threads(count: int) -> ThreadPoolExecutor | None:
-    """A pool of `count` threads for `Tasks`, each with one CPU thread of torch; None if `count` is 0."""
+    """Return a pool of `count` threads for `Tasks`, or None if `count` is 0.
+
+    In each of these threads torch uses one CPU thread.
+    """
     return ThreadPoolExecutor(count, "helper", prepare_thread) if count > 0 else None
 
 
 class Lanes:
-    """Independent calls on parallel CUDA streams while a CUDA graph is captured; elsewhere, one call after the other.
+    """Parallel CUDA streams (lanes) for independent calls while a CUDA graph is captured.
 
-    Tensors that a call reads must be kept until `join`. A call must not use the lanes that execute it.
+    When no graph is captured, the calls are executed one after the other. The caller must keep all tensors that a call
+    reads until `join`. A call must not use the `Lanes` object that executes it.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -48,7 +52,7 @@ class Lanes:
         self._open = 0
 
     def together(self, *calls: Callable[[], Any]) -> list[Any]:
-        """Execute calls and join; their results in order. The longest call should come first."""
+        """Execute the calls, join, and return the results in the order of the calls. Put the longest call first."""
         if not self._capturing():
             return [call() for call in calls]
         others = [self._on_lane(i, call) for i, call in enumerate(calls[1:])]
@@ -57,7 +61,7 @@ class Lanes:
         return [first, *others]
 
     def aside(self, call: Callable[[], object]) -> None:
-        """Execute a call whose result is not read before `join`. Such calls wait for one another."""
+        """Execute a call whose result is not read before `join`. Calls that are set aside run one after the other."""
         if self._capturing():
             self._on_lane(0, call)
         else:
@@ -83,7 +87,7 @@ class Lanes:
 
 
 class Tasks(Generic[K, T]):
-    """Calls that helping threads execute while the caller continues.
+    """Calls that helper threads execute while the caller continues.
 
     The result of a call must not depend on the other calls or on the thread.
     """
@@ -94,14 +98,15 @@ class Tasks(Generic[K, T]):
         self._own: dict[K, T] = {}
 
     def begin(self) -> None:
-        """Hand the calls to the helpers, once."""
+        """Give the calls to the helpers. Only the first use of `begin` has an effect."""
         if self._helpers is not None:
             self._futures = {key: self._helpers.submit(call) for key, call in self._calls.items()}
             self._helpers = None
 
     def results(self) -> dict[K, T]:
-        """The results of the calls, in order. The caller executes the calls that no helper has started.
+        """Return a dictionary from each key to the result of the call. The order is that of the calls.
 
+        The calling thread executes the calls that no helper has started.
         Raises the exception of a call that failed.
         """
         self.begin()
@@ -112,13 +117,17 @@ class Tasks(Generic[K, T]):
         return {key: self._own[key] if key in self._own else self._futures[key].result() for key in self._calls}
 
     def cancel(self) -> None:
-        """Start no further call."""
+        """Cancel the calls that no helper has started."""
         for future in self._futures.values():
             future.cancel()
 
 
 def in_order(calls: Iterable[Callable[[], T]], device: torch.device) -> Iterator[T]:
-    """The results of the calls, in order. On a CPU, torch's threads execute one call each at a time."""
+    """Yield the results of the calls, in the order of the calls.
+
+    On a CPU, the calls are executed in parallel by as many threads as torch uses. Each thread executes one call at a
+    time.
+    """
     threads = torch.get_num_threads() if device.type == "cpu" else 1
     if threads == 1:
         yield from (call() for call in calls)

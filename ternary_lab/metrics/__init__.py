@@ -1,7 +1,8 @@
-"""Measures of a generator and of its code. They are exact over the 19,683 outputs; only latents are sampled.
+"""Measures of a generator and of its latent code.
 
-`coverage` counts drawn operations, `information` computes the whole output distribution, `latent_entropy` looks at
-the latents, `likelihood` at how well operations are coded. `evaluate` measures a finished model with all of them,
-`per_epoch` measures beside training. `quantities` names what is measured.
+`coverage` counts drawn operations. `information` computes the whole output distribution: it is exact over the 19,683
+operations, and only latents are sampled. `latent_entropy` measures the distribution of the latents. `likelihood`
+measures how well operations are coded. `evaluate` computes all metrics of a finished model. `per_epoch` measures the
+weights of an epoch while the next epoch trains. `quantities` has the names and units of the measures.
 May import: `backend`, `space`, `config` and `model`.
 """

@@ -1,9 +1,9 @@
-"""Baseline models that know nothing about operations and still score well in some metric.
+"""Baseline models that score well in some metric without knowledge about operations.
 
-    untrained     a network with its initial weights: sampled coverage and H(X) near their best values
-    scaled        a trained model with multiplied logits: more informative coverage without new knowledge
-    random_map    a random sharp linear decoder: high effective coverage
-    collapsed     an empty code and a uniform decoder: -ELBO near ln N, perfect sampled coverage
+    untrained     has its initial weights. Sampled coverage and H(X) are near their best values.
+    scaled        is a trained model with multiplied logits. Informative coverage rises without new knowledge.
+    random_map    decodes by a random linear map with large logits. Effective coverage is high.
+    collapsed     has an empty code and a uniform decoder. -ELBO is near ln N, and sampled coverage is perfect.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from ternary_lab.model import Architecture, TernaryVAE
 
 
 def untrained(seed: int = 0, settings: config.Model | None = None) -> TernaryVAE:
-    """A network with its initial weights; by default v5.5's."""
+    """Return a network with its initial weights. By default the network is that of v5.5."""
     settings = settings if settings is not None else config.Model()
     return TernaryVAE(settings, Architecture(settings).initialise(seed))
 
 
 def scaled(model: TernaryVAE, factor: float) -> TernaryVAE:
-    """A copy of the model with the logits of both decoders multiplied by a factor.
+    """Return a copy of the model in which the logits of both decoders are multiplied by a factor.
 
-    Raises InputError for a factor that is not positive and finite.
+    Raises InputError if the factor is not positive and finite.
     """
     if not 0 < factor < float("inf"):
         raise InputError(f"factor must be a positive number, got {factor!r}")
@@ -37,9 +37,10 @@ def scaled(model: TernaryVAE, factor: float) -> TernaryVAE:
 
 
 def random_map(seed: int = 0, scale: float = 1000.0) -> TernaryVAE:
-    """A model whose decoder A is a random linear map to logits so large that each entry is almost certain.
+    """Return a model whose decoder A is a random linear map to logits. Large logits make each entry almost certain.
 
-    The encoders are untrained: a code says nothing about its operation. Decoder B is not the map.
+    The encoders are untrained, so decoder A does not reproduce the encoded operation. Decoder B is not replaced by the
+    random map; decoder B keeps its initial weights.
     """
     latent = config.Model().latent_dim
     settings = config.Model(decoder_A_hidden=(2 * latent,))
@@ -57,11 +58,14 @@ def random_map(seed: int = 0, scale: float = 1000.0) -> TernaryVAE:
 
 
 def collapsed(settings: config.Model | None = None) -> TernaryVAE:
-    """A model with all weights 0: the posterior is the prior and every value of an entry has probability 1/3."""
+    """Return a model whose weights are all 0.
+
+    The posterior equals the prior, and each of the three values of an entry has probability 1/3.
+    """
     settings = settings if settings is not None else config.Model()
     return TernaryVAE(settings, Architecture(settings).empty())
 
 
 def uniform(size: int) -> torch.Tensor:
-    """The uniform distribution (size,) in float64."""
+    """Return the uniform distribution over `size` outcomes, float64 (size,)."""
     return torch.full((size,), 1 / size, dtype=torch.float64)

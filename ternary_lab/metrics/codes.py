@@ -1,4 +1,4 @@
-"""Sizes, spreads and similarity of the codes of both pathways over a set of operations."""
+"""Size, spread and similarity of the codes of both pathways over a set of operations."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from ternary_lab.space import one_hot
 
 
 def linear_cka(a: Tensor, b: Tensor) -> Tensor:
-    """Linear centred kernel alignment, 0..1, of codes a (..., n, p) and b (..., n, q); nan where a code is constant.
+    """Return the linear centred kernel alignment (...), 0..1, of codes a (..., n, p) and b (..., n, q) of n operations.
 
-    It is 1 for codes that differ by a rotation and a scale only (Kornblith, Norouzi, Lee, Hinton 2019).
+    The alignment is 1 for codes that differ only by a rotation, a scale and a shift (Kornblith, Norouzi, Lee, Hinton
+    2019). The alignment is nan if a code is constant.
     """
     a, b = (x.double() - x.double().mean(-2, keepdim=True) for x in (a, b))
     across = (a.mT @ b).square().sum((-2, -1))
@@ -20,14 +21,14 @@ def linear_cka(a: Tensor, b: Tensor) -> Tensor:
 
 
 def code_sizes(mu: Tensor, log_variance: Tensor) -> dict[str, Tensor]:
-    """Measures, each (2, R), of the codes of operations: posterior means and log-variances (2, R, B, L).
+    """Return a dictionary from name to a measure (2, R) of posterior means and log-variances (2, R, B, L).
 
     | name | meaning |
     |---|---|
-    | kl | KL(q ‖ N(0, I)), nats, without free bits: mean over operations |
-    | norm | root mean square of ‖μ‖; √L for codes that are spread like the prior |
+    | kl | mean over operations of KL(q ‖ N(0, I)), nats, without free bits |
+    | norm | root mean square of ‖μ‖ over operations; √L for codes with the spread of the prior |
     | sigma | mean of σ over operations and dimensions; 1 for the prior |
-    | variance_min | smallest variance of μ over the dimensions |
+    | variance_min | smallest of the L variances of μ over operations |
     """
     return {
         "kl": gaussian_kl(mu, log_variance).sum(-1).mean(-1),
@@ -39,6 +40,9 @@ def code_sizes(mu: Tensor, log_variance: Tensor) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def code_cross_entropy(model: DualVAE, mu: Tensor, x: Tensor, rho: float) -> Tensor:
-    """Cross-entropy (2, R), nats, of operations x (R, B, 9) decoded from their codes μ (2, R, B, L), injected by ρ."""
+    """Return the cross-entropy (2, R), nats, of operations x (R, B, 9) decoded from the codes μ (2, R, B, L) of x.
+
+    Before decoding, a share ρ of each code is replaced by the code of the other pathway (`model.inject`).
+    """
     log_p = torch.log_softmax(model.decode(inject(mu, rho)), -1)
     return -(log_p * one_hot(x)).sum((2, 3, 4)) / x.shape[1]

@@ -1,6 +1,7 @@
-"""Coverage: the share of the space that a generator draws, and the share that uniform noise would draw.
+"""Coverage: the share of all operations that occur among the draws of a generator.
 
-A coverage is reported with its number of draws n, its decoding rule and the uniform baseline at that n.
+The uniform baseline is the expected coverage of uniform draws. Every coverage is reported together with the
+number of draws n, the way of decoding, and the uniform baseline at n.
 """
 
 from __future__ import annotations
@@ -22,35 +23,39 @@ Decoding = Literal["categorical", "argmax"]
 
 
 def uniform_coverage(n: int) -> float:
-    """Expected percent of the N operations among n uniform draws: 100 (1 - (1 - 1/N)^n)."""
+    """Return the expected percentage of the N operations that occur in n uniform draws: 100 (1 - (1 - 1/N)^n)."""
     return -100 * math.expm1(n * math.log1p(-1 / SIZE))
 
 
 def expected_coverage(p: Tensor, n: float) -> Tensor:
-    """C(n) (...), percent, of output distributions p (..., N): 100 mean_x 1 - (1 - p(x))^n. n may be fractional."""
+    """Return the expected coverage C(n) (...), percent, of n draws from output distributions p (..., N).
+
+    C(n) is 100 times the mean over x of 1 - (1 - p(x))^n. n may be fractional.
+    """
     return -100 * torch.expm1(n * torch.log1p(-p.double())).mean(-1)
 
 
 def draws_needed(p: Tensor, share: float = 0.99) -> float:
-    """Number of draws at which the expected coverage of p (N,) reaches `share`; inf where it never does.
+    """Return the number of draws from p (N,) at which the expected coverage reaches `share`, or inf if there is none.
 
-    With a share of 0.99 it is n₉₉: 90,641 for the uniform distribution.
+    For a share of 0.99 this number is n₉₉. The uniform distribution has n₉₉ = 90,641.
     """
     if float((p > 0).double().mean()) < share:
         return math.inf
     low, high = 0.0, float(SIZE)
     while float(expected_coverage(p, high)) < 100 * share:
         low, high = high, 2 * high
-    # Beyond 2^53 neighbouring floats are more than 1 apart: stop when no float lies between low and high.
+    # Above 2^53, neighbouring floats differ by more than 1. So stop when no float lies between low and high.
     while high - low > 0.5 and low < (middle := (low + high) / 2) < high:
         low, high = (low, middle) if float(expected_coverage(p, middle)) >= 100 * share else (middle, high)
     return float(round(high)) if math.isfinite(high) else high
 
 
 def rare_figures(p: Tensor) -> dict[str, float]:
-    """Measures of an output distribution p (N,) that depend on its rarest operations.
+    """Return a dictionary of three measures of an output distribution p (N,) that depend on its rarest operations.
 
-    `missing_mass` is KL(uniform ‖ p) in nats, `n99` the draws to an expected coverage of 99 %, `rarest` N min p.
+    `missing_mass` is KL(uniform ‖ p) in nats. `n99` is the number of draws at which the expected coverage reaches 99 %.
+    `rarest` is N times the smallest probability.
     """
     return {
         "missing_mass": float(-p.log().mean()) - math.log(SIZE), "n99": draws_needed(p),
@@ -59,28 +64,29 @@ def rare_figures(p: Tensor) -> dict[str, float]:
 
 
 def entry_classes(logits: Tensor, uniform: Tensor) -> Tensor:
-    """One categorical draw per entry: classes 0..2 (R, 9, M), float, from logits (R, 9, 3, M) and uniforms (R, 9, M).
+    """Draw the class 0..2 of each entry, float (R, 9, M), from logits (R, 9, 3, M) and uniform numbers u (R, 9, M).
 
-    Inverts the cumulative distribution: class 1 or more where u > p₀, class 2 where u > p₀ + p₁.
+    The draw inverts the cumulative distribution. The class is at least 1 if u > p₀, and 2 if u > p₀ + p₁.
     """
     first, second, _ = torch.softmax(logits, 2).unbind(2)
     return (uniform > first).float().add_(uniform > first + second)
 
 
 def best_classes(logits: Tensor) -> Tensor:
-    """Most probable class (R, 9, M), float, of every entry, from logits (R, 9, 3, M); the lowest of equal ones.
+    """Return the most probable class of each entry, float (R, 9, M), from logits (R, 9, 3, M).
 
-    Two comparisons are about twenty times as fast on a CPU as argmax over a dimension of three.
+    If classes are equally probable, the result is the lowest of these classes. On a CPU, two comparisons are about
+    twenty times as fast as argmax over a dimension of size three.
     """
     first, second, third = logits.unbind(2)
     return torch.where(third > torch.maximum(first, second), 2.0, (second > first).float())
 
 
 def class_index(classes: Tensor) -> Tensor:
-    """Operation indices (R, M), int64, of classes (R, 9, M), float.
+    """Return the operation indices, int64 (R, M), of classes, float (R, 9, M).
 
     The result is exact on every device, because all products and sums are whole numbers below 2^24. A matrix product
-    would be a little faster on a CPU, but a GPU may round its factors (TF32 keeps 11 bits).
+    would be a little faster on a CPU. But a GPU may round the factors of a matrix product (TF32 keeps 11 bits).
     """
     powers = VALUES ** torch.arange(ENTRIES, device=classes.device).unsqueeze(1)
     return (classes * powers).sum(1).long()
@@ -88,9 +94,9 @@ def class_index(classes: Tensor) -> Tensor:
 
 @torch.no_grad()
 def drawn_operations(model: DualVAE, pathway: Pathway, n: int, decoding: Decoding, streams: Streams) -> Tensor:
-    """Whether each operation is among n decoded draws z ~ N(0, I) of each run: bool (R, N).
+    """For each run, draw n latents z ~ N(0, I), decode them, and return which operations occur: bool (R, N).
 
-    Each run's stream gives all latents first, then the uniform numbers of all entries.
+    Each run's stream gives first all latents and then the uniform numbers of all entries.
     """
     z = streams.normal(model.architecture.settings.latent_dim, n).to(model.device)
     u = streams.uniform(ENTRIES, n).to(model.device) if decoding == "categorical" else z[:, :0]
@@ -100,9 +106,11 @@ def drawn_operations(model: DualVAE, pathway: Pathway, n: int, decoding: Decodin
 def drawing_calls(
     model: DualVAE, pathway: Pathway, n: int, decoding: Decoding, streams: Callable[[Sequence[str]], Streams]
 ) -> Mapping[int, Callable[[], Tensor]]:
-    """Calls that draw n operations of each run part by part: number of the first part -> a call with result (R, N).
+    """Return calls that together draw n operations of each run.
 
-    `streams` gives the random streams of the parts that are named; each part has its own.
+    The draws are divided into parts. One call draws one part, or several parts at once. Each call returns which
+    operations occur, bool (R, N). The key of a call is the number of its first part. `streams` returns the random
+    streams of the parts that its argument names; each part has its own stream.
     """
     sizes = part_sizes(n)
 
@@ -116,9 +124,9 @@ def drawing_calls(
 
 @torch.no_grad()
 def decoded_operations(decode: Decoder, z: Tensor, u: Tensor, decoding: Decoding) -> Tensor:
-    """Whether each operation (R, N), bool, is decoded from latents z (R, L, M); u (R, 9, M) are uniform numbers.
+    """Decode latents z (R, L, M) and return which operations occur: bool (R, N).
 
-    Argmax decoding does not read u.
+    u (R, 9, M) contains uniform numbers for categorical decoding. Argmax decoding does not use u.
     """
     seen = torch.zeros(len(z), SIZE, dtype=torch.bool, device=z.device)
     step = chunk_size(z.device)

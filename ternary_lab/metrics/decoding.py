@@ -1,4 +1,4 @@
-"""Decoding with one pathway of a model: truth tables from latents, probabilities of entries from operations."""
+"""Decoding with one pathway of a model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ternary_lab.model import Pathway, TernaryVAE
 
 
 def decoded_tables(model: TernaryVAE, pathway: Pathway, z: Tensor) -> Tensor:
-    """The most probable truth table (..., 9), values -1, 0 and 1, of each latent z (..., L)."""
+    """Return the most probable truth table (..., 9), with values -1, 0 and 1, of each latent z (..., L)."""
     return model.decode(z, pathway).argmax(-1).float() - 1
 
 
@@ -17,9 +17,9 @@ def decoded_tables(model: TernaryVAE, pathway: Pathway, z: Tensor) -> Tensor:
 def entry_probabilities(
     model: TernaryVAE, pathway: Pathway, operations: Tensor, *, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Probabilities (n, 9, 3) of the entries of operations (n, 9), each decoded from its own code.
+    """Return the probabilities (n, 9, 3) of the entries that are decoded from the codes of operations (n, 9).
 
-    The code is the posterior mean μ, or one posterior sample if a generator is given.
+    The code of an operation is the posterior mean μ, or one posterior sample if a generator is given.
     """
     posterior = model.encode(operations, pathway)
     z = posterior.mean if generator is None else posterior.sample(generator=generator)

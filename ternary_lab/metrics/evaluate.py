@@ -29,12 +29,15 @@ SAMPLES = 195_000
 LATENTS = 2**22
 QUICK_LATENTS = 262_144
 ENOUGH_FOR_RARE = 2**20
-"""With fewer latents, measures that depend on rare operations (n₉₉, rarest, missing mass, C(n)) are left out."""
+"""With fewer latents, the measures that depend on rare operations (n₉₉, rarest, missing mass, C(n)) are left out."""
 
 
 @dataclass(frozen=True)
 class PathwayEvaluation:
-    """Metrics of one pathway: coverages in percent, entropies and bounds in nats; None where left out."""
+    """Metrics of one pathway.
+
+    Coverages are in percent, entropies and bounds in nats. A metric is None if it was left out.
+    """
 
     sampled_coverage: float
     unique_operations: int
@@ -56,7 +59,7 @@ class PathwayEvaluation:
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """Percent of operations reconstructed exactly by argmax from z = μ."""
+    """Percentage of operations that argmax decoding reconstructs exactly from z = μ, for each split."""
 
     train: float
     validation: float
@@ -66,7 +69,7 @@ class Reconstruction:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All metrics of one model, and the settings they were measured with."""
+    """All metrics of one model, and the settings of the measurement."""
 
     samples: int
     latents: int
@@ -75,12 +78,15 @@ class Evaluation:
     A: PathwayEvaluation
     B: PathwayEvaluation
     reconstruction: dict[str, Reconstruction]
-    """Keys A, B (own code), A_injected, B_injected (code injected by ρ)."""
+    """Keys: A and B for the own code, A_injected and B_injected for the code with a share ρ of the other pathway."""
     output: dict[str, Tensor]
-    """Output distribution (N,) of each pathway, float64."""
+    """Output distribution of each pathway, float64 (N,)."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data for JSON, without the output distributions. Values that are not finite become None."""
+        """Return the metrics and settings as plain values for JSON, without the output distributions.
+
+        Values that are not finite become None.
+        """
         return {
             "samples": self.samples,
             "latents": self.latents,
@@ -106,20 +112,21 @@ def evaluate(
     seed: int = 0,
     progress: bool = False,
 ) -> Evaluation:
-    """Measure a model on its device.
+    """Compute all metrics of a model on the device of the model.
 
     Args:
+        model: the model.
         samples: number of prior draws for sampled coverage.
-        latents: number of scrambled Sobol latents for the exact output distribution; with fewer than 2^20 the
+        latents: number of scrambled Sobol latents for the output distribution. With fewer than 2^20 latents, the
             measures that depend on rare operations are None.
-        rho: permeability of the injected reconstruction, in [0, 1].
+        rho: share of the other pathway's code in the injected reconstruction, in [0, 1].
         decoding: how a prior draw is decoded for sampled coverage.
-        split: -ELBO and -IWAE are measured on its test part; by default v5.5's split.
-        iwae_samples: importance samples K per operation.
-        seed: seed of the evaluation's own random streams.
+        split: division of the operations; the default is v5.5's. -ELBO and -IWAE are measured on the test part.
+        iwae_samples: number of importance samples K per operation.
+        seed: seed of the evaluation's random streams.
         progress: show a progress bar.
 
-    Raises InputError for an argument out of range.
+    Raises InputError if an argument is out of range.
     """
     for name, value, low, high in (
         ("samples", samples, 1, 10**9), ("latents", latents, 64, 2**28), ("iwae_samples", iwae_samples, 1, 4096),
@@ -156,7 +163,7 @@ def evaluate(
     with _counting(2 * latents, progress) as count:
         points: Iterable[Tensor] = []
         for i, pathway in enumerate(PATHWAYS):
-            if not i or device.type == "cpu":  # both pathways use the same points, which a GPU keeps
+            if not i or device.type == "cpu":  # both pathways use the same points; a GPU keeps them
                 points = sobol_normal(model.latent_dim, latents, stream(seed, "latents").initial_seed(), device)
                 points = points if device.type == "cpu" else list(points)
             evaluations[pathway], output[pathway] = _evaluate_pathway(
@@ -175,11 +182,11 @@ def _evaluate_pathway(
     streams = partial(Streams, [seed], "coverage", 0, device=core.device)
     calls = coverage.drawing_calls(core, pathway, samples, decoding, streams).values()
     unique = int(reduce(operator.or_, in_order(calls, core.device)).sum())
-    # Points come in parts, and on a GPU several parts are measured at once.
+    # The points are divided into parts. A GPU measures several parts at once.
     groups = part_groups(part_sizes(latents), 1, core.device)
     rounds = (torch.stack([next(points) for _ in group]) for group in groups)
     info = reduce(operator.add, in_order((partial(sums, core, pathway, z) for z in rounds), core.device)).information()
-    p = info.p[0].cpu()  # on a GPU the search for n99 would wait about forty times
+    p = info.p[0].cpu()  # on a GPU, the search for n99 would wait about forty times for a value
     rare = coverage.rare_figures(p) | {"expected_coverage": float(coverage.expected_coverage(p, samples))}
     return PathwayEvaluation(
         sampled_coverage=100 * unique / space.SIZE, unique_operations=unique,
@@ -190,11 +197,14 @@ def _evaluate_pathway(
 
 @contextmanager
 def _counting(total: int, shown: bool) -> Iterator[Callable[[int], object]]:
-    """A function to call with each number of latents that were measured; it moves a progress bar if one is shown."""
+    """Yield a function that advances the progress bar by a number of measured latents.
+
+    If no progress bar is shown, the function does nothing.
+    """
     if not shown:
         yield lambda _: None
         return
-    from tqdm import tqdm  # not needed, and perhaps not installed, where only `make gpu` runs
+    from tqdm import tqdm  # `make gpu` does not need tqdm, which may not be installed there
 
     with tqdm(total=total, unit="latent", unit_scale=True, desc="evaluate") as bar:
         yield bar.update
@@ -219,11 +229,11 @@ ROWS = {
     "neg_elbo": (label("neg_elbo", "test"), ".3f"), "neg_iwae": (label("neg_iwae", "test"), ".3f"),
     "active_units": (label("active_units"), "d"),
 }
-"""Rows of the table: field of an evaluation -> label and number format."""
+"""Rows of the table: the label and the number format of each field of a `PathwayEvaluation`."""
 
 
 def describe(evaluation: Evaluation, title: str) -> str:
-    """The evaluation as a table of text."""
+    """Return the evaluation as a table of text with the heading `title`."""
     e = evaluation
     lines = [
         title,

@@ -1,20 +1,22 @@
-"""The exact output distribution of a decoder, and the information of its output about the latent.
+"""The output distribution of a decoder, and the mutual information of output and latent.
 
-Given z the nine entries are independent, so p(x|z) is a product. Let u(z) be the outer product of the probabilities of
-the first five entries (243 values) and v(z) that of the last four (81 values). Then, over M latents,
+Given a latent z, the nine entries are independent, so p(x|z) is a product. Let u(z) be the outer product of the
+probabilities of the first five entries (243 values). Let v(z) be the outer product of the probabilities of the last
+four entries (81 values). Then one matrix product gives the mean output distribution of M latents:
 
-    p̂(x) = (1/M) Σ_z v(z) u(z)ᵀ          operation index = 243 v + u
+    p̂(x) = (1/M) Σ_z v(z) u(z)ᵀ          operation index = 243 · (index in v) + (index in u)
 
-is one matrix product. Only latents are sampled, never operations.
+Only latents are sampled. The sum over operations is exact.
 
     H(X)      entropy of p̂, at most ln N = 9.8875
-    H(X|Z)    mean over z of the entries' summed entropies
+    H(X|Z)    mean over z of the sum of the nine entries' entropies
     I(X;Z)    H(X) - H(X|Z)
     informative coverage             exp(I)/N
     effective coverage (argmax)      exp(entropy of the argmax operation)/N
 
-H(X) of p̂ from M latents is too small, to first order by (1/2M)(Σ_x E[p(x|z)²]/p(x) - 1), the correction of Miller
-(1955) for a mixture. For argmax decoding the sum is the number of operations that occur.
+The entropy H(X) of p̂ from M latents is too small. To first order, the bias is (1/2M)(Σ_x E[p(x|z)²]/p(x) - 1), where E
+is the mean over z. This is the correction of Miller (1955) for a mixture. For argmax decoding, the sum Σ_x is the
+number of operations that occur.
 """
 
 from __future__ import annotations
@@ -33,13 +35,14 @@ from ternary_lab.model import DualVAE, Pathway
 from ternary_lab.space import ENTRIES, SIZE, VALUES
 
 LOW = 5
-"""Number of entries in the first factor u; the other four form v."""
+"""Number of entries in the first factor u. The other four entries form v."""
 SCALE = 2.0**27
-"""Factor of u and v before they are multiplied; sums are divided by it afterwards. A power of two rounds nothing.
+"""Factor by which u and v are multiplied. The sums are divided by the factor afterwards.
 
-Products of probabilities fall below the smallest normal float32, 1e-38. There some processors need a hundred times as
-long, and others count them as zero. With the factor, u and v are exact down to 1e-46 and their products down to
-1e-54. Products of squares reach 2^108, which leaves room for the sum over 2^19 latents.
+Without the factor, products of probabilities can be smaller than 1e-38, the smallest normal float32. Some processors
+need a hundred times as long for such products, and others treat them as zero. With the factor, u and v are exact
+down to 1e-46, and products of u and v down to 1e-54. A power of two causes no rounding. Products of squares reach
+2^108. So float32 can hold the sum over 2^19 latents.
 """
 
 
@@ -51,11 +54,14 @@ _FIGURES = (
 
 @dataclass(frozen=True)
 class Information:
-    """Entropies (R,) in nats and coverages (R,) in percent, corrected for bias unless their name ends in raw."""
+    """Entropies (R,) in nats and coverages (R,) in percent of R runs.
+
+    The values are corrected for bias unless their name ends in raw.
+    """
 
     latents: int
     p: Tensor
-    """(R, N) float64: output distribution."""
+    """(R, N), float64: output distribution."""
     output_entropy_raw: Tensor
     output_entropy: Tensor
     decoder_noise: Tensor
@@ -78,13 +84,13 @@ class Information:
         return _share(self.argmax_entropy)
 
     def figures(self) -> dict[str, float]:
-        """Entropies and coverages of the first run, by their names in `metrics.quantities`."""
+        """Return the entropies and coverages of the first run in a dictionary. Its keys are in `metrics.quantities`."""
         return {name: float(getattr(self, name)[0]) for name in _FIGURES}
 
 
 @dataclass(frozen=True)
 class Sums:
-    """Sums over latents, float64, from which `Information` is computed. The sums of several parts can be added."""
+    """Sums over latents, float64, which give an `Information`. Sums over different latents can be added."""
 
     latents: int
     p: Tensor
@@ -100,14 +106,20 @@ class Sums:
         return Sums(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
 
     def joined(self, times: int) -> Sums:
-        """The sums of R runs, from those of `times` R rows: each block of R rows has other latents of the same runs."""
+        """Return the sums of R runs from sums with `times` · R rows.
+
+        Each block of R rows belongs to the same R runs and to different latents.
+        """
         p, p_squared, noise, counts = (
             x.view(times, -1, *x.shape[1:]).sum(0) for x in (self.p, self.p_squared, self.noise, self.counts)
         )
         return Sums(self.latents * times, p, p_squared, noise, counts)
 
     def information(self, *, exact: bool = False) -> Information:
-        """Entropies and coverages from the sums; not corrected if `exact`, that is over all possible latents."""
+        """Return the entropies and coverages that follow from the sums.
+
+        Set `exact` if the sums are over all possible latents. Then the bias is zero, and no correction is made.
+        """
         p, total = self.p / self.latents, self.latents
         raw = -torch.xlogy(p, p).sum(1)
         frequency = self.counts / total
@@ -121,9 +133,11 @@ class Sums:
 
 @torch.no_grad()
 def sums(model: DualVAE, pathway: Pathway, z: Tensor) -> Sums:
-    """The sums over latents z (R or 1, L, M) of R runs. They are taken in float32: M should be at most some 10,000.
+    """Return the sums of R runs over latents z (R or 1, L, M).
 
-    z may also have k R rows: k parts of the latents, one after the other, which are then measured at once.
+    The sums are computed in float32, so M should not be much larger than 10,000. z may also have k R rows. Then the
+    first R rows are the first part of the latents, the next R rows are the second part, and so on. All k parts are
+    measured at once.
     """
     times = max(1, len(z) // model.runs)
     found = decoder_sums(
@@ -134,7 +148,7 @@ def sums(model: DualVAE, pathway: Pathway, z: Tensor) -> Sums:
 
 @torch.no_grad()
 def decoder_sums(decode: Decoder, z: Tensor) -> Sums:
-    """`sums` for any decoder, over latents z (R, L, M)."""
+    """Return the sums over latents z (R, L, M) of the outputs of any decoder. See `sums`."""
     runs, device = len(z), z.device
     p = torch.zeros(runs, VALUES ** (ENTRIES - LOW), VALUES**LOW, dtype=torch.float32, device=device)
     p_squared, counts = torch.zeros_like(p), p.new_zeros(runs, SIZE)
@@ -158,30 +172,34 @@ def decoder_sums(decode: Decoder, z: Tensor) -> Sums:
 
 
 def information(model: DualVAE, pathway: Pathway, latents: Iterable[Tensor]) -> Information:
-    """Output distribution and information of R runs, from latents in parts (R or 1, L, M)."""
+    """Return the output distribution and the information of R runs.
+
+    Each item of `latents` is a part of the latents and has shape (R or 1, L, M).
+    """
     return reduce(operator.add, (sums(model, pathway, z) for z in latents)).information()
 
 
 @dataclass(frozen=True)
 class InformationTerms:
-    """Differentiable entropies (R,), in nats, of the output of given latents, not corrected for bias."""
+    """Differentiable output entropies (R,), in nats, for given latents, without correction of the bias."""
 
     output_entropy: Tensor
-    """H(X) of the mean output distribution of these latents."""
+    """H(X): entropy of the mean output distribution of these latents."""
     decoder_noise: Tensor
-    """H(X|Z), mean over the latents."""
+    """H(X|Z): mean over the latents of the output entropy given the latent."""
 
     @property
     def information(self) -> Tensor:
-        """I(X;Z) = H(X) - H(X|Z)."""
+        """Mutual information I(X;Z) = H(X) - H(X|Z)."""
         return self.output_entropy - self.decoder_noise
 
 
 def information_terms(decode: Decoder, z: Tensor) -> InformationTerms:
-    """H(X) and H(X|Z), exact over the latents z (R, L, M), with a gradient if `decode` has one.
+    """Return H(X) and H(X|Z) for latents z (R, L, M). The result is differentiable if `decode` is differentiable.
 
-    `decode` gives logits (R, 9, 3, M). Memory grows as R · 324 · M numbers. A loss with H(X) of fewer latents than
-    operations also needs a moving average of the output distribution: see `ternary_lab.information_loss`.
+    `decode` returns logits (R, 9, 3, M). The entropies are exact for these latents. The memory grows as R · 324 · M
+    numbers. A loss that uses H(X) of fewer latents than operations also needs a moving average of the output
+    distribution: see `ternary_lab.losses.information_loss`.
     """
     log_q = torch.log_softmax(decode(z), 2)
     q = log_q.exp()
@@ -193,7 +211,7 @@ def information_terms(decode: Decoder, z: Tensor) -> InformationTerms:
 
 
 def outer_probabilities(entries: Sequence[Tensor]) -> Tensor:
-    """Joint probabilities (R, 3^n, M) of n entries, each (R, 3, M); entry 0 varies fastest."""
+    """Return the joint probabilities (R, 3^n, M) of n entries, each (R, 3, M). The class of entry 0 varies fastest."""
     product, *others = entries
     for entry in others:
         product = (entry.unsqueeze(2) * product.unsqueeze(1)).flatten(1, 2)

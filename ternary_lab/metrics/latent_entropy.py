@@ -1,14 +1,14 @@
-"""Latent entropy in nats: the report's batch entropy H, its bias, and the codes of the whole space.
+"""Latent entropy: the report's batch entropy H, the bias of H, and the codes of all operations.
 
-H of a batch is the mean over latent dimensions of -Σ p ln p, where p are the shares of 50 equal bins over [-3, 3] and
-values outside are dropped. It is a plug-in estimate from as many values as the batch has, and therefore biased low:
-N(0, 1) gives 3.523 with infinitely many values and 3.165 with 64. H is at most ln 50 = 3.912, and at most ln n for n
-values.
+A histogram has 50 equal bins over [-3, 3]. Let p be the shares of the bins; values outside [-3, 3] are dropped. H of a
+batch is the mean over latent dimensions of -Σ p ln p, in nats. H is a plug-in estimate from the values of one batch, so
+H is biased low. For N(0, 1), H is 3.523 with infinitely many values and 3.165 with 64 values. H is at most
+ln 50 = 3.912, and at most ln n for n values.
 
-    H      = -Σ_b p_b ln p_b               plug-in, p_b the share of the values inside
-    H_MM   = H + (bins occupied - 1)/(2n)  corrected, n values inside (Miller 1955)
+    H      = -Σ_b p_b ln p_b               plug-in estimate; p_b is the share of bin b among the values inside
+    H_MM   = H + (bins occupied - 1)/(2n)  corrected estimate; n is the number of values inside (Miller 1955)
     q(z_k) = mean over x of N(μ_k(x), σ_k(x)²)           aggregate posterior of dimension k
-    KL     = ∫ q ln(q / N(0, 1)) dz        its distance from the prior, differential
+    KL     = ∫ q ln(q / N(0, 1)) dz        divergence of the aggregate posterior from the prior
     mean over x of KL(q(z_k|x) ‖ p) = I(x; z_k) + KL     (Hoffman & Johnson 2016)
 """
 
@@ -27,21 +27,24 @@ LIMIT = 3.0
 CEILING = math.log(BINS)
 """ln 50: the entropy of equally filled bins, in nats."""
 ACTIVE = 0.01
-"""A dimension is active if Var_x(μ) is larger (Burda, Grosse, Salakhutdinov 2016)."""
+"""A latent dimension is active if Var_x(μ) is larger than this value (Burda, Grosse, Salakhutdinov 2016)."""
 STEP = 0.01
 """Spacing of the grid for aggregate posteriors, in standard deviations of the prior."""
 LARGEST_GRID = 2**16
 WIDTHS = 1.1
-"""Ratio of neighbouring widths σ into which the components of a mixture are sorted."""
+"""Ratio of neighbouring widths σ for which `aggregate_posterior` convolves masses."""
 
 
 def batch_entropy(z: Tensor) -> Tensor:
-    """H (...) of latents z (..., B, L): mean over L of the histogram entropy over B. NaN values are dropped."""
+    """Return H (...) of latents z (..., B, L): the mean over L of the histogram entropy over B. NaN is dropped."""
     return histogram_entropy(histogram(z)).mean(-1)
 
 
 def histogram(z: Tensor) -> Tensor:
-    """Counts (..., L, bins) of latents z (..., B, L) inside [-3, 3]; 3.0 belongs to the last bin, NaN to none."""
+    """Return the counts (..., L, bins) of latents z (..., B, L) inside [-3, 3].
+
+    The value 3.0 belongs to the last bin. NaN belongs to no bin.
+    """
     lead, (batch, latent) = z.shape[:-2], z.shape[-2:]
     values = z.detach().reshape(-1, batch, latent)
     inside = (values >= -LIMIT) & (values <= LIMIT)
@@ -53,25 +56,26 @@ def histogram(z: Tensor) -> Tensor:
 
 
 def histogram_entropy(counts: Tensor) -> Tensor:
-    """Plug-in entropy (...) in nats of histograms (..., bins); 0 for an empty one."""
+    """Return the plug-in entropy (...) of histograms (..., bins), in nats. An empty histogram has entropy 0."""
     p = counts / counts.sum(-1, keepdim=True).clamp(min=1)
     return -torch.xlogy(p, p).sum(-1)
 
 
 def corrected_entropy(counts: Tensor) -> Tensor:
-    """Entropy (...) in nats of histograms (..., bins), its bias corrected to first order; 0 for an empty one.
+    """Return the entropy (...) of histograms (..., bins), in nats, with a first-order correction of the bias.
 
-    Plug-in + (bins occupied - 1)/(2n) for n counted values (Miller, "Note on the bias of information estimates",
-    1955). n should be well above the number of bins. The result may exceed ln(bins) by chance.
+    For n counted values, the result is the plug-in entropy plus (bins occupied - 1)/(2n) (Miller, "Note on the bias of
+    information estimates", 1955). n should be well above the number of bins. The result may exceed ln(bins) by chance.
+    An empty histogram has entropy 0.
     """
     occupied, n = (counts > 0).sum(-1), counts.sum(-1)
     return histogram_entropy(counts) + (occupied - 1).clamp(min=0) / (2 * n.clamp(min=1))
 
 
 def expected_entropy(samples: int, *, repeats: int = 4000, seed: int = 0) -> tuple[float, float]:
-    """Mean and standard deviation of one dimension's H over batches of N(0, 1) draws.
+    """Return the mean and the standard deviation of H of one dimension over batches of `samples` N(0, 1) draws.
 
-    A code that is distributed exactly like the prior has this value at this sample size.
+    A code with exactly the distribution of the prior has this mean H in batches of this size.
     """
     generator = torch.Generator().manual_seed(seed)
     h = batch_entropy(torch.randn(repeats, samples, 1, generator=generator))
@@ -81,10 +85,10 @@ def expected_entropy(samples: int, *, repeats: int = 4000, seed: int = 0) -> tup
 def expected_epoch_entropy(
     operations: int, batch: int, dimensions: int, *, repeats: int = 4000, seed: int = 0
 ) -> tuple[float, float]:
-    """Mean and standard deviation of an epoch's H when every latent is N(0, 1).
+    """Return the mean and the standard deviation of an epoch's H when every latent is N(0, 1).
 
-    An epoch's H is the mean over `dimensions` and over its batches of `batch` operations; the smaller last batch has
-    the same weight as the others. Raises InputError for an argument below 1.
+    H of an epoch is the mean over `dimensions` and over batches of `batch` operations. The last batch may be smaller
+    and has the same weight as the other batches. Raises InputError if an argument is below 1.
     """
     for name, value in (("operations", operations), ("batch", batch), ("dimensions", dimensions)):
         if value < 1:
@@ -99,9 +103,9 @@ def expected_epoch_entropy(
 
 
 def normal_entropy(mean: float = 0.0, std: float = 1.0) -> float:
-    """H in nats of N(mean, std²) with infinitely many values: from exact probabilities of the bins within [-3, 3].
+    """Return H of N(mean, std²), in nats, for infinitely many values. The probabilities of the bins are exact.
 
-    Raises InputError if std is not positive or no probability lies inside.
+    Raises InputError if std is not positive or no probability lies inside [-3, 3].
     """
     if not std > 0:
         raise InputError(f"std must be positive, got {std}")
@@ -114,21 +118,24 @@ def normal_entropy(mean: float = 0.0, std: float = 1.0) -> float:
 
 @dataclass(frozen=True)
 class SampledCode:
-    """Entropy of samples z of many operations, per dimension: every tensor (..., L), entropies in nats."""
+    """Entropies of latents z of many operations, for each latent dimension.
+
+    Every tensor has shape (..., L). Entropies are in nats.
+    """
 
     entropy: Tensor
-    """Corrected entropy of the 50-bin histogram of all samples."""
+    """Entropy of the 50-bin histogram of all latents, with a correction of the bias."""
     batch_entropy: Tensor
-    """The report's H of this dimension: plug-in, mean over batches."""
+    """The report's H of this dimension: the plug-in entropy, averaged over batches."""
     inside: Tensor
-    """Share of the samples inside the histogram, in [0, 1]."""
+    """Share of the latents inside the histogram, in [0, 1]."""
 
 
 def sampled_code(z: Tensor, batch: int = 64) -> SampledCode:
-    """Entropies of latents z (..., N, L), one sample for each of N operations in random order.
+    """Return the entropies of latents z (..., N, L) of N operations in random order.
 
-    A batch is `batch` successive operations; an incomplete last batch is left out. Raises InputError if there is not
-    one whole batch.
+    z contains one posterior sample of each operation. A batch contains `batch` successive operations. An incomplete
+    last batch is left out. Raises InputError if there is no complete batch.
     """
     count, latent = z.shape[-2:]
     if not 1 <= batch <= count:
@@ -142,24 +149,24 @@ def sampled_code(z: Tensor, batch: int = 64) -> SampledCode:
 
 @dataclass(frozen=True)
 class PosteriorCode:
-    """The posteriors of many operations, per dimension: every tensor (..., L)."""
+    """Statistics of the posteriors of many operations, for each latent dimension. Every tensor has shape (..., L)."""
 
     mean: Tensor
-    """Mean over x of μ, which is also the mean of q(z_k)."""
+    """Mean of μ over operations, which is also the mean of q(z_k)."""
     variance: Tensor
-    """Var_x(μ): how much the dimension depends on the operation."""
+    """Var_x(μ): variance of μ over operations. It is 0 if the dimension does not depend on the operation."""
     prior_kl: Tensor
-    """KL of the aggregate posterior q(z_k) from N(0, 1), nats."""
+    """KL(q(z_k) ‖ N(0, 1)) of the aggregate posterior q(z_k), in nats."""
 
     @property
     def active(self) -> Tensor:
-        """Whether Var_x(μ) > 0.01 (Burda, Grosse, Salakhutdinov 2016)."""
+        """Bool (..., L), true where Var_x(μ) > 0.01 (Burda, Grosse, Salakhutdinov 2016)."""
         return self.variance > ACTIVE
 
 
 @torch.no_grad()
 def posterior_code(mean: Tensor, std: Tensor) -> PosteriorCode:
-    """Statistics of the posteriors N(mean, std²) of N operations, both (..., N, L)."""
+    """Return statistics of the posteriors N(mean, std²) of N operations. mean and std have shape (..., N, L)."""
     columns = (values.transpose(-1, -2).reshape(-1, mean.shape[-2]) for values in (mean, std))
     kl = torch.tensor([prior_kl(m, s) for m, s in zip(*columns, strict=True)], device=mean.device)
     average = mean.mean(-2)
@@ -168,11 +175,15 @@ def posterior_code(mean: Tensor, std: Tensor) -> PosteriorCode:
 
 @torch.no_grad()
 def aggregate_posterior(mean: Tensor, std: Tensor, step: float = STEP) -> tuple[Tensor, Tensor]:
-    """Grid z (G,) and density q(z) (G,), float64, of one dimension's mixture of N(mean, std²), each (N,).
+    """Return a grid z (G,) and the density q(z) (G,), float64, of the mixture of N normal distributions.
 
-    The spacing is `step`, or more if the grid would exceed 2^16 points. Narrower components are widened to it. Each
-    mean is divided between two grid points and each width between two of a ladder of widths; the masses of one width
-    are then convolved by FFT.
+    mean (N,) and std (N,) belong to the posteriors of N operations in one latent dimension. The spacing of the grid is
+    `step`, or wider if the grid would exceed 2^16 points. Components that are narrower than the spacing are widened to
+    the spacing.
+
+    The mass of each component is divided between the two nearest grid points and the two nearest widths of a geometric
+    sequence with ratio `WIDTHS`. Then the masses of each width are convolved with a normal distribution of this width.
+    The convolution uses the FFT.
 
     Raises InputError if a value is not finite, a std is negative, or the shapes differ or are empty.
     """
@@ -184,7 +195,7 @@ def aggregate_posterior(mean: Tensor, std: Tensor, step: float = STEP) -> tuple[
     reach = 8 * std.clamp(min=step)
     low, high = float((mean - reach).min()), float((mean + reach).max())
     step = max(step, (high - low) / (LARGEST_GRID // 2))
-    size = 2 ** math.ceil(math.log2((high - low) / step + 16))  # room for a spacing that was widened
+    size = 2 ** math.ceil(math.log2((high - low) / step + 16))  # leaves room if the spacing was widened
     low -= 8 * step
 
     widest = max(float(std.max()), step)
@@ -197,7 +208,7 @@ def aggregate_posterior(mean: Tensor, std: Tensor, step: float = STEP) -> tuple[
     cell = place.floor().long()
     right = place - cell
 
-    # Added on the CPU in the order of the components: on a GPU the order varies, and with it the last digits.
+    # The CPU adds the masses in the order of the components. On a GPU the order varies, and so do the last digits.
     mass = torch.zeros(rungs * size, dtype=torch.float64)
     for in_rung, rung_share in ((rung, 1 - upper), (rung + 1, upper)):
         for in_cell, cell_share in ((cell, 1 - right), (cell + 1, right)):
@@ -211,9 +222,10 @@ def aggregate_posterior(mean: Tensor, std: Tensor, step: float = STEP) -> tuple[
 
 
 def prior_kl(mean: Tensor, std: Tensor, step: float = STEP) -> float:
-    """KL(q ‖ N(0, 1)) in nats of one dimension's `aggregate_posterior` of N(mean, std²), each (N,).
+    """Return KL(q ‖ N(0, 1)) in nats, where q is the `aggregate_posterior` of mean (N,) and std (N,).
 
-    For one component it is (μ² + σ² - 1)/2 - ln σ. For many it is at most their mean, because the KL is convex.
+    For a single component, this KL is (μ² + σ² - 1)/2 - ln σ. For several components, this KL is at most the mean of
+    the KLs of the components, because the KL is convex.
     """
     z, q = aggregate_posterior(mean, std, step)
     log_ratio = torch.xlogy(q, q) + q * 0.5 * (z.square() + math.log(2 * math.pi))
@@ -221,11 +233,11 @@ def prior_kl(mean: Tensor, std: Tensor, step: float = STEP) -> float:
 
 
 def soft_entropy(z: Tensor) -> tuple[Tensor, Tensor]:
-    """A differentiable H (...) of latents z (..., B, L), and its gradient in z.
+    """Return a differentiable H (...) of latents z (..., B, L), and the gradient of H with respect to z.
 
-    It is `batch_entropy`, but with linear binning (Jones & Lotwick 1984): a value is divided between the two bins whose
-    centres it lies between, so that H is continuous in it. Beyond the outermost centres it belongs to the outer bin
-    alone, beyond ±3 to none, and has no gradient there.
+    H is `batch_entropy` with linear binning (Jones & Lotwick 1984). A value between the centres of two bins is divided
+    between these two bins, so H is continuous in the value. A value beyond the outermost centres belongs to the outer
+    bin alone. A value beyond ±3 belongs to no bin. In both cases, the gradient with respect to this value is 0.
     """
     width = 2 * LIMIT / BINS
     place = (z + LIMIT).div_(width).sub_(0.5)
@@ -249,10 +261,11 @@ def soft_entropy(z: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _soft_counts(place: Tensor, inside: Tensor) -> Tensor:
-    """Counts (..., BINS, L) of values at `place` (..., B, L), in units of bins, that are `inside` (1, else 0).
+    """Return the counts (..., BINS, L) of the values at `place` (..., B, L), in units of bins.
 
-    Every value is added to all bins, with weight 0 to most. Adding it to two bins only, as on a CPU, has no fixed order
-    on a GPU, so that the last digits of the sums would vary.
+    `inside` is 1 for values that are counted, and 0 for other values. Every value is added to all bins, to most of them
+    with weight 0. A CPU adds each value to two bins only. On a GPU such additions have no fixed order, so the last
+    digits of the sums would vary.
     """
     bins = torch.arange(BINS, device=place.device).unsqueeze(-1)
     nearness = 1 - (place.unsqueeze(-2) - bins).abs_()

@@ -1,7 +1,8 @@
-"""How well operations are coded: reconstruction, -ELBO and the importance-weighted bound.
+"""Reconstruction of operations, -ELBO and the importance-weighted bound.
 
-Everything is measured at β = 1, τ = 1 and without free bits, output entropy and repulsion, so that epochs, runs and
-configurations can be compared. Likelihoods are in nats; over all N operations no mean is below ln N = 9.8875.
+All values are measured at β = 1 and τ = 1, without free bits, output entropy and repulsion. So epochs, runs and
+configurations can be compared. Likelihoods are in nats. Over all N operations, the mean of -ln p(x) is at least
+ln N = 9.8875. -ELBO and, in expectation, -IWAE are upper bounds of -ln p(x).
 """
 
 from __future__ import annotations
@@ -19,21 +20,22 @@ from ternary_lab.space import one_hot
 
 @torch.no_grad()
 def right_entries(model: DualVAE, mu: Tensor, x: Tensor, rho: Tensor | float = 0.0) -> Tensor:
-    """Whether each entry of operations x (R, B, 9) is decoded correctly by argmax: bool (2, R, B, 9).
+    """Return whether argmax decodes each entry of operations x (R, B, 9) correctly: bool (2, R, B, 9).
 
-    They are decoded from their codes μ (2, R, B, L), injected by ρ.
+    The operations are decoded from their codes μ (2, R, B, L). Before decoding, a share ρ of each code is replaced by
+    the code of the other pathway (`model.inject`).
     """
     return model.decode(inject(mu, rho)).argmax(-1) - 1 == x
 
 
 def percent_exact(right: Tensor) -> Tensor:
-    """Percent (...) of operations whose nine entries are all right, from `right_entries` (..., B, 9)."""
+    """Return the percentage (...) of operations whose nine entries are all right, from `right_entries` (..., B, 9)."""
     return 100 * right.all(-1).float().mean(-1)
 
 
 @torch.no_grad()
 def negative_elbo(model: DualVAE, x: Tensor, noise: Tensor) -> Tensor:
-    """-ELBO (2, R) of operations x (R, B, 9), mean over operations (Kingma & Welling 2014).
+    """Return the mean -ELBO (2, R) over operations x (R, B, 9) (Kingma & Welling 2014).
 
     `noise` (K, 2, R, B, L) holds K standard normal samples per operation and pathway.
     """
@@ -48,14 +50,14 @@ def negative_elbo(model: DualVAE, x: Tensor, noise: Tensor) -> Tensor:
 
 
 class Coding(NamedTuple):
-    """The cost of coding each operation x (R, B, 9): every tensor (2, R, B), in nats."""
+    """Cost of coding each operation x (R, B, 9). Every tensor has shape (2, R, B) and is in nats."""
 
     rate: Tensor
     """KL(q(z|x) ‖ p(z)) (Alemi et al. 2018)."""
     distortion: Tensor
     """E[-ln p(x|z)] under q(z|x)."""
     log_likelihood_bound: Tensor
-    """IWAE_K, in expectation a lower bound of ln p(x) (Burda, Grosse, Salakhutdinov 2016)."""
+    """IWAE_K; the expectation of IWAE_K is a lower bound of ln p(x) (Burda, Grosse, Salakhutdinov 2016)."""
 
     @property
     def neg_elbo(self) -> Tensor:
@@ -64,22 +66,23 @@ class Coding(NamedTuple):
 
     @property
     def neg_iwae(self) -> Tensor:
-        """-IWAE_K; for K = 1 a one-sample -ELBO."""
+        """-IWAE_K; for K = 1, an estimate of -ELBO from one sample."""
         return -self.log_likelihood_bound
 
 
 @torch.no_grad()
 def coding(model: DualVAE, x: Tensor, noise: Tensor) -> Coding:
-    """Rate, distortion and importance-weighted bound of operations x (R, B, 9); each sample is decoded once.
+    """Return the rate, the distortion and the importance-weighted bound of operations x (R, B, 9).
 
-    `noise` (K, 2, R, B, L) as in `negative_elbo`, which is the mean of rate + distortion. Over all N operations the
-    mean distortion is at least ln N minus the mean rate.
+    `noise` (K, 2, R, B, L) contains K standard normal samples per operation and pathway. Each sample is decoded once.
+    The mean of rate + distortion over operations is `negative_elbo`. Over all N operations, the mean distortion is at
+    least ln N minus the mean rate.
     """
     mu, log_variance = model.encode(x)
     std = (0.5 * log_variance).exp()
     classes = (x + 1).long().expand(2, *x.shape).unsqueeze(-1)
     distortion, log_weights = torch.zeros(mu.shape[:3], dtype=mu.dtype, device=mu.device), []
-    at_once = 1 if mu.device.type == "cpu" else 16  # a core's cache holds one sample's activations
+    at_once = 1 if mu.device.type == "cpu" else 16  # the cache of a CPU core can hold the activations of one sample
     for some in torch.split(noise, at_once):
         z = mu + std * some
         # The samples of one operation are decoded as if they were further operations.
@@ -96,5 +99,8 @@ def coding(model: DualVAE, x: Tensor, noise: Tensor) -> Coding:
 
 
 def active_units(mu: Tensor) -> Tensor:
-    """Number (2, R) of latent dimensions with Var(μ) > 0.01 over codes μ (2, R, B, L) (Burda et al. 2016)."""
+    """Return the number (2, R) of active latent dimensions of codes μ (2, R, B, L).
+
+    A dimension is active if Var(μ) > 0.01 (Burda et al. 2016).
+    """
     return (mu.var(2) > ACTIVE).sum(-1)

@@ -1,8 +1,8 @@
 """All metrics of an epoch's weights, measured while the next epoch is trained.
 
-The work is cut into tasks of some tens of milliseconds. Helping CPU threads take them in turn, and so does the caller
-once it waits for the result. Each task has its own random streams, and sums are added in the order of the tasks:
-results do not depend on which thread did which task.
+The work is divided into tasks of some tens of milliseconds. Helper threads on the CPU execute the tasks one by one.
+When the caller waits for the result, the caller also executes tasks. Each task has its own random streams, and sums are
+added in the order of the tasks. So the results do not depend on which thread executes a task.
 """
 
 from __future__ import annotations
@@ -31,33 +31,36 @@ from ternary_lab.model import PATHWAYS, DualVAE, Pathway
 
 T = TypeVar("T")
 Key = tuple[int, Pathway, int]
-"""Group, pathway and part of a task."""
+"""Group number, pathway and part number of a task."""
 Counts = list[tuple[int, int] | None]
-"""For each run the number of distinct operations among the prior draws of A and B; None where none were drawn."""
+"""One item per run: the numbers of distinct operations among the prior draws of pathways A and B.
+
+The item is None if no operations were counted for this run.
+"""
 
 
 @dataclass(frozen=True)
 class Group:
-    """Weights of some runs, and the runs' seeds."""
+    """The weights and seeds of the runs that are measured together."""
 
     model: DualVAE
     seeds: tuple[int, ...]
     read: tuple[bool, ...] = ()
-    """For each run whether its drawn operations are counted; empty: those of every run."""
+    """For each run, true if the drawn operations are counted. If empty, this holds for every run."""
 
     @property
     def counted(self) -> bool:
-        """Whether operations are drawn. They are drawn for all runs if they are counted for any."""
+        """True if operations are drawn. Operations are drawn for all runs if they are counted for at least one run."""
         return any(self.read) or not self.read
 
 
 class Source:
-    """Inputs of a cohort's measurements besides weights: held-out operations, latents and random numbers.
+    """Inputs of a cohort's measurements, except the weights: validation operations, latents and random numbers.
 
     Args:
-        settings: how much is measured.
+        settings: numbers of draws, latents and posterior samples.
         x: validation operations (V, 9), on the device of the models.
-        place: device that draws the random numbers.
+        place: device on which random numbers are drawn.
     """
 
     def __init__(self, settings: config.Evaluation, x: Tensor, place: torch.device) -> None:
@@ -68,13 +71,16 @@ class Source:
     def streams(
         self, seeds: Sequence[int], purpose: Purpose, epoch: int, parts: str | Sequence[str] = ""
     ) -> Streams:
-        """Random streams of the runs with these seeds."""
+        """Return the random streams of the runs with these seeds."""
         return Streams(seeds, purpose, epoch, parts, device=self.place)
 
     def latents(self, seeds: tuple[int, ...], dimension: int) -> list[Tensor]:
-        """Sobol latents of each run, the same at every epoch, in parts (R, L, M); on a GPU several parts in one."""
+        """Return a list of parts (R, L, M) of the Sobol latents of R runs, the same list at every epoch.
+
+        On a GPU, an item of the list may combine k parts. Its shape is then (k R, L, M).
+        """
         if seeds not in self._latents:
-            if self.x.device.type != "cpu":  # there all runs are one group: drop the latents of the group before
+            if self.x.device.type != "cpu":  # on a GPU all runs are one group; drop an earlier group
                 self._latents.clear()
             names = [stream(seed, "latents").initial_seed() for seed in seeds]
             each = [list(sobol_normal(dimension, self.settings.latents, name, self.x.device)) for name in names]
@@ -87,24 +93,26 @@ class Source:
 
 @dataclass(frozen=True)
 class Result:
-    """Everything measured after one epoch."""
+    """All values that were measured after one epoch."""
 
     unique_operations: Counts
     metrics: Mapping[str, list[Any]]
-    """Column of `history.csv` -> one value per run; empty if only the counts were asked for."""
+    """For each column of `history.csv`, one value per run. Empty if only the counts were requested."""
     seconds: float
-    """Time that callers have waited for the result so far."""
+    """Time in seconds that callers have waited for the result so far."""
 
 
 class Measurement:
-    """The measurement of R runs after one epoch: `begin` it, train on, and take its `result`.
+    """The measurement of R runs after one epoch.
+
+    The caller calls `begin`, trains the next epoch, and then calls `result`.
 
     Args:
-        source: the other inputs.
-        groups: the weights, which must not change any more: each run in a group of its own, or all in one group.
-        epoch: number of the epoch; it names random streams.
-        helpers: threads that work beside the caller.
-        coverage_only: measure the sampled coverage only.
+        source: the inputs besides the weights.
+        groups: one group per run, or one group for all runs. The weights of a group must not change any more.
+        epoch: number of the epoch, which is part of the names of the random streams.
+        helpers: threads that execute tasks while the caller continues.
+        coverage_only: measure only the sampled coverage.
     """
 
     def __init__(
@@ -132,15 +140,15 @@ class Measurement:
             held_out[group] = partial(_held_out, source, model, seeds, epoch)
         if self._beside is not None:
             self._ready = torch.cuda.current_stream(source.x.device).record_event()
-        # The counts come first: the next epoch may need them.
+        # The counts are measured first, because the next epoch may need them.
         self._draws = Tasks(draws, helpers)
         self._latents = Tasks(latents, helpers)
         self._held_out = Tasks(held_out, helpers)
 
     def begin(self) -> None:
-        """Let the helpers begin. A GPU measures on a stream of its own, beside the work that it has already.
+        """Start the measurement in the helpers, or on a GPU in a separate CUDA stream beside other work.
 
-        Helpers compute under the caller's numerical settings: begin and take the result inside one `fence`.
+        The helpers use the caller's numerical settings. So call `begin` and `result` inside the same `fence`.
         """
         every = (self._draws, self._latents, self._held_out)
         if self._beside is None:
@@ -154,12 +162,15 @@ class Measurement:
             self._done = self._beside.record_event()
 
     def result(self, *, counts_only: bool = False) -> Result:
-        """Wait for all metrics, or only for the counts of drawn operations, which are measured first."""
+        """Wait for all metrics and return them.
+
+        If `counts_only` is true, wait only for the counts of drawn operations, which are measured first.
+        """
         counts = self._counts
         return Result(counts, {} if counts_only else self._metrics, self._waited)
 
     def cancel(self) -> None:
-        """Begin no further task."""
+        """Cancel the tasks that have not started."""
         for tasks in (self._draws, self._latents, self._held_out):
             tasks.cancel()
 
@@ -173,7 +184,8 @@ class Measurement:
         found: Counts = []
         for group in self._groups:
             drawn = [tuple(next(counts)) if group.counted else None for _ in group.seeds]
-            # Counts of a run that nobody reads are left out: its row must not depend on the other runs.
+            # Counts of a run are left out if no controller reads them. Otherwise the history of the run would depend on
+            # the other runs.
             found += [of if read else None for of, read in zip(drawn, group.read or (True,) * len(drawn), strict=True)]
         return found
 
@@ -187,7 +199,7 @@ class Measurement:
         return measured
 
     def _of_weights(self) -> dict[str, list[Any]]:
-        """The columns that need no draws of operations."""
+        """Return the columns that do not need drawn operations, with one value per run."""
         values: dict[str, Tensor] = {}
         with self._waiting():
             information = _joined(self._latents.results(), operator.add)
@@ -213,7 +225,7 @@ class Measurement:
 
 @torch.no_grad()
 def _held_out(source: Source, model: DualVAE, seeds: Sequence[int], epoch: int) -> tuple[Tensor, Tensor]:
-    """-ELBO and reconstruction, each (2, R), of the validation operations."""
+    """Return -ELBO and reconstruction, each (2, R), of the validation operations."""
     x = source.x.expand(len(seeds), -1, -1)
     shape = (source.settings.elbo_samples, 2, len(source.x), model.architecture.settings.latent_dim)
     noise = source.streams(seeds, "evaluation", epoch).normal(*shape).to(x.device)
@@ -222,7 +234,10 @@ def _held_out(source: Source, model: DualVAE, seeds: Sequence[int], epoch: int) 
 
 
 def _joined(results: Mapping[Key, T], join: Callable[[T, T], T]) -> dict[Pathway, list[T]]:
-    """The joined parts of each pathway, one value per group, in the order of groups."""
+    """Join the parts of each pathway and group.
+
+    Return a dictionary from each pathway to a list with one value per group.
+    """
     found: dict[tuple[Pathway, int], list[T]] = {}
     for (group, pathway, _), result in results.items():
         found.setdefault((pathway, group), []).append(result)

@@ -1,7 +1,7 @@
-"""Names of the measured quantities: words, unit, direction and column, in one table.
+"""A table of the measured quantities with their labels, units, directions and history columns.
 
-Histories, evaluations, tables of studies, figures and the command line take their labels from here. A quantity that
-both pathways have stands in two columns, `<column>_A` and `<column>_B`.
+The labels in histories, evaluations, tables of studies, figures and the command line come from this table. A quantity
+that is measured for each pathway has two columns in a history, `<column>_A` and `<column>_B`.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ class Quantity:
     words: str
     unit: str = ""
     better: Better | None = None
-    """Whether more or less of it is better; None where neither is."""
+    """The better direction: "more" for larger values, "less" for smaller values, and None if neither is better."""
     paired: bool = True
-    """Whether each pathway has its own value."""
+    """True if each pathway has its own value."""
 
     @property
     def label(self) -> str:
-        """Words and unit, as on an axis."""
+        """Words and unit, for the label of an axis."""
         return f"{self.words}, {self.unit}" if self.unit else self.words
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns of a history that hold it."""
+        """Names of the history columns that contain this quantity."""
         return (f"{self.name}_A", f"{self.name}_B") if self.paired else (self.name,)
 
 
@@ -62,10 +62,10 @@ QUANTITIES: dict[str, Quantity] = {quantity.name: quantity for quantity in (
     Quantity("rarest", "rarest operation", "N min p", "more"),
     Quantity("neg_log_p", "-ln p(x)", "nats", "less"),
 )}
-"""Every quantity by its name."""
+"""All quantities by name."""
 
 
 def label(name: str, split: str = "") -> str:
-    """Words and unit of a quantity, with the split that it was measured on: "-ELBO, test, nats"."""
+    """Return the words and unit of a quantity, with the split of the measurement, such as "-ELBO, test, nats"."""
     quantity = QUANTITIES[name]
     return ", ".join(part for part in (quantity.words, split, quantity.unit) if part)
