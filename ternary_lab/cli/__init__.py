@@ -1,7 +1,7 @@
-"""The command line `ternary-lab`: it parses, calls the library and prints.
+"""The command line `ternary-lab`, which parses arguments, calls the library and prints results.
 
-For: users at a shell. Nothing is computed here. To keep `--help` fast, modules are imported inside the commands, and
-public names are used as `ternary_lab.NAME`, which imports their modules at the first use.
+For: users at a shell. Nothing is computed here. So that `--help` is fast, modules are imported inside the commands. For
+the same reason, public names are used as `ternary_lab.NAME`, which imports the module of NAME at the first use.
 May import: everything.
 """
 
@@ -29,10 +29,10 @@ def main() -> None:
 
     \b
     First steps:
-      ternary-lab reproduce --quick               the whole lab in small, in about a minute
+      ternary-lab reproduce --quick               train, plot and report in about a minute
       ternary-lab train quick                     train the small configuration
       ternary-lab train v5_5 --seeds 42 43        train v5.5 for two seeds, side by side
       ternary-lab evaluate runs/v5_5/seed=42      every metric of the trained model
       ternary-lab run notebooks/11_report.ipynb   execute a notebook with checked parameters
-      ternary-lab sweep warmup_rho                many settings, many seeds, one table
+      ternary-lab sweep warmup_rho                train many settings and seeds, write one table
     """

@@ -27,8 +27,8 @@ def run(
 ) -> None:
     """Execute a notebook with checked parameters.
 
-    A parameter that is unknown, of the wrong type or out of range is an error before the kernel starts. With --each,
-    a notebook that fails does not stop the others.
+    All parameters are checked before the kernel starts. A parameter that is unknown, has the wrong type or is out of
+    range is an error. With --each, a failed execution does not stop the other executions.
 
     \b
     Examples:
@@ -57,10 +57,11 @@ def run(
 def check_notebooks(paths: tuple[Path, ...], as_json: bool) -> None:
     """Check that notebooks are ready to be committed.
 
-    Checks all notebooks of a folder (default: notebooks), or the named ones. The parameters can be read and are all
-    used; the cells were executed from top to bottom without an error; no text names a machine or an absolute path;
-    figures have alternative texts; the outputs are not too large. Each problem is printed on a line, with the cell
-    and the remedy. The exit status is 1 when there is one.
+    The command checks the named notebooks, or all notebooks of a folder (default: notebooks). The first cell must be a
+    title. Functions and classes must be short. The parameters must be readable, and later cells must use all of them.
+    The cells must have been executed from top to bottom without an error. No text may contain the name of a machine or
+    an absolute path. Figures must have alternative texts. The outputs must not be too large. Each problem is printed on
+    one line, with the cell and the remedy. The exit status is 1 if there is a problem.
 
     \b
     Examples:
@@ -72,7 +73,7 @@ def check_notebooks(paths: tuple[Path, ...], as_json: bool) -> None:
     found: dict[str, list[str]] = {}
     for path in find_notebooks(paths or [Path("notebooks")]):
         found[str(path)] = check_notebook(path)
-        if not as_json:  # one by one, because large notebooks take a moment
+        if not as_json:  # after each notebook, because large notebooks take a moment
             click.echo("".join(f"{path}: {problem}\n" for problem in found[str(path)]), nl=False)
     if as_json:
         click.echo(json.dumps([{"notebook": path, "findings": problems} for path, problems in found.items()]))

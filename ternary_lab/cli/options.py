@@ -1,7 +1,7 @@
-"""Classes of the command line's groups and commands, and the options that several commands share.
+"""Classes of command groups and commands, and options that several commands share.
 
-A summary is the first sentence of a command's help: at most `SUMMARY` characters, so that `ternary-lab --help` shows
-it on one line of a terminal of 80 columns.
+The summary of a command is the first sentence of its help. A summary has at most `SUMMARY` characters, so that
+`ternary-lab --help` shows it on one line of a terminal with 80 columns.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _NUMBERS = re.compile(r"-?[0-9][-0-9.,]*")
 
 
 class Command(click.Command):
-    """A command whose errors take one line, and whose `--seeds` takes several words.
+    """A command that prints each error on one line, and whose option `--seeds` accepts several arguments.
 
-    The exit status is 2 after an error of the user, and 130 after Ctrl-C.
+    The exit status is 2 after such an error, and 130 after Ctrl-C.
     """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -47,7 +47,7 @@ class Command(click.Command):
         except BrokenPipeError:  # the reader of the output, such as head or a pager, has closed it
             sys.stderr.close()
             sys.exit(0)
-        except OSError as error:  # a file that no command checks for: a name too long, a folder without permission
+        except OSError as error:  # no command checks for such files: the name is too long, or permission is missing
             if error.filename is None:
                 raise
             click.echo(f"error: {error.filename}: {error.strerror}", err=True)
@@ -55,7 +55,7 @@ class Command(click.Command):
 
 
 class SectionedGroup(click.Group):
-    """A group whose help lists its commands under titles, in the given order."""
+    """A group of commands. Its help lists the commands under the titles of `sections`, in the given order."""
 
     def __init__(self, *args: Any, sections: Mapping[str, Sequence[click.Command]], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -76,7 +76,10 @@ class SectionedGroup(click.Group):
 
 
 def join_seeds(words: Sequence[str]) -> list[str]:
-    """The words of a command line, with all numbers after `--seeds` joined into one word: click takes only one."""
+    """Return the words of a command line, with all numbers after `--seeds` joined into one word.
+
+    The words are joined because click accepts only one word after an option.
+    """
     joined: list[str] = []
     for i, word in enumerate(words):
         previous = joined[-1] if joined else ""
@@ -104,7 +107,7 @@ def _seed_list(_: click.Context, __: click.Parameter, value: str) -> list[int]:
 
 
 def seeds_option(default: str, explanation: str) -> Callable[[Function], Function]:
-    """The option `--seeds`: 42 43 44, or 42,43,44, or 42..44; the command gets a list of int."""
+    """Return the option `--seeds`. Users write 42 43 44, or 42,43,44, or 42..44, and the command gets a list of int."""
     return click.option(
         SEEDS, default=default, show_default=bool(default), callback=_seed_list, metavar="SEED...",
         help=f"{explanation} Write 42 43 44, or 42..44.",

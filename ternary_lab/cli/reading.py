@@ -22,7 +22,8 @@ from ternary_lab.errors import RunError
 def list_names(kind: str) -> None:
     """Print the names that other commands take, one per line.
 
-    These are the published runs, the files that come with the library, or all settings of a configuration.
+    These are the names of the published runs, of files that come with the library, or of all settings of a
+    configuration.
 
     \b
     Examples:
@@ -60,7 +61,7 @@ def list_names(kind: str) -> None:
 
 
 def _epoch(_: click.Context, __: click.Parameter, value: str | None) -> int | str | None:
-    """The number of an epoch, or `best`."""
+    """Return the value of `--epoch`: the number of an epoch, `best`, or None. Raises BadParameter for another value."""
     if value is None or value == "best":
         return value
     if not value.isdecimal() or len(value) > 9:
@@ -85,7 +86,7 @@ def evaluate(
 ) -> None:
     """Compute every metric of a run or a checkpoint.
 
-    A checkpoint is a .safetensors file, or an original .pt file of v5.5.
+    A checkpoint is a .safetensors file of this library, or a .pt file of the original v5.5.
 
     \b
     Examples:
@@ -146,7 +147,7 @@ def compare(run_a: Path, run_b: Path, as_csv: bool, latex: bool, as_json: bool) 
 
 
 def _latex(table: Any) -> str:
-    """A two-column table of metrics as LaTeX."""
+    """Return a LaTeX table of the metrics of two runs, from a table with the columns a and b."""
     rows = [f"{str(name).replace('_', chr(92) + '_')} & {row.a} & {row.b} \\\\" for name, row in table.iterrows()]
     return "\n".join(["\\begin{tabular}{lrr}", "metric & a & b \\\\ \\hline", *rows, "\\end{tabular}"])
 
@@ -158,8 +159,8 @@ def _latex(table: Any) -> str:
 def probe(sources: tuple[str, ...], every: int) -> None:
     """Measure the saved epochs of runs into probes.csv.
 
-    RUN is a run or a folder of runs. The weights of every saved epoch are measured: reconstruction, codes, and
-    coverage by number of draws. Each run gets a probes.csv of its own.
+    RUN is a run or a folder of runs. The command measures reconstruction, codes and coverage from the weights of every
+    saved epoch. It writes one file probes.csv into the directory of each run.
 
     \b
     Example:
@@ -177,8 +178,8 @@ def probe(sources: tuple[str, ...], every: int) -> None:
 def claims(sources: tuple[str, ...], as_json: bool) -> None:
     """Test the claims of the v5.5 training report on runs.
 
-    RUN is a run, a folder of runs, or a published run; runs of several seeds give a range. Prints for every claim the
-    claimed value, the measured one (median, range, number of runs) and the verdict.
+    RUN is a run, a folder of runs, or a published run. Runs of several seeds give a range. For every claim, the command
+    prints the claimed value, the measured value (median, range, number of runs) and the verdict.
 
     \b
     Examples:

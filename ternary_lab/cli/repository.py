@@ -19,8 +19,9 @@ from ternary_lab.errors import CheckpointError
 def verify(sources: tuple[str, ...], as_json: bool) -> None:
     """Check the files of runs and their last epoch's metrics.
 
-    Every file is checked by its checksum, and the metrics of the last epoch are computed again. RUN is a run, a folder
-    of runs, or a published run. The exit status is 1 when anything differs.
+    RUN is a run, a folder of runs, or a published run. The command checks every file by its checksum. If all files are
+    intact, the command computes the metrics of the last saved epoch again. The exit status is 1 if a file is damaged or
+    a metric differs.
 
     \b
     Examples:
@@ -32,7 +33,7 @@ def verify(sources: tuple[str, ...], as_json: bool) -> None:
     found = []
     for run in (run for source in sources for run in ternary_lab.load_runs(source).values()):
         found.append(verify_run(run))
-        if not as_json:  # one by one, because a run takes a second or two
+        if not as_json:  # after each run, because a run takes a second or two
             click.echo(found[-1].describe())
     if as_json:
         click.echo(json.dumps([one.as_dict() for one in found]))
@@ -46,7 +47,8 @@ def verify(sources: tuple[str, ...], as_json: bool) -> None:
 def import_v55(file: Path, output: Path) -> None:
     """Convert an original v5.5 checkpoint to safetensors.
 
-    FILE is the original .pt file, OUTPUT the new file. Weights are read and no code in FILE is executed.
+    FILE is the original .pt file, and OUTPUT is the new .safetensors file. The weights and the epoch are read, but no
+    code in FILE is executed.
     """
     from ternary_lab.runs import checkpoint
 
@@ -64,7 +66,7 @@ def import_v55(file: Path, output: Path) -> None:
 def reproduce(quick: bool, everything: bool, device: str) -> None:
     """Train v5.5, draw its figures and write the report.
 
-    The results go to runs/, figures/ and reports/ in this directory.
+    The results are written to runs/, figures/ and reports/ in the current directory.
     """
     from ternary_lab.cli import reproduce as reproduction
 

@@ -1,11 +1,15 @@
-"""Reproduction of the lab by one command: train, show the training, draw the figures, write the report.
+"""Reproduction of the lab by one command: training, figures and report.
 
-    runs/<name>/            the runs                      figures/<name>/        their figures
-    reports/<name>/         02_train.ipynb and 11_report.ipynb as executed, and report.html
+    runs/<name>/            the runs
+    figures/<name>/         the figures of the report
+    reports/<name>/         the executed notebooks 02_train.ipynb and 11_report.ipynb, and the page report.html
 
-One run is trained. Results over several seeds are read from the published runs, which the report names. With
-`everything`, these runs, the counterfactuals and the other experiments are trained again, and every notebook on them
-is executed.
+`<name>` is v5_5, or quick if the option `quick` is set. By default, the command trains one run of v5.5. With `quick`,
+it trains two runs of the small configuration. Results over several seeds are read from the published runs, which the
+report names.
+
+If the option `everything` is set, the command also trains the published runs, the counterfactual runs and the runs of
+the other experiments again. It then executes every notebook that uses these runs.
 """
 
 from __future__ import annotations
@@ -32,32 +36,33 @@ from ternary_lab.sweeps.run import PUBLISHED_SWEEP, RESULTS, run_sweep
 SEEDS = {"v5_5": [42], "quick": [42, 43]}
 ALL_SEEDS = list(range(42, 50))
 BRANCH_SEEDS = ALL_SEEDS[:4]
-"""Seeds of the counterfactuals, the runs of all 400 epochs, the runs on part of the space, and the alternatives."""
+"""Seeds of the counterfactuals, the runs over all 400 epochs, the runs on part of the space, and the alternatives."""
 TRAIN, REPORT = "02_train.ipynb", "11_report.ipynb"
 STUDIES = (
     "03_latent_entropy.ipynb", "04_epoch50_disruption.ipynb", "05_coverage.ipynb", "07_generalisation.ipynb",
     "08_checkpoints_and_ensembles.ipynb", "09_beyond_v55.ipynb", "10_sweep.ipynb",
 )
-"""Notebooks on runs of several seeds."""
+"""Notebooks that use runs of several seeds."""
 BRANCHES, LONG, PARTIAL = (Path("runs") / name for name in (COUNTERFACTUALS, FULL, GENERALISATION))
 ALTERNATIVES = Path("runs") / "alternatives" / "table.csv"
 RECIPES = Path("runs") / "recipes.csv"
 SWEEP_TABLE = Path("runs") / "sweeps" / PUBLISHED_SWEEP / RESULTS
 PROBE_EVERY = 10
-"""In the runs on part of the space, only every 10th epoch is measured."""
+"""Step between the measured epochs of the runs on part of the space."""
 
 
 @fenced
 def reproduce(*, quick: bool, device: str, everything: bool = False) -> Iterator[str]:
-    """Train and report under the working directory. Yields a line for each file or folder that was made.
+    """Train the runs and write the report in the working directory.
 
-    The same call resumes after an interruption. Raises TernaryLabError.
+    Yields a line for each file or folder that was made. After an interruption, the same call resumes. Raises
+    TernaryLabError.
     """
     name = "quick" if quick else "v5_5"
     config, source = load_config(name), notebooks.shipped_notebooks()
     seeds = ALL_SEEDS if everything else SEEDS[name]
     run_dir, figures, reports = (Path(folder) / name for folder in ("runs", "figures", "reports"))
-    # The runs are trained here, where progress is shown; the notebook finds them finished.
+    # The runs are trained here, because progress is shown here. The notebook only reads the finished runs.
     runs = run_experiment(config, seeds, run_dir, device=device, progress=True)
     for run in runs.values():
         yield f"{run.path}: trained, {len(run.history)} epochs, {run.stopped}"
@@ -95,7 +100,10 @@ def reproduce(*, quick: bool, device: str, everything: bool = False) -> Iterator
 
 
 def _train_the_rest(runs: RunSet, device: str) -> Iterator[str]:
-    """Measure the saved epochs of every run, and train and measure the other experiments."""
+    """Measure the saved epochs of `runs`, then train and measure the other experiments.
+
+    Yields a line for each file or folder that was made.
+    """
     for run in runs.values():
         yield f"{write_probes(run, progress=True)}: measured"
     trained = train_counterfactuals(
@@ -116,13 +124,16 @@ def _train_the_rest(runs: RunSet, device: str) -> Iterator[str]:
 
 
 def _accepted(notebook: Path, given: dict[str, str]) -> dict[str, str]:
-    """The values whose names are parameters of the notebook."""
+    """Return the items of `given` whose keys are parameters of the notebook."""
     known = notebooks.parameters(notebook)
     return {key: value for key, value in given.items() if key in known}
 
 
 def _seen_from(folder: Path, path: Path) -> str:
-    """A path relative to the folder of a notebook, because the notebook shows it; absolute on another drive."""
+    """Return `path` relative to the folder of a notebook, because the notebook shows this path.
+
+    A path on another drive is returned as an absolute path.
+    """
     try:
         return Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()
     except ValueError:  # on another drive of Windows

@@ -27,9 +27,10 @@ def train(
 ) -> None:
     """Train a configuration: one run per seed, side by side.
 
-    CONFIG is a YAML file or the name of a shipped configuration: v5_5, quick, beyond; `ternary-lab list configs`
-    prints all of them. Every epoch adds a row to history.csv. After an interruption at any moment the same command
-    resumes, and its files end the same, byte for byte.
+    CONFIG is a YAML file or the name of a shipped configuration, such as v5_5, quick or beyond. The command
+    `ternary-lab list configs` prints all names. Training adds a row to history.csv after every epoch. After an
+    interruption at any moment, the same command resumes. Apart from times, a resumed run gives the same results as an
+    uninterrupted run, byte for byte.
 
     \b
     Examples:
@@ -39,7 +40,7 @@ def train(
     """
     from ternary_lab.config_files import parse_override
 
-    # The configuration is read before torch is imported, which takes seconds: an error in it is reported at once.
+    # torch takes seconds to import. The configuration is read before that, so that an error in it is reported at once.
     settings = ternary_lab.load_config(config, dict(parse_override(text) for text in overrides))
     runs = ternary_lab.run_experiment(settings, seeds, run_dir, device=device, progress=True, fresh=fresh)
     if lost := [f"{run.path} {run.stopped}" for run in runs.values() if (run.stopped or "").startswith("diverged")]:
@@ -71,8 +72,9 @@ def branch(runs: Path, files: tuple[str, ...], seeds: list[int], run_dir: Path, 
     """Train counterfactuals of finished runs.
 
     A counterfactual answers a question such as: what if β_B had not jumped at epoch 50? Each FILE is a YAML file, or
-    the name of a shipped one (default: all in configs/counterfactuals). It names an epoch and the settings that change
-    after it. All of them train side by side. The runs must have a full checkpoint of that epoch.
+    the name of a shipped counterfactual (default: all in configs/counterfactuals). FILE names an epoch, and the
+    settings that change after this epoch. The runs must have a full checkpoint of this epoch. If FILE names no epoch,
+    training starts again from the seeds. Counterfactuals that begin at the same epoch train side by side.
 
     \b
     Examples:
@@ -108,14 +110,16 @@ def sweep(
 ) -> None:
     """Train many settings and many seeds, and write one table.
 
-    FILE is a YAML file or the name of a shipped sweep; `ternary-lab list sweeps` prints those. It names a base
-    configuration, a design over any settings (grid, random or sobol), seeds and a budget. Runs that differ
-    only in values, not in shapes, train side by side. After an interruption at any moment the same command resumes.
-    It also trains points or seeds that were added to FILE, and does not repeat finished runs. The file results.csv
-    has a row per run and exists from the start. The exit status is 1 when a run failed.
+    FILE is a YAML file or the name of a shipped sweep. The command `ternary-lab list sweeps` prints these names. FILE
+    names a base configuration, a design over any settings (grid, random or sobol), seeds and a budget. Runs that differ
+    only in values, not in shapes, train side by side.
 
-    With Ray, the runs train on the cores or GPUs of a cluster. Their directory must be on a file system that all
-    nodes share: see docs/slurm.md.
+    After an interruption at any moment, the same command resumes. The command also trains settings and seeds that were
+    added to FILE, and does not repeat finished runs. The file results.csv has one row per run and exists from the
+    start. The exit status is 1 if a run failed.
+
+    With Ray, the runs train on the cores or GPUs of a cluster. The directory of the runs must then be on a file system
+    that all nodes share (see docs/slurm.md).
 
     \b
     Examples:
@@ -126,7 +130,7 @@ def sweep(
     from ternary_lab.sweeps.design import points
 
     described = ternary_lab.load_sweep(file)
-    points(described)  # before torch is imported, which takes seconds: a wrong point is reported at once
+    points(described)  # called before torch is imported, which takes seconds, so that errors are reported at once
     from ternary_lab.sweeps.run import RESULTS, status
 
     if not only_status:
@@ -157,8 +161,8 @@ def recipes(
 ) -> None:
     """Train and measure v5.5, its repairs and its extensions.
 
-    A recipe is a shipped configuration: v5.5 itself, v5.5 with one of its defects repaired, or one that goes beyond
-    v5.5. `ternary-lab list recipes` prints all of them, and all of them are trained unless some are named.
+    A recipe is a shipped configuration. It is v5.5 itself, v5.5 with one or all defects repaired, or an extension of
+    v5.5. The command `ternary-lab list recipes` prints all recipes. If no RECIPE is given, all recipes are trained.
 
     \b
     Example:
@@ -180,8 +184,8 @@ def recipes(
 def alternatives(seeds: list[int], runs: str, run_dir: Path, epochs: int, latents: int, device: str) -> None:
     """Train and measure simpler generators, beside v5.5.
 
-    They have about as many parameters as v5.5, and see the same batches and epochs. The measurements are written to
-    table.csv in the directory of the runs.
+    The generators have about as many parameters as v5.5. They are trained on the same batches for as many epochs. The
+    measurements are written to table.csv in the directory of the runs.
 
     \b
     Example:

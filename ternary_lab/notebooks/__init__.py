@@ -1,6 +1,6 @@
-"""Notebooks as programs: their parameters, running one or many by papermill, checking and exporting them.
+"""Notebooks as programs: parameters, execution by papermill, checks, and export as HTML.
 
-For: `ternary-lab run` and `check-notebooks`, and the first cell of every notebook.
+For: the commands `ternary-lab run` and `ternary-lab check-notebooks`, and the first cell of every notebook.
 May import: everything but `cli`.
 """
 

@@ -1,6 +1,7 @@
-"""Notebook files: finding, reading and writing them; the names, outputs and errors of their cells.
+"""Notebook files and cells: finding and reading of files; names, outputs and errors of cells.
 
-Code cells are numbered from 1, and empty ones are not counted: these are the numbers `In [n]` of an executed notebook.
+Code cells are numbered from 1. Empty code cells are not counted. So the number of a cell is the n of `In [n]` in an
+executed notebook.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ KERNEL = "python3"
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 ALERT = 'role="alert"'
-"""HTML attribute of an error message that a widget shows."""
+"""HTML attribute that marks an error message in a widget."""
 _MAGIC = re.compile(r"^([ \t]*(?:\w+ *= *)?)[%!].*$", re.MULTILINE)
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
@@ -32,9 +33,10 @@ _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
 def find_notebooks(paths: Iterable[str | Path]) -> list[Path]:
-    """The notebooks among files and directly in folders, each once, those of a folder sorted by name.
+    """Return the notebooks that `paths` names, and the notebooks directly inside folders in `paths`.
 
-    Raises NotebookError for a path that does not exist, or a folder without a notebook.
+    Each notebook appears once. The notebooks of one folder are sorted by name. Raises NotebookError if a path does not
+    exist, or if a folder holds no notebook.
     """
     found: list[Path] = []
     for path in map(Path, paths):
@@ -48,7 +50,10 @@ def find_notebooks(paths: Iterable[str | Path]) -> list[Path]:
 
 
 def shipped_notebooks() -> Path:
-    """The folder of the notebooks: beside the package in a checkout, inside it in a wheel. Raises NotebookError."""
+    """Return the folder of the notebooks that ship with the library. Raises NotebookError if the folder is missing.
+
+    The folder is beside the package in a clone of the repository, and inside the package in a wheel.
+    """
     from ternary_lab.config_files import shipped_folders
 
     for folder in shipped_folders("notebooks"):
@@ -58,7 +63,10 @@ def shipped_notebooks() -> Path:
 
 
 def read_notebook(path: Path) -> NotebookNode:
-    """A notebook in format 4. Raises NotebookError for a file that does not exist or is no notebook."""
+    """Read a notebook and convert it to format 4.
+
+    Raises NotebookError if the file does not exist or is not a notebook.
+    """
     import nbformat
 
     try:
@@ -80,7 +88,7 @@ def read_notebook(path: Path) -> NotebookNode:
 
 
 def write_text(output: Path, text: str) -> None:
-    """Write a text file and the folders above it. Raises NotebookError."""
+    """Write a text file, and create the missing folders above the file. Raises NotebookError."""
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(text, encoding="utf-8")
@@ -96,13 +104,16 @@ def tags(cell: NotebookNode) -> list[str]:
 
 
 def code_cells(notebook: NotebookNode) -> Iterator[tuple[int, NotebookNode]]:
-    """The number and content of every code cell that is not empty."""
+    """Return an iterator over (number, cell) of the code cells that are not empty."""
     cells = (cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip())
     return enumerate(cells, start=1)
 
 
 def parse_cell(number: int, source: str) -> ast.Module:
-    """A code cell as Python, without IPython magics and shell lines. Raises NotebookError."""
+    """Parse a code cell as Python, without IPython magics and shell lines.
+
+    A cell in another language (`%%`) gives an empty module. Raises NotebookError if the cell is not Python.
+    """
     error: SyntaxError | None = None
     for text in (source, _MAGIC.sub(r"\1...", source)):
         try:
@@ -115,13 +126,13 @@ def parse_cell(number: int, source: str) -> ast.Module:
 
 
 def read_names(statement: ast.stmt) -> set[str]:
-    """Global names that a statement reads, also inside its functions; local variables are not among them."""
+    """Return the global names that a statement reads, also inside functions. Local variables are left out."""
     module = ast.Module([statement], type_ignores=[])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SyntaxWarning)
         codes: list[CodeType] = [compile(module, "cell", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, optimize=0)]
     names = set()
-    for code in codes:  # which grows by the functions and classes that are defined inside
+    for code in codes:  # `codes` grows by the functions and classes that are defined inside
         codes += (constant for constant in code.co_consts if isinstance(constant, CodeType))
         loads = ("LOAD_NAME", "LOAD_GLOBAL", "LOAD_FROM_DICT_OR_GLOBALS")
         names |= {step.argval for step in dis.get_instructions(code) if step.opname in loads}
@@ -129,7 +140,10 @@ def read_names(statement: ast.stmt) -> set[str]:
 
 
 def assigned_names(statement: ast.stmt) -> set[str]:
-    """Names that a statement overwrites for certain: those of a plain assignment at the top of a cell."""
+    """Return the names to which a top-level statement of a cell assigns, if it is a plain assignment.
+
+    The result is empty for any other statement, because the names that it overwrites are not certain.
+    """
     targets: list[ast.expr] = []
     match statement:
         case ast.Assign(targets=targets):
@@ -144,7 +158,7 @@ def assigned_names(statement: ast.stmt) -> set[str]:
 
 
 def outputs_of(notebook: NotebookNode) -> Iterator[tuple[str, NotebookNode]]:
-    """The place and content of every output, including those in the saved state of widgets."""
+    """Yield (place, output) for every output of a notebook, and for every output in the saved state of a widget."""
     for number, cell in code_cells(notebook):
         for output in cell.outputs:
             yield f"code cell {number}", output
@@ -159,7 +173,7 @@ def widget_states(notebook: NotebookNode) -> Iterator[NotebookNode]:
 
 
 def errors_in(notebook: NotebookNode) -> Iterator[str]:
-    """The place and first line of every exception in the outputs, and of every error message in a widget."""
+    """Yield the place and the first line of every exception in an output, and of every error message in a widget."""
     for place, output in outputs_of(notebook):
         if output.output_type == "error":
             yield f"{place}: {first_line(f'{output.ename}: {output.evalue}').rstrip(': ')}"
@@ -170,5 +184,5 @@ def errors_in(notebook: NotebookNode) -> Iterator[str]:
 
 
 def first_line(text: str) -> str:
-    """The first line that is not empty, without terminal colours."""
+    """Return the first line of a text that is not empty, without the codes of terminal colours."""
     return next(iter(_ANSI.sub("", text).strip().splitlines()), "")

@@ -1,7 +1,7 @@
-"""Checks that a notebook must pass before it is committed: structure, parameters, outputs, figures, paths.
+"""Checks of a notebook before it is committed: structure, parameters, outputs, figures and paths.
 
-A figure is displayed as HTML, `<img alt="what it shows" src="data:image/png;base64,...">`, because JupyterLab and
-nbconvert drop the alternative text of an `image/png` output.
+A notebook must display a figure as HTML: `<img alt="what it shows" src="data:image/png;base64,...">`. An `image/png`
+output is not enough, because JupyterLab and nbconvert drop its alternative text.
 """
 
 from __future__ import annotations
@@ -36,12 +36,15 @@ if TYPE_CHECKING:
 
 MAX_DEFINITION_LINES = 8
 MAX_OUTPUT_BYTES = 1_500_000
-"""Bytes of JSON that the outputs of a committed notebook take at most."""
+"""Largest size of the outputs of a committed notebook, in bytes of JSON."""
 _ROOTS = "root|work|workspace|mnt|media|opt|srv|var|usr|private|Volumes|data|scratch|content"
 
 
 def check_notebook(path: str | Path, *, max_output_bytes: int = MAX_OUTPUT_BYTES) -> list[str]:
-    """The problems of a notebook, each in a line with the cell and the remedy; empty when it can be committed."""
+    """Return the problems of a notebook. The list is empty if the notebook can be committed.
+
+    Each problem is one line that names the cell and the remedy.
+    """
     try:
         notebook = read_notebook(Path(path))
     except NotebookError as error:
@@ -57,7 +60,7 @@ def check_notebook(path: str | Path, *, max_output_bytes: int = MAX_OUTPUT_BYTES
 
 
 def _without(path: str | Path, error: NotebookError) -> str:
-    """The message of an error, without the notebook's name, which the caller prints."""
+    """Return the message of an error without the name of the notebook. The caller prints this name."""
     return str(error).removeprefix(str(path)).lstrip(": ")
 
 
@@ -113,7 +116,7 @@ def _execution_problems(notebook: NotebookNode, max_output_bytes: int) -> Iterat
 
 
 class _Images(HTMLParser):
-    """The alternative texts of the `<img>` and `<svg>` in an HTML text."""
+    """Alternative texts of the `<img>` and `<svg>` elements in an HTML text."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -144,9 +147,13 @@ def _picture_problems(notebook: NotebookNode) -> Iterator[str]:
 
 
 def _machine_problems(notebook: NotebookNode) -> Iterator[str]:
-    """Absolute paths and shell prompts anywhere; this machine's name in outputs and metadata, if not a plain word."""
+    """Yield a problem for each text of a notebook that depends on the machine.
+
+    Every text is searched for absolute paths and shell prompts. Outputs and metadata are also searched for the name of
+    this machine, unless the name has only letters, as an ordinary word has.
+    """
     folders = {str(Path.cwd()), str(Path.home()), tempfile.gettempdir(), "/tmp", "/home", "/Users"} - {"/"}
-    # A folder inside another path or word, such as runs/tmp or /tmpfs, is no absolute path.
+    # A folder name inside another path or word, such as tmp in runs/tmp or /tmpfs, is not an absolute path.
     absolute = re.compile(
         rf"(?<![\w.])(?:{'|'.join(map(re.escape, folders))})(?![\w.-])|(?<![\w.])/(?:{_ROOTS})/[\w.]|\b[A-Z]:\\Users"
     )
@@ -164,7 +171,7 @@ def _machine_problems(notebook: NotebookNode) -> Iterator[str]:
 
 
 def _texts(notebook: NotebookNode) -> Iterator[tuple[str, str]]:
-    """The place and text of every string that a reader or a diff shows; not the bytes of pictures."""
+    """Yield (place, text) for every string that a viewer or a diff shows. The bytes of pictures are left out."""
     for number, cell in enumerate(notebook.cells, start=1):
         yield f"source of cell {number}", cell.source
         for text in _strings([cell.metadata, cell.get("outputs", [])]):

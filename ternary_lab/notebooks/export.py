@@ -18,10 +18,11 @@ _STAND_IN = "<p><em>An interactive view: open the notebook to use it.</em></p>"
 
 
 def export_html(path: str | Path, output: str | Path, *, hide_input: bool = False) -> Path:
-    """Write a notebook as one HTML file that loads nothing from the network; `hide_input` omits the code.
+    """Write a notebook as one HTML file that loads nothing from the network. Return the path of this file.
 
-    Widgets, which need a live notebook, are replaced by a sentence that says so. Formulas stay as TeX source.
-    Raises NotebookError for a notebook that cannot be read, or an output that cannot be written.
+    If `hide_input` is true, the code is left out. Each widget is replaced by a sentence with the advice to open the
+    notebook. Formulas stay as TeX source. Raises NotebookError if the notebook cannot be read, or if `output` cannot be
+    written.
     """
     from jinja2 import DictLoader
     from nbconvert import HTMLExporter
@@ -47,7 +48,7 @@ def export_html(path: str | Path, output: str | Path, *, hide_input: bool = Fals
 
 
 def page_title(notebook: NotebookNode) -> str | None:
-    """The Markdown title in the first cell; None where there is none."""
+    """Return the Markdown title in the first cell, or None if this cell has no title."""
     first = notebook.cells[0] if notebook.cells else None
     if first is None or first.cell_type != "markdown" or not first.source.startswith("# "):
         return None

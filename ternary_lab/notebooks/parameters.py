@@ -1,4 +1,4 @@
-"""Parameters of a notebook: read from its cell tagged `parameters`, checked against types, ranges and choices.
+"""Parameters of a notebook: reading from the cell with the tag `parameters`, and checks of values.
 
 The cell is parsed and never executed:
 
@@ -7,12 +7,13 @@ The cell is parsed and never executed:
     device = "auto"         # where to train {auto, cpu, cuda}
     scale: float = 1        # the annotation gives the type: int, float, bool, str, or a list of one of them
 
-A line is `NAME = literal  # description`. The description may end in a range `[low, high]`, which includes both ends,
-or in choices `{a, b}`; either holds for every element of a list. Computed values belong in a later cell, because
-papermill replaces the literals only.
+A line has the form `NAME = literal  # description`. The description may end in a range `[low, high]`, which includes
+both ends, or in choices `{a, b}`. If the value is a list, the range or the choices hold for every element. Computed
+values belong in a later cell, because papermill replaces only literals.
 
-papermill's own `inspect_notebook` is not used: it knows no ranges or choices, skips lines that it cannot parse without
-an error, and would more than double the time that `validate` takes in the first cell of a notebook.
+The function `inspect_notebook` of papermill is not used, for three reasons. It does not support ranges and choices. It
+skips lines that it cannot parse, without an error. It would more than double the time that `validate` takes in the
+first cell of a notebook.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ _SPELLING = {"int": "an int such as 3", "float": "a float such as 1e-3", "bool":
 
 @dataclass(frozen=True)
 class Parameter:
-    """A parameter of a notebook. `low`, `high` and `choices` hold for each element of a list."""
+    """A parameter of a notebook. If it is a list, `low`, `high` and `choices` hold for each element."""
 
     name: str
     default: Value
@@ -66,7 +67,7 @@ class Parameter:
 
     @property
     def scalar(self) -> str:
-        """The type of the value, or of each element of a list."""
+        """Type of the value or, if the parameter is a list, type of each element."""
         return self.type.removeprefix("list[").removesuffix("]")
 
     @property
@@ -74,9 +75,9 @@ class Parameter:
         return self.type != self.scalar
 
     def check(self, value: object) -> Value:
-        """The value itself, or as a float where the parameter is a float and the value an int.
+        """Return the value if it is allowed. An int is converted to a float if the parameter is a float.
 
-        Raises NotebookError for a value of another type, not finite, out of range, or not among the choices.
+        Raises NotebookError if the value has another type, is not finite, is out of range, or is not among the choices.
         """
         if not self.is_list:
             return self._check_scalar(value)
@@ -85,9 +86,10 @@ class Parameter:
         return [self._check_scalar(element) for element in value]
 
     def parse(self, text: str) -> Value:
-        """A value from a command line: `true`, `3`, `1e-3`, `1,2` or `[1,2]`; a string is taken as it is.
+        """Return the value of a text from a command line, such as `true`, `3`, `1e-3`, `1,2` or `[1,2]`.
 
-        Raises NotebookError for a text that is not of the parameter's type, and as `check`.
+        The value of a string parameter is the text itself. Raises NotebookError if the text is not of the parameter's
+        type, or if `check` refuses the value.
         """
         if not self.is_list:
             return self.check(self._parse_scalar(text))
@@ -128,39 +130,47 @@ class Parameter:
 
 
 def parameters(path: str | Path) -> dict[str, Parameter]:
-    """The parameters of a notebook by name, in the order of their cell; empty where no cell has the tag.
+    """Return a dictionary from name to parameter, in the order of the cell with the tag `parameters`.
 
-    Raises NotebookError for a notebook that cannot be read, or a parameters cell with other statements.
+    The dictionary is empty if no cell has this tag. Raises NotebookError if the notebook cannot be read, or if the cell
+    has other statements.
     """
     return declared_parameters(read_notebook(Path(path)), path)
 
 
 def check_parameters(path: str | Path, values: Mapping[str, object]) -> dict[str, Value]:
-    """The values, checked against the parameters of a notebook (`Parameter.check`).
+    """Check values with the parameters of a notebook (`Parameter.check`). Return the checked values by name.
 
-    Raises NotebookError for an unknown name, and as `Parameter.check` and `parameters`.
+    Raises NotebookError for an unknown name, and also as `Parameter.check` and `parameters` do.
     """
     known = _parameters_with(path, values)
     return {name: known[name].check(value) for name, value in values.items()}
 
 
 def parse_parameters(path: str | Path, texts: Mapping[str, str]) -> dict[str, Value]:
-    """The values of texts from a command line (`Parameter.parse`). Raises NotebookError as `check_parameters`."""
+    """Parse texts from a command line (`Parameter.parse`). Return the values by name.
+
+    Raises NotebookError for an unknown name, and also as `Parameter.parse` and `parameters` do.
+    """
     known = _parameters_with(path, texts)
     return {name: known[name].parse(text) for name, text in texts.items()}
 
 
 def validate(path: str | Path, namespace: Mapping[str, object]) -> None:
-    """Check a notebook's own values from inside it: `validate("02_train.ipynb", globals())`. Raises NotebookError."""
+    """Check the values of the parameters in a running notebook. Raises NotebookError.
+
+    A cell of the notebook makes this call, for example `validate("02_train.ipynb", globals())`.
+    """
     for name, parameter in parameters(path).items():
         if name in namespace:
             parameter.check(namespace[name])
 
 
 def unread_parameters(path: str | Path) -> list[str]:
-    """Parameters without effect: no later cell reads them, or one overwrites them first.
+    """Return the names of the parameters without effect.
 
-    Raises NotebookError as `parameters`, and for a code cell that is not Python.
+    A parameter has no effect if no later cell reads it, or if a later cell overwrites it before it is read. Raises
+    NotebookError as `parameters` does, and for a code cell that is not Python.
     """
     notebook = read_notebook(Path(path))
     unread = declared_parameters(notebook, path)
@@ -177,7 +187,7 @@ def unread_parameters(path: str | Path) -> list[str]:
 
 
 def declared_parameters(notebook: NotebookNode, path: str | Path) -> dict[str, Parameter]:
-    """`parameters` of a notebook that is read already; `path` is its name in messages."""
+    """Return the result of `parameters` for a notebook that was read already. Error messages contain `path`."""
     cells = [cell.source for cell in notebook.cells if "parameters" in tags(cell)]
     if not cells:
         return {}
@@ -202,7 +212,7 @@ def declared_parameters(notebook: NotebookNode, path: str | Path) -> dict[str, P
 
 
 def _parameters_with(path: str | Path, names: Iterable[str]) -> dict[str, Parameter]:
-    """`parameters`, which must include the names. Raises NotebookError."""
+    """Return the result of `parameters`. Raises NotebookError if one of `names` is not a parameter of the notebook."""
     known = parameters(path)
     for name in names:
         if not known:

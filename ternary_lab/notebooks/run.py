@@ -1,4 +1,4 @@
-"""Execution of notebooks by papermill: one, or one under many sets of parameters on the engines of a sweep."""
+"""Execution of a notebook by papermill: once, or for many sets of parameters on the engines of a sweep."""
 
 from __future__ import annotations
 
@@ -41,14 +41,15 @@ def run_notebook(
     progress: bool = True,
     cwd: str | Path | None = None,
 ) -> Path:
-    """Execute a notebook with the given values, save it as `output`, and return that path.
+    """Execute a notebook with the given values of parameters, save it as `output`, and return this path.
 
-    The kernel works in `cwd`; the default is the notebook's own folder, as under JupyterLab. Progress is shown on
-    standard error: a bar on a terminal, otherwise a line at the start and one at the end.
+    The working directory of the kernel is `cwd`. The default is the folder of the notebook, as in JupyterLab. Progress
+    is shown on stderr, by a bar on a terminal, and otherwise by a line at the start and a line at the end.
 
-    Raises NotebookError before the start for values that are not allowed (`check_parameters`), a parameter that no
-    cell reads, or an output that cannot be written. Raises it afterwards for any exception, including those shown
-    inside a widget and `sys.exit`, and for a dead kernel; `output` then holds the cells executed so far.
+    Raises NotebookError before the execution if a value is not allowed (`check_parameters`), if a parameter has no
+    effect (`unread_parameters`), or if the output cannot be written. Raises NotebookError after the execution if a cell
+    has raised an exception (`sys.exit` included), if a widget shows an exception, or if the kernel has died. The file
+    `output` then holds the cells that were executed.
     """
     import nbformat
 
@@ -87,19 +88,20 @@ def run_each(
     engine: str = "local",
     address: str | None = None,
 ) -> list[Path]:
-    """Execute a notebook once for every combination of values, and return the paths `folder`/NAME=VALUE,….ipynb.
+    """Execute a notebook once for every combination of values. Return the paths `folder`/NAME=VALUE,….ipynb.
 
     Args:
-        fixed: parameters with the same value in all of them, as texts.
-        each: `NAME=1..8` or `NAME=a,b,c`; where the parameter is a list, each value makes a list of one element.
-        folder: default `reports/<the notebook's name>`.
-        html: also write an HTML page beside each.
-        engine: local or ray (`sweeps.engines`). For Ray, notebook and folder must be on a file system that all nodes
-            share.
-        address: of the Ray cluster.
+        fixed: texts of the parameters that have the same value in every combination.
+        each: texts `NAME=1..8` or `NAME=a,b,c`. If the parameter is a list, each value makes a list of one element.
+        folder: folder of the executed notebooks; default `reports/<the notebook's name>`.
+        html: also write an HTML page beside each executed notebook.
+        engine: local or ray (`sweeps.engines`). For Ray, `notebook` and `folder` must be on a file system that all
+            nodes share.
+        address: address of the Ray cluster.
 
-    All values are checked before the first kernel starts. Raises NotebookError for values that the notebook does not
-    allow; also at the end, if some notebooks failed, after the others were executed. Raises EngineError.
+    All values are checked before the first kernel starts. Raises NotebookError if the notebook does not allow a value.
+    If an execution fails, the other combinations are still executed, and NotebookError is raised at the end. Raises
+    EngineError as `sweeps.engines.engine` does.
     """
     notebook = Path(notebook)
     folder = Path(folder) if folder is not None else Path("reports") / notebook.stem
@@ -124,7 +126,10 @@ def run_each(
 
 
 def parameter_sets(notebook: Path, fixed: Mapping[str, str], each: Sequence[str]) -> dict[str, dict[str, Value]]:
-    """File name -> checked parameters, for every combination of values. Raises NotebookError."""
+    """Return a dictionary from file name to checked parameters, with an entry for every combination of values.
+
+    Raises NotebookError.
+    """
     from ternary_lab.sweeps.design import span
 
     lists: dict[str, list[str]] = {}
@@ -150,7 +155,7 @@ def parameter_sets(notebook: Path, fixed: Mapping[str, str], each: Sequence[str]
 
 
 def _run_quietly(notebook: Path, target: Path, values: Mapping[str, Value], html: bool) -> None:
-    """Execute one of many, without progress: lines of notebooks that run at once would mix."""
+    """Execute one of many notebooks without showing progress, because lines of several notebooks would mix."""
     run_notebook(notebook, target, values, progress=False)
     if html:
         export_html(target, target.with_suffix(".html"))
@@ -167,7 +172,7 @@ def _require_writable(output: Path) -> None:
 
 
 def _execute(path: Path, output: Path, values: Mapping[str, Value], bar: bool, cwd: Path) -> str | None:
-    """Execute by papermill; the reason why it stopped before the last cell, or None."""
+    """Execute a notebook by papermill. Return the reason why a cell stopped the execution, or None."""
     import papermill
     from jupyter_client.kernelspec import NoSuchKernel
     from nbclient.exceptions import DeadKernelError
@@ -183,7 +188,7 @@ def _execute(path: Path, output: Path, values: Mapping[str, Value], bar: bool, c
                 language="python",
                 progress_bar={"desc": path.name} if bar else False,
                 cwd=cwd.absolute(),
-                # A kernel that is busy when an interrupt shuts it down would log that as an error.
+                # If Ctrl-C shuts down a busy kernel, the kernel would otherwise log an error.
                 extra_arguments=["--log-level=CRITICAL"],
             )
     except papermill.PapermillExecutionError as error:
@@ -200,7 +205,10 @@ def _execute(path: Path, output: Path, values: Mapping[str, Value], bar: bool, c
 
 @contextmanager
 def _kernel_environment() -> Iterator[None]:
-    """Without MPLBACKEND, under which a kernel shows no figures, and without papermill's log: failures are raised."""
+    """Remove MPLBACKEND and silence the log of papermill inside the `with` block.
+
+    A kernel with MPLBACKEND shows no figures. The log is not needed, because failures are raised.
+    """
     backend = os.environ.pop("MPLBACKEND", None)
     log = logging.getLogger("papermill")
     level = log.level
@@ -214,7 +222,11 @@ def _kernel_environment() -> Iterator[None]:
 
 
 def _keep_pictures(executed: NotebookNode) -> None:
-    """Drop the interactive view of each widget that has a still picture: without a kernel only the picture shows."""
+    """Remove the interactive view of each widget that also has a still picture.
+
+    Only the picture can be shown without a kernel. If no interactive view remains, the saved state of widgets is
+    removed.
+    """
     views = [output.data for _, output in outputs_of(executed) if WIDGET_VIEW in output.get("data", {})]
     for data in views:
         if "text/html" in data:
@@ -224,7 +236,10 @@ def _keep_pictures(executed: NotebookNode) -> None:
 
 
 def _stopped_at(executed: NotebookNode) -> int:
-    """The first code cell without a reply of the kernel; papermill itself marks every cell as completed."""
+    """Return the number of the first code cell without a reply of the kernel, or 1 if every cell has a reply.
+
+    The status that papermill records cannot be used, because papermill marks every cell as completed.
+    """
     for number, cell in code_cells(executed):
         if "shell.execute_reply" not in cell.metadata.get("execution", {}):
             return number

@@ -1,5 +1,6 @@
-"""Runs on disk: training into run directories, resuming, reading, comparing and verifying them.
+"""Runs on disk: training into run directories, and resuming, reading, comparing and verifying of runs.
 
-For: `train` writes a run directory epoch by epoch and `resume` continues one after a kill; `load` reads it back.
+For: all files of a run. `train` writes a run directory epoch by epoch. `resume` finds the state from which a killed run
+continues. `load` reads run directories.
 May import: the core (up to `training`) and `metrics`.
 """

@@ -1,7 +1,11 @@
-"""Checkpoint files: tensors as safetensors, everything else as JSON in the file's header. No pickle.
+"""Checkpoint files of runs.
 
-A full checkpoint holds all that a run needs to continue: weights, AdamW's moments, controllers and best epochs. Random
-streams are named by seed and epoch, so these two numbers stand for them. A weights-only checkpoint holds the model.
+A checkpoint is a safetensors file. Tensors are stored as such, and all other values are JSON in the header of the file.
+No pickle is used.
+
+A full checkpoint holds everything that a run needs to continue: the weights, AdamW's moments, the state of the
+controllers, and the best epochs. It holds no state of random number generators, because the seed and the epoch
+determine every random stream. A weights-only checkpoint holds the weights, but not the rest of the state.
 """
 
 from __future__ import annotations
@@ -35,28 +39,28 @@ from ternary_lab.space import SIZE
 from ternary_lab.training.run_state import Best, RunState
 
 FORMAT = "ternary-lab-1"
-"""The only key of the header: safetensors writes several keys in random order, and equal runs must have equal bytes."""
+"""The only key of the header. safetensors writes several keys in random order, but equal runs need equal bytes."""
 OUTPUT = "output"
-"""Name of the tensor with the moving average of the output distributions, for losses that use information."""
+"""Name of the tensor (2, 1, SIZE) with the moving averages of the output distributions, for information terms."""
 LARGEST = 256 * 2**20
-"""Bytes: no checkpoint of this model is larger, and larger files are not read."""
+"""Largest size in bytes of a file that is read. No checkpoint of this model is larger."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One run after one epoch."""
+    """The state of one run after one epoch."""
 
     config: Config
     seed: int | None
     epoch: int
-    """Last finished epoch; -1 before the first."""
+    """Index of the last finished epoch, or -1 before the first epoch."""
     rho: float
-    """Permeability in that epoch."""
+    """Permeability ρ in that epoch."""
     blocks: Blocks
     state: RunState | None
-    """None in a weights-only checkpoint."""
+    """State from which training can continue; None in a weights-only checkpoint."""
     cohort: tuple[str, ...] = ()
-    """Names of the runs that were trained side by side with this one, itself included."""
+    """Names of the runs that were trained side by side with this run. The name of this run is included."""
 
     def model(self) -> TernaryVAE:
         return TernaryVAE(self.config.model, self.blocks)
@@ -64,15 +68,16 @@ class Checkpoint:
 
 @fenced
 def save(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint atomically. Raises RunError."""
+    """Write a checkpoint atomically. Raises RunError if the file cannot be written."""
     write_atomically(path, encoded(checkpoint, checkpoint.config.as_yaml()))
 
 
 def encoded(checkpoint: Checkpoint, config: str) -> bytes:
-    """The bytes of a checkpoint's file.
+    """Return the content of a checkpoint's file.
 
     Args:
-        config: `checkpoint.config.as_yaml()`, which takes longer than the rest; training computes it once for a run.
+        config: the text `checkpoint.config.as_yaml()`. To compute this text takes longer than the rest, so training
+            computes it only once for each run.
     """
     architecture = Architecture(checkpoint.config.model)
     tensors = {f"model.{k}": v for k, v in architecture.named(checkpoint.blocks).items()}
@@ -101,14 +106,15 @@ def encoded(checkpoint: Checkpoint, config: str) -> bytes:
     }
     tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
     header[SHA256] = checkpoint_checksum(tensors, header)
-    # safetensors refuses tensors that are views of one block, but accepts such arrays; this saves a copy.
+    # safetensors refuses tensors that are views of one block of memory, but accepts NumPy arrays that are such views.
+    # So the tensors need not be copied.
     arrays = {k: v.numpy() for k, v in tensors.items()}
     return save_arrays(arrays, {FORMAT: json.dumps(header, allow_nan=False)})
 
 
 @fenced
 def load(path: Path) -> Checkpoint:
-    """Read a checkpoint written by `save`. Raises CheckpointError for any other file."""
+    """Read a checkpoint that `save` has written. Raises CheckpointError for any other file, and for a damaged file."""
     data = _read(path)
     try:
         tensors = load_tensors(data)
@@ -139,7 +145,7 @@ def load(path: Path) -> Checkpoint:
                 second_moments=architecture.from_named(_with_prefix("second.", tensors) | zeros, str(path)),
                 controllers=Controllers(**saved["controllers"]),
                 best=_best(saved["best"]),
-                # Older runs have no `selected`: they were chosen by the early-stopping metric.
+                # Older runs have no `selected`. The early-stopping metric chose the models of these runs.
                 selected=_best(saved.get("selected", saved["best"])),
                 stopped=saved["stopped"],
                 output=_output(tensors) if config.information.enabled else None,
@@ -157,27 +163,35 @@ def load(path: Path) -> Checkpoint:
 
 @fenced
 def load_model(source: str | Path, *, device: str | torch.device = "cpu") -> TernaryVAE:
-    """The model in a checkpoint: a safetensors file of this library, or a `.pt` file of the original v5.5.
+    """Return the model in a checkpoint file.
 
-    Of a `.pt` only weights are read and no code is run. Raises CheckpointError for a missing, truncated or other file.
+    The file is a safetensors file of this library, or a `.pt` file of the original v5.5. The weights in a `.pt` file
+    are read, but no code in the file is run. Raises CheckpointError if the file is missing, truncated or of another
+    kind.
     """
     return open_checkpoint(source).model().to(device)
 
 
 @fenced
 def open_checkpoint(source: str | Path) -> Checkpoint:
-    """A checkpoint of either kind, chosen by the suffix. Raises CheckpointError."""
+    """Read a checkpoint of this library, or of the original v5.5 if the suffix is `.pt` or `.pth`.
+
+    Raises CheckpointError.
+    """
     path = Path(source)
     return import_original(path) if path.suffix in (".pt", ".pth") else load(path)
 
 
 def import_original(path: Path) -> Checkpoint:
-    """The weights of an original v5.5 checkpoint, a pickle of tensors. No code in it is run. Raises CheckpointError."""
+    """Read the weights and the epoch of an original v5.5 checkpoint, which is a pickle of tensors.
+
+    No code in the file is run. Raises CheckpointError.
+    """
     data = _read(path)
     _check_unpacked_size(data, path)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns about foreign files; they are refused below in one line
+            warnings.simplefilter("ignore")  # torch warns about foreign files, which are refused below with one line
             content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # torch's reader raises a dozen types for foreign or hostile files
         reason = "it holds more than weights, which could run code" if "weights_only" in str(error).lower() else (
@@ -192,12 +206,15 @@ def import_original(path: Path) -> Checkpoint:
     epoch = content.get("epoch", -1)
     if isinstance(epoch, bool) or not isinstance(epoch, int) or epoch < -1:
         raise CheckpointError(f"{path}: its epoch is {epoch!r}, not a whole number")
-    # The original does not store its balance; before phase 3 ρ does not depend on it.
+    # The original does not store whether its gradients were balanced. Before phase 3, ρ does not depend on this.
     return Checkpoint(config, None, epoch, config.permeability(max(epoch, 0), False), blocks, None)
 
 
 def _has_moments(name: str, config: Config) -> bool:
-    """Whether a checkpoint holds AdamW's moments of a weight: of StateNet's only if StateNet learns."""
+    """Return whether a checkpoint holds AdamW's moments of the weight `name`.
+
+    Moments of StateNet's weights are held only if StateNet learns.
+    """
     return config.statenet.training != "none" or not name.startswith("state_net.")
 
 
@@ -221,14 +238,14 @@ def _with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor
 
 
 def _is_plain(value: object) -> bool:
-    """Whether it is a dense CPU tensor of real numbers."""
+    """Return whether a value is a dense tensor of floating-point numbers on the CPU."""
     return isinstance(value, Tensor) and (value.layout, value.device.type, value.is_floating_point()) == (
         torch.strided, "cpu", True
     )
 
 
 def _read(path: Path) -> bytes:
-    """The bytes of a file. Raises CheckpointError if it cannot be read, or is too large for a checkpoint."""
+    """Read the bytes of a file. Raises CheckpointError if the file cannot be read, or is too large for a checkpoint."""
     try:
         size = path.stat().st_size
         if not path.is_file():
@@ -241,7 +258,10 @@ def _read(path: Path) -> bytes:
 
 
 def _check_unpacked_size(data: bytes, path: Path) -> None:
-    """Raises CheckpointError for a zip archive that unpacks to more than any checkpoint of this model."""
+    """Check the unpacked size of a file that is a zip archive.
+
+    Raises CheckpointError if the archive is damaged, or unpacks to more than `LARGEST` bytes.
+    """
     if not zipfile.is_zipfile(io.BytesIO(data)):
         return
     try:

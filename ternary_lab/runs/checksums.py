@@ -1,16 +1,16 @@
 """Checksums of a run's files.
 
-    file                  | checksum
-    config.yaml           | last line, a comment: sha256 of the text above it
-    provenance.json       | member sha256: of the other members
-    history.csv           | last column crc32: of the first line and the row, both without this column
-    log.jsonl             | member crc32 of each line: of its other members
-    probes.csv            | as history.csv
-    *.safetensors         | member sha256 of the header's JSON: of its other members, and of each tensor
+    file             | place of the checksum                 | covered content
+    config.yaml      | comment `sha256` in the last line     | the text above the last line
+    provenance.json  | member `sha256`                       | the other members
+    history.csv      | column `crc32`, the last of each row  | the first line and the row, without this column
+    log.jsonl        | member `crc32` of each line           | the other members of the line
+    probes.csv       | as in history.csv                     | as in history.csv
+    *.safetensors    | member `sha256` of the JSON header    | the other members of the JSON header, and each tensor
 
-JSON is summed with sorted keys. Lines that are appended have a short checksum each, so that one damaged row is named
-and a line that is still being written is recognised. Files without any checksum come from older versions and are
-accepted.
+The checksum of JSON is computed from JSON with sorted keys. Each row of a table and each line of a log has a short
+checksum of its own. So an error message can name the damaged row, and a line that is still being written can be
+recognised. Files without any checksum come from older versions and are accepted.
 """
 
 from __future__ import annotations
@@ -36,27 +36,27 @@ REMEDY = "restore it from a copy, or train again with --fresh"
 
 
 def damaged(path: Path, reason: str) -> RunError:
-    """The error for a damaged file."""
+    """Return the error for a damaged file."""
     return RunError(f"{path}: damaged: {reason}: {REMEDY}")
 
 
 def crc32(text: str) -> str:
-    """CRC-32 as eight hexadecimal digits."""
+    """Return the CRC-32 of a text as eight hexadecimal digits."""
     return f"{zlib.crc32(text.encode()):08x}"
 
 
 def sha256(text: str) -> str:
-    """SHA-256 as 64 hexadecimal digits."""
+    """Return the SHA-256 of a text as 64 hexadecimal digits."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def text_with_checksum(text: str) -> str:
-    """A text of lines, with its checksum as a comment in the last line."""
+    """Append a comment line with the checksum to a text, which must end with a newline."""
     return f"{text}{_COMMENT}{sha256(text)}\n"
 
 
 def check_text(text: str, path: Path) -> str:
-    """The text without its checksum. Raises RunError if it has changed."""
+    """Return the text without its checksum. Raises RunError if the checksum does not match the text."""
     body, comment, checksum = text.rpartition(_COMMENT)
     if not comment:
         return text
@@ -66,24 +66,27 @@ def check_text(text: str, path: Path) -> str:
 
 
 def json_with_checksum(data: Mapping[str, Any]) -> bytes:
-    """A mapping as JSON, with its checksum as a member."""
+    """Return a mapping as JSON. The checksum of the mapping is an additional member."""
     return json.dumps(_with_checksum(data, SHA256, sha256), indent=1).encode()
 
 
 def check_json(data: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """The mapping without its checksum. Raises RunError if it has changed."""
+    """Return the mapping without its checksum. Raises RunError if the checksum does not match the mapping."""
     if SHA256 in data and data != _with_checksum(data, SHA256, sha256):
         raise damaged(path, "its checksum differs")
     return {key: value for key, value in data.items() if key != SHA256}
 
 
 def log_line_with_checksum(event: Mapping[str, Any]) -> str:
-    """An event as a line of JSON, with its checksum as a member."""
+    """Return an event as a line of JSON. The checksum of the event is an additional member."""
     return json.dumps(_with_checksum(event, CRC32, crc32)) + "\n"
 
 
 def check_log(text: str, path: Path) -> None:
-    """Raises RunError naming the first line that has changed. A last line without its end is still being written."""
+    """Check the lines of a log. Raises RunError if a line is damaged; the message names the first damaged line.
+
+    A last line without a newline is accepted if its JSON is incomplete, because a run may still be writing this line.
+    """
     for number, line in enumerate(text.splitlines(keepends=True), 1):
         if not line.endswith("\n"):
             if line.rstrip().endswith("}") or line[:-1].endswith("}"):
@@ -99,21 +102,25 @@ def check_log(text: str, path: Path) -> None:
 
 
 def row_with_checksum(head: str, row: str) -> str:
-    """A row of CSV, with the checksum of head and row as its last cell. Both come without line ends."""
+    """Return a row of CSV with a newline. The last cell is the checksum of `head` and `row`.
+
+    `head` is the first line of the file. `head` and `row` must not end with a newline.
+    """
     return f"{row},{crc32(head + row)}\n"
 
 
 def csv_with_checksums(text: str) -> str:
-    """A CSV text, with a checksum as the last cell of every row."""
+    """Return a CSV text with a last column that holds the checksum of every row."""
     head, *rows = text.splitlines()
     return "".join([f"{head},{CRC32}\n", *(row_with_checksum(head, row) for row in rows)])
 
 
 def check_csv(text: str, path: Path, columns: Sequence[str] | None = None, optional: Collection[str] = ()) -> str:
-    """The CSV text without its checksums, and without a last line that is still being written.
+    """Return the CSV text without its checksums, and without a last line that is still being written.
 
-    Raises RunError naming a row that has changed, or when the columns are not `columns`; the `optional` ones, which
-    are the last of them, may be missing.
+    Raises RunError if a row does not match its checksum; the message names the row. Raises RunError also if the columns
+    of the text are not `columns`. The columns in `optional` are the last of `columns`. The text may have all of the
+    optional columns or none of them.
     """
     lines = text.splitlines(keepends=True)
     unfinished = lines.pop() if lines and not lines[-1].endswith("\n") else ""
@@ -139,7 +146,10 @@ def check_csv(text: str, path: Path, columns: Sequence[str] | None = None, optio
 
 
 def checkpoint_checksum(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> str:
-    """SHA-256 of a checkpoint: its header, and the name, type, shape and bytes of each contiguous CPU tensor."""
+    """Return the SHA-256 of a checkpoint's header and of the name, type, shape and bytes of each tensor.
+
+    The tensors must be contiguous and on the CPU.
+    """
     found = hashlib.sha256(sha256(json.dumps(header, sort_keys=True)).encode())
     for name, tensor in sorted(tensors.items()):
         found.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
@@ -148,6 +158,6 @@ def checkpoint_checksum(tensors: Mapping[str, Tensor], header: Mapping[str, Any]
 
 
 def _with_checksum(data: Mapping[str, Any], name: str, checksum: Callable[[str], str]) -> dict[str, Any]:
-    """The mapping with the checksum of its other members as its last member."""
+    """Return the mapping with a last member `name`, which is the checksum of the other members."""
     rest = {key: value for key, value in data.items() if key != name}
     return {**rest, name: checksum(json.dumps(rest, sort_keys=True))}

@@ -13,20 +13,20 @@ from ternary_lab.runs.load import RunRecord
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two runs, a and b, side by side."""
+    """Settings, last metrics and histories of two runs, which are called a and b."""
 
     settings: pd.DataFrame
-    """The settings that differ. Index: dotted key; columns a and b."""
+    """The settings that differ. The index is the dotted key of a setting. The columns are a and b."""
     final: pd.DataFrame
-    """The last epoch. Index: column of the history; columns a and b."""
+    """The last epoch of each run. The index is a column of the history. The columns are a and b."""
     histories: pd.DataFrame
-    """Both histories; the column `which` is a or b."""
+    """The rows of both histories. The column `which` is a or b."""
 
 
 def compare(run_a: RunRecord, run_b: RunRecord) -> Comparison:
-    """The settings that differ, the final metrics and the histories of two runs.
+    """Return the settings that differ, the metrics of the last epochs, and the histories of two runs.
 
-    Raises RunError for a run without a finished epoch.
+    Raises RunError if a run has no finished epoch.
     """
     for run in (run_a, run_b):
         if run.history.empty:

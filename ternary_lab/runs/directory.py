@@ -1,4 +1,4 @@
-"""A run's directory before training: checked, emptied for a fresh start, or created."""
+"""Run directories before training: checks, deletion of an earlier run, and creation of missing files."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from ternary_lab.training.run_state import RunState
 
 @dataclass(frozen=True)
 class RunPlan:
-    """A run to train: its directory, configuration, seed and initial state."""
+    """Plan of a run to train: directory, configuration, seed and initial state."""
 
     path: Path
     config: Config
     seed: int
     start: RunState | None = None
-    """The state that a branch starts from; None for a run that starts from its seed."""
+    """State from which a branch starts; None for a run that starts from its seed."""
     label: str = ""
-    """Its name where directories of several runs have the same name."""
+    """Name of the run; empty if the run has the name of its directory."""
 
     @property
     def name(self) -> str:
@@ -39,16 +39,19 @@ class RunPlan:
         return self.start.next_epoch if self.start is not None else 0
 
     def checkpoint(self, name: str) -> Path:
-        """The file of a checkpoint, for example of "latest"."""
+        """Return the path of the checkpoint with a name such as "latest"."""
         return self.path / CHECKPOINTS / f"{name}.safetensors"
 
     def epoch_checkpoints(self) -> list[Path]:
-        """The files of the checkpoints that are kept by epoch, in this order."""
+        """Return the paths of the per-epoch checkpoints, sorted by epoch."""
         return sorted((self.path / CHECKPOINTS).glob("epoch_*.safetensors"))
 
 
 def check_place(path: Path) -> None:
-    """Raises RunError if `path` is a file, or a folder that holds something other than a run."""
+    """Check that a run can be stored at `path`.
+
+    Raises RunError if `path` is a file, or a folder that holds something other than a run.
+    """
     if path.exists() and not path.is_dir():
         raise RunError(f"{path}: is a file: choose another --run-dir")
     known = {CHECKPOINTS, PROVENANCE, LOCK, OWNER}
@@ -59,7 +62,11 @@ def check_place(path: Path) -> None:
 
 
 def empty(path: Path) -> None:
-    """Delete the run in a directory. Its config.yaml goes last: an interrupted deletion can be repeated."""
+    """Delete the run in a directory. A directory without config.yaml is left as it is.
+
+    config.yaml is deleted last, so that an interrupted deletion can be repeated. Raises RunError if a file cannot be
+    deleted.
+    """
     if not (path / CONFIG).exists():
         return
     try:
@@ -75,7 +82,7 @@ def empty(path: Path) -> None:
 
 
 def prepare(plan: RunPlan, device: torch.device) -> None:
-    """Create the directory's missing files, and delete temporary files of a write that was killed."""
+    """Create the missing files of a run's directory. Delete the temporary files that a killed process has left."""
     folder = plan.path / CHECKPOINTS
     with write_errors(plan.path):
         folder.mkdir(parents=True, exist_ok=True)
@@ -85,5 +92,5 @@ def prepare(plan: RunPlan, device: torch.device) -> None:
         content = provenance(plan.seed, TrainedSpan.here(plan.first_epoch, device))
         write_atomically(plan.path / PROVENANCE, json_with_checksum(content))
     if not (plan.path / CONFIG).exists():
-        # config.yaml comes last: it makes the directory a run's.
+        # config.yaml is written last, because a directory with this file counts as a run directory.
         write_atomically(plan.path / CONFIG, text_with_checksum(plan.config.as_yaml()).encode())

@@ -1,4 +1,4 @@
-"""Files that training writes after each epoch: history row, checkpoints, log and provenance."""
+"""Files that training writes after each epoch: row of the history, checkpoints, log and provenance."""
 
 from __future__ import annotations
 
@@ -24,14 +24,17 @@ from ternary_lab.runs.resume import StartingPoint
 from ternary_lab.training.run_state import RunState
 
 WRITERS = 8
-"""Threads that write files, at most: while one waits for the disk, others encode, and one flush serves several."""
+"""Largest number of threads that write files.
+
+While one thread waits for the disk, other threads encode checkpoints. One flush of the disk can serve several threads.
+"""
 
 
 class EpochWriter:
     """Threads that write the files of an epoch while the next epoch is trained.
 
-    No file of an epoch is begun before every run has the files of the epoch before. The end of the block waits for
-    the threads.
+    The threads begin to write an epoch only after the files of the previous epoch are complete for every run. At its
+    end, the `with` block waits for the threads.
     """
 
     def __init__(self, runs: int) -> None:
@@ -48,18 +51,24 @@ class EpochWriter:
             self._threads.shutdown(cancel_futures=True)
 
     def write(self, calls: Sequence[Callable[[], None]]) -> None:
-        """Begin an epoch's calls, one per run, when the calls before are done. Raises their error."""
+        """Wait until the previous calls are done, then begin the calls of an epoch, one per run.
+
+        Raises the error of a previous call.
+        """
         self.wait()
         self._results = self._threads.map(lambda call: call(), calls)
 
     def wait(self) -> None:
-        """Wait until everything is written. Raises the error of a call; calls that have not begun are cancelled."""
+        """Wait until all calls are done.
+
+        Raises the error of a call that failed. The calls that have not begun are then cancelled.
+        """
         for _ in self._results:
             pass
 
 
 class RunFiles:
-    """The files of one run while it is trained. Every method raises RunError if a file cannot be written."""
+    """Files of one run during training. Every method raises RunError if a file cannot be written."""
 
     def __init__(self, start: StartingPoint, device: torch.device) -> None:
         self.plan = start.plan
@@ -72,7 +81,11 @@ class RunFiles:
         self.log("started" if fresh else "resumed", next_epoch=start.next_epoch, device=device.type)
 
     def commit(self, row: EpochRecord, state: RunState, cohort: tuple[str, ...], seconds: float) -> None:
-        """Write an epoch's files. Once `latest` is written, which comes last, the epoch is permanent."""
+        """Write the checkpoints, the history row and the provenance of an epoch, and log the end of the run.
+
+        The checkpoint `latest` is the last of these files. Once `latest` has been written, the epoch is permanent.
+        `seconds` is the time that the epoch took.
+        """
         config, latest = self.plan.config, self.plan.checkpoint("latest")
         point = Checkpoint(config, self.plan.seed, row.epoch, row.rho, state.blocks, state, cohort)
         names = [f"epoch_{row.epoch:04d}"] if config.checkpoints.keeps(row.epoch) else []
@@ -93,7 +106,7 @@ class RunFiles:
             self.log("stopped", epoch=row.epoch, reason=state.stopped)
 
     def end(self, reason: str) -> None:
-        """Mark the run as ended after its last finished epoch."""
+        """Mark the run as ended after its last finished epoch, with the reason in words."""
         latest = self.plan.checkpoint("latest")
         if latest.exists():
             point = checkpoint.load(latest)
@@ -103,12 +116,16 @@ class RunFiles:
         self.log("stopped", reason=reason)
 
     def log(self, event: str, **values: Any) -> None:
-        """Add an event to the run's log."""
+        """Add an event with its values to the log of the run."""
         line = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "event": event, **values}
         append(self.plan.path / LOG, log_line_with_checksum(line))
 
     def _drop_uncommitted_rows(self, next_epoch: int) -> None:
-        """Drop the history's rows from `next_epoch` on, and a row that was cut off by a kill."""
+        """Remove the rows of the history from `next_epoch` on, and a row that was cut off by a kill.
+
+        A history of an older version also gets the missing columns of `history.LATER`. Raises RunError if the remaining
+        rows are not those of all finished epochs.
+        """
         path = self.plan.path / HISTORY
         text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
         optional = () if self.plan.config.added_columns else LATER
@@ -130,7 +147,7 @@ class RunFiles:
             write_atomically(path, new.encode())
 
     def _record_device(self, next_epoch: int, device: torch.device) -> None:
-        """Record in the provenance which device trains the epochs from `next_epoch` on."""
+        """Record in the provenance that `device` trains the epochs from `next_epoch` on."""
         recorded = trained_spans(self._provenance)
         spans = [span for span in recorded if span.first_epoch < next_epoch]
         here = TrainedSpan.here(next_epoch, device)
@@ -142,16 +159,16 @@ class RunFiles:
             write_atomically(self.plan.path / PROVENANCE, json_with_checksum(self._provenance))
 
     def _update_provenance(self, seconds: float, stopped: str | None) -> None:
-        """Add the seconds of an epoch, and the reason why the run ended."""
+        """Add the seconds of an epoch to the provenance. Record why the run has ended, or None if the run continues."""
         before = float(self._provenance.get("wall_seconds", 0.0))
         self._provenance |= {"wall_seconds": round(before + seconds, 3), "stopped": stopped}
-        # A power cut may lose the seconds of an epoch, which is not worth waiting for the disk, but not the end.
+        # A power cut may lose the seconds of an epoch, but not the end of a run. So only the end waits for the disk.
         content = json_with_checksum(self._provenance)
         write_atomically(self.plan.path / PROVENANCE, content, durable=stopped is not None)
 
 
 def _csv_line(cells: Sequence[object]) -> str:
-    """One CSV row without its line end; floats in their shortest exact form."""
+    """Return one CSV row without a newline. Floats are written in the shortest form that is exact."""
     text = io.StringIO()
     csv.writer(text, lineterminator="").writerow([repr(c) if isinstance(c, float) else c for c in cells])
     return text.getvalue()

@@ -1,4 +1,4 @@
-"""Writing files: atomic replacement, hard links, appended lines, and tables as CSV."""
+"""Writing of files: atomic replacement, hard links and appended text. Reading and writing of CSV tables."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ternary_lab.errors import RunError
 
 @contextlib.contextmanager
 def write_errors(path: Path) -> Iterator[None]:
-    """Turn an OSError inside the block into a RunError that names `path` and the remedy."""
+    """Turn an OSError inside the `with` block into a RunError that names `path` and the remedy."""
     try:
         yield
     except OSError as error:
@@ -27,9 +27,10 @@ def write_errors(path: Path) -> Iterator[None]:
 
 
 def write_atomically(path: Path, data: bytes, *, durable: bool = True) -> None:
-    """Replace a file: a reader sees the old content or the new, never a part. Raises RunError.
+    """Replace the content of a file. A reader sees the complete old content or the complete new content.
 
-    A power cut may bring the old file back, unless the write is `durable`.
+    If `durable` is true, the new content survives a power cut. Otherwise a power cut may restore the old content.
+    Raises RunError.
     """
     with staged_write(path, data, durable=durable):
         pass
@@ -37,9 +38,10 @@ def write_atomically(path: Path, data: bytes, *, durable: bool = True) -> None:
 
 @contextlib.contextmanager
 def staged_write(path: Path, data: bytes, *, durable: bool = True) -> Iterator[Path]:
-    """Write `data` to a temporary file beside `path`, yield it, and rename it to `path` at the end of the block.
+    """Write `data` to a temporary file beside `path`, yield this file, and rename it to `path` at the end of the block.
 
-    The temporary file is already on disk inside the block, where it can be given more names. Raises RunError.
+    Inside the block, the temporary file is already on disk, and the caller can give it more names with `link`. Raises
+    RunError.
     """
     temporary = _temporary(path)
     with write_errors(path):
@@ -59,7 +61,10 @@ def staged_write(path: Path, data: bytes, *, durable: bool = True) -> Iterator[P
 
 
 def link(file: Path, name: Path) -> None:
-    """Give a file a second name, in place of any file that has that name. Raises RunError."""
+    """Give a file a second name. Another file that already has this name is replaced.
+
+    On a file system without hard links, the file is copied. Raises RunError.
+    """
     temporary = _temporary(name)
     with write_errors(name):
         try:
@@ -68,11 +73,11 @@ def link(file: Path, name: Path) -> None:
             write_atomically(name, file.read_bytes())
             return
         os.replace(temporary, name)
-        temporary.unlink(missing_ok=True)  # replacing a name of the same file leaves both
+        temporary.unlink(missing_ok=True)  # os.replace keeps both names if they belong to the same file
 
 
 def append(path: Path, text: str) -> None:
-    """Add text to the end of a file, durably. Raises RunError."""
+    """Append text to a file, and wait until the text is on disk. Raises RunError."""
     with write_errors(path), open(path, "a", encoding="utf-8") as file:
         file.write(text)
         file.flush()
@@ -80,7 +85,10 @@ def append(path: Path, text: str) -> None:
 
 
 def sync_directory(folder: Path) -> None:
-    """Make the names in a folder durable. Raises RunError."""
+    """Flush the entries (file names) of a folder to disk, so that new and renamed files survive a power cut.
+
+    Raises RunError.
+    """
     with write_errors(folder):
         directory = os.open(folder, os.O_RDONLY)
         try:
@@ -91,9 +99,9 @@ def sync_directory(folder: Path) -> None:
 
 @fenced
 def read_csv(source: Any, **options: Any) -> pd.DataFrame:
-    """The table of a CSV file or buffer, with exact floats. `options` are those of pandas.
+    """Read a table from a CSV file or buffer, with exact floats. `options` are passed to `pandas.read_csv`.
 
-    By default, pandas before 3.1 reads a quarter of all floats with a wrong last digit.
+    By default, pandas before version 3.1 reads a quarter of all floats with a wrong last digit.
     """
     if tuple(map(int, pd.__version__.split(".")[:2])) < (3, 1):
         options["float_precision"] = "round_trip"
@@ -102,7 +110,7 @@ def read_csv(source: Any, **options: Any) -> pd.DataFrame:
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
-    """Write a table as CSV with seven digits, atomically. Raises RunError."""
+    """Write a table atomically as CSV with seven significant digits. Raises RunError."""
     write_atomically(path, table.to_csv(index=False, float_format="%.7g", lineterminator="\n").encode())
 
 

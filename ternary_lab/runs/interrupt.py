@@ -1,4 +1,4 @@
-"""Ctrl-C during training: the current epoch is finished first."""
+"""Interruption of training by Ctrl-C after the current epoch."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator
 
 @contextlib.contextmanager
 def interrupt_after_epoch() -> Iterator[Callable[[], None]]:
-    """Let the first Ctrl-C (or a notebook's stop button) wait for the end of the epoch; a second one does not.
+    """Delay the first Ctrl-C (or the stop button of a notebook) to the end of the epoch. A second Ctrl-C acts at once.
 
-    Yields a function to call after each epoch, which raises KeyboardInterrupt after Ctrl-C. Training resumes only at
-    epoch boundaries, so stopping inside an epoch would lose its work.
+    Yields a function that the caller calls after each epoch. The function raises KeyboardInterrupt if Ctrl-C was
+    pressed. A resumed run can only continue after a complete epoch, so a stop inside an epoch would lose the work of
+    this epoch.
     """
     requested = threading.Event()
 
@@ -27,7 +28,7 @@ def interrupt_after_epoch() -> Iterator[Callable[[], None]]:
         if requested.is_set():
             raise KeyboardInterrupt("stopped after an epoch: the same call goes on from there")
 
-    # Only the main thread may set a handler, and another programme's handler stays in place.
+    # Only the main thread may set a handler, and a handler that another program has set stays in place.
     main = threading.current_thread() is threading.main_thread()
     if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield check

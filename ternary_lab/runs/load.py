@@ -1,10 +1,10 @@
-"""Run folders, read back: configuration, history, checkpoints and provenance.
+"""Reading of run folders: configuration, history, checkpoints and provenance.
 
     RUN_DIR/seed=42/
         config.yaml         every setting
         provenance.json     seed, devices, versions, times
-        history.csv         a row per epoch, added after each epoch (published runs: history.csv.xz)
-        probes.csv          more measures of the epochs whose weights were kept, if `probe` was run
+        history.csv         one row per epoch, added after each epoch (published runs: history.csv.xz)
+        probes.csv          more measures of the saved epochs, if `ternary-lab probe` was run
         log.jsonl           events: started, resumed, stopped
         checkpoints/        epoch_0050, best_val_loss, latest and previous (safetensors)
 """
@@ -41,18 +41,18 @@ CONFIG, PROVENANCE, HISTORY, PROBES, LOG, CHECKPOINTS = (
 )
 PACKED_HISTORY = "history.csv.xz"
 FULL = "v5_5_full"
-"""Name of the published runs over all 400 epochs; they kept the weights of every epoch up to 120."""
+"""Name of the published runs over all 400 epochs. These runs kept the weights of every epoch up to 120."""
 ANSWERS = "answers.csv"
-"""Name of the published table of `tools/weight_measures.py`."""
+"""Name of the published table that `tools/weight_measures.py` writes."""
 LARGEST = 64 * 2**20
-"""Bytes: longer text files, after unpacking, are not read."""
+"""Largest size in bytes of an unpacked text file. Larger files are not read."""
 PUBLISHED = Path(__file__).parent / "published"
 """Folder of the runs that ship with the library."""
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """One run on disk. Files are read when they are needed. Raises RunError for a folder without config.yaml."""
+    """A run on disk. Each file is read when it is needed. Raises RunError for a folder without config.yaml."""
 
     path: Path
 
@@ -71,7 +71,7 @@ class RunRecord:
 
     @property
     def provenance(self) -> Mapping[str, Any]:
-        """Seed, devices, versions, hash of the library's source code, times."""
+        """Seed, devices, versions, hash of the library's source code, and times. Raises RunError."""
         path = self.path / PROVENANCE
         if not path.exists():
             raise RunError(f"{path}: missing: start the run again with the same command to restore it")
@@ -84,7 +84,10 @@ class RunRecord:
         return check_json(data, path)
 
     def trained_on(self, epoch: int) -> TrainedSpan:
-        """The device that trained and measured an epoch. Raises RunError if the provenance does not tell."""
+        """Return the span of epochs that contains `epoch`. The span names the device that trained these epochs.
+
+        Raises RunError if the provenance names no device.
+        """
         try:
             spans = trained_spans(self.provenance)
             return next((span for span in reversed(spans) if span.first_epoch <= epoch), spans[0])
@@ -97,7 +100,7 @@ class RunRecord:
 
     @property
     def history(self) -> pd.DataFrame:
-        """A row per epoch; the columns are those of `EpochRecord`."""
+        """Table with one row per epoch. The columns are those of `EpochRecord`. Raises RunError."""
         path = self.path / HISTORY
         packed = self.path / PACKED_HISTORY
         if not path.exists() and not packed.exists():
@@ -109,12 +112,12 @@ class RunRecord:
 
     @property
     def probes(self) -> pd.DataFrame | None:
-        """The table of `probe_run`: a row per epoch with weights. None if the run was not probed."""
+        """The table of `probe_run` with one row per saved epoch, or None if the run was not probed."""
         path = self.path / PROBES
         return read_table(path) if path.exists() else None
 
     def probed(self) -> pd.DataFrame:
-        """`probes`. Raises RunError if there are none."""
+        """Return the table `probes`. Raises RunError if the run was not probed."""
         table = self.probes
         if table is None:
             raise RunError(f"{self.path}: has no probes: make them with `ternary-lab probe`")
@@ -122,19 +125,19 @@ class RunRecord:
 
     @property
     def epochs(self) -> list[int]:
-        """Epochs with a checkpoint of their own."""
+        """Saved epochs, which have a checkpoint of their own, in ascending order."""
         names = (re.fullmatch(r"epoch_(\d+)\.safetensors", file.name) for file in self._checkpoints.glob("epoch_*"))
         return sorted(int(match.group(1)) for match in names if match)
 
     @property
     def stopped(self) -> str | None:
-        """Why the run ended; None if it has not."""
+        """Reason why the run has ended, or None if the run has not ended."""
         reason = self.provenance.get("stopped")
         return None if reason is None else str(reason)
 
     @property
     def selected(self) -> str:
-        """Name of the checkpoint that the configuration's criterion chose, for `checkpoint` and `model`."""
+        """Name of the checkpoint that `Config.criterion` chose. `checkpoint` and `model` accept this name."""
         return f"best_{name_in_files(self.config.criterion)}"
 
     @property
@@ -142,9 +145,10 @@ class RunRecord:
         return self.path / CHECKPOINTS
 
     def checkpoint(self, epoch: int | str | None = None) -> Checkpoint:
-        """The checkpoint of an epoch or a name such as "best_val_loss"; the latest by default.
+        """Return the checkpoint of an epoch, or the checkpoint with a name such as "best_val_loss".
 
-        Raises RunError naming the epochs with a checkpoint.
+        The default is the latest checkpoint. Raises RunError if there is no such checkpoint. The message then lists the
+        saved epochs.
         """
         name = "latest" if epoch is None else epoch if isinstance(epoch, str) else f"epoch_{epoch:04d}"
         path = self._checkpoints / f"{name}.safetensors"
@@ -157,24 +161,27 @@ class RunRecord:
         raise RunError(f"{self.path}: no checkpoint {name}; there are those of epochs {number_ranges(self.epochs)}")
 
     def model(self, epoch: int | str | None = None) -> TernaryVAE:
-        """The trained model at an epoch (default: the last)."""
+        """Return the model in the checkpoint of an epoch or of a name (default: the latest checkpoint)."""
         return self.checkpoint(epoch).model()
 
 
 class RunSet(dict[int, RunRecord]):
-    """The runs of one experiment by seed: `runs[42]`; `history` has the rows of all."""
+    """Runs of one experiment as a dictionary from seed to run. For example, `runs[42]` is the run with seed 42."""
 
     def __missing__(self, seed: int) -> RunRecord:
         raise RunError(f"no run with seed {seed}; there are {number_ranges(sorted(self))}")
 
     @property
     def history(self) -> pd.DataFrame:
-        """The histories of all runs, one below the other."""
+        """Table with the rows of the histories of all runs."""
         return pd.concat([run.history for run in self.values()], ignore_index=True)
 
 
 def load_run(source: str | Path) -> RunRecord:
-    """A run by its directory, or a published run by its name, "v5_5/seed=42". Raises RunError if there is none."""
+    """Return the run in a directory, or the published run with a name such as "v5_5/seed=42".
+
+    Raises RunError if there is no such run, or if the directory is that of an experiment with several runs.
+    """
     path = _run_path(source)
     if not (path / CONFIG).is_file():
         inside = sorted(child.name for child in path.iterdir() if (child / CONFIG).is_file())
@@ -185,7 +192,10 @@ def load_run(source: str | Path) -> RunRecord:
 
 
 def load_runs(source: str | Path) -> RunSet:
-    """All runs in an experiment's directory, or of a published experiment ("v5_5"), by seed."""
+    """Return all runs in the directory of an experiment, or of a published experiment such as "v5_5", by seed.
+
+    The directory of a single run is accepted too. Raises RunError if there is no run.
+    """
     path = _run_path(source)
     folders = [path] if (path / CONFIG).is_file() else sorted(path.iterdir())
     runs = [RunRecord(folder) for folder in folders if (folder / CONFIG).is_file()]
@@ -195,12 +205,12 @@ def load_runs(source: str | Path) -> RunSet:
 
 
 def published() -> list[str]:
-    """Names of the runs that ship with the library, for `load_run`."""
+    """Return the names of the runs that ship with the library. `load_run` accepts these names."""
     return sorted(file.parent.relative_to(PUBLISHED).as_posix() for file in PUBLISHED.rglob(CONFIG))
 
 
 def local_or_published(path: str | Path) -> Path:
-    """The path of a file or folder if it exists, else of the published one with that name."""
+    """Return `path` if it exists, and otherwise the path of the published file or folder of this name."""
     return Path(path) if Path(path).exists() else PUBLISHED / path
 
 
@@ -217,7 +227,10 @@ def _run_path(source: str | Path) -> Path:
 
 
 def read_text(path: Path) -> str:
-    """A text file of a run, unpacked. Raises RunError if it cannot be read, or has more than `LARGEST` bytes."""
+    """Read a text file of a run. A file with the suffix `.xz` is unpacked.
+
+    Raises RunError if the file cannot be read, is not text, or has more than `LARGEST` bytes.
+    """
     try:
         with (lzma.open if path.suffix == ".xz" else open)(path, "rb") as file:
             data = file.read(LARGEST + 1)
@@ -232,7 +245,12 @@ def read_text(path: Path) -> str:
 
 
 def read_table(path: Path, columns: Sequence[str] | None = None, optional: Collection[str] = ()) -> pd.DataFrame:
-    """A CSV file of a run, without its checksums; `columns` and `optional` as in `check_csv`. Raises RunError."""
+    """Read a CSV file of a run without its checksums. Raises RunError.
+
+    Args:
+        columns: as in `check_csv`.
+        optional: as in `check_csv`.
+    """
     text = check_csv(read_text(path), path, columns, optional)
     try:
         return read_csv(io.StringIO(text))
@@ -241,7 +259,7 @@ def read_table(path: Path, columns: Sequence[str] | None = None, optional: Colle
 
 
 def number_ranges(numbers: Sequence[int]) -> str:
-    """Ascending numbers in words: [0, 10, 45, 46, 47] as "0, 10, 45-47"."""
+    """Return ascending numbers as a text of ranges. For example, [0, 10, 45, 46, 47] becomes "0, 10, 45-47"."""
     ranges: list[list[int]] = []
     for number in numbers:
         if ranges and number == ranges[-1][1] + 1:

@@ -1,7 +1,8 @@
-"""Locks of run directories: one process at a time trains a run.
+"""Locks of run directories. A lock lets only one process at a time train a run.
 
-The operating system holds the lock (flock, through the filelock library) and releases it when the process ends in any
-way, so no lock is left behind. A file beside it names the process, for the error message that a second one gets.
+The operating system holds the lock (flock, through the filelock library), and releases the lock when the process ends
+in any way. So no lock is left behind. A file beside the lock names the process that trains the run. If a second process
+tries to train the run, the error message names the first process.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ LOCK, OWNER = ".lock", ".owner.json"
 
 @contextlib.contextmanager
 def locked(path: Path, timeout: float = 0.0) -> Iterator[None]:
-    """Hold the lock of a run directory, which is created if it is missing.
+    """Hold the lock of a run directory inside the `with` block. A missing directory is created.
 
-    Raises RunError naming the other process if that still holds the lock after `timeout` seconds.
+    Raises RunError if another process still holds the lock after `timeout` seconds; the message names this process.
+    Raises RunError also if the directory cannot be locked.
     """
     from filelock import FileLock, Timeout
 
@@ -38,7 +40,7 @@ def locked(path: Path, timeout: float = 0.0) -> Iterator[None]:
         raise RunError(f"{path}: cannot be locked: {reason}: make it writable or choose another --run-dir") from None
     owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
     try:
-        with contextlib.suppress(OSError):  # only the error message needs it
+        with contextlib.suppress(OSError):  # only the error message needs this file
             (path / OWNER).write_text(json.dumps(owner))
         yield
     finally:
@@ -48,10 +50,13 @@ def locked(path: Path, timeout: float = 0.0) -> Iterator[None]:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a process holds the lock of a run directory now."""
+    """Return whether a process holds the lock of a run directory now.
+
+    The answer is False for a directory whose lock this user cannot try.
+    """
     from filelock import FileLock, Timeout
 
-    if not (path / OWNER).exists():  # spares trying the lock, which would hold it for a moment
+    if not (path / OWNER).exists():  # then the lock is not tried, because this would hold the lock for a moment
         return False
     try:
         with FileLock(path / LOCK, timeout=0):
@@ -63,7 +68,7 @@ def is_locked(path: Path) -> bool:
 
 
 def _owner(path: Path) -> str:
-    """The process that holds the lock, in words."""
+    """Describe the process that holds the lock in words."""
     try:
         owner = json.loads((path / OWNER).read_text())
         return f"process {int(owner['pid'])} on {owner['host']!s} since {owner['since']!s}"

@@ -1,4 +1,4 @@
-"""Progress of a training on stderr: a bar on a terminal, lines in a log."""
+"""Progress of training on stderr: a bar on a terminal, or lines in a log."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ from tqdm import tqdm
 from ternary_lab.history import EpochRecord
 
 SECONDS = 30.0
-"""Seconds between two lines."""
+"""Smallest number of seconds between two lines."""
 
 
 @contextlib.contextmanager
 def progress_bar(
     label: str, start: int, total: int, show: bool
 ) -> Iterator[Callable[[Sequence[EpochRecord]], None]]:
-    """Show a bar on a terminal; elsewhere print a line at the start, every `SECONDS` and at the end.
+    """Show the progress of training if `show` is true: by a bar on a terminal, or by lines in a log.
 
-    Yields a function to call with the records of each epoch; the figures shown are those of the first run.
+    A line is printed at the start, about every `SECONDS` seconds, and at the end. In a notebook nothing is shown.
+    Yields a function that the caller calls with the records of each epoch. The numbers shown are those of the first
+    record.
     """
     terminal = sys.stderr.isatty()
     in_log = show and not terminal and "ipykernel" not in sys.modules

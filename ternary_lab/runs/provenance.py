@@ -17,7 +17,7 @@ from ternary_lab.backend.numerics import can_flush_denormals
 
 
 def source_hash() -> str:
-    """sha256 of the library's own source code, so that a result names the code that produced it."""
+    """Return the SHA-256 of the library's source code. Runs record this hash to identify their code."""
     digest = hashlib.sha256()
     root = Path(__file__).parent.parent
     for file in sorted(root.rglob("*.py")):
@@ -26,7 +26,7 @@ def source_hash() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that affect results."""
+    """Return a dictionary from name to version, for Python and for the packages that affect results."""
     found = {"python": platform.python_version()}
     for name in ("torch", "numpy", "pandas", "pydantic", "safetensors", "matplotlib", "ternary-lab"):
         try:
@@ -38,22 +38,22 @@ def versions() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class TrainedSpan:
-    """Consecutive epochs of a run that one device trained; they end where the next span begins."""
+    """Consecutive epochs of a run that one device trained. The span ends where the next span of the run begins."""
 
     first_epoch: int
     device: str
     """cpu or cuda."""
     card: str | None
-    """Name of the GPU."""
+    """Name of the GPU; None for a CPU."""
     multiprocessors: int | None
-    """Of the GPU; None where not recorded."""
+    """Number of multiprocessors of the GPU; None for a CPU, and if the number was not recorded."""
     torch_version: str
     tf32: bool | None
-    """Whether the GPU may round the factors of float32 products to TF32; None where not recorded."""
+    """Whether the GPU may round the factors of float32 products to TF32; None if this was not recorded."""
 
     @staticmethod
     def here(first_epoch: int, device: torch.device) -> TrainedSpan:
-        """The span that this process begins on `device`."""
+        """Return the span that this process begins on `device` at epoch `first_epoch`."""
         version = str(torch.__version__)
         if device.type == "cpu":
             return TrainedSpan(first_epoch, "cpu", None, None, version, False)
@@ -66,7 +66,7 @@ class TrainedSpan:
 
 
 def trained_spans(provenance: Mapping[str, Any]) -> list[TrainedSpan]:
-    """The devices of a run in the order of its epochs. Older runs record the first device only, as `device`."""
+    """Return the spans of a run in the order of its epochs. Older runs record only the first device, as `device`."""
     if "devices" in provenance:
         return [TrainedSpan(**span) for span in provenance["devices"]]
     name, version = provenance["device"], provenance["versions"]["torch"]
@@ -76,7 +76,7 @@ def trained_spans(provenance: Mapping[str, Any]) -> list[TrainedSpan]:
 
 
 def provenance(seed: int, span: TrainedSpan) -> dict[str, Any]:
-    """The content of a new run's provenance.json."""
+    """Return the content of provenance.json for a new run."""
     return {
         "seed": seed,
         "devices": [asdict(span)],

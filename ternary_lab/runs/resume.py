@@ -1,9 +1,12 @@
-"""Resuming: the state from which each run continues, chosen from the checkpoints in its directory.
+"""Resuming of runs: choice of the checkpoint from which each run continues.
 
-An epoch is committed by its `latest.safetensors`, written last. Files of later epochs, left by a killed process, are
-written again, so a resumed run ends with the same bytes as an uninterrupted one. The checkpoint before it is kept as
-`previous`: a cohort that is killed between two writes has runs one epoch apart, and all of them continue from the
-earlier epoch.
+An epoch is committed when its `latest.safetensors` has been written, after all other files of the epoch. A killed
+process can leave files of a later epoch. The resumed run writes these files again. Apart from times, a resumed run
+gives the same results as an uninterrupted run, byte for byte.
+
+The checkpoint of the epoch before `latest` is kept as `previous`. A cohort is a group of runs that train side by side.
+If a cohort is killed while it writes an epoch, some of its runs are one epoch behind the other runs. All runs of the
+cohort then continue from the earlier epoch.
 """
 
 from __future__ import annotations
@@ -33,13 +36,16 @@ class StartingPoint:
 
     plan: RunPlan
     state: RunState | None
-    """None: from the run's seed."""
+    """None for a run that starts from its seed."""
     cohort: tuple[str, ...] = ()
-    """Names of the runs that reached this state side by side. They continue so, because it affects the rounding."""
+    """Names of the runs that reached this state side by side.
+
+    These runs continue side by side, because the number of runs side by side affects the rounding.
+    """
     file: Path | None = None
-    """The state's checkpoint, if it has one."""
+    """Checkpoint file of the state; None for an initial state."""
     rewinds: bool = False
-    """Whether the directory has checkpoints that are damaged or of later epochs."""
+    """Whether the directory has damaged checkpoints, or checkpoints of later epochs."""
 
     @property
     def next_epoch(self) -> int:
@@ -51,17 +57,17 @@ class StartingPoint:
 
     @property
     def group(self) -> tuple[int, tuple[str, ...]]:
-        """Equal for runs that continue side by side."""
+        """A value that is equal for runs that continue side by side."""
         return self.next_epoch, self.cohort
 
 
 class _SavedStates:
-    """The states from which one run can continue: the initial one, and those in its checkpoints."""
+    """States from which one run can continue: its initial state, and the states in its checkpoints."""
 
     def __init__(self, plan: RunPlan) -> None:
         self.plan = plan
         self.points = {plan.first_epoch: StartingPoint(plan, plan.start)}
-        """By next epoch."""
+        """The states, as a dictionary from next epoch to starting point."""
         self.damaged = False
         self.weights_only: Path | None = None
 
@@ -85,10 +91,11 @@ class _SavedStates:
 
 
 def starting_points(plans: Sequence[RunPlan], device: torch.device) -> list[StartingPoint]:
-    """The state from which each run continues. Nothing is written.
+    """Return the state from which each run continues. No file is written.
 
-    A run that has ended and kept only weights, as published runs do, is left out. Raises RunError for a directory of
-    another run, for a missing checkpoint, and for a run that cannot continue on this device.
+    A run that has ended and kept only weights is left out. Published runs are an example. Raises RunError for a
+    directory of another run, for a missing checkpoint, for an unfinished run with weights only, and for a run that
+    cannot continue on this device.
     """
     saved = {}
     for plan in plans:
@@ -120,9 +127,10 @@ def starting_points(plans: Sequence[RunPlan], device: torch.device) -> list[Star
 
 
 def _common_point(found: _SavedStates, saved: Mapping[str, _SavedStates]) -> StartingPoint:
-    """A run's newest state, or an earlier one that all runs of its cohort have.
+    """Return the newest state of a run, or an earlier state that all runs of its cohort have.
 
-    The others may be one epoch behind after a kill, or further behind where checkpoints are damaged.
+    After a kill, the other runs of the cohort may be one epoch behind. A run with damaged checkpoints may be further
+    behind. Raises RunError if the run has no checkpoint of the common epoch.
     """
     cohort = [saved[name] for name in found.points[found.newest].cohort if name in saved]
     epoch = min([found.newest, *(
@@ -137,7 +145,10 @@ def _common_point(found: _SavedStates, saved: Mapping[str, _SavedStates]) -> Sta
 
 
 def check_streams(run: RunRecord, epoch: int, config: Config, device: torch.device) -> None:
-    """Raises RunError if a run would read other random numbers on this device than on the one that trained `epoch`."""
+    """Check that a run reads the same random numbers on `device` as on the device that trained `epoch`.
+
+    Raises RunError if the random numbers would differ.
+    """
     before = run.trained_on(epoch)
     if config.runtime.streams == "device" and before.device != device.type:
         raise RunError(
@@ -148,7 +159,10 @@ def check_streams(run: RunRecord, epoch: int, config: Config, device: torch.devi
 
 
 def rewind(start: StartingPoint) -> None:
-    """If there are damaged or later checkpoints, make the starting point the only one. Raises RunError."""
+    """If `start.rewinds` is true, make the checkpoint of the starting point `latest`, and delete `previous`.
+
+    If the starting point has no checkpoint, `latest` is deleted. Per-epoch checkpoints are kept. Raises RunError.
+    """
     if not start.rewinds:
         return
     latest, previous = start.plan.checkpoint("latest"), start.plan.checkpoint("previous")

@@ -1,8 +1,10 @@
-"""Training into run directories: experiments over seeds, branches and counterfactuals of finished runs.
+"""Training into run directories: experiments over seeds, and branches and counterfactuals of runs.
 
-    run_experiment, branch, train_counterfactuals    make a `RunPlan` per run
-    train_runs     reads all directories and checks them, prepares them, and trains each cohort
-    _train_cohort  trains an epoch while the files of the epoch before are written
+A cohort is a group of runs that train side by side.
+
+    run_experiment, branch, train_counterfactuals    make a `RunPlan` for each run
+    train_runs     reads and checks all directories, prepares the directories, and trains each cohort
+    _train_cohort  trains an epoch while the files of the previous epoch are written
 """
 
 from __future__ import annotations
@@ -49,18 +51,22 @@ def run_experiment(
     fresh: bool = False,
     stop: Callable[[], bool] | None = None,
 ) -> RunSet:
-    """Train one run per seed side by side, each in its directory `run_dir/seed=…`; unfinished runs continue.
+    """Train one run per seed. The runs train side by side, and each run has its directory `run_dir/seed=…`.
+
+    Unfinished runs continue. Finished runs are not repeated.
 
     Args:
-        run_dir: default `runs/<config.name>`.
-        progress: show a progress bar, or a line every half minute where stderr is not a terminal.
+        run_dir: directory of all runs; default `runs/<config.name>`.
+        progress: show a bar on a terminal, or print a line every half minute in a log; show nothing in a notebook.
         fresh: delete earlier runs of these seeds and start again.
-        stop: called after every epoch when its files are written; True ends the call, and the same call continues
-            later. Without it, the next epoch is trained while they are written.
+        stop: function that is called after every epoch, when the files of the epoch are written. If it returns True,
+            training ends, and the same call of `run_experiment` continues later. Without `stop`, the next epoch is
+            trained while the files are written.
 
-    Finished runs are not repeated. Raises RunError when a directory belongs to another configuration, holds
-    something else, cannot be written, or was trained on another kind of device whose random streams it
-    reads (`runtime.streams`); ConfigError for bad seeds; DeviceError.
+    Raises RunError if a directory belongs to another configuration, holds something else, is in use by another process,
+    or cannot be written. Raises RunError also if a run was trained on another kind of device and needs the random
+    streams of that device (`runtime.streams`). Raises ConfigError for bad seeds. Raises DeviceError if the device is
+    missing or fails.
     """
     check_seeds(seeds)
     root = Path(run_dir) if run_dir is not None else Path("runs") / config.name
@@ -81,13 +87,14 @@ def branch(
     device: str | torch.device = "auto",
     progress: bool = False,
 ) -> RunRecord:
-    """Continue a run from its full checkpoint of `epoch` under other settings: a counterfactual.
+    """Continue a run from its full checkpoint of `epoch` under other settings, as a counterfactual.
 
-    The branch reads the same random streams as the run, so it differs by the settings alone. Its history starts at
-    `epoch` + 1. Its default directory is in `branches/` in the run's own, named after epoch and settings.
+    The branch reads the same random streams as the run, so only the settings cause a difference. The history of the
+    branch starts at `epoch` + 1. The default directory is in the folder `branches` of the run's directory, and is named
+    after the epoch and the settings.
 
-    Raises RunError when there is no full checkpoint of that epoch, or its streams belong to another kind of device;
-    ConfigError for a bad setting or one that changes shapes.
+    Raises RunError if there is no full checkpoint of that epoch, or if the run needs the random streams of another kind
+    of device. Raises ConfigError for an invalid setting, and for a change of `data.*` or `model.*`.
     """
     label = ",".join(f"{key}={value}" for key, value in overrides.items()) or "unchanged"
     default = run.path / "branches" / f"epoch={epoch},{label}".replace("/", "_")[:200]
@@ -105,12 +112,15 @@ def train_counterfactuals(
     device: str | torch.device = "auto",
     progress: bool = False,
 ) -> dict[str, RunSet]:
-    """Train every counterfactual of every run; those that begin at the same epoch train side by side.
+    """Train every counterfactual of every run. Return a dictionary from the name of a counterfactual to its runs.
 
-    A run of counterfactual `name` is in `run_dir/name/seed=…`; finished runs are not repeated. A counterfactual from
-    the start takes the run's configuration and seed, the others its state as well (see `branch`).
+    Runs that begin at the same epoch train side by side. The directory of a run is `run_dir/name/seed=…`, where `name`
+    is the name of the counterfactual. Finished runs are not repeated. If a counterfactual has no epoch `after`,
+    training starts again from the seed of the run, with the changed settings. Otherwise training continues from the
+    state of the run after this epoch (see `branch`).
 
-    Raises the errors of `branch`, and ConfigError for two runs of one seed or two counterfactuals of one name.
+    Raises the errors of `branch`. Raises ConfigError if no counterfactual is given, if two runs have the same seed, or
+    if two counterfactuals have the same name.
     """
     if not counterfactuals:
         raise ConfigError("counterfactuals: none given: give at least one file")
@@ -135,7 +145,7 @@ def train_counterfactuals(
 def _branch_plan(
     run: RunRecord, epoch: int, overrides: Mapping[str, Any], path: Path, device: str | torch.device, label: str = ""
 ) -> RunPlan:
-    """The plan of a branch. Raises the errors of `branch`."""
+    """Return the plan of a branch. Raises the errors of `branch`."""
     point = run.checkpoint(epoch)
     if point.state is None:
         raise RunError(f"{run.path}: the checkpoint of epoch {epoch} holds weights only: retrain the run to branch")
@@ -146,7 +156,7 @@ def _branch_plan(
         raise ConfigError(f"training.total_epochs: must exceed {point.epoch + 1} for a branch from epoch {point.epoch}")
     check_streams(run, point.epoch, changed, resolve_device(device))
     point.state.stopped = None
-    # Values of two criteria cannot be compared, so the best by the old one is forgotten.
+    # Values of two criteria cannot be compared, so the best epoch by the old criterion is forgotten.
     if changed.early_stopping.metric != run.config.early_stopping.metric:
         point.state.best = Best()
     if changed.criterion != run.config.criterion:
@@ -164,16 +174,19 @@ def train_runs(
     stop: Callable[[], bool] | None = None,
     lock_timeout: float = 0.0,
 ) -> None:
-    """Train runs to their end, each from the state in its directory. Runs at the same epoch train side by side.
+    """Train runs to their end. Each run continues from the state in its directory.
+
+    Runs at the same epoch train side by side. Unless `fresh` is true, every directory is read and checked before any
+    file of a run is written.
 
     Args:
-        lock_timeout: seconds to wait for a directory that another process holds.
         progress: as in `run_experiment`.
-        fresh: likewise.
-        stop: likewise.
+        fresh: as in `run_experiment`.
+        stop: as in `run_experiment`.
+        lock_timeout: seconds to wait for a directory that another process has locked.
 
-    Except for `fresh`, nothing is written before every directory has been read and checked. Raises ConfigError for
-    runs of one cohort that differ in a structural setting, RunError and DeviceError.
+    Raises ConfigError if runs of one cohort differ in a structural setting. Raises RunError and DeviceError as
+    `run_experiment` does.
     """
     place = resolve_device(device)
     if len({plan.name for plan in plans}) < len(plans):
@@ -204,7 +217,10 @@ def _train_cohort(
     check_interrupt: Callable[[], None],
     stop: Callable[[], bool] | None,
 ) -> bool:
-    """Train one cohort to its end, or until `stop()`. Returns whether it was stopped. Raises KeyboardInterrupt."""
+    """Train one cohort until all of its runs have ended, or until `stop` returns True.
+
+    Returns whether `stop` has ended the training. Raises KeyboardInterrupt if `check_interrupt` does.
+    """
     plans, next_epoch = [start.plan for start in starts], starts[0].next_epoch
     config, total = plans[0].config, max(plan.config.training.total_epochs for plan in plans)
     label = f"{config.name}, {len(plans)} run{'s' if len(plans) > 1 else ''}"
@@ -226,7 +242,7 @@ def _train_cohort(
             writer.write([
                 partial(files[row.run].commit, row, state, epoch.company, seconds) for row, state in finished
             ])
-            show_epoch([row for row, _ in finished])  # at once, although its files are still being written
+            show_epoch([row for row, _ in finished])  # at once, while the files of the epoch are still being written
             _end_diverged(cohort, files, writer)
             check_interrupt()
             if stop is not None:
@@ -238,7 +254,7 @@ def _train_cohort(
 
 
 def _end_diverged(cohort: Cohort, files: dict[str, RunFiles], writer: EpochWriter) -> None:
-    """Mark the runs that have diverged as ended; their finished epochs are kept."""
+    """Mark the runs that have diverged as ended. The finished epochs of these runs are kept."""
     for name, reason in cohort.diverged.items():
         if (run := files.pop(name, None)) is not None:
             writer.wait()

@@ -1,4 +1,4 @@
-"""Verification of a run: the checksum of every file, and the last epoch's metrics computed again."""
+"""Verification of runs: checksums of all files, and metrics that are computed again."""
 
 from __future__ import annotations
 
@@ -20,8 +20,11 @@ from ternary_lab.runs.load import RunRecord
 from ternary_lab.runs.locks import LOCK, OWNER
 
 TOLERANCE = 1e-3
-"""Largest relative difference of a metric computed again; the unit is at least 1. The difference is 0 on a CPU of the
-same kind with the same versions and any number of threads; other machines round differently."""
+"""Largest accepted difference |a - b| / max(1, |a|) between a metric a in the history and the metric b computed now.
+
+The difference is 0 on a CPU of the same kind with the same package versions, for any number of threads. Other machines
+round differently.
+"""
 
 
 @dataclass(frozen=True)
@@ -30,17 +33,17 @@ class Verification:
 
     path: Path
     files: dict[str, str] = field(default_factory=dict)
-    """File -> its problem, or "" for an intact file."""
+    """Dictionary from the name of a file to its problem, which is "" for an intact file."""
     epoch: int | None = None
-    """The epoch whose metrics were computed again; None without weights."""
+    """The epoch whose metrics were computed again, or None if no metrics were computed."""
     metrics: dict[str, tuple[float, float]] = field(default_factory=dict)
-    """Column of the history -> (the value there, the value computed now)."""
+    """Dictionary from a column of the history to (the value in the history, the value computed now)."""
     unmeasured: str = "no weights to compute metrics from"
-    """Why `metrics` is empty, if it is."""
+    """Reason why no metrics were computed. The reason is valid only if `metrics` is empty and all files are intact."""
 
     @property
     def differences(self) -> dict[str, float]:
-        """Column -> relative difference of its two values."""
+        """Dictionary from a column to the difference of its two values, as defined at `TOLERANCE`."""
         return {name: abs(a - b) / max(1.0, abs(a)) for name, (a, b) in self.metrics.items()}
 
     @property
@@ -54,11 +57,11 @@ class Verification:
 
     @property
     def sound(self) -> bool:
-        """Whether every file is intact and no metric differs."""
+        """Whether every file is intact and no metric differs by more than `TOLERANCE`."""
         return not any(self.files.values()) and not self.differing
 
     def describe(self) -> str:
-        """The result in words: a line, and one for each problem."""
+        """Return the result in words: one line for the run, and one line for each problem."""
         problems = [problem for problem in self.files.values() if problem]
         first = f"{self.path}: {len(self.files)} files, {'damaged' if problems else 'all intact'}"
         if self.metrics:
@@ -73,7 +76,7 @@ class Verification:
         return "\n  ".join([first, *problems])
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data, for JSON."""
+        """Return the result as plain data that can be written as JSON."""
         return {
             "run": str(self.path), "sound": self.sound, "files": self.files, "epoch": self.epoch,
             "metrics": {name: {"stored": a, "found": b} for name, (a, b) in self.metrics.items()},
@@ -84,7 +87,10 @@ class Verification:
 
 @fenced
 def verify(run: RunRecord) -> Verification:
-    """Check every file of a run, then compute the metrics of its newest weights again. Damage is not raised."""
+    """Check every file of a run. If all files are intact, compute the metrics of the newest weights again.
+
+    Problems of files are part of the result and are not raised.
+    """
     names = {path.relative_to(run.path).as_posix(): path for path in sorted(run.path.rglob("*")) if not path.is_dir()}
     files = {
         name: _problem(path) for name, path in names.items()
@@ -102,15 +108,16 @@ def verify(run: RunRecord) -> Verification:
         computed = _metrics(run, epoch)
     except DeviceError as error:
         return Verification(run.path, files, unmeasured=str(error))
-    # Metrics that training did not compute (`evaluation.coverage_at`) have nothing to be compared with.
+    # Training may have left out some metrics (`evaluation.coverage_at`). Such metrics cannot be compared.
     metrics = {n: (float(stored[n]), value) for n, value in computed.items() if not math.isnan(stored[n])}
     return Verification(run.path, files, epoch, metrics)
 
 
 def _metrics(run: RunRecord, epoch: int) -> dict[str, float]:
-    """A row of the history, computed from the weights of that epoch and the random streams that training used.
+    """Compute the metrics of an epoch from its weights and the random streams that training used.
 
-    Raises DeviceError when the streams are those of a GPU and there is none here.
+    Returns a dictionary from a column of the history to its value. Raises DeviceError if the random streams are those
+    of a GPU and this machine has no GPU.
     """
     config, trained = run.config, run.trained_on(epoch)
     on_cpu = config.runtime.streams == "cpu" or trained.device == "cpu"
@@ -127,7 +134,7 @@ def _metrics(run: RunRecord, epoch: int) -> dict[str, float]:
 
 
 def _problem(path: Path) -> str:
-    """The problem of a run's file, or "" if it is intact."""
+    """Return the problem of a run's file, or "" if the file is intact."""
     try:
         match path.name:
             case load.CONFIG:
