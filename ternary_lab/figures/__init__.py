@@ -1,8 +1,8 @@
-"""Figures: one function each, one style, and files that name their origin.
+"""Figures of runs: functions that draw them, one common style, and files that record their origin.
 
-A figure function returns a `Drawing`: the figure, its alternative text and its data. `FIGURES` holds the
-figures of a training history, `draw_all` saves them, and a `Gallery` shows and saves the figures of a notebook.
-May import: the core, `metrics` and `runs`.
+A figure function returns a `Drawing`: the figure, its alternative text and its data. `FIGURES` holds the figures of a
+training history, `draw_all` saves them, and a `Gallery` shows and saves the figures of a notebook. This package may
+import the core, `metrics` and `runs`.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ def draw_all(
     parameters: Mapping[str, Any] | None = None,
     progress: bool = False,
 ) -> list[Path]:
-    """Save every figure of `FIGURES` of one run, or of several with one configuration, and return the files.
+    """Save every figure of `FIGURES` for one run, or for several runs with one configuration, and return the files.
 
     Args:
-        notebook: the origin of the figures, for the manifest.
-        parameters: parameters of that notebook, for the manifest; by default the name of the configuration.
+        notebook: name of the notebook that the manifest records as the origin of the figures.
+        parameters: parameters of this notebook, for the manifest; by default, the name of the configuration.
 
-    Raises RunError for runs of different configurations or a folder that cannot be written.
+    Raises RunError if the runs have different configurations, or if the folder cannot be written.
     """
     config, *others = [run.config for run in _each(runs)]
     if any(differences(config, other) for other in others):
@@ -61,7 +61,7 @@ def draw_all(
 
 @fenced
 def draw_history(name: str, runs: RunRecord | RunSet) -> Drawing:
-    """One figure of `FIGURES`, of one run or of several with one configuration."""
+    """Draw one figure of `FIGURES` for one run, or for several runs with one configuration."""
     return FIGURES[name](runs.history, _each(runs)[0].config)
 
 

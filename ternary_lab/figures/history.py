@@ -1,7 +1,8 @@
 """Figures of a training history: loss, coverage, latent entropy, KL, schedules, StateNet, gradient balance.
 
-Each function takes a history (rows of one run or of several, columns of `history.EpochRecord`) and the configuration
-that the runs share. One run is drawn as a line, several as their median with a band from the lowest to the highest.
+Each function takes a history and the configuration that its runs share. A history is a table with the rows of one or
+more runs and the columns of `history.EpochRecord`. One run is drawn as a line. Several runs are drawn as their median,
+with a band from the lowest to the highest value.
 """
 
 from __future__ import annotations
@@ -26,22 +27,25 @@ from ternary_lab.metrics.quantities import QUANTITIES, label
 from ternary_lab.splits import per_epoch
 
 ZOOM = 5
-"""Epochs shown on each side of the disruption."""
+"""Number of epochs that are shown on each side of the disruption."""
 LOWEST_RATIO = 1e-3
-"""Lowest ratio of gradient norms that is shown: the gradient of B almost vanishes before the disruption."""
+"""Lowest ratio of gradient norms that is shown. The gradient of B almost vanishes before the disruption."""
 CORRECTIONS = {"lr": "Δ lr", "lambda1": "Δλ$_1$", "lambda2": "Δλ$_2$", "lambda3": "Δλ$_3$"}
-"""Outputs of StateNet, with their symbols."""
+"""Symbols of StateNet's outputs, by name."""
 
 
 def disruption(history: pd.DataFrame) -> int | None:
-    """The epoch at which β_B leaves 0 (50 in v5.5), or None when these runs do not contain it."""
+    """Return the epoch at which β_B leaves 0 (50 in v5.5), or None if the history does not contain this event."""
     off = history.loc[history["beta_B"] == 0, "epoch"]
     on = history.loc[history["beta_B"] > 0, "epoch"]
     return int(on.min()) if len(off) and len(on) and off.min() < on.min() else None
 
 
 def epoch_entropy(config: Config) -> float:
-    """Mean of H over the batches of an epoch, in nats, when every latent is N(0, 1); the last batch may be smaller."""
+    """Return the expected mean of H over the batches of an epoch, in nats, if every latent is N(0, 1).
+
+    H is the latent entropy of a batch. The last batch of an epoch may be smaller than the others.
+    """
     return _epoch_entropy(per_epoch(config.data), config.data.batch_size)
 
 
@@ -51,9 +55,9 @@ def _epoch_entropy(operations: int, batch: int) -> float:
 
 
 def shared_epochs(history: pd.DataFrame) -> pd.DataFrame:
-    """The epochs that all runs have, so that each median is of the same runs; all epochs if no epoch is shared.
+    """Return the rows of the epochs that all runs have, or all rows if no epoch is shared.
 
-    Raises RunError for an empty history.
+    Each median is then taken over the same runs. Raises RunError for an empty history.
     """
     if history.empty:
         raise RunError("no epoch to draw: the history is empty")
@@ -70,7 +74,7 @@ def _keys(history: pd.DataFrame) -> list[str]:
 def epoch_panels(
     history: pd.DataFrame, rows: int, columns: int, height: float, titles: Sequence[str], **options: Any
 ) -> Iterator[list[Axes]]:
-    """A new figure with epochs along x, a title for each axis, and a dotted line at the disruption."""
+    """Yield the axes of a new figure with epochs along x, titles for the axes, and a dotted line at the disruption."""
     with new_axes(rows, columns, height, **options) as axes:
         jump = disruption(history)
         for axis, title in zip(axes, titles, strict=True):
@@ -88,26 +92,30 @@ def both_pathways(axis: Axes, history: pd.DataFrame, column: str) -> None:
 
 
 def run_count(history: pd.DataFrame) -> str | None:
-    """The meaning of line and band, for a legend; None for one run."""
+    """Return the text that explains line and band in a legend, or None for one run."""
     n = int(history.groupby("epoch").size().max())
     return f"median and range, n = {n}" if n > 1 else None
 
 
 def from_to(history: pd.DataFrame, column: str, digits: str = ".3g") -> str:
-    """First and last value of a column, median over runs, in words."""
+    """Return the first and the last value of a column (medians over runs) as words for an alternative text."""
     middle = history.groupby("epoch")[column].median()
     return f"{middle.iloc[0]:{digits}} at epoch {middle.index[0]} and {middle.iloc[-1]:{digits}} at {middle.index[-1]}"
 
 
 def span_of(history: pd.DataFrame) -> str:
-    """Number of runs and their epochs, in words."""
+    """Return the number of runs and the range of their epochs as words for an alternative text."""
     n = int(history.groupby("epoch").size().max())
     runs = "one run" if n == 1 else f"{n} runs (median and range)"
     return f"of {runs} from epoch {int(history['epoch'].min())} to {int(history['epoch'].max())}"
 
 
 def _drawing(axes: Sequence[Axes], alt: str, history: pd.DataFrame, *columns: str, **constants: float) -> Drawing:
-    """The figure with the columns that it shows. For a quantity of both pathways these are its two columns."""
+    """Return the drawing of a figure, with the columns that the figure shows as data.
+
+    Each name in `columns` is a column of the history, or a quantity that has a column for each pathway. Each of the
+    `constants` becomes a column with a single value.
+    """
     single = [name for column in columns for name in ([column] if column in history else _both(column))]
     data = history[[*_keys(history), "epoch", *single]].assign(**constants)
     return Drawing.of(axes, alt, data)
@@ -118,7 +126,11 @@ def _both(name: str) -> tuple[str, ...]:
 
 
 def losses(history: pd.DataFrame, config: Config) -> Drawing:
-    """Training and validation loss (log), with the epochs around the disruption enlarged."""
+    """Plot the training and validation loss of all epochs, and the epochs around the disruption enlarged.
+
+    The axis of all epochs is logarithmic, or symmetric-logarithmic if a loss is not positive. Without a disruption, the
+    last epochs are enlarged.
+    """
     history, jump = shared_epochs(history), disruption(history)
     centre = jump if jump is not None else int(history["epoch"].max()) - ZOOM
     near = history[history["epoch"].between(centre - ZOOM, centre + ZOOM)]
@@ -150,7 +162,7 @@ def losses(history: pd.DataFrame, config: Config) -> Drawing:
 
 
 def coverages(history: pd.DataFrame, config: Config) -> Drawing:
-    """Sampled coverage with its uniform baseline, informative coverage and effective coverage."""
+    """Plot the sampled coverage with its uniform baseline, the informative coverage and the effective coverage."""
     history, kinds = shared_epochs(history), ("coverage", "informative_coverage", "effective_coverage")
     samples, latents = config.evaluation.coverage_samples, f"from {config.evaluation.latents:,} latents"
     notes = (f"n = {samples:,} {config.evaluation.coverage_decoding} draws", latents, f"argmax, {latents}")
@@ -173,7 +185,7 @@ def coverages(history: pd.DataFrame, config: Config) -> Drawing:
 
 
 def latent_entropies(history: pd.DataFrame, config: Config) -> Drawing:
-    """Latent entropy H of both pathways, with the expected H of N(0, 1) at the same batch sizes."""
+    """Plot the latent entropy H of both pathways, beside the expected H of N(0, 1) at the same batch sizes."""
     history, expected = shared_epochs(history), epoch_entropy(config)
     with epoch_panels(history, 1, 1, 2.6, ["latent entropy H of a batch (50 bins over [-3, 3]), nats"]) as (axis,):
         both_pathways(axis, history, "H")
@@ -188,7 +200,7 @@ def latent_entropies(history: pd.DataFrame, config: Config) -> Drawing:
 
 
 def kl_divergences(history: pd.DataFrame, config: Config) -> Drawing:
-    """KL of both pathways (log), with the floor that free bits set."""
+    """Plot the KL of both pathways on a log scale, with the lower limit that free bits set."""
     history, floor = shared_epochs(history), config.kl.free_bits * config.model.latent_dim
     with epoch_panels(history, 1, 1, 2.6, ["KL from the prior, free bits included, nats"]) as (axis,):
         both_pathways(axis, history, "kl")
@@ -204,7 +216,7 @@ def kl_divergences(history: pd.DataFrame, config: Config) -> Drawing:
 
 
 def schedule_values(history: pd.DataFrame, config: Config) -> Drawing:
-    """β, τ, ρ and the learning rate through the epochs."""
+    """Plot β, τ, ρ and the learning rate against the epoch."""
     history = shared_epochs(history)
     titles = ("β, weight of the KL", "τ, scale of the posterior noise", "ρ, permeability", "learning rate")
     with epoch_panels(history, 2, 2, 3.9, titles, sharex=True) as axes:
@@ -229,7 +241,7 @@ def schedule_values(history: pd.DataFrame, config: Config) -> Drawing:
 
 
 def statenet_outputs(history: pd.DataFrame, config: Config) -> Drawing:
-    """The four outputs of StateNet, each in (-1, 1)."""
+    """Plot the four outputs of StateNet against the epoch. Each output lies in (-1, 1)."""
     history, runs = shared_epochs(history), run_count(history)
     titles = [f"{title} ({runs})" if runs and name == "lr" else title for name, title in CORRECTIONS.items()]
     with epoch_panels(history, 2, 2, 3.6, titles, sharex=True, sharey=True) as axes:
@@ -242,7 +254,7 @@ def statenet_outputs(history: pd.DataFrame, config: Config) -> Drawing:
 
 
 def gradient_balance(history: pd.DataFrame, config: Config) -> Drawing:
-    """Ratio of the gradient norms with its bounds, momentum, and λ."""
+    """Plot the ratio of the gradient norms with its bounds, the momentum of the norms' averages, and the weights λ."""
     history, w = shared_epochs(history), config.loss_weights
     cut = history["grad_ratio"].min() < LOWEST_RATIO
     titles = (
@@ -278,4 +290,4 @@ FIGURES: Mapping[str, Callable[[pd.DataFrame, Config], Drawing]] = {
     "loss": losses, "coverage": coverages, "entropy": latent_entropies, "kl": kl_divergences,
     "schedules": schedule_values, "statenet": statenet_outputs, "gradient_balance": gradient_balance,
 }
-"""The figures of a training history by name, in the order of the report."""
+"""Functions that draw the figures of a training history, by name and in the order of the report."""

@@ -1,6 +1,7 @@
 """Figures for widgets: runs by epoch and schedules by epoch, in a row of four panels with fixed margins.
 
-Widgets draw a figure again at every change. Margins fitted to the labels would take longer than the drawing.
+Widgets draw a figure again at every change. Fitting the margins to the labels would take longer than drawing the
+figure.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ RUN_PANELS = (
       for name in ("coverage", "informative_coverage", "H")),
 )
 PREVIEWED = 120
-"""Epochs in a figure of schedules, or more if more are trained."""
+"""Smallest number of epochs in a figure of schedules. The figure shows more epochs if the run trains more epochs."""
 
 
 def draw_runs(runs: RunSet) -> Drawing:
-    """Loss, sampled and informative coverage and latent entropy of runs by epoch."""
-    # A history may have its head and no row yet.
+    """Plot loss, sampled coverage, informative coverage and latent entropy of runs against the epoch."""
+    # A history may have a header but no row yet.
     histories = [history for run in runs.values() if len(history := run.history)]
     with style():
         axes = _row_of_panels()
@@ -51,7 +52,10 @@ def draw_runs(runs: RunSet) -> Drawing:
 
 
 def draw_schedules(config: Config) -> Drawing:
-    """β, τ, ρ and the learning rate by epoch, for gradients that are not balanced; the epochs to train are shaded."""
+    """Plot β, τ, ρ and the learning rate against the epoch, for gradients that are not balanced.
+
+    The epochs that the run will train are shaded.
+    """
     total = config.training.total_epochs
     table = pd.DataFrame([
         (e, *config.betas(e), *config.temperatures(e), config.permeability(e, False), config.lr(e))

@@ -1,6 +1,6 @@
-"""Parts of figures: bands over runs, dots of seeds with intervals, heat maps, reference lines, legends.
+"""Building blocks of figures: bands over runs, dots of seeds with intervals, heat maps, lines and legends.
 
-seaborn draws them on axes that are given to it, so that no figure belongs to pyplot.
+seaborn draws on axes that the caller passes. No figure is registered with pyplot.
 """
 
 from __future__ import annotations
@@ -30,7 +30,10 @@ def band(
     axis: Axes, table: pd.DataFrame, x: str, y: str, *, color: str, label: str | None = None,
     errorbar: tuple[str, float] | None = RANGE, **look: Any,
 ) -> None:
-    """Draw the median of y at each x as a line, and the range (or another of seaborn's intervals) as a band."""
+    """Draw the median of y at each x as a line, and the range of y as a band.
+
+    `errorbar` may name another of seaborn's intervals for the band. If `errorbar` is None, no band is drawn.
+    """
     seaborn.lineplot(
         x=table[x].to_numpy(float), y=table[y].to_numpy(float), ax=axis, estimator="median", errorbar=errorbar,
         color=color, label=label, legend=False, err_kws={"alpha": 0.2, "linewidth": 0}, markeredgecolor=color, **look,
@@ -45,8 +48,8 @@ def dots(
     """Draw a row for each group of `by` in the order of the table, with a dot for each run.
 
     Args:
-        hue: column whose values share a row, one beside the other, in the colours of `palette`.
-        interval: returns the ends of an interval around the mean. If given, mean and interval are drawn as well.
+        hue: column whose values are drawn side by side within a row, in the colours of `palette`.
+        interval: function that returns the ends of an interval around the mean; if given, both are drawn as well.
     """
     shared: dict[str, Any] = {"x": value, "y": by, "order": list(dict.fromkeys(table[by])), "ax": axis, "legend": False}
     shared |= {"color": INK} if hue is None else {"hue": hue, "hue_order": list(palette or ()), "palette": palette}
@@ -68,7 +71,10 @@ def dot_panels(
     table: pd.DataFrame, titles: Mapping[str, str], by: str, *, columns: int = 3, height: float | None = None,
     **options: Any,
 ) -> Iterator[list[Axes]]:
-    """A new figure with a panel of `dots` for each measure, given by its column and title."""
+    """Yield the axes of a new figure with a panel of `dots` for each measure.
+
+    `titles` maps the column of each measure to the title of its panel.
+    """
     rows = -(-len(titles) // columns)
     height = height or 0.6 + rows * (0.6 + 0.19 * table[by].nunique())
     with new_axes(rows, columns, height, sharey=True) as axes:
@@ -85,7 +91,10 @@ def heat_map(
     axis: Axes, table: pd.DataFrame, *, cmap: str | Colormap, norm: Normalize | None = None,
     text: np.ndarray | None = None, **options: Any,
 ) -> QuadMesh:
-    """Draw a table as a heat map, its first row at the top; `text` is written into the cells in black or white."""
+    """Draw a table as a heat map with the first row at the top, and return the mesh.
+
+    `text` is written into the cells, in black or white.
+    """
     seaborn.heatmap(table, ax=axis, cmap=cmap, norm=norm, annot=text, fmt="", cbar=False, rasterized=True, **options)
     mesh = axis.collections[-1]
     assert isinstance(mesh, QuadMesh)
@@ -100,23 +109,23 @@ def heat_map(
 
 
 def reference(axis: Axes, y: float, label: str | None = None, line: str = ":") -> None:
-    """Draw a grey horizontal line to compare with."""
+    """Draw a grey horizontal line at y, for comparison."""
     axis.axhline(y, color=GREY, linestyle=line, linewidth=0.9, label=label, zorder=1)
 
 
 def mark(axis: Axes, x: float, line: str = ":") -> None:
-    """Draw a grey vertical line."""
+    """Draw a grey vertical line at x."""
     axis.axvline(x, color=GREY, linestyle=line, linewidth=0.9, zorder=1)
 
 
 def log_scale(axis: Axes, side: Literal["x", "y"] = "y") -> None:
-    """Make an axis logarithmic, labelled with plain numbers."""
+    """Make an axis logarithmic, and label the axis with plain numbers."""
     axis.set(**{f"{side}scale": "log"})
     plain(axis, side)
 
 
 def label_epochs(axes: Sequence[Axes], words: str = "epoch", most: int = 6) -> None:
-    """Name the x axis of the lowest row, with whole numbers as ticks, `most` intervals at most."""
+    """Write `words` below the x axes, and use whole numbers as ticks, with at most `most` intervals."""
     for axis in axes:
         axis.set_xlabel(words)
         axis.xaxis.set_major_locator(MaxNLocator(nbins=most, integer=True, steps=[1, 2, 5, 10]))
@@ -126,14 +135,18 @@ PATHWAYS_BY_COLOUR = {f"pathway {pathway}": colour for pathway, colour in PATHWA
 
 
 def dot_handles(colours: Mapping[str, str] = PATHWAYS_BY_COLOUR) -> list[Line2D]:
-    """Handles for a legend: a dot for each label in its colour, by default for the pathways."""
+    """Return legend handles: a dot for each label, in the colour of the label. The default labels are the pathways."""
     return [Line2D([], [], color=colour, marker="o", linestyle="", label=name) for name, colour in colours.items()]
 
 
 def legend_below(
     axes: Sequence[Axes], title: str | None = None, handles: Sequence[Artist] | None = None, **options: Any
 ) -> Any:
-    """One legend of all axes below the figure, each label once; or one of the handles given."""
+    """Add one legend below the figure, and return the legend.
+
+    By default, the legend shows the labels of all axes, each label once. If `handles` are given, the legend shows the
+    labels of these handles instead.
+    """
     if handles is None:
         labelled = {
             label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)

@@ -1,8 +1,9 @@
-"""Figures as files that are the same bytes each time, and figures in a notebook.
+"""Figures as files with reproducible bytes, and figures in a notebook.
 
     FOLDER/loss.pdf, .svg, .png     the figure
-    FOLDER/loss.csv                 the numbers that it shows
-    FOLDER/manifest.json            its origin: notebook, parameters, seeds, source, versions; sha256; alt text
+    FOLDER/loss.csv                 the numbers that the figure shows
+    FOLDER/manifest.json            origin of the figure (notebook, parameters, seeds, source, versions), sha256 of the
+                                    files, and alternative text
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from ternary_lab.runs import provenance
 from ternary_lab.runs.files import write_atomically
 
 MANIFEST = "manifest.json"
-# Dates and versions would differ from one writing to the next.
+# None leaves out dates and versions, which would change the bytes of a file.
 _METADATA: dict[str, dict[str, Any]] = {
     "pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {"Software": None},
 }
@@ -36,29 +37,29 @@ _METADATA: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure with its alternative text and the numbers that it shows."""
+    """A figure, its alternative text, and the numbers that the figure shows."""
 
     figure: Figure
     alt: str
-    """The content of the figure in full sentences, for readers who cannot see it."""
+    """Description of the figure in full sentences, for readers who cannot see the figure."""
     data: pd.DataFrame
 
     @staticmethod
     def of(axes: Sequence[Axes], alt: str, data: pd.DataFrame) -> Drawing:
-        """The figure that contains some axes."""
+        """Return a drawing of the figure that contains `axes`."""
         return Drawing(figure_of(axes[0]), alt, data)
 
     @property
     def seeds(self) -> list[int]:
-        """Seeds of the runs that are shown; empty where the data have no such column."""
+        """Seeds of the runs that are shown, or an empty list if the data have no column `seed`."""
         return sorted({int(seed) for seed in self.data["seed"]}) if "seed" in self.data else []
 
     def html(self) -> str:
-        """The figure as an HTML image with its alternative text."""
+        """Return the figure as an HTML image with its alternative text."""
         return image(self.figure, self.alt)
 
     def files(self, name: str) -> dict[str, bytes]:
-        """The figure as PDF, SVG and PNG and its data as CSV, by file name."""
+        """Return a dictionary from file name to content: the figure as PDF, SVG and PNG, and its data as CSV."""
         with style():  # the layout is computed once, not once for each format
             self.figure.draw_without_rendering()
             self.figure.set_layout_engine("none")
@@ -72,27 +73,27 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Animation:
-    """A GIF with its alternative text."""
+    """A GIF image with its alternative text."""
 
     gif: bytes
     alt: str
     seeds: Sequence[int] = ()
 
     def html(self) -> str:
-        """The animation as an HTML image with its alternative text."""
+        """Return the animation as an HTML image with its alternative text."""
         return _tag(self.gif, "gif", self.alt)
 
     def files(self, name: str) -> dict[str, bytes]:
-        """The animation by its file name."""
+        """Return a dictionary from the name of the GIF file to its content."""
         return {f"{name}.gif": self.gif}
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """Shows the figures of a notebook and saves them in a folder, if one is named.
+    """The figures of a notebook, and the folder in which they are saved.
 
-    `parameters` are those of the notebook: plain data without absolute paths. `seeds` are noted for figures whose data
-    name none.
+    If `folder` is empty, `show` saves nothing. `parameters` are the parameters of the notebook, as plain data without
+    absolute paths. The manifest records `seeds` for figures whose data contain no seeds.
     """
 
     folder: str | Path
@@ -101,15 +102,15 @@ class Gallery:
     seeds: Sequence[int] = ()
 
     def show(self, name: str, drawing: Drawing | Animation) -> None:
-        """Display a figure in the notebook; save it first if the gallery has a folder. Raises RunError as `save`."""
+        """Display a figure in the notebook. Save it first if `folder` is not empty. Raises RunError as `save` does."""
         if self.folder:
             self.save(name, drawing)
         _display(drawing.html())
 
     def save(self, name: str, drawing: Drawing | Animation) -> list[Path]:
-        """Write the files of a figure and enter it in the folder's manifest.
+        """Write the files of a figure, record the figure in the folder's manifest, and return the files.
 
-        Returns the files. Raises RunError for a file that cannot be written or a manifest that cannot be read.
+        Raises RunError if a file cannot be written, or if the manifest cannot be read.
         """
         folder = Path(self.folder)
         manifest = _read_manifest(folder / MANIFEST)
@@ -135,7 +136,7 @@ class Gallery:
 
 
 def render(fig: Figure, kind: str = "png", *, dpi: float | None = None) -> bytes:
-    """The figure as the bytes of a file, `pdf`, `svg` or `png`; the same figure gives the same bytes."""
+    """Return a figure as the bytes of a file; `kind` is `pdf`, `svg` or `png`. The same figure gives the same bytes."""
     buffer = io.BytesIO()
     with style():
         fig.savefig(buffer, format=kind, metadata=_METADATA[kind], dpi=RC["savefig.dpi"] if dpi is None else dpi)
@@ -143,12 +144,12 @@ def render(fig: Figure, kind: str = "png", *, dpi: float | None = None) -> bytes
 
 
 def image(fig: Figure, alt: str, *, dpi: float = 130) -> str:
-    """The figure as an HTML image with its alternative text."""
+    """Return a figure as an HTML image with its alternative text."""
     return _tag(render(fig, dpi=dpi), "png", alt)
 
 
 def show(fig: Figure, alt: str, *, dpi: float = 130) -> None:
-    """Display a figure in a notebook with its alternative text, and close it."""
+    """Display a figure in a notebook with its alternative text, and close the figure."""
     _display(image(fig, alt, dpi=dpi))
     if pyplot := sys.modules.get("matplotlib.pyplot"):
         pyplot.close(fig)

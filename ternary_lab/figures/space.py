@@ -1,4 +1,8 @@
-"""Truth tables drawn 3x3 (rows are a, columns b, both in the order -1, 0, +1), and sizes of the orbits."""
+"""Figures of truth tables, and of the sizes of orbits.
+
+A truth table is drawn as a grid of 3 x 3 cells. The rows are the values of the first argument a, the columns are the
+values of the second argument b, and both have the order -1, 0, +1.
+"""
 
 from __future__ import annotations
 
@@ -16,15 +20,16 @@ from ternary_lab.figures.save import Drawing
 from ternary_lab.figures.style import ENTRY, PATHWAY, WIDTH, new_axes
 
 COLUMNS = 5
-"""Tables in a row."""
+"""Largest number of truth tables in a row of the figure."""
 SIGNS = {-1: "-1", 0: "0", 1: "+1"}
-"""Entries as they are written."""
+"""Text of each value of an entry."""
 
 
 def truth_tables(tables: Mapping[str, Tensor]) -> Drawing:
-    """Operations (9,) by title, an axis for each; entries show their values, so that colour is not needed.
+    """Draw operations (9,) as truth tables, with an axis for each title.
 
-    Raises InputError for a tensor that is no truth table.
+    Each cell contains its value as text, so that the figure can be read without colour. Raises InputError if a tensor
+    is not a truth table.
     """
     operations = {title: space.check_operations(table) for title, table in tables.items()}
     rows = math.ceil(len(tables) / COLUMNS)
@@ -49,13 +54,16 @@ def truth_tables(tables: Mapping[str, Tensor]) -> Drawing:
 
 
 def named_tables(operations: Mapping[str, int]) -> Drawing:
-    """The truth tables of operations given by name and index."""
+    """Draw the truth tables of operations, which are given as a dictionary from name to index."""
     tables = space.operations(torch.tensor(list(operations.values())))
     return truth_tables(dict(zip(operations, tables, strict=True)))
 
 
 def orbits_by_size() -> Drawing:
-    """Number of orbits by their size, a panel for each group of symmetries."""
+    """Plot the number of orbits against their size, with a panel for each group of symmetries.
+
+    An orbit is a set of operations that the symmetries of a group turn into each other.
+    """
     data = pd.concat([
         pd.DataFrame({"group": name, "size": symmetry.orbit_sizes(group).tolist()})
         for name, group in symmetry.GROUPS.items()

@@ -1,7 +1,7 @@
-"""Style of all figures: print width, colours for colour-blind readers, fonts that matplotlib brings along.
+"""Style of all figures: print width, colours for colour-blind readers, and fonts that are part of matplotlib.
 
-Figures are `matplotlib.figure.Figure` objects, never pyplot's. They need no display, and no setting outside `style()`
-changes.
+Figures are `matplotlib.figure.Figure` objects that are not registered with pyplot. They need no display. Settings of
+matplotlib change only inside `style()`.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
 WIDTH = 6.3
-"""Inches: the width of the text on an A4 page with margins of 25 mm."""
+"""Width of a figure in inches. It equals the text width of an A4 page with margins of 25 mm."""
 BLUE, VERMILION, SKY, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#56B4E9", "#E69F00", "#009E73", "#CC79A7"
-"""The colours of Okabe and Ito (2008). All other colours are greys."""
+"""Colours of Okabe and Ito (2008). All other colours are greys."""
 INK, GREY = "#222222", "#767676"
 PATHWAY = {"A": BLUE, "B": VERMILION}
-"""Colours of the two pathways, the same in every figure."""
+"""Colours of the two pathways. These colours are the same in every figure."""
 PATHWAY_TEXT = {"A": PATHWAY["A"], "B": "#BC5200"}
-"""Colours of words about a pathway. Words on B are darker than its lines, which are too light for text on white."""
+"""Colours of text about a pathway. The colour of lines of B is too light for text on white, so text on B is darker."""
 ENTRY = {-1: SKY, 0: "#F2F2F2", 1: ORANGE}
 """Colours of the three values of an entry in a truth table."""
 
@@ -42,12 +42,12 @@ RC: dict[str, Any] = {
     "figure.constrained_layout.h_pad": 0.05, "figure.constrained_layout.w_pad": 0.05,
     "savefig.dpi": 200, "pdf.fonttype": 42, "svg.fonttype": "path", "svg.hashsalt": "ternary-lab",
 }
-"""seaborn's "ticks" style at the scale "paper", with the changes that print width needs."""
+"""Settings of matplotlib: seaborn's style "ticks" at the scale "paper", with changes for figures of print width."""
 
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Use the lab's settings instead of the user's, which are restored afterwards."""
+    """Use the lab's settings inside the block, and restore the user's settings at the end."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(cast(Any, RC))
@@ -55,43 +55,46 @@ def style() -> Iterator[None]:
 
 
 def panels(rows: int, columns: int, height: float, **options: Any) -> list[Axes]:
-    """rows x columns axes, row by row, of a new figure of print width that is `height` inches high."""
+    """Create a figure of print width that is `height` inches high, and return its rows x columns axes, row by row."""
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     return list(figure.subplots(rows, columns, squeeze=False, **options).flat)
 
 
 @contextmanager
 def new_axes(rows: int, columns: int, height: float, **options: Any) -> Iterator[list[Axes]]:
-    """`panels`, drawn in the lab's style."""
+    """Yield the axes of `panels` while the lab's style is active."""
     with style():
         yield panels(rows, columns, height, **options)
 
 
 def readable_on(colour: tuple[float, ...]) -> str:
-    """Black or white, whichever has more contrast (WCAG 2.2) with a colour (R, G, B, ...), each 0..1: at least 4.5."""
+    """Return black or white, whichever has the higher contrast with a colour (R, G, B, ...) whose channels are in 0..1.
+
+    The contrast is defined by WCAG 2.2. The higher contrast is always at least 4.5.
+    """
     c = np.array(colour[:3])
     luminance = np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722]
     return "black" if (luminance + 0.05) ** 2 > 1.05 * 0.05 else "white"
 
 
 def fixed(figure: Figure, **margins: float) -> None:
-    """Set margins (`Figure.subplots_adjust`) instead of fitting them to the labels.
+    """Give a figure fixed margins (`Figure.subplots_adjust`) instead of margins that fit the labels.
 
-    Fitting takes longer than drawing. Figures that follow a slider are drawn again at every move.
+    Fitting the margins takes longer than drawing. Figures that follow a slider are drawn again at every move.
     """
     figure.set_layout_engine(None)
     figure.subplots_adjust(**margins)
 
 
 def plain(axis: Axes, side: Literal["x", "y"] = "y") -> None:
-    """Label a logarithmic axis with plain numbers, 100 instead of 10²: typesetting exponents is slow."""
+    """Label a logarithmic axis with plain numbers, for example 100 instead of 10². Typesetting of exponents is slow."""
     scale = axis.xaxis if side == "x" else axis.yaxis
     scale.set_major_formatter("{x:g}")
     scale.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))
 
 
 def figure_of(axis: Any) -> Figure:
-    """The figure that contains an axis."""
+    """Return the figure that contains an axis."""
     figure = axis.get_figure(root=True)
     assert isinstance(figure, Figure)
     return figure

@@ -1,5 +1,5 @@
-"""Sweeps: a design over configuration keys, trained in cohorts on this machine or on a Ray cluster.
+"""Sweeps: designs over configuration keys, trained in cohorts on this machine or on a Ray cluster.
 
-For: `ternary-lab sweep` and notebook 10: the design, its budget, the engines, main effects and their figures.
-May import: the core, `metrics`, `runs`, `figures` and `studies.statistics`.
+The package serves `ternary-lab sweep` and notebook 10. It holds the design, its budget, the engines, the main effects
+and the figures. It may import the core, `metrics`, `runs`, `figures` and `studies.statistics`.
 """

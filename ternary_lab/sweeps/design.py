@@ -1,10 +1,10 @@
-"""A sweep file: a base configuration, a design over some of its keys, seeds, and a budget.
+"""Sweep files: a base configuration, a design over some of its keys, seeds, and a budget.
 
     base: quick                                     # a configuration, by name or file
-    set: {checkpoints.every: 0}                     # settings of all runs, over the base
+    set: {checkpoints.every: 0}                     # settings of all runs; they override the base
     design:
       kind: random                                  # grid, random or sobol
-      count: 32                                     # points, in a random or Sobol design
+      count: 32                                     # number of points of a random or Sobol design
       seed: 0
       keys:
         rho.coupled: {low: 0.3, high: 0.9}
@@ -13,11 +13,11 @@
     seeds: 1..8                                     # or a list
     budget: {runs: 256, epochs: 4096}               # a larger sweep is an error
 
-A point is a value for each key; a run is a point and a seed. A grid has every combination of values, and a range in it
-is `count` values from one end to the other. A random design draws each value independently. A Sobol design takes the
-points of a scrambled Sobol sequence (Owen 1998), which fill the space evenly, best if their number is a power of two.
-In both, a larger `count` adds points and changes none. A range of whole numbers includes both ends. Drawn numbers are
-rounded to six digits.
+A point assigns a value to each key. A run is a point with a seed. A grid contains every combination of values. In a
+grid, a range stands for `count` values, which include both ends. A random design draws each value independently. A
+Sobol design takes the points of a scrambled Sobol sequence (Owen 1998). These points fill the space evenly, most evenly
+if their number is a power of two. In a random or Sobol design, a larger `count` adds points and keeps the other
+points. A range of whole numbers includes both ends. Drawn numbers are rounded to six digits.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ LONGEST_SPAN = 100_000
 
 
 class Values(Section):
-    """The values that a key takes: some values, or a range of numbers."""
+    """Values that a key takes: a list of values, or a range of numbers."""
 
     values: tuple[Any, ...] | None = Field(None, min_length=1, description="the values, of any type that the key takes")
     low: Number | None = Field(None, description="lower end of a range")
@@ -74,20 +74,24 @@ class Values(Section):
 
     @property
     def ends(self) -> tuple[float, float]:
-        """(low, high) of a range; zeros where values are given."""
+        """(low, high) of a range, or zeros if `values` are given."""
         return self.low or 0.0, self.high or 0.0
 
     def between(self, u: float, whole: bool) -> Any:
-        """The value at u in [0, 1): even over the values, or over the range on its scale."""
+        """Return the value at position u in [0, 1).
+
+        Equal intervals of u belong to each of the `values`, or to equal parts of the range on its scale. `whole` asks
+        for a whole number.
+        """
         if self.values is not None:
             return self.values[int(u * len(self.values))]
         low, high = self.ends
-        end = high + 1 if whole else high  # the part of a whole number reaches to the next one
+        end = high + 1 if whole else high  # a whole number n stands for [n, n + 1)
         value = low * (end / low) ** u if self.scale == "log" else low + u * (end - low)
         return min(math.floor(value), int(high)) if whole else self._rounded(value)
 
     def levels(self, whole: bool) -> list[Any]:
-        """The values of a grid."""
+        """Return the values of this key in a grid. `whole` asks for whole numbers."""
         if self.values is not None:
             return list(self.values)
         space = np.geomspace if self.scale == "log" else np.linspace
@@ -100,7 +104,7 @@ class Values(Section):
 
 
 class Design(Section):
-    """The points of a sweep."""
+    """Points of a sweep."""
 
     kind: Literal["grid", "random", "sobol"] = Field(description="how points are chosen")
     keys: dict[str, Values] = Field(min_length=1, max_length=64, description="dotted key -> the values that it takes")
@@ -142,13 +146,13 @@ class Design(Section):
 
     @property
     def size(self) -> int:
-        """Number of points; equal points of a random or Sobol design are counted each."""
+        """Number of points. Equal points of a random or Sobol design are all counted."""
         if self.kind == "grid":
             return math.prod(len(v.values) if v.values is not None else v.count or 0 for v in self.keys.values())
         return self.count or 0
 
     def points(self) -> list[dict[str, Any]]:
-        """A value for each key, point by point."""
+        """Return the points in order. Each point is a dictionary from key to value."""
         if self.kind == "grid":
             levels = (values.levels(_whole(key)) for key, values in self.keys.items())
             return [dict(zip(self.keys, point, strict=True)) for point in product(*levels)]
@@ -158,18 +162,18 @@ class Design(Section):
         ]
 
     def _unit(self) -> np.ndarray:
-        """(points, keys) in [0, 1)."""
+        """Return random numbers (points, keys) in [0, 1), from which the values of the points are computed."""
         if self.kind == "random":
             return np.random.default_rng(self.seed).random((self.size, len(self.keys)))
         from scipy.stats.qmc import Sobol
 
-        # A power of two is drawn and cut, because a shorter sequence is the beginning of a longer one.
+        # The number of drawn points is a power of two. A shorter sequence is the beginning of a longer sequence.
         sequence = Sobol(len(self.keys), rng=np.random.default_rng(self.seed))
         return sequence.random_base2(max(1, math.ceil(math.log2(self.size))))[: self.size]
 
 
 class Budget(Section):
-    """The largest number of runs or epochs that a sweep may have; at least one of the two is given."""
+    """Largest number of runs or epochs that a sweep may have. At least one of the two numbers is given."""
 
     runs: int | None = Field(None, ge=1, description="runs at most")
     epochs: int | None = Field(None, ge=1, description="epochs of all runs together at most")
@@ -182,7 +186,7 @@ class Budget(Section):
 
 
 class Sweep(Section):
-    """A sweep file."""
+    """Content of a sweep file."""
 
     name: str = Field(max_length=80, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", description="default: the file's name")
     title: str = Field("", description="the question that it answers, in a few words")
@@ -216,7 +220,7 @@ class Sweep(Section):
         if self.budget.runs is not None and runs > self.budget.runs:
             planned = f"{runs} runs are planned ({self.design.size} points x {len(self.seeds)} seeds)"
             raise ValueError(f"budget.runs: {planned}, {self.budget.runs} allowed: {remedy}")
-        # A run has at least one epoch, so this is known before any point is made.
+        # Each run has at least one epoch, so this check needs no point.
         if self.budget.epochs is not None and runs > self.budget.epochs:
             raise ValueError(
                 f"budget.epochs: {runs} runs are planned, {self.budget.epochs} epochs allowed: {remedy}"
@@ -233,7 +237,10 @@ class Point:
 
 
 def load_sweep(source: str | Path) -> Sweep:
-    """A sweep from its YAML file, or a shipped one by its bare name. Raises ConfigError that names the key."""
+    """Load a sweep from its YAML file, or a shipped sweep by its bare name.
+
+    Raises ConfigError. If a key is wrong, the message names the key.
+    """
     path = find_sweep(source)
     data = {"name": path.stem, **config_files.read_mapping(path)}
     if isinstance(base := data.get("base"), str) and os.path.isfile(path.parent / base):
@@ -245,25 +252,29 @@ def load_sweep(source: str | Path) -> Sweep:
 
 
 def find_sweep(name: str | Path) -> Path:
-    """The path of a sweep's file: as given, or a shipped one by its bare name. Raises ConfigError."""
+    """Return the path of a sweep file, which is given by its path or, if the sweep is shipped, by its bare name.
+
+    Raises ConfigError if there is no such file.
+    """
     return config_files.find_shipped(name, sweep_files(), "sweep", "sweeps")
 
 
 def sweep_files() -> dict[str, Path]:
-    """The sweeps that ship with the library, by bare name."""
+    """Return a dictionary from bare name to file for the sweeps that ship with the library."""
     folders = config_files.shipped_folders("sweeps")
     return {file.stem: file for folder in folders for file in sorted(folder.glob("*.yaml"))}
 
 
 def points(sweep: Sweep) -> list[Point]:
-    """The distinct points of a sweep.
+    """Return the distinct points of a sweep.
 
-    Raises ConfigError for a base or a point that is not a configuration, and for more epochs than the budget allows.
+    Raises ConfigError if the base or a point is not a valid configuration, or if there are more epochs than the budget
+    allows.
     """
     base = load_config(config_files.find_config(sweep.base), sweep.set).as_dict()
     found: dict[str, Point] = {}
     for number, values in enumerate(sweep.design.points(), 1):
-        # A mode comes first, because it drops settings that only the previous mode has.
+        # Modes come first, because a new mode drops the settings that only the previous mode has.
         overrides = dict(sorted(values.items(), key=lambda item: not item[0].endswith(".mode")))
         try:
             made = load_config(base, overrides)
@@ -281,7 +292,10 @@ def points(sweep: Sweep) -> list[Point]:
 
 
 def span(text: str) -> list[int] | None:
-    """`1..4` as [1, 2, 3, 4]; None for a text of another form. Raises ValueError for an empty or too long span."""
+    """Return the whole numbers of a span, [1, 2, 3, 4] for `1..4`, or None if the text has another form.
+
+    Raises ValueError if the span is empty or has more than `LONGEST_SPAN` numbers.
+    """
     if not (match := _SPAN.fullmatch(text.strip())):
         return None
     first, last = map(int, match.groups())

@@ -1,11 +1,11 @@
 """Engines that carry out tasks: one after the other in this process, or by Ray on the cores and GPUs of a cluster.
 
-A task is a call without arguments that leaves its result in files and can continue from the files of an earlier
-attempt. So an engine may repeat a task, and returns only the reason of a failure.
+A task is a call without arguments. It leaves its result in files, and can continue from the files of an earlier
+attempt. So an engine may repeat a task. An engine returns only the reason of a failure.
 
-Ray (Moritz et al. 2018, https://arxiv.org/abs/1712.05889) gives each task a core, and a GPU of its own if it needs one.
-When a worker or a node dies, its task starts again on another, up to `RETRIES` times. Nodes that join the cluster get
-waiting tasks.
+Ray (Moritz et al. 2018, https://arxiv.org/abs/1712.05889) gives each task a core, and a GPU of its own if the task
+needs a GPU. When a worker or a node dies, its task starts again on another worker or node, up to `RETRIES` times. Nodes
+that join the cluster receive tasks that have not started yet.
 """
 
 from __future__ import annotations
@@ -20,20 +20,23 @@ from ternary_lab.errors import DeviceError, EngineError, TernaryLabError, missin
 
 T = TypeVar("T")
 Task = Callable[[], object]
-"""For Ray it must be picklable: a `functools.partial` of a module's function."""
+"""A task. For Ray the task must be picklable: a `functools.partial` of a module's function."""
 
 ENGINES = ("local", "ray")
 RETRIES = 5
 TICK = 1.0
-"""Seconds between two calls of `tick` while Ray works."""
+"""Longest time in seconds between two calls of `tick` while Ray works."""
 
 
 @contextmanager
 def engine(name: str, address: str | None = None, device: str = "auto") -> Iterator[Local | Ray]:
-    """The engine `local` or `ray`. Ray uses the cluster at `address`, else a running one, else a new one here.
+    """Yield the engine that is called `name`: `local` or `ray`.
 
-    Raises DeviceError; EngineError when there is no such engine, Ray is not installed, or the cluster cannot be reached
-    or has no GPU although one is required.
+    Ray uses the cluster at `address`. Without an address, Ray uses a running cluster or, if there is none, starts a
+    cluster on this machine.
+
+    Raises DeviceError if the device is unknown or missing. Raises EngineError if there is no such engine, if an address
+    is given to the local engine, if Ray is not installed, or if the cluster cannot be reached or lacks a required GPU.
     """
     if name == "ray":
         with _ray(address, device) as found:
@@ -47,7 +50,7 @@ def engine(name: str, address: str | None = None, device: str = "auto") -> Itera
 
 
 class Local:
-    """One task after the other, in this process."""
+    """Engine that carries out one task after the other in this process."""
 
     slots = 1
     """Number of tasks that are carried out at once."""
@@ -58,13 +61,13 @@ class Local:
         self.device = str(resolve_device(device))
 
     def call(self, function: Callable[..., T], *arguments: Any) -> T:
-        """The result of a function that is called where tasks are carried out."""
+        """Call a function in the place where tasks are carried out, and return its result."""
         return function(*arguments)
 
     def run(self, tasks: Sequence[Task], tick: Callable[[], None]) -> Iterator[tuple[int, str | None]]:
-        """Carry out tasks. Yields (index, reason of the failure or None) of each task when it has ended.
+        """Carry out tasks. After each task, yield its index, and the reason of its failure or None.
 
-        `tick` is called about once a second while the engine waits for tasks.
+        `Ray` calls `tick` about once a second while it waits for tasks. This engine never calls `tick`.
         """
         for index, task in enumerate(tasks):
             yield index, attempt(task)
@@ -84,7 +87,7 @@ def _ray(address: str | None, device: str) -> Iterator[Ray]:
         ray.init(
             address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False, ignore_reinit_error=True
         )
-    except Exception as error:  # Ray raises a dozen types for an address without a cluster
+    except Exception as error:  # Ray raises many types if an address has no cluster
         where = f"at {address}" if address else "here, and none can be started"
         raise EngineError(f"no Ray cluster {where}: {_first_line(error)}: start one with `ray start --head`") from None
     try:
@@ -98,7 +101,10 @@ def _ray(address: str | None, device: str) -> Iterator[Ray]:
 
 
 class Ray:
-    """Tasks on the Ray cluster that this process is connected to; the methods are those of `Local`."""
+    """Engine that carries out tasks on the Ray cluster to which this process is connected.
+
+    The class has the same methods as `Local`.
+    """
 
     def __init__(self, ray: Any, device: str) -> None:
         self._ray, self.device = ray, device
@@ -130,7 +136,7 @@ class Ray:
 
 
 def attempt(task: Task) -> str | None:
-    """Carry out a task and catch its error. Returns the reason of a failure in one line, or None."""
+    """Carry out a task and catch its error. Return the reason of the failure in one line, or None after a success."""
     try:
         task()
     except TernaryLabError as error:

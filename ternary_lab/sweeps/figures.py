@@ -19,15 +19,15 @@ from ternary_lab.figures.style import GREY, INK, PATHWAY, figure_of, new_axes
 from ternary_lab.sweeps.main_effects import LEVELS, complete, varied
 
 METRICS = ("informative_coverage_B", "informative_coverage_A", "neg_elbo_A")
-"""Metrics of the published sweep that are drawn, the most important first."""
+"""Metrics of the published sweep that are drawn. The most important metric comes first."""
 SPREAD = 0.05
 """Share of the height of an axis over which lines through the same level are spread."""
 LOW = 0.1
-"""An axis is logarithmic if half of the values lie in this lowest share of their range."""
+"""An axis of many positive numbers is logarithmic if half of the numbers lie below this share of their range."""
 
 
 def main_effects(effects: pd.DataFrame) -> Drawing:
-    """The mean of each metric (rows) at each level of each key (columns), with the 95 % interval of its effect.
+    """Plot the mean of each metric (rows) at each level of each key (columns), with the 95 % interval of the effect.
 
     Args:
         effects: the table that `main_effects.main_effects` returns.
@@ -63,7 +63,7 @@ def main_effects(effects: pd.DataFrame) -> Drawing:
 
 
 def interactions(found: pd.DataFrame) -> Drawing:
-    """Heat maps of the interaction of each pair of keys; a dot marks intervals that exclude 0.
+    """Draw heat maps of the interaction of each pair of keys. A dot marks an interaction whose interval excludes 0.
 
     Args:
         found: rows of one metric of the table that `main_effects.interactions` returns.
@@ -101,7 +101,7 @@ def _heat_map(axis: Axes, rows: pd.DataFrame, norm: Normalize) -> None:
         f"{mean:+.2g}{' •' if low > 0 or high < 0 else ''}"
         for mean, low, high in rows[["mean", "low", "high"]].to_numpy(float)
     ]
-    means, words = (  # the lowest level below
+    means, words = (  # the lowest level is at the bottom
         rows.assign(text=text).pivot(index="level_b", columns="level_a", values=name).iloc[::-1]
         for name in ("mean", "text")
     )
@@ -110,10 +110,12 @@ def _heat_map(axis: Axes, rows: pd.DataFrame, norm: Normalize) -> None:
 
 
 def parallel(table: pd.DataFrame, metric: str) -> Drawing:
-    """Parallel coordinates: a line for each point across an axis for each key, coloured by its mean metric over seeds.
+    """Draw parallel coordinates: an axis for each key, and a line for each point across all axes.
+
+    The colour of a line shows the mean of `metric` over seeds. Only points that are done for every seed are drawn.
 
     Args:
-        table: the results of a sweep (`run.load_results`); points that are done for every seed are drawn.
+        table: the results of a sweep (`run.load_results`).
     """
     rows = complete(table)
     keys = varied(rows) or [table.columns[2]]
@@ -155,7 +157,10 @@ def parallel(table: pd.DataFrame, metric: str) -> Drawing:
 
 
 def _heights(values: pd.Series[Any], discrete: bool = False) -> np.ndarray:
-    """Heights of values on an axis from 0 to 1: few levels evenly, many numbers by their value."""
+    """Return the heights of values on an axis from 0 to 1.
+
+    A few levels are spaced evenly. Many numbers are placed by their value.
+    """
     if discrete and not _many(values):
         order = _levels(values)
         return np.array([order.index(value) for value in values]) / max(1, len(order) - 1)
@@ -191,7 +196,7 @@ def _levels(values: pd.Series[Any]) -> list[Any]:
 
 
 def _finite(values: pd.Series[Any]) -> Sequence[float]:
-    """Lengths of error bars: 0 for one seed, which has no interval."""
+    """Return the lengths of error bars. The length is 0 for a single seed, which has no finite interval."""
     return [value if np.isfinite(value) else 0.0 for value in values]
 
 

@@ -1,19 +1,22 @@
 """Main effects and two-way interactions of a sweep's keys on its metrics, with 95 % intervals over seeds.
 
-ȳ_s is the mean of a metric over all points of seed s; ȳ_s(a) the mean over the points where a key has the level a;
-ȳ_s(a, b) the mean over those where another key also has the level b (Fisher 1935):
+The definitions (Fisher 1935) use means of a metric over points of one seed s:
+
+    ȳ_s                       mean over all points
+    ȳ_s(a)                    mean over the points where a key has the level a
+    ȳ_s(a, b)                 mean over the points where a key has the level a and another key has the level b
 
     effect of a               ȳ_s(a) - ȳ_s
-    interaction of a and b    ȳ_s(a, b) minus the best fit to all pairs by a sum of one term per level;
+    interaction of a and b    ȳ_s(a, b) minus the best fit to all pairs of levels by a sum of one term per level;
                               if all pairs occur, ȳ_s(a, b) - ȳ_s(a) - ȳ_s(b) + ȳ_s, with means over pairs
 
-Each is computed per seed, so that a shift of all points by the seed cancels; then its mean and interval over seeds are
-taken (`studies.statistics.interval`). In a full grid these are the terms of the analysis of variance. In a random or
-Sobol design, points with the same level also differ in other keys; the interval covers the chance of the seeds and not
-that of the points.
+Effects and interactions are computed per seed, so that a shift of all points by the seed cancels. Then the mean and the
+interval over seeds are computed (`studies.statistics.interval`). In a full grid, the effects and interactions are the
+terms of the analysis of variance. In a random or Sobol design, points with the same level also differ in other keys.
+The interval then covers the randomness of the seeds, but not the randomness of the points.
 
-The values of a key with more than `LEVELS` numbers are cut into `BINS` groups of about equally many points. Each group
-is named by its mean.
+If a key has more than `LEVELS` different numbers, these numbers are divided into `BINS` groups of about equally many
+points. The name of a group is its mean.
 """
 
 from __future__ import annotations
@@ -30,11 +33,11 @@ from ternary_lab.studies.statistics import interval
 
 LEVELS, BINS = 8, 4
 AFTER_KEYS = "status"
-"""The column that follows the keys in a sweep's table."""
+"""Name of the column that follows the keys in the table of a sweep."""
 
 
 def keys_of(table: pd.DataFrame) -> list[str]:
-    """The keys of a sweep's table (`run.results`). Raises InputError for another table."""
+    """Return the keys in the table of a sweep (`run.results`). Raises InputError for any other table."""
     columns = list(table.columns)
     if columns[:2] != ["point", "seed"] or AFTER_KEYS not in columns:
         raise InputError("table: is not a sweep's: it must have the columns of results.csv")
@@ -42,7 +45,10 @@ def keys_of(table: pd.DataFrame) -> list[str]:
 
 
 def complete(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of points that are done for every seed; with others, seeds would be compared on different points."""
+    """Return the rows of points that are done for every seed.
+
+    If other points were kept, the seeds would be compared on different points.
+    """
     keys_of(table)
     done = table[table["status"] == "done"]
     counts = done.groupby("point")["seed"].nunique()
@@ -50,20 +56,21 @@ def complete(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def varied(table: pd.DataFrame) -> list[str]:
-    """The keys with more than one value."""
+    """Return the keys that have more than one value."""
     return [key for key in keys_of(table) if table[key].nunique(dropna=False) > 1]
 
 
 def main_effects(table: pd.DataFrame, metrics: Sequence[str], keys: Sequence[str] | None = None) -> pd.DataFrame:
-    """key, level, metric, overall, n, mean, low, high: the effect of each level, relative to the mean of all points.
+    """Return the effect of each level of each key on each metric, relative to the mean of all points.
 
     Args:
-        table: of a sweep (`run.results`); only points that are done for every seed are used.
+        table: results of a sweep (`run.results`); only points that are done for every seed are used.
         metrics: columns of the table.
-        keys: default: all keys with more than one value.
+        keys: keys of the sweep; by default, all keys with more than one value.
 
-    `overall` is the metric's mean over everything, n the number of seeds. Raises InputError for an unknown metric or
-    key, or when no point is done for every seed.
+    The columns are key, level, metric, overall, n, mean, low and high. `overall` is the mean of the metric over all
+    points and seeds. `n` is the number of seeds. Raises InputError if a metric or key is unknown, or if no point is
+    done for every seed.
     """
     rows, keys = _rows(table, metrics, keys)
     found = []
@@ -77,9 +84,10 @@ def main_effects(table: pd.DataFrame, metrics: Sequence[str], keys: Sequence[str
 
 
 def interactions(table: pd.DataFrame, metrics: Sequence[str], keys: Sequence[str] | None = None) -> pd.DataFrame:
-    """key_a, level_a, key_b, level_b, metric, n, mean, low, high: the effect of two levels beyond their own effects.
+    """Return the interaction of each pair of levels of two keys: their joint effect beyond the effects of both levels.
 
-    Arguments and errors are those of `main_effects`. A pair of levels without a point is left out.
+    The columns are key_a, level_a, key_b, level_b, metric, n, mean, low and high. Arguments and errors are as in
+    `main_effects`. Pairs of levels that no point has are left out.
     """
     rows, keys = _rows(table, metrics, keys)
     found = []
@@ -96,7 +104,7 @@ def interactions(table: pd.DataFrame, metrics: Sequence[str], keys: Sequence[str
 def _rows(
     table: pd.DataFrame, metrics: Sequence[str], keys: Sequence[str] | None
 ) -> tuple[pd.DataFrame, list[str]]:
-    """The complete rows of a table with the levels of its keys, and the keys. Raises InputError."""
+    """Return the complete rows of a table, with the levels of its keys, and the keys. Raises InputError."""
     known = keys_of(table)
     for key in keys or ():
         if key not in known:
@@ -113,12 +121,12 @@ def _rows(
 
 
 def _means(rows: pd.DataFrame, keys: list[str], metric: str) -> pd.DataFrame:
-    """Means over points: a row per seed, a column per level or pair of levels."""
+    """Return means over points, with a row per seed and a column per level or pair of levels."""
     return rows.groupby(["seed", *keys], dropna=False)[metric].mean().unstack(keys).sort_index(axis=1)
 
 
 def levels(values: pd.Series[Any]) -> pd.Series[Any]:
-    """The level of each value of a key: the value itself or, for many numbers, the mean of its group."""
+    """Return the level of each value of a key: the value itself or, for many numbers, the mean of its group."""
     if not pd.api.types.is_numeric_dtype(values) or values.nunique() <= LEVELS:
         return values
     # Groups have equally many points, not rows, because each point has a row per seed.
@@ -129,7 +137,10 @@ def levels(values: pd.Series[Any]) -> pd.Series[Any]:
 
 
 def _residuals(pairs: pd.DataFrame) -> np.ndarray:
-    """(seeds, pairs): means per seed and pair of levels, minus the best fit by a sum of one term per level."""
+    """Return the interactions (seeds, pairs) of pairs of levels.
+
+    An interaction is the mean of a seed and a pair, minus the best fit by a sum of one term per level.
+    """
     terms = np.concatenate([pd.get_dummies(pairs.columns.get_level_values(side)).to_numpy(float) for side in (0, 1)], 1)
     values = pairs.to_numpy(float)
     residuals: np.ndarray = values - values @ (terms @ np.linalg.pinv(terms))

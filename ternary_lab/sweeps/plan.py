@@ -1,12 +1,14 @@
-"""Plan of a sweep: its runs, the cohorts that they train in, and how far each is, by the files in its directory.
+"""Plan of a sweep: its runs, the cohorts in which they train, and the progress of each run.
 
-    RUN_DIR/cohorts/0001.json                 runs that train side by side, and the reason if their training failed
+    RUN_DIR/cohorts/0001.json                 runs that train together, and the reason if their training failed
     RUN_DIR/rho.isolated=0.1-0a1b2c3d4e/      a point: its settings in words, and a digest of all its settings
         seed=42/                              a run directory (see `runs`)
 
-A sweep that is started again, by any process and engine, finds its points by their digests and trains the rest. The
-cohort of a run is decided once and kept, because it affects floating-point rounding: the same cohorts give the same
-table, bit for bit, on any engine and after any interruption. Runs that are added later form new cohorts.
+The progress of a run is read from the files in its directory. Any process and engine can start a sweep again. The sweep
+then finds its points by their digests, and trains the runs that have not ended.
+
+The cohort of a run is chosen once and kept, because the cohort affects floating-point rounding. The same cohorts give
+the same table, bit for bit, on any engine and after any interruption. Runs that are added later form new cohorts.
 """
 
 from __future__ import annotations
@@ -30,43 +32,43 @@ from ternary_lab.training.memory import free_bytes, run_bytes
 
 COHORTS = "cohorts"
 DIGITS = 10
-"""Hexadecimal digits of a point's digest: two of 10,000 points have the same with probability 5e-5."""
+"""Number of hexadecimal digits of a point's digest. Two of 10,000 points have equal digests with probability 5e-5."""
 CPU_RUNS = 8
-"""Runs side by side at most on a CPU: with more of them, each takes as long (benchmarks/cpu.json)."""
+"""Largest number of runs that train together on a CPU. More runs do not save time per run (benchmarks/cpu.json)."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run of a sweep, and how far it is."""
+    """A run of a sweep, and its progress."""
 
     name: str
-    """POINT/seed=42: its directory within that of the sweep."""
+    """POINT/seed=42: the directory of the run within the directory of the sweep."""
     point: Point
     seed: int
     status: Literal["done", "running", "failed", "left"] = "left"
     reason: str = ""
-    """Why it ended or failed."""
+    """Reason why the run ended or failed."""
     epochs: int = 0
-    """Epochs in its history."""
+    """Number of epochs in the history of the run."""
     seconds: float = 0.0
-    """Wall time of its training."""
+    """Wall time of the training, in seconds."""
 
 
 @dataclass(frozen=True)
 class Cohort:
-    """The content of a cohort's file: the names of runs that train side by side."""
+    """Content of a cohort's file: the names of runs that train together."""
 
     runs: tuple[str, ...]
     failure: str | None = None
-    """Why the last attempt to train it failed."""
+    """Reason why the last attempt to train the cohort failed, or None."""
 
     def write(self, path: Path) -> None:
-        """Raises RunError."""
+        """Write the cohort to a file. Raises RunError if the file cannot be written."""
         write_atomically(path, json.dumps(vars(self), indent=1, ensure_ascii=False).encode())
 
     @staticmethod
     def read(path: Path) -> Cohort:
-        """Raises RunError for a file that is damaged."""
+        """Read a cohort from its file. Raises RunError if the file is damaged."""
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
             return Cohort(tuple(map(str, data["runs"])), data["failure"])
@@ -76,18 +78,21 @@ class Cohort:
 
 @dataclass(frozen=True)
 class Plan:
-    """A sweep and the state of its directory. Reading it writes nothing."""
+    """A sweep and the state of its directory. Reading a plan writes no file."""
 
     sweep: Sweep
     root: Path
     runs: Mapping[str, Run]
-    """By name, seed by seed: the first seed of every point comes first."""
+    """Runs by name, in the order of the seeds. All points of the first seed come first."""
     cohorts: Mapping[Path, Cohort]
-    """By file; they may name runs that the sweep no longer has."""
+    """Cohorts by file. A cohort may contain runs that the sweep no longer has."""
 
     @staticmethod
     def read(sweep: Sweep, root: Path) -> Plan:
-        """Raises ConfigError for a point that is not a configuration, RunError for a damaged file."""
+        """Read the plan of a sweep from its directory `root`.
+
+        Raises ConfigError if a point is not a valid configuration, and RunError if a file is damaged.
+        """
         found = points(sweep)
         existing = {path.name.rpartition("-")[2]: path.name for path in root.glob(f"*-{'?' * DIGITS}")}
         folders = [existing.get(digest(point.config)) or _folder(point) for point in found]
@@ -98,23 +103,23 @@ class Plan:
         return Plan(sweep, root, {run.name: run for run in runs}, {}).now()
 
     def now(self) -> Plan:
-        """The same plan, with its cohorts and runs as they are now."""
+        """Return the same plan, with the present state of its cohorts and runs."""
         cohorts = {file: Cohort.read(file) for file in sorted((self.root / COHORTS).glob("*.json"))}
         failures = {name: cohort.failure for cohort in cohorts.values() if cohort.failure for name in cohort.runs}
         runs = {name: _with_state(run, self.root / name, failures.get(name)) for name, run in self.runs.items()}
         return replace(self, runs=runs, cohorts=cohorts)
 
     def members(self, file: Path) -> list[Run]:
-        """The runs of a cohort, without those that the sweep no longer has."""
+        """Return the runs of a cohort, without runs that the sweep no longer has."""
         return [self.runs[name] for name in self.cohorts[file].runs if name in self.runs]
 
     def unassigned(self) -> list[Run]:
-        """Runs without a cohort."""
+        """Return the runs that have no cohort."""
         taken = {name for cohort in self.cohorts.values() for name in cohort.runs}
         return [run for run in self.runs.values() if run.name not in taken]
 
     def to_train(self) -> list[Path]:
-        """Files of the cohorts with a run that has not ended."""
+        """Return the files of the cohorts in which at least one run has not ended."""
         return [
             file for file in self.cohorts
             if any(_provenance(self.root / run.name).get("stopped") is None for run in self.members(file))
@@ -122,10 +127,11 @@ class Plan:
 
 
 def assign_cohorts(plan: Plan, workers: Local | Ray) -> Plan:
-    """The plan with every run in a cohort. Files of new cohorts are written.
+    """Assign a cohort to every run, write the files of new cohorts, and return the new plan.
 
-    Runs with the same structural settings (`config.STRUCTURAL`) are divided into cohorts of about equal size: at least
-    one cohort for each slot of the engine, and more if memory or the sweep's `cohort` limits their size.
+    Runs with the same structural settings (`config.STRUCTURAL`) are divided into cohorts of about equal size. There is
+    at least one cohort for each slot of the engine, as far as there are runs. There are more cohorts if memory, the
+    number of runs on a CPU or the sweep's `cohort` limits their size.
     """
     alike: dict[str, list[Run]] = {}
     for run in plan.unassigned():
@@ -155,31 +161,34 @@ def assign_cohorts(plan: Plan, workers: Local | Ray) -> Plan:
 
 
 def directory(sweep: Sweep, run_dir: str | Path | None = None) -> Path:
-    """The directory of a sweep's files; default `runs/sweeps/<sweep.name>`."""
+    """Return the directory of a sweep's files; the default is `runs/sweeps/<sweep.name>`."""
     return Path(run_dir) if run_dir is not None else Path("runs") / "sweeps" / sweep.name
 
 
 def digest(config: Config) -> str:
-    """A point's settings as `DIGITS` hexadecimal digits."""
+    """Return the digest of a point's settings: `DIGITS` hexadecimal digits of a SHA-256 hash."""
     text = json.dumps(config.as_dict(), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:DIGITS]
 
 
 def cell(value: Any) -> str:
-    """A value of a key as text, for a cell of the table and the name of a directory."""
+    """Format the value of a setting as text, for a cell of the table or the name of a directory."""
     if isinstance(value, float):
         return repr(value)
     return value if isinstance(value, str) else json.dumps(value)
 
 
 def _folder(point: Point) -> str:
-    """The name of a new point's directory. Only the digest in it is used to find it again."""
+    """Return the name of a new point's directory. `Plan.read` finds the directory again by the digest alone."""
     words = ",".join(f"{key}={cell(value)}" for key, value in point.values.items())
     return f"{re.sub(r'[^A-Za-z0-9=.,_+-]', '_', words)[:80]}-{digest(point.config)}"
 
 
 def _with_state(run: Run, path: Path, failure: str | None) -> Run:
-    """The run with its state by its files; `failure` is that of its cohort."""
+    """Return the run with the state that the files in its directory `path` show.
+
+    `failure` is the reason why the run's cohort failed, or None.
+    """
     history = path / HISTORY
     run = replace(run, epochs=max(0, history.read_bytes().count(b"\n") - 1) if history.exists() else 0)
     try:
@@ -195,5 +204,5 @@ def _with_state(run: Run, path: Path, failure: str | None) -> Run:
 
 
 def _provenance(path: Path) -> Mapping[str, Any]:
-    """The provenance of a run; empty if it was never started. Raises RunError when it is damaged."""
+    """Return the provenance of a run, which is empty before the first start. Raises RunError if it is damaged."""
     return RunRecord(path).provenance if (path / CONFIG).is_file() else {}

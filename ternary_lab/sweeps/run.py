@@ -2,7 +2,7 @@
 
     RUN_DIR/results.csv     a row per run: the keys of its point, seed, status, final metrics
 
-The other files of the directory are described in `plan`.
+The module `plan` describes the other files of the directory.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from ternary_lab.sweeps.plan import Cohort, Plan, assign_cohorts, cell, director
 
 RESULTS = "results.csv"
 PUBLISHED_SWEEP, TABLE = "warmup_rho_wide", "sweep.csv"
-"""The sweep whose table is published, and that table's name."""
+"""Names of the published sweep and of its table."""
 METRICS = tuple(name for name in COLUMNS if name not in ("run", "seed", "epoch", *TIMING_COLUMNS))
-"""Columns of the history that the table has, with the values of a run's last epoch; times are not results."""
+"""Columns of the history that the table contains, with their values in a run's last epoch. Times are not results."""
 PATIENCE = 120.0
-"""Seconds to wait for a run's directory: a file server may keep the lock of a dead process that long."""
+"""Longest wait for a run's directory, in seconds. A file server may keep the lock of a dead process that long."""
 EVERY = 30.0
-"""Seconds between two lines about the progress of a sweep."""
+"""Longest time in seconds between two lines about the progress of a sweep."""
 
 
 @fenced
@@ -56,15 +56,17 @@ def run_sweep(
     """Train the unfinished runs of a sweep and return its table, which is also written to results.csv as it grows.
 
     Args:
-        run_dir: default `runs/sweeps/<sweep.name>`. With Ray it must be on a file system that all nodes share.
+        run_dir: directory of the sweep; by default `runs/sweeps/<sweep.name>`. With Ray, all nodes must share it.
         engine: local or ray, see `engines`.
-        address: of the Ray cluster.
+        address: address of the Ray cluster.
         device: auto, cpu or cuda.
-        progress: lines, and on a terminal a bar, on stderr.
+        progress: whether to show lines, and on a terminal a bar, on stderr.
 
-    A run that fails does not stop the others. The table gives the reason, and the next call tries again unless the run
-    diverged. Raises ConfigError for a point that is not a configuration, RunError when another process trains this
-    sweep, EngineError, DeviceError.
+    A run that fails does not stop the other runs. The table gives the reason of the failure. The next call tries the
+    run again, unless the run diverged.
+
+    Raises ConfigError if a point is not a valid configuration, and RunError if another process trains this sweep. Also
+    raises EngineError and DeviceError as `engines.engine` does.
     """
     root = directory(sweep, run_dir)
     plan = Plan.read(sweep, root)
@@ -75,7 +77,7 @@ def run_sweep(
         plan = assign_cohorts(Plan.read(sweep, root), workers)
         files = plan.to_train()
         for file in files:
-            if plan.cohorts[file].failure is not None:  # it is tried again
+            if plan.cohorts[file].failure is not None:  # this cohort is tried again
                 Cohort(plan.cohorts[file].runs).write(file)
         plan = plan.now()
         lines = _Lines(plan, progress)
@@ -92,7 +94,7 @@ def run_sweep(
                 train_runs, runs, device=workers.device, progress=progress and engine == "local", lock_timeout=PATIENCE
             ))
         for index, failure in workers.run(tasks, lines.write_if_due):
-            if failure is not None:  # written here and not by the task, because a worker may be killed
+            if failure is not None:  # the task does not write this, because a worker may be killed
                 Cohort(plan.cohorts[files[index]].runs, failure).write(files[index])
             plan = plan.now()
             write_results(plan)
@@ -105,7 +107,7 @@ def run_sweep(
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a sweep is; its fields are the JSON of `sweep --status --json`."""
+    """Progress of a sweep. `sweep --status --json` prints the fields as JSON."""
 
     sweep: str
     run_dir: str
@@ -117,11 +119,11 @@ class Progress:
     left: int
     epochs_done: int
     epochs: int
-    """RunPlan epochs of all runs; runs that stop early need fewer."""
+    """Planned epochs of all runs. Runs that stop early need fewer epochs."""
     seconds_left: float | None
-    """None before the first epochs; 0 when nothing is left."""
+    """Estimated time to go, in seconds: None before the first epochs, 0 if no epoch is left."""
     failures: Mapping[str, str]
-    """Run -> reason."""
+    """Reason of the failure, by the name of each failed run."""
 
     def __str__(self) -> str:
         counts = f"{self.done} of {self.runs} runs done, {self.running} running, {self.failed} failed, {self.left} left"
@@ -131,15 +133,19 @@ class Progress:
 
 
 def status(sweep: Sweep, run_dir: str | Path | None = None) -> Progress:
-    """The progress of a sweep, by its files: also while another process trains it. Raises as `Plan.read`."""
+    """Return the progress of a sweep from its files, even while another process trains it.
+
+    Raises as `Plan.read` does.
+    """
     return progress_of(Plan.read(sweep, directory(sweep, run_dir)))
 
 
 def progress_of(plan: Plan) -> Progress:
-    """Counts of runs and epochs, and the time to go.
+    """Count the runs and epochs of a plan, and estimate the time to go.
 
-    The time to go is the number of epochs left in all runs, times the seconds that an epoch of one run has taken (the
-    wall time of a cohort divided by its runs), divided by the number of cohorts that train now, at least one.
+    The time to go is a · b / c. Here a is the number of epochs that are left in runs that are neither done nor failed.
+    b is the mean time of an epoch of one run: the wall time of all cohorts, divided by the number of epochs of all
+    their runs. c is the number of cohorts that train now, and at least 1.
     """
     runs = plan.runs
     counts = Counter(run.status for run in runs.values())
@@ -168,7 +174,7 @@ def _span(seconds: float) -> str:
 
 
 class _Lines:
-    """Lines about the progress of a sweep, on stderr."""
+    """Printer of lines about the progress of a sweep, on stderr."""
 
     def __init__(self, plan: Plan, show: bool) -> None:
         self.plan, self.show, self.last = plan, show, time.monotonic()
@@ -179,7 +185,7 @@ class _Lines:
             print(f"{self.plan.sweep.name}: {text}", file=sys.stderr, flush=True)
 
     def write_if_due(self) -> None:
-        """Write the progress, if the last line is older than `EVERY` seconds."""
+        """Write the progress if more than `EVERY` seconds have passed since the last line."""
         if self.show and time.monotonic() - self.last > EVERY:
             self.write(str(progress_of(self.plan.now())))
 
@@ -188,22 +194,26 @@ class _Lines:
 
 
 def results(sweep: Sweep, run_dir: str | Path | None = None) -> pd.DataFrame:
-    """The table as it is now, by the files of the runs; its columns are those of results.csv.
+    """Return the present table of a sweep, computed from the files of its runs.
 
-    These are point, seed, a column per key of the design, status, reason, epochs, and `METRICS` of the last epoch.
-    Runs that are not done have metrics only if they failed after some epochs. Raises as `Plan.read`.
+    The columns are those of results.csv: point, seed, a column per key of the design, status, reason, epochs, and
+    `METRICS` of the last epoch. A run that is not done has metrics only if it failed after at least one epoch. Raises
+    as `Plan.read` does.
     """
     plan = Plan.read(sweep, directory(sweep, run_dir))
     return read_results(io.StringIO(_table(plan)))
 
 
 def read_results(source: str | Path | io.StringIO) -> pd.DataFrame:
-    """The table in a results.csv, every number exactly as it was written."""
+    """Read the table in a results.csv. Every number is read exactly as it was written."""
     return pd.read_csv(source, keep_default_na=False, na_values=["", "nan"]).rename(columns=OLD_NAMES)
 
 
 def load_results(path: str | Path = TABLE) -> pd.DataFrame:
-    """The published table, or that of a file. Raises RunError when there is none."""
+    """Load the table of results from the file `path`; by default, load the published table.
+
+    Raises RunError if there is no such file.
+    """
     file = local_or_published(path)
     if not file.is_file():
         raise RunError(f"{path}: no table of a sweep: make one with `ternary-lab sweep`")
@@ -211,12 +221,12 @@ def load_results(path: str | Path = TABLE) -> pd.DataFrame:
 
 
 def write_results(plan: Plan) -> None:
-    """Write results.csv, replacing it in one step. Raises RunError."""
+    """Write results.csv, replacing the old file in one step. Raises RunError if the file cannot be written."""
     write_atomically(plan.root / RESULTS, _table(plan).encode())
 
 
 def _table(plan: Plan) -> str:
-    """The table as CSV. Metrics are copied from the histories as text, so that no digit changes."""
+    """Return the table as CSV text. Metrics are copied from the histories as text, so that no digit changes."""
     keys = list(plan.sweep.design.keys)
     text = io.StringIO()
     out = csv.writer(text, lineterminator="\n")
@@ -236,7 +246,7 @@ def _table(plan: Plan) -> str:
 
 
 def _last_row(history: Path) -> dict[str, str]:
-    """The last row of a run's history, by column. Raises RunError when it is damaged."""
+    """Return the last row of a run's history, as text by column. Raises RunError if the row is damaged."""
     first, *_, last = read_text(history).splitlines(keepends=True)
     head, row = csv.reader(check_csv(first + last, history).splitlines())
     return {OLD_NAMES.get(name, name): value for name, value in zip(head, row, strict=True)}

@@ -1,4 +1,7 @@
-"""Figures of recipes: effects of single defects, the front, measures through the epochs, decisions by StateNet."""
+"""Figures of recipes: single defects, coverage against -ELBO, measures by epoch, outputs of StateNet.
+
+A recipe is a shipped configuration (see `tables`). The front is the best compromise between coverage and -ELBO.
+"""
 
 from __future__ import annotations
 
@@ -17,31 +20,38 @@ from ternary_lab.studies.beyond_v55.tables import BEYOND, DRAWN, OFF, RECIPES, S
 from ternary_lab.studies.statistics import interval
 
 FARTHEST = 25.0
-"""Nats of -ELBO beyond which a model is drawn at the edge."""
+"""Limit of the axis of -ELBO, in nats. A model with a higher -ELBO is drawn at the edge."""
 OUTPUTS, CONTROLS = ("delta_lr", "delta_lambda1", "delta_lambda2", "delta_lambda3"), ("lr", "λ₁", "λ₂", "λ₃")
 INPUTS = {"H_A": "H_A, nats", "kl_A": "KL_A, nats", "kl_B": "KL_B, nats", "grad_ratio": "r = n_B / n_A"}
-"""Inputs of StateNet that its decisions are drawn against."""
+"""Labels of the inputs of StateNet against which its outputs are drawn."""
 OF_DEFECTS = ("informative_coverage", "effective_coverage", "neg_elbo", "reconstruction_test", "spike", "wobble")
 OF_WORTH = ("informative_coverage", "effective_coverage", "neg_elbo")
-"""Measures that defects, and parts of a recipe, are compared by."""
+"""Measures by which recipes are compared: `OF_DEFECTS` for single defects, `OF_WORTH` for components of a recipe."""
 OF_FRONT, OF_PARTS = ("v5.5", "repaired", "beyond", "front"), ("beyond", "part")
-"""Groups of recipes: of the front, and of the variants of beyond that couple its pathways or have only one."""
+"""Groups of recipes that two figures show.
+
+`OF_FRONT` holds the groups in the figure of the front. `OF_PARTS` holds the recipe beyond and its variants that couple
+the pathways or have only one pathway.
+"""
 OF_STATENET = {V5_5: (V5_5, OFF, TAUGHT[0]), BEYOND: (BEYOND, DRAWN, TAUGHT[1])}
-"""Variants of a recipe: without StateNet, with StateNet as drawn, with StateNet that learns."""
+"""Variants of v5.5 and of the recipe beyond; the recipe itself comes first.
+
+One variant has no StateNet, one has a StateNet that keeps its initial weights, and one has a StateNet that learns.
+"""
 WEIGHTS = (0.25, 0.5, 1, 2, 2.5, 3, 4, 6, 8, 12, 20, 40)
-"""Weights of the information at which the ideal front is computed."""
+"""Weights of the information term for which the front of an ideal decoder is computed."""
 SHADES = (SKY, ORANGE, GREEN, PURPLE)
 MARKS = "osD^v"
 OFF_LINE = (SKY, GREEN, PURPLE)
-"""Colours of recipes that are not on the front."""
+"""Colours of recipes that the line of the front does not join."""
 BY_EPOCH = {
     "informative_coverage": "", "effective_coverage": "", "neg_elbo": "validation", "reconstruction": "validation",
 }
-"""Quantities that are shown through the epochs, with the split that they are measured on."""
+"""Quantities that are drawn against the epoch, with the split on which each quantity is measured."""
 
 
 def recipe_comparison(table: pd.DataFrame, names: Sequence[str], measures: Sequence[str]) -> Drawing:
-    """Recipes one below the other, a dot for each run, and the mean with its 95 % interval."""
+    """Draw a row for each recipe, with a dot for each run, and the mean with its 95 % interval."""
     titles = {name: RECIPES[name].title for name in names}
     rows = table[table["recipe"].isin(names)].assign(title=lambda rows: rows["recipe"].map(titles))
     rows = rows.sort_values("recipe", key=lambda column: column.map(list(names).index), kind="stable")
@@ -78,7 +88,10 @@ def _ends(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _to_beat(table: pd.DataFrame) -> str:
-    """A sentence on v5.5 with its logits multiplied by the factor that covers most, if the table has such rows."""
+    """Return a sentence on v5.5 with sharpened logits, or an empty text if the table has no such rows.
+
+    The logits are multiplied by the factor that gives the highest informative coverage.
+    """
     rows = table[table["recipe"] == SHARPENED]
     if rows.empty:
         return ""
@@ -89,15 +102,16 @@ def _to_beat(table: pd.DataFrame) -> str:
 
 
 def _covering_most(sharpened: pd.DataFrame) -> tuple[float, pd.DataFrame]:
-    """The factor on the logits with the highest informative coverage, and its rows."""
+    """Return the factor on the logits with the highest informative coverage, and the rows with this factor."""
     factor = float(sharpened.groupby("factor")["informative_coverage"].mean().idxmax())  # type: ignore[arg-type]
     return factor, sharpened[sharpened["factor"] == factor]
 
 
 def coverage_front(table: pd.DataFrame, ideal: pd.DataFrame, names: Sequence[str]) -> Drawing:
-    """Coverages against -ELBO, a panel for each pathway: up and to the left is better.
+    """Plot two coverages (rows) of both pathways (columns) against -ELBO.
 
-    `ideal` is the front of an ideal decoder (`ideal_front`). The recipes of the front are joined by a line.
+    Better models lie further up and further left. `ideal` is the front of an ideal decoder (`ideal_front`). A line
+    joins the recipes on the front.
     """
     marked = {name: RECIPES[name].title for name in names}
     measures = ("informative_coverage", "effective_coverage")
@@ -155,9 +169,9 @@ def _marked(axis: Axes, own: pd.DataFrame, measure: str, marked: Mapping[str, st
 
 
 def search_trials(tried: pd.DataFrame, ideal: pd.DataFrame, table: pd.DataFrame) -> Drawing:
-    """Trials before a recipe was chosen: informative coverage against -ELBO, a panel for each pathway.
+    """Plot informative coverage against -ELBO for the trials before a recipe was chosen, with a panel for each pathway.
 
-    The colour shows the cost of certainty beyond the margin, the marker the number of epochs.
+    The colour shows the kind of penalty on certainty beyond the margin. The marker shows the number of epochs.
     """
     colours = {"none": GREY, "linear": SKY, "squared": VERMILION}
     marks = dict(zip(sorted(tried["epochs"].unique()), "v^o", strict=False))
@@ -186,7 +200,11 @@ def search_trials(tried: pd.DataFrame, ideal: pd.DataFrame, table: pd.DataFrame)
 
 
 def recipes_by_epoch(histories: Mapping[str, pd.DataFrame], sharpened: pd.DataFrame) -> Drawing:
-    """Coverages, -ELBO and reconstruction through the epochs: histories by title, and v5.5 sharpened as a line."""
+    """Plot two coverages, -ELBO and reconstruction against the epoch.
+
+    `histories` maps the title of each recipe to its history. `sharpened` holds the rows of v5.5 with multiplied logits.
+    A dotted line shows the coverage of v5.5 with the best factor on its logits.
+    """
     factor, best = _covering_most(sharpened)
     at = best[[*OF_WORTH]].mean()
     kept = []
@@ -219,7 +237,11 @@ def recipes_by_epoch(histories: Mapping[str, pd.DataFrame], sharpened: pd.DataFr
 
 
 def statenet_decisions(taught: pd.DataFrame, drawn: pd.DataFrame | None = None) -> Drawing:
-    """The four outputs of StateNet through the epochs, taught and as drawn, and the taught ones against its inputs."""
+    """Plot the four outputs of StateNet against the epoch, and the outputs of the taught StateNet against its inputs.
+
+    `taught` is a history of runs in which StateNet learns. `drawn` is a history of runs in which StateNet keeps its
+    initial weights.
+    """
     nets = {"as drawn": (drawn, GREY), "taught": (taught, VERMILION)}
     known = {name: (net, colour) for name, (net, colour) in nets.items() if net is not None}
     with new_axes(2, 4, 4.2) as axes:

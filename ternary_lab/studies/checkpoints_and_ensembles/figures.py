@@ -1,4 +1,4 @@
-"""Figures of the choice of a checkpoint: scores, regrets, ensembles, rate and distortion, calibration, alternatives."""
+"""Figures of the choice of a checkpoint, and of ensembles, likelihood, calibration and alternative models."""
 
 from __future__ import annotations
 
@@ -43,24 +43,27 @@ MARKS = {"val_loss": ("o", VERMILION), "val_elbo": ("s", BLUE), "coverage": ("^"
          "informative_coverage": ("D", GREEN), "reconstruction": ("v", ORANGE)}
 """Marker and colour of each criterion."""
 FEWEST = 50
-"""Predictions below which a bin is not drawn."""
+"""Smallest number of predictions in a bin that is drawn."""
 FARTHEST = 30.0
-"""Nats above which a model is drawn at the edge, as an arrow."""
+"""Limit of the axis of -ELBO, in nats. A model with a higher -ELBO is drawn at the edge, as an arrow."""
 MEASURES = (
     "informative_coverage", "effective_coverage", "reconstruction_test", "neg_elbo", "neg_log_p", "missing_mass",
 )
-"""Columns that alternatives are compared by."""
+"""Columns by which alternative models are compared."""
 
 
 def _title(measure: str) -> str:
-    """Words and unit of a column, with the split that it was measured on."""
+    """Return the words and the unit of a column, with the split on which the column is measured."""
     if measure in ("test", "reconstruction_test"):
         return label("reconstruction", "test")
     return label(measure, "test" if measure in ("neg_elbo", "neg_iwae", "neg_log_p") else "")
 
 
 def checkpoint_scores(scores: pd.DataFrame, last: int | None = None) -> Drawing:
-    """The outcomes through the epochs, with the epochs that each criterion chooses, a mark for each run."""
+    """Plot the outcomes against the epoch, with a mark at the epoch that each criterion chooses in each run.
+
+    `last` is the last epoch that is shown and may be chosen; by default, the last epoch of the table.
+    """
     rows = scores if last is None else scores[scores["epoch"] <= last]
     n = rows["seed"].nunique()
     chosen: pd.DataFrame = pd.concat([
@@ -90,7 +93,10 @@ def checkpoint_scores(scores: pd.DataFrame, last: int | None = None) -> Drawing:
 
 
 def checkpoint_regrets(table: pd.DataFrame) -> Drawing:
-    """Loss against the run's best epoch by each rule of choosing, a dot for each seed, from `tables.regret`."""
+    """Plot how far each rule for choosing an epoch falls short of the run's best epoch, with a dot for each seed.
+
+    `table` comes from `tables.regret`.
+    """
     titles = {outcome: _title(outcome).replace(", %", ", points") for outcome in OUTCOMES}
     with dot_panels(table, titles, "rule", height=4.6) as axes:
         for axis in axes:
@@ -110,7 +116,10 @@ def checkpoint_regrets(table: pd.DataFrame) -> Drawing:
 
 
 def full_training(history: pd.DataFrame, config: Config) -> Drawing:
-    """All planned epochs: coverage, reconstruction, -ELBO and the schedules; dotted lines where phases can begin."""
+    """Plot coverage, reconstruction, -ELBO, ρ and τ over all planned epochs.
+
+    Dotted lines mark the epochs at which phases can begin.
+    """
     n, starts = history["seed"].nunique(), config.phases
     titles = {
         "coverage": label("coverage"), "informative_coverage": label("informative_coverage"),
@@ -145,14 +154,20 @@ def full_training(history: pd.DataFrame, config: Config) -> Drawing:
 
 
 def checkpoint_ensembles(table: pd.DataFrame) -> Drawing:
-    """Checkpoints alone and as a mixture, a dot for each seed, from `tables.checkpoint_ensembles`."""
+    """Compare single checkpoints with mixtures of these checkpoints, with a dot for each seed.
+
+    `table` comes from `tables.checkpoint_ensembles`.
+    """
     titles = {name: _title(name) for name in ("informative_coverage", "effective_coverage", "neg_iwae")}
     titles |= {"noisy": "test exact from samples, %"}
     return _compared(table, "member", titles, "checkpoints alone and together")
 
 
 def pathway_ensembles(table: pd.DataFrame) -> Drawing:
-    """Reconstruction by both pathways together, a panel for each kind of code, from `tables.pathway_ensembles`."""
+    """Plot the reconstruction by both pathways together against the epoch, with a panel for each kind of code.
+
+    The codes are posterior means and posterior samples. `table` comes from `tables.pathway_ensembles`.
+    """
     looks = {"A": ("A alone", PATHWAY["A"], "-"), "B": ("B alone", PATHWAY["B"], "-"),
              "A twice": ("A twice", PATHWAY["A"], "--"), "B twice": ("B twice", PATHWAY["B"], "--"),
              "vote": ("vote", GREEN, "-"), "mean": ("mean", PURPLE, "-."), "confidence": ("confidence", INK, ":"),
@@ -175,7 +190,11 @@ def pathway_ensembles(table: pd.DataFrame) -> Drawing:
 
 
 def rate_and_distortion(probes: pd.DataFrame, marks: Sequence[int] = (0, 49, 50, 100)) -> Drawing:
-    """KL against CE on the test split, a point for each run and checkpoint, with the bound CE ≥ ln N - KL."""
+    """Plot the distortion (cross-entropy CE) against the rate (KL) on the test split, with the bound CE ≥ ln N - KL.
+
+    Each point is a checkpoint of a run. N is the number of operations. `marks` are the epochs whose numbers are written
+    beside the points.
+    """
     with new_axes(1, 2, 3.0, sharey=True) as axes:
         for axis, (p, colour) in zip(axes, PATHWAY.items(), strict=True):
             names = [f"rate_{p}", f"distortion_{p}"]
@@ -210,7 +229,10 @@ def rate_and_distortion(probes: pd.DataFrame, marks: Sequence[int] = (0, 49, 50,
 
 
 def calibration(table: pd.DataFrame) -> Drawing:
-    """Confidence against accuracy of single entries, a line for each epoch, from `tables.reliabilities`."""
+    """Plot the accuracy of single entries against the confidence of the decoder, with a line for each epoch.
+
+    `table` comes from `tables.reliabilities`.
+    """
     epochs = sorted(table["epoch"].unique())
     weighted = table.assign(**{name: table[name] * table["count"] for name in ("confidence", "accuracy")})
     with new_axes(1, 2, 2.8, sharey=True) as axes:
@@ -236,7 +258,10 @@ def calibration(table: pd.DataFrame) -> Drawing:
 
 
 def operation_bounds(table: pd.DataFrame) -> Drawing:
-    """-ELBO and -IWAE of single operations by their number of zeros, from `tables.operation_bounds`."""
+    """Plot -ELBO and -IWAE of single operations against the number of zeros in the truth table.
+
+    `table` comes from `tables.operation_bounds`.
+    """
     with new_axes(1, 2, 2.7, sharey=True) as axes:
         for axis, (p, colour) in zip(axes, PATHWAY.items(), strict=True):
             rows = table[table["pathway"] == p]
@@ -261,9 +286,10 @@ def operation_bounds(table: pd.DataFrame) -> Drawing:
 
 
 def alternative_models(table: pd.DataFrame) -> Drawing:
-    """v5.5 beside simpler models, a dot for each seed, from `alternatives.benchmark` with the rows of v5.5.
+    """Compare v5.5 with simpler models, with a dot for each seed.
 
-    Models with a -ELBO beyond `FARTHEST` are arrows at the edge.
+    `table` comes from `alternatives.benchmark` and includes rows of v5.5. Models with a -ELBO above `FARTHEST` are
+    drawn as arrows at the edge.
     """
     far = table["neg_elbo"] > FARTHEST
     titles = {measure: _title(measure) for measure in MEASURES}
@@ -277,7 +303,10 @@ def alternative_models(table: pd.DataFrame) -> Drawing:
 
 
 def _compared(table: pd.DataFrame, by: str, titles: Mapping[str, str], words: str) -> Drawing:
-    """A panel for each measure, a row for each group, a dot for each seed, in the colours of the pathways if known."""
+    """Draw a panel for each measure, a row for each group of `by`, and a dot for each seed.
+
+    If the table has a column `pathway`, the dots have the colours of the pathways.
+    """
     colours: dict[str, Any] = {"hue": "pathway", "palette": PATHWAY} if "pathway" in table else {}
     note = f"a dot per seed, n = {table.groupby(by)['seed'].nunique().min()}"
     with dot_panels(table, titles, by, columns=3 if len(titles) > 4 else len(titles), **colours) as axes:

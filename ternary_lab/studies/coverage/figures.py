@@ -1,4 +1,4 @@
-"""Figures of coverage: curves over draws, four counts of the same weights, baselines, least probable operations."""
+"""Figures of coverage: curves over draws, ways of counting, baselines, and least probable operations."""
 
 from __future__ import annotations
 
@@ -21,11 +21,15 @@ from ternary_lab.metrics.quantities import QUANTITIES, label
 
 LINES = ("-", "--", ":", "-.")
 LEARNT = ("coverage", "informative_coverage", "effective_coverage", "neg_elbo")
-"""Quantities of a history that are shown side by side."""
+"""Quantities of a history that are drawn side by side."""
 
 
 def coverage_curves(outputs: Mapping[str, Tensor], marks: Sequence[int] = (50_000, 195_000)) -> Drawing:
-    """Expected coverage C(n) of output distributions (N,) by name and of the uniform sampler, n = 10³ to 10⁷."""
+    """Plot the expected coverage C(n) against the number n of draws, from 10³ to 10⁷.
+
+    `outputs` maps names to output distributions (N,) over the operations. The uniform sampler is drawn as well.
+    Vertical lines mark the numbers of draws in `marks`.
+    """
     draws = np.unique(np.logspace(3, 7, 81).round().astype(int))
     data = {"draws": draws, "uniform": [uniform_coverage(int(n)) for n in draws]}
     data |= {name: [float(expected_coverage(p, int(n))) for n in draws] for name, p in outputs.items()}
@@ -54,7 +58,10 @@ def coverage_curves(outputs: Mapping[str, Tensor], marks: Sequence[int] = (50_00
 
 
 def coverage_counts(probes: pd.DataFrame) -> Drawing:
-    """Coverage by the same weights, counted in four ways, through the epochs: median and range over runs."""
+    """Plot the coverage of the same weights, counted in four ways, against the epoch.
+
+    The ways differ in the number and kind of draws. Lines and bands are the median and the range over runs.
+    """
     ways = {
         "coverage_10000": ("10,000 categorical", PURPLE), "coverage_50000": ("50,000 categorical", GREEN),
         "coverage_argmax": ("50,000 by argmax", INK), "coverage_195000": ("195,000 categorical", PATHWAY["A"]),
@@ -77,7 +84,7 @@ def coverage_counts(probes: pd.DataFrame) -> Drawing:
 
 
 def measures_by_epoch(history: pd.DataFrame) -> Drawing:
-    """Sampled, informative and effective coverage and -ELBO through the epochs, side by side."""
+    """Plot sampled, informative and effective coverage and -ELBO against the epoch, side by side."""
     shared = shared_epochs(history)
     with new_axes(2, 2, 4.0, sharex=True) as axes:
         for axis, quantity in zip(axes, LEARNT, strict=True):
@@ -100,7 +107,10 @@ def measures_by_epoch(history: pd.DataFrame) -> Drawing:
 
 
 def output_entropies(table: pd.DataFrame) -> Drawing:
-    """H(X) and H(X|Z) through the epochs of one run: columns epoch, pathway, output_entropy, decoder_noise (nats)."""
+    """Plot the output entropy H(X) and the decoder noise H(X|Z) of one run against the epoch.
+
+    `table` has the columns epoch, pathway, output_entropy and decoder_noise. Both entropies are in nats.
+    """
     with new_axes(1, 2, 2.6, sharey=True) as axes:
         for axis, (pathway, colour) in zip(axes, PATHWAY.items(), strict=True):
             rows = table[table["pathway"] == pathway]
@@ -128,7 +138,10 @@ def output_entropies(table: pd.DataFrame) -> Drawing:
 
 
 def baseline_scores(table: pd.DataFrame, best: Mapping[str, float]) -> Drawing:
-    """Scores of models (rows) by metrics (columns), a panel for each metric; dotted: the best possible value."""
+    """Plot the scores of models, with a panel for each metric and a dotted line at the best possible value.
+
+    `table` has a row for each model and a column for each metric. `best` maps each metric to its best possible value.
+    """
     with new_axes(2, 3, 4.2, sharey=True) as axes:
         places = range(len(table))
         colours = [PATHWAY["B"] if name.startswith("v5.5") else INK for name in table.index]
@@ -153,7 +166,10 @@ def baseline_scores(table: pd.DataFrame, best: Mapping[str, float]) -> Drawing:
 
 
 def rarest(outputs: Mapping[str, Tensor], count: int = 5) -> Drawing:
-    """The least probable operations of each output distribution (N,), as truth tables with N p(x)."""
+    """Draw the truth tables of the least probable operations x of each output distribution (N,), with N p(x).
+
+    `outputs` maps the names of models to their distributions p. `count` operations are drawn for each distribution.
+    """
     tables: dict[str, Tensor] = {}
     rows = []
     for name, p in outputs.items():

@@ -1,4 +1,4 @@
-"""Figures of the epoch-50 disruption: the terms of the spike, codes and leak, and the counterfactuals."""
+"""Figures of the epoch-50 disruption: the terms of the loss, the codes of both pathways, and counterfactual runs."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ from ternary_lab.studies.epoch50_disruption.tables import (
 )
 
 COLOURS = (BLUE, VERMILION, SKY, ORANGE, GREEN, PURPLE, GREY)
-"""Colours of the terms; the terms of a pathway have similar colours."""
+"""Colours of the terms of the loss. Cross-entropy and KL of the same pathway have similar colours."""
 
 
 def spike_terms(history: pd.DataFrame, first: int = 47, last: int = 54) -> Drawing:
-    """The terms of the training loss as stacked bars (median over runs), and the gradient norms beside them."""
+    """Draw the terms of the training loss (median over runs) as stacked bars, and the gradient norms beside them."""
     data = median_terms(history, first, last)
     near = history[history["epoch"].between(first, last)]
     n = near["seed"].nunique()
@@ -70,7 +70,11 @@ def spike_terms(history: pd.DataFrame, first: int = 47, last: int = 54) -> Drawi
 
 
 def codes_and_leak(probes: pd.DataFrame) -> Drawing:
-    """Reconstruction by A from its own and its injected code, and the size of B's codes, at the kept epochs."""
+    """Plot exact reconstruction from several codes, and the size of B's codes, against the epoch.
+
+    Pathway A reconstructs operations from its own code, and from a mixture that contains a share ρ of B's code. Pathway
+    B uses its own code. The epochs are those of the kept checkpoints.
+    """
     n = probes["seed"].nunique()
     shares = {
         "own_test_A": ("A, own code (test)", PATHWAY["A"]), "injected_A": ("A, with ρ of B's code", GREEN),
@@ -107,7 +111,11 @@ def codes_and_leak(probes: pd.DataFrame) -> Drawing:
 
 
 def outcome_trajectories(branches: Mapping[str, Branch], first: int = 35) -> Drawing:
-    """Informative coverage (mean of both pathways) of every counterfactual through the epochs: median and range."""
+    """Plot the informative coverage of each counterfactual against the epoch, with a panel for each counterfactual.
+
+    The values are means of both pathways. Lines and bands are the median and the range over runs, from the epoch
+    `first` on. A dashed line in each panel repeats the median of the first branch, which trains as scheduled.
+    """
     metric, control = "informative_coverage", next(iter(branches))
     rows = pd.concat([outcomes(b.runs.history).assign(name=n) for n, b in branches.items()], ignore_index=True)
     with new_axes(3, 3, 5.2, sharex=True, sharey=True) as axes:
@@ -134,7 +142,10 @@ def outcome_trajectories(branches: Mapping[str, Branch], first: int = 35) -> Dra
 
 
 def outcomes_at_end(branches: Mapping[str, Branch]) -> Drawing:
-    """Outcomes at epoch 103: a row for each counterfactual, a dot for each seed; dashed: the median as scheduled."""
+    """Plot the outcomes at epoch 103, with a row for each counterfactual and a dot for each seed.
+
+    Dashed lines mark the median of the first branch, which trains as scheduled.
+    """
     table = final_outcomes(branches)
     control = table[table["name"] == next(iter(branches))]
     rows = table.assign(title=table["title"].map(_mathematical))
@@ -154,5 +165,5 @@ def outcomes_at_end(branches: Mapping[str, Branch]) -> Drawing:
 
 
 def _mathematical(title: str) -> str:
-    """The title with β_B as a formula."""
+    """Return the title with β_B as a formula, and with 0.001 instead of 1e-3."""
     return title.replace("β_B", "β$_B$").replace("1e-3", "0.001")

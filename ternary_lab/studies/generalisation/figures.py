@@ -1,4 +1,7 @@
-"""Figures of generalisation: parts of the split, leak, training sizes, structures, noise, paths, neighbourhoods."""
+"""Figures of generalisation: splits, mixed codes, training sizes, structures, noise, paths and neighbourhoods.
+
+The code of an operation is the mean μ of its posterior.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,10 @@ SHADES = (SKY, BLUE, PURPLE, INK, GREEN, ORANGE, VERMILION)
 
 
 def reconstruction_of_splits(table: pd.DataFrame) -> Drawing:
-    """Reconstruction of the three splits through the epochs, from `tables.reconstruction_by_part`."""
+    """Plot the reconstruction of the training, validation and test split against the epoch.
+
+    `table` comes from `tables.reconstruction_by_part`.
+    """
     n = table["seed"].nunique()
     with new_axes(2, 2, 4.2, sharex=True) as axes:
         for row, (measure, words) in enumerate((("exact", "whole operations, %"), ("entries", "single entries, %"))):
@@ -38,7 +44,10 @@ def reconstruction_of_splits(table: pd.DataFrame) -> Drawing:
 
 
 def mixing(table: pd.DataFrame) -> Drawing:
-    """Reconstruction by the share ρ of the other pathway's code, by epoch, from `tables.injected_reconstruction`."""
+    """Plot the reconstruction from mixed codes against the share ρ of the other pathway's code.
+
+    Each line is an epoch. `table` comes from `tables.injected_reconstruction`.
+    """
     epochs = sorted(table["epoch"].unique())
     with new_axes(1, 2, 2.8, sharey=True) as axes:
         for axis, p in zip(axes, PATHWAY, strict=True):
@@ -58,7 +67,10 @@ def mixing(table: pd.DataFrame) -> Drawing:
 
 
 def sizes(table: pd.DataFrame) -> Drawing:
-    """Test reconstruction and -ELBO against the size of the training set, from `tables.training_sizes`."""
+    """Plot test reconstruction and -ELBO against the size of the training set.
+
+    `table` comes from `tables.training_sizes`.
+    """
     n = table.groupby("share")["seed"].nunique().min()
     measures = {
         "test": "whole operations, test, %", "entries": "single entries, test, %",
@@ -87,7 +99,11 @@ def sizes(table: pd.DataFrame) -> Drawing:
 
 
 def structures(table: pd.DataFrame) -> Drawing:
-    """Left-out structures beside the random test split of the same run, from `tables.left_out_structures`."""
+    """Plot the reconstruction of left-out structures, beside the random test split of the same run.
+
+    A left-out structure is a set of related operations that are not used for training. `table` comes from
+    `tables.left_out_structures`.
+    """
     n = table["seed"].nunique()
     names = {"test": "random test split", "left_out": "left out as a whole"}
     rows = table.melt(["pathway", "title"], list(names), "part", "exact").replace({"part": names})
@@ -110,7 +126,10 @@ def structures(table: pd.DataFrame) -> Drawing:
 
 
 def tolerance(table: pd.DataFrame) -> Drawing:
-    """Reconstruction by the displacement of the code, a line for each epoch, from `tables.displaced_reconstruction`."""
+    """Plot the reconstruction against the length of a random displacement of the code, with a line for each epoch.
+
+    `table` comes from `tables.displaced_reconstruction`.
+    """
     epochs = sorted(table["epoch"].unique())
     with new_axes(1, 2, 2.6, sharey=True) as axes:
         for axis, (p, colour) in zip(axes, PATHWAY.items(), strict=True):
@@ -131,7 +150,11 @@ def tolerance(table: pd.DataFrame) -> Drawing:
 
 
 def interpolation(table: pd.DataFrame) -> Drawing:
-    """Latent paths between operations by the distance of their ends, trained runs, from `tables.path_qualities`."""
+    """Plot the quality of latent paths between two operations against the distance between the operations.
+
+    The distance is the number of entries in which the operations differ. Only trained runs are shown. `table` comes
+    from `tables.path_qualities`.
+    """
     rows = table[table["model"] != "untrained"]
     measures = {
         "detour": "entries changed per entry\nin which the ends differ", "between": "share of steps on a\nshortest way",
@@ -159,7 +182,10 @@ def interpolation(table: pd.DataFrame) -> Drawing:
 
 
 def neighbourhoods(table: pd.DataFrame) -> Drawing:
-    """Preservation of neighbourhoods, beside an untrained encoder, from `tables.neighbourhood_preservation`."""
+    """Plot how well encoders preserve the neighbourhoods of operations, trained encoders beside an untrained encoder.
+
+    `table` comes from `tables.neighbourhood_preservation`.
+    """
     titles = {"trustworthiness": "trustworthiness", "continuity": "continuity", "shared": "18 nearest in common"}
     with new_axes(1, 3, 1.8, sharey=True) as axes:
         for axis, (measure, title) in zip(axes, titles.items(), strict=True):

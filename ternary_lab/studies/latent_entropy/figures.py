@@ -1,6 +1,6 @@
-"""Figures of the latent code: H of a batch, and entropy, variance and density of each dimension through the epochs.
+"""Figures of the latent code: entropy H of a batch, and entropy, variance and density of each dimension by epoch.
 
-They draw the tables of `tables.code_history` and `tables.posteriors`.
+`entropy_by_epoch` draws a history. The other functions draw tables of `tables.code_history` and `tables.posteriors`.
 """
 
 from __future__ import annotations
@@ -30,13 +30,17 @@ from ternary_lab.space import SIZE
 from ternary_lab.splits import per_epoch
 
 FEW = 500
-"""Values inside the histogram below which its entropy is marked as uncertain: ten per bin."""
+"""Number of values inside the histogram (ten per bin). With fewer values, the entropy is marked as uncertain."""
 NARROW = 4.0
-"""Lowest range of |z| that an axis of densities shows."""
+"""Smallest limit of |z| on an axis of densities."""
 
 
 def entropy_by_epoch(history: pd.DataFrame, config: Config) -> Drawing:
-    """H of both pathways, the H of N(0, 1) at this batch size with its spread, and two maxima."""
+    """Plot the latent entropy H of both pathways against the epoch, beside the H of N(0, 1) and two maxima.
+
+    The H of N(0, 1) is computed for the same batch size. A grey band contains 95 % of the values of single batches. The
+    maxima are the ceiling of the histogram, and the maximum that the report states.
+    """
     history = shared_epochs(history)
     batch, latent = config.data.batch_size, config.model.latent_dim
     expected, _ = expected_epoch_entropy(per_epoch(config.data), batch, latent)
@@ -60,9 +64,11 @@ def entropy_by_epoch(history: pd.DataFrame, config: Config) -> Drawing:
 
 
 def heat_maps(code: pd.DataFrame) -> Drawing:
-    """Corrected entropy (above) and KL of q(z_k) from N(0, 1) (below), epoch by dimension, A and B.
+    """Draw heat maps of the corrected entropy (above) and of the KL of q(z_k) from N(0, 1) (below).
 
-    `code` comes from `tables.code_history`. A cross marks entropies of fewer than 500 values inside [-3, 3].
+    q(z_k) is the aggregate posterior of the dimension k. Each map has the epochs as columns and the dimensions as rows.
+    Pathway A is on the left, pathway B on the right. `code` comes from `tables.code_history`. A cross marks entropies
+    of fewer than 500 values inside [-3, 3].
     """
     normal, kl = normal_entropy(), code["prior_kl"]
     kinds: dict[str, tuple[str, str, Normalize]] = {
@@ -84,7 +90,7 @@ def heat_maps(code: pd.DataFrame) -> Drawing:
                     y, x = np.nonzero(inside.to_numpy() * SIZE < FEW)
                     axis.scatter(x + 0.5, y + 0.5, marker="x", s=6, linewidths=0.7, color="white")
                 axis.set_title(f"{pathway}: {title}")
-                # Some columns are named, the first and the last among them: checkpoints are not evenly spaced in time.
+                # Checkpoints are not evenly spaced in time. Ticks name a few, with the first and last.
                 places = np.linspace(0, len(epochs) - 1, min(8, len(epochs))).round().astype(int)
                 axis.set_xticks(places + 0.5, epochs[places].astype(str))
                 axis.set_yticks(np.arange(len(values), 0, -5) - 0.5, map(str, range(0, len(values), 5)))
@@ -112,7 +118,11 @@ def heat_maps(code: pd.DataFrame) -> Drawing:
 
 
 def active_dimensions(code: pd.DataFrame) -> Drawing:
-    """Number of active dimensions (left), and Var_x(μ) of each dimension, A and B, beside the threshold."""
+    """Plot the number of active dimensions (left), and the variance Var_x(μ_k) of each dimension k.
+
+    The variances of pathway A and pathway B are in separate panels. A dashed line shows the threshold of
+    activity. `code` comes from `tables.code_history`.
+    """
     latent = code["dimension"].nunique()
     low, high = float(code["variance"].min()), float(code["variance"].max())
     shapes: tuple[dict[str, Any], ...] = (
@@ -150,9 +160,10 @@ def active_dimensions(code: pd.DataFrame) -> Drawing:
 
 
 def aggregate_posteriors(densities: pd.DataFrame) -> Drawing:
-    """q(z_k) of every dimension (thin lines) over N(0, 1), a row for each pathway and a column for each epoch.
+    """Plot q(z_k) of every dimension k as thin lines beside N(0, 1), with a row per pathway and a column per epoch.
 
-    `densities` comes from `tables.posteriors`. The shaded range [-3, 3] is the one that the histogram of H covers.
+    q(z_k) is the aggregate posterior of the dimension k. `densities` comes from `tables.posteriors`. The histogram of H
+    covers the shaded range [-3, 3].
     """
     epochs = densities["epoch"].unique()
     parts = []
@@ -185,7 +196,7 @@ def aggregate_posteriors(densities: pd.DataFrame) -> Drawing:
 
 
 def _reach(rows: pd.DataFrame) -> float:
-    """The |z| that contains 99.9 % of the mass of all dimensions."""
+    """Return the distance |z| from 0 that contains 99.9 % of the mass of all dimensions."""
     step = rows.groupby("dimension")["z"].transform(lambda z: z.diff().median())
     by_distance = pd.DataFrame({"z": rows["z"].abs(), "mass": rows["density"] * step}).sort_values("z")
     share = by_distance["mass"].cumsum() / by_distance["mass"].sum()

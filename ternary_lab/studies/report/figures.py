@@ -1,4 +1,4 @@
-"""Figures of the report: its claims by verdict, the terms and codes of the disruption, the counterfactuals."""
+"""Figures of the report: verdicts on claims, terms and codes of the disruption, and counterfactual runs."""
 
 from __future__ import annotations
 
@@ -18,19 +18,22 @@ COLOURS = {
     Verdict.EXACT: BLUE, Verdict.REPRODUCED: GREEN, Verdict.DIRECTION: SKY,
     Verdict.ARTEFACT: ORANGE, Verdict.CONTRADICTS: PURPLE, Verdict.NOT: VERMILION, Verdict.UNTESTABLE: "#CFCFCF",
 }
-"""Colours of the verdicts, from those that support a claim to those that do not; grey where it cannot be tested."""
+"""Colours of the verdicts. The verdicts that support a claim come first. Grey means that a claim cannot be tested."""
 REPORT = ("verdicts", "disruption_terms", "disruption_codes", "counterfactuals", "counterfactuals_final")
-"""Names of the figures of `report_figures`."""
+"""Names of the figures that `report_figures` returns."""
 ROW = 0.155
-"""Height of a section, inches."""
+"""Height of a section, in inches."""
 LONGEST = 54
-"""Letters of a section's title that are shown."""
+"""Largest number of characters of a section's title that are shown."""
 
 
 def report_figures(
     evidence: Evidence, judgements: Sequence[Judgement], branches: Mapping[str, Branch]
 ) -> dict[str, Drawing]:
-    """The figures of `REPORT` by name; without the codes where the probes of the runs lack them."""
+    """Return the figures of `REPORT` by name.
+
+    The figure of the codes is left out if the probes of any run lack the size of the codes.
+    """
     history = pd.concat([run.history.reset_index() for run in evidence.runs], ignore_index=True)
     drawings = {"verdicts": verdicts(judgements), "disruption_terms": figures.spike_terms(history)}
     if all("norm_B" in run.probes for run in evidence.runs):
@@ -43,7 +46,7 @@ def report_figures(
 
 
 def verdicts(judgements: Sequence[Judgement]) -> Drawing:
-    """A row of squares for each section of the report, a square for each claim, in the colour of its verdict."""
+    """Draw a row of squares for each section of the report. Each square is a claim in the colour of its verdict."""
     sections: dict[str, list[Verdict]] = {}
     for judgement in judgements:
         sections.setdefault(judgement.claim.section, []).append(judgement.verdict)
