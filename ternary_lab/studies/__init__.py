@@ -1,6 +1,7 @@
-"""One study for each notebook, under the notebook's name: its tables, its figures and its own measures.
+"""Studies: the tables, the figures and the measures of each notebook.
 
-For: the numbers and figures of the notebooks. `statistics` (intervals over seeds) and `probes` (measures of kept
-weights) serve several studies.
-May import: the core, `metrics`, `runs` and `figures`; another study only where a notebook builds on it.
+For: the numbers and figures of the notebooks. Each notebook has a study of the same name. `statistics` (intervals over
+seeds) and `probes` (measures of the weights in checkpoints) serve several studies.
+May import: the core, `metrics`, `runs` and `figures`. A study may import another study only where a notebook builds on
+that study.
 """

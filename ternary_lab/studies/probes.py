@@ -1,14 +1,20 @@
-"""Probes: measures of the weights that a run kept, which its history does not have. A row per checkpoint.
+"""Probes: measures of the weights in a run's checkpoints that are not in the run's history.
 
-    group                  | columns
-    reconstruction         | own_{train,validation,test}_{A,B}, injected_{A,B}: percent, argmax from μ, own code (ρ = 0)
-                           | or injected with the checkpoint's ρ (over all N); own_left_out_* if a structure is left
-                           | out; entries_*: the same in percent of single entries
-    test split, nats       | rate_*, distortion_* (their sum is -ELBO), iwae_* (-IWAE, 64 samples)
-    test split, calibration| calibration_error_*, calibration_bias_*: of entries decoded from one posterior sample
-    codes                  | ce_own_*, ce_injected_*, kl_*, norm_*, sigma_*, variance_min_*, active_*, cka
-    coverage, percent      | coverage_10000_*, coverage_50000_*, coverage_195000_*: categorical draws;
-                           | coverage_argmax_*: 50,000 decoded by argmax; union, jaccard of the 195,000 draws of A and B
+The table of probes has a row per checkpoint. In the names of its columns, * stands for the pathway A or B.
+
+    group                   | columns
+    reconstruction, percent | own_train_*, own_validation_*, own_test_*: operations that are right in all entries;
+                            | own_left_out_*: the same for a left-out structure, if the data leave out a structure;
+                            | entries_train_* and so on: single entries that are right in the same parts;
+                            | injected_*: operations that are right, of all N, from codes injected with the checkpoint's
+                            | ρ. All others come from the pathway's own code (ρ = 0). All use argmax and z = μ
+    test split, nats        | rate_*, distortion_* (their sum is -ELBO), iwae_* (-IWAE, 64 samples)
+    test split, calibration | calibration_error_*, calibration_bias_*: of entries decoded from one posterior sample
+    codes                   | ce_own_*, ce_injected_*: cross-entropy; kl_*, norm_*, sigma_*, variance_min_*: as in
+                            | `codes.code_sizes`; active_*: number of active units; cka: linear CKA of A's and B's code
+    coverage, percent       | coverage_10000_*, coverage_50000_*, coverage_195000_*: categorical draws;
+                            | coverage_argmax_*: 50,000 latents decoded by argmax; union: 195,000 draws of A or of B
+    overlap, 0..1           | jaccard: Jaccard index of the operations in the 195,000 draws of A and in those of B
 """
 
 from __future__ import annotations
@@ -39,13 +45,19 @@ DRAWS = (10_000, 50_000, SAMPLES)
 ARGMAX_DRAWS = 50_000
 POSTERIOR_SAMPLES, IMPORTANCE_SAMPLES = 16, 64
 JUDGED = 1969
-"""Number of test operations for bounds and calibration: all of v5.5's, or the first ones of a larger test split."""
+"""Number of test operations for bounds and calibration.
+
+v5.5's test split has this size. If the test split is larger, its first operations are used.
+"""
 
 
 @fenced
 @torch.no_grad()
 def probe(model: DualVAE, rho: float, split: space.Split, seed: int = 0, epoch: int = 0) -> dict[str, float]:
-    """The columns above for one model of one run. Seed and epoch name its random streams."""
+    """Return a dictionary from each column of the module's table to its value, for a model of one run.
+
+    `seed` and `epoch` select the random streams.
+    """
     parts = {"train": split.train, "validation": split.validation, "test": split.test}
     if len(split.left_out):
         parts["left_out"] = split.left_out
@@ -69,7 +81,7 @@ def probe(model: DualVAE, rho: float, split: space.Split, seed: int = 0, epoch: 
 
 
 def _likelihoods(model: DualVAE, split: space.Split, seed: int, epoch: int) -> dict[str, Tensor]:
-    """Rate, distortion and -IWAE of the test split, each (2, 1), nats."""
+    """Return rate, distortion and -IWAE of the first `JUDGED` test operations, each (2, 1), in nats."""
     x = space.operations(split.test[:JUDGED]).to(model.device).unsqueeze(0)
     streams = Streams([seed], "evaluation", epoch, "likelihood", device=model.device)
     noise = streams.normal(IMPORTANCE_SAMPLES, 2, 1, x.shape[1], model.architecture.settings.latent_dim)[0]
@@ -78,7 +90,7 @@ def _likelihoods(model: DualVAE, split: space.Split, seed: int, epoch: int) -> d
 
 
 def _calibrations(model: DualVAE, split: space.Split, seed: int, epoch: int) -> dict[str, Tensor]:
-    """Calibration error and bias of the entries of the test split, each (2, 1)."""
+    """Return the calibration error and bias of the entries of the first `JUDGED` test operations, each (2, 1)."""
     whole, operations = TernaryVAE(model.architecture.settings, model.blocks), space.operations(split.test[:JUDGED])
     found = []
     for pathway in PATHWAYS:
@@ -92,7 +104,10 @@ def _calibrations(model: DualVAE, split: space.Split, seed: int, epoch: int) -> 
 
 
 def _coverages(model: DualVAE, seed: int, epoch: int) -> dict[str, float]:
-    """Sampled coverages. The draws are nested: the first 10,000 belong to the first 50,000, and those to all."""
+    """Return the sampled coverages of both pathways, their union and their Jaccard index.
+
+    The draws are nested: the first 10,000 draws belong to the first 50,000 draws, which belong to all draws.
+    """
     steps = [b - a for a, b in zip((0, *DRAWS), DRAWS, strict=False)]
     row: dict[str, float] = {}
     seen: dict[Pathway, Tensor] = {}
@@ -114,9 +129,10 @@ def _coverages(model: DualVAE, seed: int, epoch: int) -> dict[str, float]:
 
 @fenced
 def probe_run(run: RunRecord, *, every: int = 1, progress: bool = False) -> pd.DataFrame:
-    """A row per epoch whose weights the run kept, in order; columns seed, epoch and those of `probe`.
+    """Return a table of probes with a row per epoch that has a checkpoint, in the order of the epochs.
 
-    With `every`, only epochs that it divides. Raises RunError if no epoch is left.
+    The columns are seed, epoch and those of `probe`. Only epochs that are multiples of `every` are included. Raises
+    RunError if no epoch is left.
     """
     split = splits.split(run.config.data)
     rows = []
@@ -131,7 +147,7 @@ def probe_run(run: RunRecord, *, every: int = 1, progress: bool = False) -> pd.D
 
 @fenced
 def write_probes(run: RunRecord, *, every: int = 1, progress: bool = False) -> Path:
-    """Write the table of `probe_run` into the run's directory, to seven digits, and return the file."""
+    """Write the table of `probe_run` into the run's directory, with seven digits, and return the path of the file."""
     path = run.path / PROBES
     text = probe_run(run, every=every, progress=progress).to_csv(index=False, float_format="%.7g", lineterminator="\n")
     write_atomically(path, csv_with_checksums(text).encode())
@@ -139,5 +155,5 @@ def write_probes(run: RunRecord, *, every: int = 1, progress: bool = False) -> P
 
 
 def all_probes(runs: Mapping[int, RunRecord]) -> pd.DataFrame:
-    """The kept probes of several runs in one table. Raises RunError for a run without probes."""
+    """Return the stored probes of several runs in one table. Raises RunError for a run without probes."""
     return pd.concat([run.probed() for run in runs.values()], ignore_index=True)

@@ -1,8 +1,8 @@
-"""Statistics over seeds: means with confidence intervals, paired differences, prediction intervals, published tables.
+"""Statistics over seeds, and the loading of published tables.
 
-A 95 % confidence interval of n values is mean ± t s/√n; the next value lies within mean ± t s √(1 + 1/n) with 95 %
-probability. t is the 97.5 % quantile of Student's distribution with n - 1 degrees of freedom. One value has an
-infinite interval.
+A 95 % confidence interval of n values is mean ± t s/√n. The next value lies within mean ± t s √(1 + 1/n) with 95 %
+probability. Here s is the standard deviation of the values, and t is the 97.5 % quantile of Student's distribution with
+n - 1 degrees of freedom. The interval of a single value is infinite.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ternary_lab.runs.load import local_or_published
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over n values with its 95 % confidence interval."""
+    """Mean of n values with the 95 % confidence interval of the mean."""
 
     n: int
     mean: float
@@ -30,9 +30,10 @@ class Interval:
     high: float
 
     def __format__(self, form: str) -> str:
-        """`mean [low, high]`, each in the given form (default .3g); `mean` alone if the three read the same.
+        """Return `mean [low, high]`, with each number in the given form (default .3g).
 
-        An interval of no values is a dash.
+        The result is `mean` alone if the three numbers have the same text, or if the mean is infinite. For an interval
+        of no values the result is a dash.
         """
         if self.n == 0:
             return "–"
@@ -43,9 +44,9 @@ class Interval:
 
 
 def interval(values: Iterable[float]) -> Interval:
-    """Mean and confidence interval of the values that are not nan.
+    """Return the mean and the confidence interval of the values that are not nan.
 
-    Without values, or with an infinite one, the ends are nan.
+    The ends of the interval are nan if there are no values, or if a value is infinite.
     """
     array = np.asarray(list(values), dtype=float)
     array = array[~np.isnan(array)]
@@ -58,20 +59,23 @@ def interval(values: Iterable[float]) -> Interval:
 
 
 def prediction_interval(values: Iterable[float]) -> tuple[float, float]:
-    """The interval that holds the value of one more seed with 95 % probability, (low, high)."""
+    """Return (low, high), the interval that contains the value of one more seed with 95 % probability."""
     array = np.asarray(list(values), dtype=float)
     half = _spread(array) * math.sqrt(1 + 1 / len(array))
     return float(array.mean()) - half, float(array.mean()) + half
 
 
 def _spread(values: np.ndarray) -> float:
-    """t s of n values; infinite for one."""
+    """Return t s of n values, or infinity for a single value."""
     n = len(values)
     return float(stdtrit(n - 1, 0.975)) * float(values.std(ddof=1)) if n > 1 else math.inf
 
 
 def summary(table: pd.DataFrame, by: str | Sequence[str], metrics: Sequence[str], form: str = ".3g") -> pd.DataFrame:
-    """A row per group and a column per metric, as text `mean [low, high]`; groups in the order of the table."""
+    """Return a table of texts `mean [low, high]`, with a row per group and a column per metric.
+
+    The groups have the same order as in `table`.
+    """
     keys = [by] if isinstance(by, str) else list(by)
     groups = table.groupby(keys, sort=False, observed=True, dropna=False)
 
@@ -84,12 +88,14 @@ def summary(table: pd.DataFrame, by: str | Sequence[str], metrics: Sequence[str]
 def paired_differences(
     table: pd.DataFrame, group: str, base: str, metrics: Sequence[str], by: Sequence[str] = ()
 ) -> pd.DataFrame:
-    """Differences from the base group, seed by seed: group, its title if there is one, by, metric, n, mean, low, high.
+    """Return the differences of the other groups from the base group, paired by seed.
+
+    The columns are `group`, title if `table` has titles, the columns of `by`, metric, n, mean, low and high.
 
     Args:
         table: a row per group, seed and value of `by`.
         group: the column that names the group.
-        base: the group from which the others differ.
+        base: the group from which the other groups differ.
         metrics: the columns to compare.
         by: columns that must be equal in both rows of a pair.
     """
@@ -106,9 +112,10 @@ def paired_differences(
 
 
 def load_table(path: str | Path, content: str, command: str) -> pd.DataFrame:
-    """A published table by its name, or the table in a file. Raises RunError where there is none.
+    """Load the table in the file `path` or, if there is no such file, the published table of that name.
 
-    The error says what the table contains and which command makes it.
+    Raises RunError if neither exists. The error message contains `content`, which describes the table, and `command`,
+    which makes the table.
     """
     file = local_or_published(path)
     if not file.is_file():

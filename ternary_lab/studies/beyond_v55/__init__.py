@@ -1,1 +1,1 @@
-"""Notebook 09: v5.5's defects repaired one by one, recipes beyond it, other generators as baselines."""
+"""Notebook 09: repairs of v5.5's defects, recipes beyond v5.5, other generators as baselines."""

@@ -1,16 +1,22 @@
 """Families of simpler generators, each with about as many parameters as v5.5.
 
-    beta_vae_A, beta_vae_B   one Gaussian VAE with decoder A's or B's architecture and a larger encoder, loss CE + β KL
-                             (Kingma & Welling 2014; β: Higgins et al. 2017)
-    categorical_vae          nine latents of three classes, relaxed by Gumbel-softmax (Jang, Gu & Poole 2017;
-                             Maddison, Mnih & Teh 2017), loss CE + β KL; its 19,683 codes are enumerated
-    autoregressive           p(x) = Π_k p(x_k | x_<k), one network for all k (Larochelle & Murray 2011); enumerated
+A family is a kind of model. CE is the cross-entropy of the entries, and KL is the divergence of the code from the
+prior. x_k is entry k of an operation x, and x_<k are the entries before entry k.
 
-Every family measures the same metrics. A metric is None where it has no meaning:
+    beta_vae_A, beta_vae_B   one Gaussian VAE with decoder A's or B's architecture and a larger encoder; the loss is
+                             CE + β KL (Kingma & Welling 2014; β: Higgins et al. 2017)
+    categorical_vae          nine latents of three classes, relaxed by Gumbel-softmax (Jang, Gu & Poole 2017; Maddison,
+                             Mnih & Teh 2017); the loss is CE + β KL; metrics are computed over all 19,683 codes
+    autoregressive           p(x) = Π_k p(x_k | x_<k), with one network for all k (Larochelle & Murray 2011); metrics
+                             are computed over all 19,683 operations
 
-    those of `evaluate.PathwayEvaluation`; neg_iwae is exact for enumerated models, else a 64-sample bound
-    neg_log_p                -ln p(x), mean over the test split, from the output distribution
-    reconstruction_{train,validation,test}
+Every family is measured by the same metrics. A metric is None where it has no meaning. The metrics are most fields of
+`evaluate.PathwayEvaluation` and these:
+
+    neg_log_p                                 -ln p(x) from the output distribution, mean over the test split
+    reconstruction_{train,validation,test}    percent of operations that are reconstructed exactly
+
+`neg_iwae` is exact for categorical_vae and autoregressive. For the Gaussian VAEs it is a bound from 64 samples.
 """
 
 from __future__ import annotations
@@ -38,12 +44,15 @@ BETAS = (0.1, 0.3, 1.0)
 CODES = space.ENTRIES * space.VALUES
 """Width of nine one-hot latents."""
 COOLEST = 0.3
-"""Gumbel-softmax temperature at the end of training; it falls linearly from 1."""
+"""Gumbel-softmax temperature at the end of training. The temperature falls linearly from 1."""
 PARTS = ("train", "validation", "test")
 
 
 class Family(ABC):
-    """A kind of model. Runs that are trained side by side are rows of its networks' blocks."""
+    """A kind of model.
+
+    Each network has a block of weights. The rows of the block are runs that are trained side by side.
+    """
 
     networks: tuple[Network, ...]
     betas: tuple[float | None, ...]
@@ -54,15 +63,18 @@ class Family(ABC):
 
     @abstractmethod
     def noise(self, n: int, generator: torch.Generator) -> Tensor:
-        """Random numbers (n, width) for the losses of n operations."""
+        """Return the random numbers (n, width) for the losses of n operations."""
 
     @abstractmethod
     def loss(self, blocks: Sequence[Tensor], x: Tensor, noise: Tensor, beta: Tensor, progress: float) -> Tensor:
-        """Losses (R,) of operations x (R, B, 9) with noise (R, B, width); `progress` rises from 0 to 1 in training."""
+        """Return the losses (R,) of operations x (R, B, 9) with noise (R, B, width), for R runs.
+
+        `beta` (R,) contains the β of each run. `progress` rises from 0 to 1 in training.
+        """
 
     @abstractmethod
     def measure(self, blocks: Sequence[Tensor], seed: int, latents: int) -> dict[str, float | None]:
-        """The metrics of the first run of the blocks."""
+        """Return a dictionary of the metrics of the first run in the blocks."""
 
 
 class BetaVAE(Family):
@@ -86,7 +98,7 @@ class BetaVAE(Family):
         return _cross_entropy(logits, x) + beta * gaussian_kl(mu, log_variance).sum(-1).mean(1)
 
     def model(self, blocks: Sequence[Tensor]) -> TernaryVAE:
-        """The first run as a pathway of a two-pathway model whose other decoder has weights 0."""
+        """Return the first run as one pathway of a two-pathway model. The other decoder has weights 0."""
         encoder, decoder = (block.detach()[:1] for block in blocks)
         empty = Architecture(self.settings).empty()
         decoders = {"A": empty.decoder_A.to(decoder), "B": empty.decoder_B.to(decoder), self.pathway: decoder}
@@ -100,7 +112,7 @@ class BetaVAE(Family):
 
 
 class CategoricalVAE(Family):
-    """Nine latents of three classes with a uniform prior, and a decoder like B."""
+    """A VAE with nine latents of three classes, a uniform prior and a decoder like B."""
 
     betas = BETAS
 
@@ -125,7 +137,7 @@ class CategoricalVAE(Family):
 
     @torch.no_grad()
     def measure(self, blocks: Sequence[Tensor], seed: int, latents: int) -> dict[str, float | None]:
-        """Metrics from all 19,683 codes; only the sampled coverage is sampled."""
+        """Return the metrics, computed over all 19,683 codes. Only the sampled coverage is an estimate from draws."""
         encoder, decoder = self.networks
         bound, device = Bound(decoder, blocks[1][:1]), blocks[1].device
 
@@ -156,7 +168,10 @@ class CategoricalVAE(Family):
 
 
 class Autoregressive(Family):
-    """Each entry k from those before it. The network reads these entries one-hot, zeros for the rest, k one-hot."""
+    """A model that predicts each entry k from the entries before k.
+
+    The inputs of the network are these entries one-hot, zeros for all other entries, and k one-hot.
+    """
 
     betas = (None,)
 
@@ -174,7 +189,7 @@ class Autoregressive(Family):
         return torch.empty(n, 0, device=generator.device)
 
     def _log_p(self, block: Tensor, x: Tensor) -> Tensor:
-        """ln p(x_k = v | x_<k): (R, B, 9, 3) of operations x (R, B, 9)."""
+        """Return ln p(x_k = v | x_<k), of shape (R, B, 9, 3), for operations x (R, B, 9)."""
         runs, batch, entries = x.shape
         known = torch.ones(entries, entries, device=x.device).tril(-1).repeat_interleave(space.VALUES, 1)
         seen = one_hot(x).flatten(2).unsqueeze(2) * known
@@ -187,11 +202,14 @@ class Autoregressive(Family):
 
     @torch.no_grad()
     def measure(self, blocks: Sequence[Tensor], seed: int, latents: int) -> dict[str, float | None]:
-        """Metrics from p(x), a product of nine outputs. There is no latent, hence no information about one."""
+        """Return the metrics, computed from p(x), which is a product of nine outputs.
+
+        The model has no latent. Metrics that need a latent are therefore None.
+        """
         tables = space.operations().to(blocks[0].device)
         log_p = (self._log_p(blocks[0][:1], tables.unsqueeze(0))[0] * one_hot(tables)).sum((1, 2)).double()
         p = log_p.exp()
-        # On the CPU: on a GPU the cumulative sums for the draws vary in their last digits.
+        # The draws are made on the CPU. On a GPU, the cumulative sums for the draws vary in their last digits.
         drawn = torch.multinomial(p.cpu(), SAMPLES, replacement=True, generator=stream(seed, "coverage"))
         output = Information(0, p.unsqueeze(0), *[torch.full((1,), float("nan"))] * 4)
         entropy = float(-(p * log_p).sum())
@@ -206,7 +224,7 @@ class Autoregressive(Family):
 
 @cache
 def families() -> dict[str, Family]:
-    """Every family by name."""
+    """Return all families of alternative models, by name."""
     return {
         "beta_vae_A": BetaVAE("A"), "beta_vae_B": BetaVAE("B"), "categorical_vae": CategoricalVAE(),
         "autoregressive": Autoregressive(),
@@ -214,7 +232,7 @@ def families() -> dict[str, Family]:
 
 
 def pathway_metrics(evaluation: Evaluation, pathway: Pathway) -> dict[str, float | None]:
-    """The metrics of one pathway of an evaluated model."""
+    """Return a dictionary of the metrics of one pathway of an evaluated model."""
     values: dict[str, float | None] = asdict(evaluation.A if pathway == "A" else evaluation.B)
     for name in ("unique_operations", "uniform_baseline", "expected_coverage", "informative_coverage_raw"):
         del values[name]
@@ -233,7 +251,7 @@ def _output_metrics(info: Information, unique: int) -> dict[str, float | None]:
 
 
 def _split() -> space.Split:
-    """The split of all families."""
+    """Return the split that all families use."""
     return splits.split(config.Data())
 
 
@@ -247,12 +265,12 @@ def _neg_log_p(p: Tensor) -> float:
 
 
 def _cross_entropy(logits: Tensor, x: Tensor) -> Tensor:
-    """Cross-entropy (R,) of logits (R, B, 27) for operations x (R, B, 9)."""
+    """Return the cross-entropy (R,) of logits (R, B, 27) for operations x (R, B, 9)."""
     return -(_entries(logits).log_softmax(-1) * one_hot(x)).sum((2, 3)).mean(1)
 
 
 def _entries(flat: Tensor) -> Tensor:
-    """(R, B, 27) as (R, B, 9, 3)."""
+    """Return a tensor (R, B, 27) in the shape (R, B, 9, 3)."""
     return flat.view(*flat.shape[:-1], space.ENTRIES, space.VALUES)
 
 
@@ -263,7 +281,10 @@ def _encoder(widths: tuple[int, ...], outputs: int) -> Network:
 
 
 def _encoder_widths(pathway: Pathway) -> tuple[int, ...]:
-    """Widths in v5.5's proportions 4 : 2 : 1 with which encoder and decoder have as many parameters as v5.5."""
+    """Return widths of an encoder that, together with its decoder, has about as many parameters as v5.5.
+
+    The widths have v5.5's proportions 4 : 2 : 1.
+    """
     architecture = Architecture(config.Model())
     decoder = {"A": architecture.decoder_A, "B": architecture.decoder_B}[pathway]
     heads = 2 * architecture.settings.latent_dim

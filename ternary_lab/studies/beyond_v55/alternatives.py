@@ -1,11 +1,13 @@
-"""Training and measuring simpler generators with v5.5's number of parameters, batches and epochs.
+"""Training and measurement of simpler generators, for a comparison with v5.5.
 
-The models are those of `alternative_families` and two floors: `random_map`, a random sharp decoder, and `uniform`,
-noise. Each β is a row of the table; none is chosen. All runs of a family are trained side by side with v5.5's
-optimiser, each from its own random streams. The table has a row per model and seed, with the metrics of
-`alternative_families` and
+The generators are the families of models in `alternative_families`, which have about as many parameters as v5.5 and are
+trained with v5.5's batches and epochs. Two generators are not trained: `random_map` is a random sharp decoder, and
+`uniform` is noise. Each β has rows of its own in the table; no β is chosen. All runs of a family are trained side by
+side with v5.5's optimiser. Each run has its own random streams. The table has a row per model, β and seed. The columns
+include the metrics of `alternative_families` and these:
 
-    parameters, seconds      number of weights; a run's share of the training time of all runs beside it
+    parameters      number of weights
+    seconds         training time of all runs that were trained side by side, divided by their number
 """
 
 from __future__ import annotations
@@ -39,22 +41,25 @@ from ternary_lab.training.train import check_seeds
 
 EPOCHS = 104
 EPOCH = 100
-"""Epoch of v5.5 in the table: the last that every run kept. Its runs stop on their own after 103 to 107."""
+"""Epoch at which v5.5 is measured: the last epoch whose weights every run kept.
+
+Early stopping ended the runs of v5.5 at epoch 103 or later.
+"""
 LATENTS = 2**20
 ABOUT = "ternary-lab-alternative"
-"""The only key of a weight file's header."""
+"""The only key in the header of a weight file."""
 
 
 @dataclass(frozen=True)
 class Trained:
-    """Weights of several runs of one family, with the β and seed of each row."""
+    """Weights of several runs of one family, with the β and the seed of each run."""
 
     blocks: list[Tensor]
     betas: list[float | None]
     seeds: list[int]
     epochs: int
     seconds: float
-    """A run's share of the training time."""
+    """Training time of all runs, divided by their number."""
 
     def to(self, device: torch.device) -> Trained:
         return replace(self, blocks=[block.to(device) for block in self.blocks])
@@ -70,9 +75,9 @@ def train_family(
     progress: bool = False,
     name: str = "",
 ) -> Trained:
-    """Runs of a family with every β and every seed, trained side by side on v5.5's split, batches and learning rates.
+    """Train runs of a family with every β and every seed side by side, on v5.5's split, batches and learning rates.
 
-    Raises ConfigError for bad seeds or no epochs, DivergenceError for a loss that is not finite.
+    Raises ConfigError for bad seeds or no epochs, and DivergenceError for a loss that is not finite.
     """
     check_seeds(seeds)
     if epochs < 1:
@@ -94,7 +99,7 @@ def train_family(
     started = time.perf_counter()
     for epoch in tqdm(range(epochs), desc=name, unit="epoch", disable=not progress):
         optimiser.param_groups[0]["lr"] = settings.lr(epoch)
-        # Drawn on the CPU, so that every device gets the same numbers.
+        # The numbers are drawn on the CPU, so that they are the same for every device.
         x = torch.stack([tables[_order(len(tables), seed, epoch)] for _, seed in runs])
         noise = torch.stack([family.noise(len(tables), stream(seed, "noise", epoch)) for _, seed in runs]).to(place)
         for start in range(0, len(tables), batch):
@@ -111,14 +116,14 @@ def train_family(
 
 
 def save_trained(path: Path, trained: Trained) -> None:
-    """Write weights and their description as safetensors, atomically. Raises RunError if the disk refuses."""
+    """Write weights and their description atomically as safetensors. Raises RunError if the file cannot be written."""
     about = {name: getattr(trained, name) for name in ("betas", "seeds", "epochs", "seconds")}
     tensors = {f"block.{i}": block.cpu().contiguous() for i, block in enumerate(trained.blocks)}
     write_atomically(path, save_tensors(tensors, {ABOUT: json.dumps(about)}))
 
 
 def load_trained(path: Path) -> Trained:
-    """The runs in a file of `save_trained`. Raises CheckpointError for any other file."""
+    """Return the runs in a file of `save_trained`. Raises CheckpointError for any other file."""
     try:
         with safe_open(path, "pt") as file:
             about = json.loads(file.metadata()[ABOUT])
@@ -139,10 +144,11 @@ def benchmark(
     device: str | torch.device = "auto",
     progress: bool = False,
 ) -> pd.DataFrame:
-    """The table: rows of v5.5's `runs`, of every family, which is trained here, and of the floors.
+    """Train every family, measure all generators and return the table.
 
-    Weights are kept in `run_dir`. A family that is there with the same seeds and epochs is not trained again. Raises
-    the errors of `train_family` and `load_trained`.
+    The table also has rows of v5.5's `runs` if they are given. Weights are kept in `run_dir`. A family is not trained
+    again if `run_dir` contains its weights for the same seeds and epochs. Raises the errors of `train_family` and
+    `load_trained`.
     """
     folder, place = Path(run_dir), resolve_device(device)
     folder.mkdir(parents=True, exist_ok=True)
@@ -165,7 +171,7 @@ def benchmark(
 def family_rows(
     name: str, trained: Trained, latents: int = LATENTS, *, progress: bool = False
 ) -> Iterator[dict[str, Any]]:
-    """Rows of the table: every run of a family."""
+    """Yield the rows of the table for every run of a family."""
     family = families()[name]
     runs = list(zip(trained.betas, trained.seeds, strict=True))
     for i, (beta, seed) in enumerate(tqdm(runs, desc=f"measure {name}", unit="run", disable=not progress)):
@@ -179,7 +185,10 @@ def v5_5_rows(
     runs: RunSet, epoch: int = EPOCH, latents: int = LATENTS, *, device: str | torch.device = "cpu",
     progress: bool = False,
 ) -> Iterator[dict[str, Any]]:
-    """Rows of both pathways of v5.5's runs, as models `v5_5_A` and `v5_5_B`; `parameters` counts both pathways."""
+    """Yield the rows of the table for both pathways of v5.5's runs, as models `v5_5_A` and `v5_5_B`.
+
+    `parameters` counts the weights of both pathways.
+    """
     for seed, run in tqdm(runs.items(), desc="measure v5.5", unit="run", disable=not progress):
         point, history = run.checkpoint(epoch), run.history
         found = evaluate(point.model().to(device), latents=latents, seed=seed)
@@ -195,7 +204,7 @@ def v5_5_rows(
 def floor_rows(
     seeds: Sequence[int], latents: int = LATENTS, *, device: str | torch.device = "cpu"
 ) -> Iterator[dict[str, Any]]:
-    """Rows of the models without any training."""
+    """Yield the rows of the table for the two generators that are not trained."""
     for seed in seeds:
         model, collapsed = baselines.random_map(seed).to(device), baselines.collapsed().to(device)
         size = model.core.architecture.decoder_A.size
@@ -211,7 +220,7 @@ def _order(n: int, seed: int, epoch: int) -> Tensor:
 
 @torch.no_grad()
 def _clip(blocks: Sequence[Tensor], limit: float) -> None:
-    """Limit the norm of each run's whole gradient."""
+    """Scale each run's gradient so that the norm of the whole gradient is at most `limit`."""
     gradients = [block.grad for block in blocks if block.grad is not None]
     norm = torch.stack([gradient.norm(dim=1) for gradient in gradients]).norm(dim=0)
     factor = (limit / (norm + 1e-6)).clamp(max=1).unsqueeze(1)

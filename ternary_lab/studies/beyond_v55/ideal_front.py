@@ -1,14 +1,15 @@
-"""The front between coverage and -ELBO of an ideal decoder, for codes with one latent dimension per entry.
+"""The front between coverage and -ELBO of an ideal decoder with one latent dimension per entry.
 
-An entry takes three equally frequent values. It has its own latent dimension with prior N(0, 1); its code is N(0, σ₀²)
-for the middle value and N(±m, σ₁²) for the other two. Between neighbouring values the decoder's log-odds rise from -a
-to b around a threshold ±t, with any slope s:
+An entry takes three equally frequent values. It has its own latent dimension with prior N(0, 1). Its code is N(0, σ₀²)
+for the middle value and N(±m, σ₁²) for the other two values. Between neighbouring values the decoder's log-odds rise
+from -a to b around a threshold ±t, with any slope s. If d is the distance beyond the threshold, and negative before the
+threshold, the log-odds are
 
-    odds(d) = b tanh(s d / b) for d > 0, a tanh(s d / a) below          d the distance beyond the threshold
+    odds(d) = b tanh(s d / b) for d > 0, a tanh(s d / a) below
 
-A point of the front has the parameters that minimise -ELBO - w I(X;Z) for a weight w. Trained models use nine such
-dimensions and leave the others at the prior. The front is not a bound: a code of another kind may be better. Integrals
-are sums over a grid.
+A point of the front has the parameters that minimise -ELBO - w I(X;Z) for a weight w. I(X;Z) is the information of the
+output about the latent. Trained models use nine such dimensions and leave the other dimensions at the prior. The front
+is not a bound, because a code of another kind may be better. Integrals are computed as sums over a grid.
 """
 
 from __future__ import annotations
@@ -28,12 +29,18 @@ LIMIT = 5.0
 START = (1.15, 0.17, 0.3, 0.43, 30.0, 5.0, 8.0)
 """Initial values of m, σ₀, σ₁, t, s, a, b."""
 STEEP = 5000.0
-"""A second initial s, a step on this grid. There is a minimum near each initial s, with a barrier between them."""
+"""A second initial value of s, for which the log-odds are a step on this grid.
+
+There is a minimum near each initial value of s, with a barrier between the two minima.
+"""
 STEPS = 200
 
 
 def ideal_front(weights: Sequence[float]) -> pd.DataFrame:
-    """weight, informative_coverage (%), neg_elbo, decoder_noise (nats): a row per weight of the information."""
+    """Return the front, with a row per weight w of the information.
+
+    The columns are weight, informative_coverage (%), neg_elbo (nats) and decoder_noise (nats).
+    """
     starts = [torch.tensor((*START[:4], s, *START[5:]), dtype=torch.float64).log() for s in (START[4], STEEP)]
     rows, before = [], starts[0]
     for weight in weights:
@@ -48,7 +55,7 @@ def ideal_front(weights: Sequence[float]) -> pd.DataFrame:
 
 
 def _best(start: Tensor, weight: float) -> Tensor:
-    """Logarithms of the parameters at the minimum that is reached from a start."""
+    """Return the logarithms of the parameters at the minimum that is reached from `start`."""
     log_parameters = start.clone().requires_grad_()
     optimiser = torch.optim.LBFGS([log_parameters], max_iter=STEPS, line_search_fn="strong_wolfe")
 
@@ -68,7 +75,7 @@ def _loss(entry: tuple[Tensor, Tensor, Tensor], weight: float) -> Tensor:
 
 
 def _entry(log_parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """-ELBO, H(X) and H(X|Z) of one entry, in nats."""
+    """Return -ELBO, H(X) and H(X|Z) of one entry, in nats."""
     mean, inner, outer, threshold, slope, below, above = log_parameters.exp()
     z = torch.linspace(-LIMIT, LIMIT, GRID, dtype=torch.float64)
     logits = torch.stack([_odds(-z - threshold, slope, below, above), torch.zeros_like(z),

@@ -1,7 +1,8 @@
-"""Recipes compared: v5.5, v5.5 with one or all of its defects repaired, and configurations beyond it.
+"""Tables that compare recipes.
 
-A recipe is a shipped configuration. It is trained for 104 epochs, with seeds that were not used for any choice. The
-table has a row per recipe, seed and pathway. The effect of a defect is the difference from v5.5, seed by seed.
+A recipe is a shipped configuration: v5.5 itself, v5.5 with one or all of its defects repaired, or an extension of v5.5.
+Every recipe is trained for 104 epochs, except the short recipes. The seeds were not used for any choice. The table has
+a row per recipe, seed and pathway. The effect of a repaired defect is the difference from v5.5 with the same seed.
 """
 
 from __future__ import annotations
@@ -34,30 +35,33 @@ from ternary_lab.studies.statistics import load_table, paired_differences
 RecipeGroup = Literal["v5.5", "defect", "repaired", "statenet", "beyond", "part", "front", "short"]
 
 END = 103
-"""The last epoch of every recipe but the short ones."""
+"""Last epoch of every recipe except the short recipes."""
 WOBBLE_EPOCHS = 20
-"""Number of epochs at the end for `wobble`."""
+"""Number of last epochs over which `wobble` is computed."""
 FIRST_SPIKE_EPOCH = 10
-"""First epoch that can have a spike: before it the loss still falls steeply."""
+"""First epoch that can have a spike. The loss still falls steeply before this epoch."""
 LATENTS, MORE_LATENTS = 2**20, 2**22
-"""Numbers of Sobol latents: for most recipes, and for those of `REPORTED`, which have goals."""
+"""Numbers of Sobol latents: the first for most recipes, the second for the recipes in `REPORTED`, which have goals."""
 FACTORS = (1, 2, 4, 8, 16, 32)
-"""Factors of v5.5's logits, for the generators that it becomes without further training."""
+"""Factors by which v5.5's logits are multiplied. The resulting generators are not trained further."""
 TABLE, SEARCH = "recipes.csv", "search.csv"
 V5_5, REPAIRED, BEYOND, SHARPENED = "v5_5", "ablations/all_repaired", "beyond", "v5_5_sharpened"
 
 REPORTED = (V5_5, REPAIRED, BEYOND)
-"""The recipes in the report."""
+"""Recipes in the report, which is notebook 11."""
 TAUGHT = ("ablations/statenet_learns", "variants/statenet_learns")
-"""Recipes in which StateNet learns: with v5.5's objective, and with that of `BEYOND`."""
+"""Recipes in which StateNet learns, with the objective of v5.5 and with the objective of `BEYOND`."""
 OFF, DRAWN = "ablations/statenet_off", "variants/statenet_as_drawn"
-"""v5.5 without its StateNet; `BEYOND`, which has none, with a StateNet that keeps its initial weights."""
+"""v5.5 without its StateNet, and `BEYOND` with a StateNet that keeps its initial weights. `BEYOND` has no StateNet."""
 WIDE = "variants/one_wide_pathway"
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A configuration by its shipped name, which is also the name of its runs' folder."""
+    """A shipped configuration that is compared with others.
+
+    `name` is the name of the configuration and of the folder of its runs.
+    """
 
     name: str
     title: str
@@ -91,7 +95,7 @@ MEASURES: Mapping[str, str] = {name: label(name, split) for name, split in (
 )}
 """Columns of the table by which recipes are compared, with their labels."""
 SEEDS = tuple(range(42, 50))
-"""Seeds of the published table. None of them was used while recipes were chosen."""
+"""Seeds of the published table. None of these seeds was used while recipes were chosen."""
 FEWER = ("part", "front")
 """Groups that are trained with half of the seeds, because their effects are far larger than the intervals."""
 
@@ -101,10 +105,11 @@ def write_recipes(
     names: Sequence[str], seeds: Sequence[int], folder: Path, table: Path, latents: int | None = None, *,
     device: str | torch.device = "auto", progress: bool = False,
 ) -> Path:
-    """Train recipes (default: all) into `folder`/NAME and write their rows into a table, which is returned.
+    """Train recipes into the folders `folder`/NAME, write their rows into a table, and return the path of the table.
 
-    Rows of other recipes in the table are kept. Recipes that are in the folder already are not trained again. The
-    default number of latents is `LATENTS` or `MORE_LATENTS`. Raises TernaryLabError, also for an unknown name.
+    All recipes are trained if `names` is empty. Rows of other recipes in the table are kept. Recipes that are already
+    in the folder are not trained again. The default number of latents is `LATENTS` or `MORE_LATENTS`. Raises
+    TernaryLabError, for example for an unknown name.
     """
     unknown = [name for name in names if name not in RECIPES]
     if unknown:
@@ -127,21 +132,21 @@ def write_recipes(
 def write_all(
     folder: str | Path, table: str | Path, *, device: str | torch.device = "auto", progress: bool = False
 ) -> Path:
-    """Train and measure every recipe with its seeds in the published table, as `write_recipes` does."""
+    """Train and measure every recipe with its seeds of the published table, and return the path of the new table."""
     for recipe in RECIPES.values():
         write_recipes([recipe.name], seeds_of(recipe), Path(folder), Path(table), device=device, progress=progress)
     return Path(table)
 
 
 def seeds_of(recipe: Recipe) -> tuple[int, ...]:
-    """Seeds of a recipe in the published table."""
+    """Return the seeds of a recipe in the published table."""
     return SEEDS[: len(SEEDS) // 2] if recipe.group in FEWER else SEEDS
 
 
 def recipe_rows(
     recipe: str, runs: RunSet, latents: int = LATENTS, *, progress: bool = False
 ) -> Iterator[dict[str, Any]]:
-    """Rows of the table: both pathways of every run, at its `end_point`."""
+    """Yield rows of the table for both pathways of every run, measured at the run's `end_point`."""
     for seed, run in tqdm(runs.items(), desc=recipe, unit="run", disable=not progress):
         point, history = end_point(run), run.history
         steady = {p: steadiness(history[history["epoch"] <= END], p) for p in PATHWAYS}
@@ -152,7 +157,7 @@ def recipe_rows(
 def sharpened_rows(
     runs: RunSet, factors: Sequence[float] = FACTORS, latents: int = LATENTS, *, progress: bool = False
 ) -> Iterator[dict[str, Any]]:
-    """Rows of v5.5 with its logits multiplied by each factor, without further training."""
+    """Yield rows of v5.5 with its logits multiplied by each factor, without further training."""
     for seed, run in tqdm(runs.items(), desc="sharpened", unit="run", disable=not progress):
         point = end_point(run)
         for factor in factors:
@@ -162,7 +167,11 @@ def sharpened_rows(
 
 @fenced
 def end_point(run: RunRecord) -> Checkpoint:
-    """The checkpoint of `END` or of the run's last epoch, or the last one before it. Raises RunError for none."""
+    """Return the checkpoint of epoch `END` or, if the run is shorter, of its last epoch.
+
+    If there is no such checkpoint, the result is the last checkpoint of an earlier epoch. Raises RunError if there is
+    none.
+    """
     last = min(END, int(run.history["epoch"].max()))
     try:
         return run.checkpoint(last)
@@ -174,10 +183,10 @@ def end_point(run: RunRecord) -> Checkpoint:
 
 
 def steadiness(history: pd.DataFrame, pathway: Pathway) -> dict[str, float]:
-    """How smoothly a run trained: `spike` and `wobble`, in nats.
+    """Return measures of how smoothly a run was trained: `spike` and `wobble`, in nats.
 
     `spike` is the largest rise of the training loss in one epoch, from `FIRST_SPIKE_EPOCH` on. `wobble` is the mean
-    change of the validation -ELBO from one epoch to the next, over the last `WOBBLE_EPOCHS` epochs.
+    absolute change of the validation -ELBO from one epoch to the next, over the last `WOBBLE_EPOCHS` epochs.
     """
     loss = history.loc[history["epoch"] >= FIRST_SPIKE_EPOCH - 1, "train_loss"]
     late = history.loc[history["epoch"] > history["epoch"].max() - WOBBLE_EPOCHS, f"neg_elbo_{pathway}"]
@@ -192,9 +201,10 @@ def _evaluated(point: Checkpoint, model: TernaryVAE, seed: int, latents: int) ->
 
 
 def joint_informative_coverage(found: Evaluation) -> float:
-    """Informative coverage, %, of the generator that uses A or B with equal chance; its latent includes the choice.
+    """Return the informative coverage, in percent, of the generator that uses A or B with equal chance.
 
-    Its H(X) is not corrected for the number of latents, unlike that of each pathway.
+    The latent of this generator includes the choice of A or B. The entropy H(X) of its output is not corrected for the
+    number of latents, unlike the entropy of each pathway.
     """
     p = (found.output["A"] + found.output["B"]).double() / 2
     information = -float(torch.xlogy(p, p).sum()) - (found.A.decoder_noise + found.B.decoder_noise) / 2
@@ -202,7 +212,10 @@ def joint_informative_coverage(found: Evaluation) -> float:
 
 
 def load_recipes(path: str | Path = TABLE) -> pd.DataFrame:
-    """The published table of recipes, or the table in a file, with a column `title`. Raises RunError for none."""
+    """Load the published table of recipes, or the table in a file, and add a column `title`.
+
+    Raises RunError if there is no such table.
+    """
     table = load_table(path, "recipes", "recipes")
     return table.assign(title=[
         RECIPES[name].title if name in RECIPES else f"v5.5, logits × {factor:g}"
@@ -211,9 +224,10 @@ def load_recipes(path: str | Path = TABLE) -> pd.DataFrame:
 
 
 def load_histories(name: str, folder: str = "") -> pd.DataFrame:
-    """The histories of a recipe's runs: published, or in a folder of `ternary-lab recipes`. Raises RunError for none.
+    """Return the histories of a recipe's runs, either published or in a folder of `ternary-lab recipes`.
 
-    Effective coverage is nan if fewer latents were decoded than there are operations: that does not suffice for it.
+    Effective coverage is nan if fewer latents were decoded than there are operations. So few latents do not suffice for
+    this measure. Raises RunError if there are no such runs.
     """
     runs = load_runs(f"{folder}/{name}" if folder else name)
     history = runs.history
@@ -223,33 +237,40 @@ def load_histories(name: str, folder: str = "") -> pd.DataFrame:
 
 
 def load_search() -> pd.DataFrame:
-    """The published search for `BEYOND`: a row per trial and pathway. Its seeds are not in the table of recipes.
+    """Return the published search for `BEYOND`, with a row per trial and pathway.
 
-    Trials were measured with 2^16 latents and 32 importance samples. `output_deficit` is ln N - H(X), in nats. Some
-    trials have a linear cost of certainty; `ternary_lab.information_loss` has the squared one only.
+    The seeds of the search are not in the table of recipes. Trials were measured with 2^16 latents and 32 importance
+    samples. `output_deficit` is ln N - H(X), in nats. Some trials have a linear cost of certainty.
+    `ternary_lab.information_loss` has only the squared cost.
     """
     return pd.read_csv(PUBLISHED / SEARCH, keep_default_na=False, na_values=[""])
 
 
 def recipe_names(table: pd.DataFrame, *wanted: str) -> list[str]:
-    """The names of a table's recipes that belong to the wanted groups or names, in the order of `RECIPES`."""
+    """Return the names of those recipes in a table whose name or group is in `wanted`, in the order of `RECIPES`."""
     known = set(table["recipe"])
     return [name for name, recipe in RECIPES.items() if name in known and {name, recipe.group} & set(wanted)]
 
 
 def pick(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    """The rows of some recipes, in the order of the names."""
+    """Return the rows of the recipes in `names`, in the order of the names."""
     rows = table[table["recipe"].isin(names)]
     return rows.sort_values("recipe", key=lambda column: column.map(list(names).index), kind="stable")
 
 
 def recipe_differences(table: pd.DataFrame, names: Sequence[str], base: str, metrics: Sequence[str]) -> pd.DataFrame:
-    """recipe, title, pathway, metric, n, mean, low, high: difference from the base, seed by seed, 95 % interval."""
+    """Return the differences of recipes from the base recipe, paired by seed, with 95 % intervals.
+
+    The columns are recipe, title, pathway, metric, n, mean, low and high.
+    """
     return paired_differences(pick(table, list(dict.fromkeys((*names, base)))), "recipe", base, metrics, ["pathway"])
 
 
 def differences_text(differences: pd.DataFrame) -> str:
-    """Differences as text: a table per metric, a line per recipe, `mean [low, high]` of both pathways."""
+    """Format differences as text, with a table per metric and a line per recipe.
+
+    A cell is `mean [low, high]` of one pathway.
+    """
     blocks = []
     for metric, rows in differences.groupby("metric", sort=False):
         cells = rows.assign(cell=[f"{x.mean:+.3g} [{x.low:+.3g}, {x.high:+.3g}]" for x in rows.itertuples()])
@@ -259,7 +280,10 @@ def differences_text(differences: pd.DataFrame) -> str:
 
 
 def clear_differences(differences: pd.DataFrame, bullet: str = "- ") -> str:
-    """Markdown: for each metric the recipes whose interval does not contain 0, better ones and worse ones."""
+    """Return a Markdown list of the recipes that are clearly better and clearly worse, for each metric.
+
+    A difference is clear if its interval does not contain 0.
+    """
     lines = []
     for metric, rows in differences.groupby("metric", sort=False):
         signed = (1 if QUANTITIES[str(metric)].better == "more" else -1) * rows[["low", "high"]]
@@ -275,11 +299,14 @@ def clear_differences(differences: pd.DataFrame, bullet: str = "- ") -> str:
 def goals_reached(
     medians: pd.DataFrame, goals: Mapping[str, tuple[float, str]], names: Sequence[str]
 ) -> pd.DataFrame:
-    """A row per goal: its value, and for each recipe `A / B`, with a ✓ if both pathways reach it.
+    """Return a table with a row per goal and a column per recipe.
+
+    A cell is the text `A / B` with the values of both pathways, and has a ✓ if both pathways reach the goal. The column
+    `goal` contains the goal.
 
     Args:
-        medians: a column per metric, index recipe and pathway.
-        goals: metric -> (value, "≥" or "≤").
+        medians: a column per metric; the index has the levels recipe and pathway.
+        goals: a pair (value, "≥" or "≤") for each metric.
     """
     rows = {}
     for metric, (goal, side) in goals.items():

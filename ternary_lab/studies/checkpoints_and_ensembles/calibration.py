@@ -1,5 +1,7 @@
 """Calibration of a decoder's probabilities: confidence against accuracy.
 
+The expected calibration error (ECE) of n predictions, of which n_b lie in bin b, is
+
     ECE = Σ_bins (n_b / n) |accuracy_b - confidence_b|      (Naeini, Cooper, Hauskrecht 2015; Guo et al. 2017)
 """
 
@@ -20,14 +22,17 @@ BINS = 20
 
 @dataclass(frozen=True)
 class Reliability:
-    """Predictions in bins of equal width by confidence; every tensor (bins,), on the CPU, nan in an empty bin."""
+    """Predictions grouped by confidence into bins of equal width.
+
+    Every tensor has shape (bins,) and lies on the CPU. The means are nan in an empty bin.
+    """
 
     confidence: Tensor
-    """Mean confidence."""
+    """Mean confidence of the predictions in each bin."""
     accuracy: Tensor
-    """Share of right predictions."""
+    """Share of right predictions in each bin."""
     count: Tensor
-    """Number of predictions, int64."""
+    """Number of predictions in each bin, int64."""
 
     @property
     def error(self) -> float:
@@ -37,19 +42,20 @@ class Reliability:
 
     @property
     def bias(self) -> float:
-        """Mean confidence minus accuracy over all predictions; positive if the decoder is overconfident."""
+        """Mean confidence minus accuracy over all predictions. It is positive for an overconfident decoder."""
         gap = (self.confidence - self.accuracy).nan_to_num(0.0)
         return float((gap * self.count).sum() / self.count.sum())
 
 
 def reliability(confidence: Tensor, right: Tensor, bins: int = BINS) -> Reliability:
-    """Predictions in bins of equal width, from their confidence in [0, 1] and whether they were right (same shape).
+    """Group predictions by confidence into bins of equal width.
 
-    Raises InputError for different shapes, no predictions, or a confidence outside [0, 1].
+    `confidence` has values in [0, 1]. `right` has the same shape, and is true where a prediction is right. Raises
+    InputError if the shapes differ, if there are no predictions, or if a confidence lies outside [0, 1].
     """
     if confidence.shape != right.shape or confidence.numel() == 0:
         raise InputError(f"confidence and right must have one shape and values, got {confidence.shape}, {right.shape}")
-    # On a GPU the order of a sum varies, and with it the last digits: add on the CPU.
+    # On a GPU the order of additions varies, which changes the last digits. The sums are therefore made on the CPU.
     values, hits = confidence.cpu().double().flatten(), right.cpu().double().flatten()
     if not bool(((values >= 0) & (values <= 1)).all()):
         raise InputError("confidence must lie in [0, 1]")
@@ -62,9 +68,10 @@ def reliability(confidence: Tensor, right: Tensor, bins: int = BINS) -> Reliabil
 def entry_predictions(
     model: TernaryVAE, pathway: Pathway, operations: Tensor, *, generator: torch.Generator | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Confidence (n, 9) of each entry's most probable value, and whether it is right, for operations (n, 9).
+    """Return the confidence (n, 9) of each entry's most probable value, and whether this value is right (n, 9).
 
-    Decoded from one posterior sample if a generator is given, as in training; else from μ.
+    The operations (n, 9) are decoded from one posterior sample if a generator is given, as in training. Otherwise they
+    are decoded from μ.
     """
     confidence, classes = entry_probabilities(model, pathway, operations, generator=generator).max(-1)
     return confidence, classes - 1 == space.check_operations(operations).to(classes.device)

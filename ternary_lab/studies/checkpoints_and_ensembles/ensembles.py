@@ -1,13 +1,18 @@
-"""Several models combined into one: checkpoints of a run, or its two pathways.
+"""Ensembles: several checkpoints of a run, or its two pathways, combined into one model.
 
-To decode one operation from the members' codes; p_c are the probabilities of an entry's values by member c:
+An ensemble decodes an operation from the codes of all its members. Let p_c(v) be the probability that member c gives to
+the value v of an entry. The following rules choose the value of an entry:
 
-    vote          the value that most members choose; of equal ones, that of the larger summed probability
-    mean          the value of the largest mean probability
-    confidence    the value v of the largest Σ_c max_w p_c(w) · p_c(v): a member counts by its confidence
-    best of       right if any member is right: an upper limit, not a model
+    vote          the value that most members choose; if several values have equally many votes, the one of these with
+                  the largest summed probability
+    mean          the value with the largest mean probability
+    confidence    the value v with the largest Σ_c max_u p_c(u) · p_c(v), so that confident members count more
 
-As a generator: draw a member c with probability w_c, then a latent. p = Σ_c w_c p_c, and (c, z) is the latent.
+With the rule `best of`, an operation is right if any member decodes it exactly. This rule is an upper limit, not a
+model.
+
+As a generator, an ensemble draws a member c with probability w_c, and then a latent z. The output distribution is
+p = Σ_c w_c p_c, where p_c is now the output distribution of member c. The latent of the ensemble is the pair (c, z).
 """
 
 from __future__ import annotations
@@ -22,30 +27,34 @@ from ternary_lab.metrics.information import Information, Sums
 
 
 def vote(p: Tensor) -> Tensor:
-    """Classes (n, 9) that most members choose, from probabilities p (C, n, 9, 3)."""
+    """Return the classes (n, 9) that most members choose, from probabilities p (C, n, 9, 3) of C members."""
     named = torch.nn.functional.one_hot(p.argmax(-1), p.shape[-1]).sum(0)
-    # The mean is less than one vote: it decides between equal numbers of votes only.
+    # Half of the mean is less than one vote, so it decides only between equal numbers of votes.
     return (named + p.mean(0) / 2).argmax(-1)
 
 
 def mean(p: Tensor) -> Tensor:
-    """Classes (n, 9) of the largest mean probability, from p (C, n, 9, 3)."""
+    """Return the classes (n, 9) with the largest mean probability, from probabilities p (C, n, 9, 3) of C members."""
     return p.mean(0).argmax(-1)
 
 
 def confidence(p: Tensor) -> Tensor:
-    """Classes (n, 9) of the largest probability weighted by each member's confidence, from p (C, n, 9, 3)."""
+    """Return the classes (n, 9) with the largest sum of probabilities weighted by confidence.
+
+    `p` (C, n, 9, 3) holds the probabilities of C members. A member's confidence in an entry is its largest probability.
+    """
     return (p.amax(-1, keepdim=True) * p).sum(0).argmax(-1)
 
 
 COMBINATIONS = {"vote": vote, "mean": mean, "confidence": confidence}
-"""Rules that combine the probabilities of several members into classes."""
+"""Rules that combine the probabilities of several members into classes, by name."""
 
 
 def reconstruction(p: Tensor, operations: Tensor) -> dict[str, float]:
-    """Percent of operations (n, 9) decoded exactly by members with probabilities p (C, n, 9, 3), for each rule.
+    """Return the percentage of operations (n, 9) that C members decode exactly, for each rule.
 
-    Keys: those of `COMBINATIONS`, `best member` and `best of`.
+    `p` (C, n, 9, 3) holds the probabilities of the members. The keys are those of `COMBINATIONS`, `best member` and
+    `best of`.
     """
     target = (operations + 1).long().to(p.device)
     found = {name: (rule(p) == target).all(1) for name, rule in COMBINATIONS.items()}
@@ -56,10 +65,11 @@ def reconstruction(p: Tensor, operations: Tensor) -> dict[str, float]:
 
 
 def mixture_weights(log_p: Tensor, iterations: int = 2000, tolerance: float = 1e-10) -> Tensor:
-    """Weights (C,), float64, that maximise Σ_x ln Σ_c w_c p_c(x), for ln p_c(x) (C, n). The problem is concave.
+    """Return the weights w (C,), float64, that maximise Σ_x ln Σ_c w_c p_c(x).
 
-    Expectation maximisation (Dempster, Laird, Rubin 1977) starts from equal weights; each step raises the likelihood.
-    Raises InputError if an operation has no probability under any member.
+    `log_p` (C, n) holds ln p_c(x) of n operations x. The problem is concave. Expectation maximisation (Dempster, Laird,
+    Rubin 1977) starts from equal weights, and each step raises the likelihood. Raises InputError if an operation has
+    probability 0 under every member.
     """
     log_p = log_p.double()
     if not bool(log_p.amax(0).isfinite().all()):
@@ -77,11 +87,13 @@ def mixture_weights(log_p: Tensor, iterations: int = 2000, tolerance: float = 1e
 
 
 def mixture(members: Sequence[Sums], weights: Sequence[float] | Tensor | None = None) -> Information:
-    """Output distribution and information of a mixture of generators, from each one's sums over latents (one run).
+    """Return the output distribution and the information of a mixture of generators.
 
-    The mixture's latent is the pair (member, its latent). Latents are drawn member by member, so the bias correction is
-    ½ Σ_x Σ_c w_c² (E_c[p²] - p_c²) / (M_c p). Weights are equal if none are given. Raises InputError unless there is
-    one weight per member, none is negative and their sum is 1.
+    `members` holds the sums over latents of each generator, for one run. The mixture's latent is the pair of a member c
+    and a latent of this member. Each member has its own M_c latents, so the bias correction is
+    ½ Σ_x Σ_c w_c² (E_c[p²] - p_c²) / (M_c p). Here E_c[p²] is the mean of p(x|z)² over the latents z of member c. The
+    weights are equal if `weights` is None. Raises InputError unless there is one weight per member, no weight is
+    negative and the weights sum to 1.
     """
     share = torch.full((len(members),), 1 / max(len(members), 1)) if weights is None else torch.as_tensor(weights)
     share = share.double()

@@ -1,7 +1,8 @@
-"""Tables on the choice of a checkpoint: epochs chosen by a criterion, their cost, and several checkpoints combined.
+"""Tables on the choice of a checkpoint and on ensembles of checkpoints.
 
-Criteria see the training and validation splits only (`history.best_epoch`). The chosen epochs are judged on the test
-split, or on the generator as a whole. All outcomes are means of both pathways: a checkpoint is chosen for both.
+A criterion chooses a checkpoint from the training and validation splits only (`history.best_epoch`). The chosen
+checkpoint is judged on the test split or by measures of the generator. Every outcome is a mean over both pathways,
+because one checkpoint is chosen for both.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from ternary_lab.studies.checkpoints_and_ensembles import calibration, ensembles
 from ternary_lab.studies.statistics import load_table
 
 RECOMMENDED = (60, 70, 80, 100)
-"""The checkpoints that the report advises to combine."""
+"""Epochs of the checkpoints that the training report advises to combine."""
 IMPORTANCE_SAMPLES = 64
 
 OUTCOMES = {
@@ -41,12 +42,12 @@ OUTCOMES = {
     )},
     **{name: label(name, "test") for name in ("neg_elbo", "neg_iwae")},
 }
-"""Quantities by which a checkpoint is judged."""
+"""Quantities by which a checkpoint is judged, with their labels."""
 CRITERIA: dict[str, str] = {
     **{name: QUANTITIES[name].words for name in history.CRITERIA},
     "val_loss": "validation loss as scheduled", "reconstruction": "validation reconstruction",
 }
-"""Words for the criteria of `history.best_epoch`."""
+"""Descriptions of the criteria of `history.best_epoch`, by name."""
 MODELS = {
     "v5_5_A": "v5.5, pathway A", "v5_5_B": "v5.5, pathway B", "beta_vae_A": "β-VAE, decoder A",
     "beta_vae_B": "β-VAE, decoder B", "categorical_vae": "categorical VAE", "random_map": "random map",
@@ -54,9 +55,9 @@ MODELS = {
 
 
 def checkpoint_outcomes(runs: RunSet) -> pd.DataFrame:
-    """A row per run and epoch with probes: the columns of the history, and those of `OUTCOMES`.
+    """Return a table with a row per run and epoch that has probes.
 
-    Raises RunError for runs without probes.
+    The columns are those of the history and those of `OUTCOMES`. Raises RunError for a run without probes.
     """
     parts = []
     for run in runs.values():
@@ -65,7 +66,7 @@ def checkpoint_outcomes(runs: RunSet) -> pd.DataFrame:
         sources = {"reconstruction_test": ("own_test",), "neg_elbo": ("rate", "distortion"), "neg_iwae": ("iwae",)}
         for name, columns in sources.items():
             measured[name] = sum(probes[f"{column}_{p}"] for column in columns for p in PATHWAYS) / 2
-        # The history has its own -ELBO and reconstruction, of the validation split, for each pathway.
+        # The columns of -ELBO and reconstruction in the history are for the validation split and for each pathway.
         rows = run.history
         for name in ("coverage", "informative_coverage", "effective_coverage"):
             rows[name] = (rows[f"{name}_A"] + rows[f"{name}_B"]) / 2
@@ -74,9 +75,10 @@ def checkpoint_outcomes(runs: RunSet) -> pd.DataFrame:
 
 
 def chosen_epochs(outcomes: pd.DataFrame, last: int | None = None, fixed: Sequence[int] = ()) -> pd.DataFrame:
-    """rule, seed, epoch and the outcomes at that epoch, for each criterion, each fixed epoch and the last epoch.
+    """Return the outcomes of the epoch that each rule chooses, for each seed.
 
-    Only epochs up to `last` can be chosen. The rule of a fixed epoch is called `epoch 60`.
+    The columns are rule, seed, epoch and those of `OUTCOMES`. The rules are the criteria, each epoch in `fixed`, and
+    the last epoch. The rule of the fixed epoch 60 is called `epoch 60`. Only epochs up to `last` can be chosen.
     """
     rows = []
     for seed, run in outcomes.groupby("seed"):
@@ -90,7 +92,11 @@ def chosen_epochs(outcomes: pd.DataFrame, last: int | None = None, fixed: Sequen
 
 
 def regret(choices: pd.DataFrame, outcomes: pd.DataFrame, last: int | None = None) -> pd.DataFrame:
-    """`chosen_epochs`, but each outcome is how much worse it is than at the run's best epoch for it: 0 is the best."""
+    """Return `choices` with each outcome replaced by its distance from the best value in the run.
+
+    A distance of 0 is the best; a worse outcome has a positive distance. `choices` is a table of `chosen_epochs`, and
+    `outcomes` a table of `checkpoint_outcomes`. The best value is taken over epochs up to `last`.
+    """
     within = outcomes if last is None else outcomes[outcomes["epoch"] <= last]
     table = choices.copy()
     for outcome in OUTCOMES:
@@ -102,7 +108,10 @@ def regret(choices: pd.DataFrame, outcomes: pd.DataFrame, last: int | None = Non
 
 
 def chosen_by_length(outcomes: pd.DataFrame, ends: Sequence[int]) -> pd.DataFrame:
-    """`chosen_epochs` of trainings that end after each of some epochs, with the number of epochs in a column `end`."""
+    """Return `chosen_epochs` for trainings that end after each epoch in `ends`.
+
+    The column `end` holds the number of epochs of the training.
+    """
     return pd.concat([chosen_epochs(outcomes, end).assign(end=end + 1) for end in ends], ignore_index=True)
 
 
@@ -114,12 +123,19 @@ def chosen_by_length(outcomes: pd.DataFrame, ends: Sequence[int]) -> pd.DataFram
 def checkpoint_ensembles(
     runs: RunSet, epochs: Sequence[int] = RECOMMENDED, latents: int = 65_536, *, progress: bool = False
 ) -> pd.DataFrame:
-    """Checkpoints of a run, each alone and all as a mixture: member, seed, pathway, coverages, -IWAE, reconstruction.
+    """Measure checkpoints of each run, both alone and as a mixture of all of them.
 
-    `member` is `epoch 60` ..., `equal weights`, or `learned weights`, which minimise -IWAE on the validation split and
-    stand in the columns `w_60` .... `noisy` is the percentage of test operations decoded exactly from one posterior
-    sample; from μ almost all are. A mixture decodes the mean of its members' probabilities, each from its own sample.
-    An ensemble must therefore beat `epoch 100, 4 samples`: the last checkpoint, decoded from as many samples.
+    The columns are member, seed, pathway, informative_coverage, effective_coverage, output_entropy, decoder_noise,
+    neg_iwae, noisy and the weights `w_60`, `w_70` and so on. The member is one of these:
+
+        epoch 60, epoch 70, ...  one checkpoint alone
+        equal weights            the mixture of all checkpoints with equal weights
+        learned weights          the mixture with the weights that minimise -IWAE on the validation split
+        epoch 100, 4 samples     the last checkpoint alone, decoded from as many samples as there are checkpoints
+
+    `noisy` is the percentage of test operations that are decoded exactly from one posterior sample. From μ almost all
+    operations are decoded exactly. For both mixtures, `noisy` uses the unweighted mean of the members' probabilities,
+    where each member decodes its own sample. An ensemble must therefore beat `epoch 100, 4 samples`.
     """
     rows: list[dict[str, Any]] = []
     for seed, run in tqdm(runs.items(), desc="ensembles", unit="run", disable=not progress):
@@ -155,11 +171,13 @@ def checkpoint_ensembles(
 @fenced
 @torch.no_grad()
 def pathway_ensembles(run: RunRecord, epochs: Sequence[int]) -> pd.DataFrame:
-    """Both pathways of a run combined: epoch, seed, code (μ, sample), rule, exact: percent of test operations.
+    """Combine both pathways of a run, and return the percentage of test operations that each rule decodes exactly.
 
-    Rules: A, B, those of `ensembles.COMBINATIONS`, and `best of`: exact if either pathway is. A vote between two that
-    disagree is decided by the larger summed probability, as by `mean`. `A twice` and `B twice` decode one pathway from
-    two samples of its code and take the mean, for a comparison with two pathways.
+    The columns are epoch, seed, code (μ or sample), rule and exact. The rules are A, B, `A twice`, `B twice`, those of
+    `ensembles.COMBINATIONS`, and `best of`. If the two pathways disagree on an entry, a vote chooses the value with the
+    larger summed probability, as `mean` does. `A twice` and `B twice` decode one pathway from two samples of its code
+    and use the mean probabilities, for a comparison with two pathways. With `best of`, an operation is exact if either
+    pathway decodes it exactly.
     """
     x = space.operations(splits.split(run.config.data).test)
     rows = []
@@ -183,7 +201,11 @@ def pathway_ensembles(run: RunRecord, epochs: Sequence[int]) -> pd.DataFrame:
 @fenced
 @torch.no_grad()
 def generator_pairs(runs: RunSet, epoch: int, latents: int = 65_536) -> pd.DataFrame:
-    """member (A, B, A or B), seed, coverages: each pathway as a generator, and one that uses either by chance."""
+    """Measure each pathway as a generator, and a generator that uses A or B with equal chance.
+
+    The columns are member (A, B, A or B), seed, informative_coverage, effective_coverage, output_entropy and
+    decoder_noise.
+    """
     rows = []
     for seed, run in runs.items():
         model = run.model(epoch)
@@ -200,7 +222,10 @@ def generator_pairs(runs: RunSet, epoch: int, latents: int = 65_536) -> pd.DataF
 @fenced
 @torch.no_grad()
 def operation_bounds(run: RunRecord, epoch: int) -> pd.DataFrame:
-    """operation, pathway, zeros, neg_elbo, neg_iwae: zeros in the truth table, and nats, of each test operation."""
+    """Return -ELBO and -IWAE of each test operation, in nats, for each pathway.
+
+    The columns are operation, pathway, zeros, neg_elbo and neg_iwae. `zeros` is the number of zeros in the truth table.
+    """
     split, model = splits.split(run.config.data), run.model(epoch)
     x = space.operations(split.test).unsqueeze(0)
     noise = _importance_noise(model, len(split.test), run.seed, "operations")
@@ -216,7 +241,10 @@ def operation_bounds(run: RunRecord, epoch: int) -> pd.DataFrame:
 
 @fenced
 def reliabilities(runs: RunSet, epochs: Sequence[int]) -> pd.DataFrame:
-    """epoch, seed, pathway, bin, confidence, accuracy, count: test entries decoded from posterior samples."""
+    """Return the calibration of test entries that are decoded from posterior samples.
+
+    The columns are epoch, seed, pathway, bin, confidence, accuracy and count.
+    """
     rows = []
     for epoch in epochs:
         for seed, run in runs.items():
@@ -232,9 +260,9 @@ def reliabilities(runs: RunSet, epochs: Sequence[int]) -> pd.DataFrame:
 
 
 def load_alternatives(path: str | Path = "alternatives.csv") -> pd.DataFrame:
-    """The published table of `alternatives.benchmark`, or the table in a file, with a column `title`.
+    """Load the published table of `alternatives.benchmark`, or the table in a file, and add a column `title`.
 
-    Raises RunError where there is none.
+    Raises RunError if there is no such table.
     """
     table = load_table(path, "alternatives", "alternatives")
     names = table["model"].map(lambda name: MODELS.get(name, name))
@@ -253,7 +281,7 @@ def _generator(info: Information) -> dict[str, float]:
 
 
 def _bounds(model: TernaryVAE, operations: Tensor, seed: int, part: str) -> Tensor:
-    """Lower bounds of ln p(x), (2, n), of operations by index (n,)."""
+    """Return lower bounds (2, n) of ln p(x) for operations that are given by index (n,)."""
     noise = _importance_noise(model, len(operations), seed, part)
     return likelihood.coding(model.core, space.operations(operations).unsqueeze(0), noise).log_likelihood_bound[:, 0]
 
@@ -264,6 +292,6 @@ def _importance_noise(model: TernaryVAE, operations: int, seed: int, part: str) 
 
 
 def _noisy(model: TernaryVAE, pathway: Pathway, operations: Tensor, seed: int, sample: int) -> Tensor:
-    """Probabilities (n, 9, 3) of entries, each operation decoded from one posterior sample."""
+    """Return the probabilities (n, 9, 3) of the entries of n operations, each decoded from one posterior sample."""
     noise = stream(seed, "sample", sample, f"ensemble {pathway}")
     return entry_probabilities(model, pathway, space.operations(operations), generator=noise)

@@ -1,7 +1,10 @@
 """Latent arithmetic: changes of one entry as directions in the latent space (Mikolov et al. 2013; White 2016).
 
-    analogy      x is to x' as y is to ?    decode(μ(x') - μ(x) + μ(y)); right if it is y with the same change of entry
-    edit         decode(μ(y) + v)           v the mean of μ(x') - μ(x) over many x, for each entry, old and new value
+    analogy      x is to x' as y is to ?    decode(μ(x') - μ(x) + μ(y))
+    edit         change an entry of y       decode(μ(y) + v)
+
+Here x' is x with one entry changed. An analogy is right if its result is y with the same change of the entry. For an
+edit, v is the mean of μ(x') - μ(x) over many x. There is one v for each entry, old value and new value.
 """
 
 from __future__ import annotations
@@ -19,22 +22,22 @@ from ternary_lab.space import ENTRIES, SIZE, VALUES
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """Decoded operations by kind, in percent of all attempts."""
+    """Results of latent arithmetic, in percent of `attempts`."""
 
     right: float
-    """The entry changed as intended, and no other."""
+    """The entry changed as intended, and no other entry changed."""
     unchanged: float
     other: float
     entry: float
-    """The entry has the new value; others may have changed too."""
+    """The entry has the new value. Other entries may have changed too."""
     attempts: int
 
 
 @torch.no_grad()
 def analogies(model: TernaryVAE, pathway: Pathway, n: int, generator: torch.Generator) -> Arithmetic:
-    """Results of n analogies between random operations; the changed entry has the same old value in x and in y.
+    """Return the results of n analogies between random operations.
 
-    Operations are drawn on the generator's device.
+    The changed entry has the same old value in x and in y. Operations are drawn on the generator's device.
     """
     x, y, entry, old, step = (
         torch.randint(high, (n,), generator=generator, device=generator.device).cpu()
@@ -49,9 +52,10 @@ def analogies(model: TernaryVAE, pathway: Pathway, n: int, generator: torch.Gene
 
 @torch.no_grad()
 def edit_vectors(model: TernaryVAE, pathway: Pathway, operations: Tensor) -> Tensor:
-    """Mean displacement (9, 3, 3, L) of a code when entry k changes from v to w: [k, v, w]. The diagonal v = w is 0.
+    """Return the mean displacement (9, 3, 3, L) of a code when entry k changes from v to w, at index [k, v, w].
 
-    The mean is over those of the given operations, by index (n,), whose entry k has the value v.
+    The mean is over those of the given operations, by index (n,), whose entry k has the value v. The displacement is 0
+    if v = w, or if there is no such operation.
     """
     mu, operations = _codes(model, pathway), operations.cpu()
     vectors = mu.new_zeros(ENTRIES, VALUES, VALUES, mu.shape[1])
@@ -67,7 +71,10 @@ def edit_vectors(model: TernaryVAE, pathway: Pathway, operations: Tensor) -> Ten
 
 @torch.no_grad()
 def edits(model: TernaryVAE, pathway: Pathway, operations: Tensor, vectors: Tensor) -> Arithmetic:
-    """Results of every change of one entry of operations, by index (n,), made by adding `edit_vectors` to the codes."""
+    """Return the results of every change of one entry of operations, which are given by index (n,).
+
+    A change is made by adding one of the `vectors` of `edit_vectors` to a code.
+    """
     sources = operations.cpu().repeat_interleave(ENTRIES * (VALUES - 1))
     entry = torch.arange(ENTRIES).repeat_interleave(VALUES - 1).repeat(len(operations))
     old = sources // VALUES**entry % VALUES
@@ -77,7 +84,10 @@ def edits(model: TernaryVAE, pathway: Pathway, operations: Tensor, vectors: Tens
 
 
 def changed(operations: Tensor, entry: Tensor, value: Tensor) -> Tensor:
-    """Operations, by index, with one entry set to a value given as class 0..2; all int64 of one shape."""
+    """Return operations, by index, with one entry set to a value that is given as class 0..2.
+
+    All tensors are int64 and have one shape.
+    """
     weight = VALUES**entry
     return operations + (value - operations // weight % VALUES) * weight
 
@@ -91,5 +101,5 @@ def _score(model: TernaryVAE, pathway: Pathway, z: Tensor, source: Tensor, entry
 
 
 def _codes(model: TernaryVAE, pathway: Pathway) -> Tensor:
-    """μ (N, L) of every operation."""
+    """Return the codes μ (N, L) of all N operations."""
     return model.encode(space.operations(), pathway).mean

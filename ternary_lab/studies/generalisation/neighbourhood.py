@@ -1,15 +1,18 @@
-"""Preservation of neighbourhoods: whether operations that differ in few entries have nearby codes, and vice versa.
+"""Preservation of neighbourhoods between operations and codes.
 
-For an operation i take its k nearest neighbours in one space that are not among its k nearest in the other. Each counts
-by how far it exceeds rank k in the other space (Venna & Kaski 2001). With n anchors i among N points:
+Neighbourhoods are preserved if operations that differ in few entries have nearby codes, and if nearby codes belong to
+such operations. For an operation i, take the k nearest neighbours in one space that are not among the k nearest in the
+other space. Each such neighbour counts by how far its rank in the other space exceeds k (Venna & Kaski 2001). An
+operation i for which this is measured is called an anchor. With n anchors among N points:
 
     trustworthiness  1 - 2/(n k (2N - 3k - 1)) Σ_i Σ_{j near i in the code} max(0, rank in the space of operations - k)
     continuity       the same with the two spaces exchanged
-    1 is perfect
 
-Hamming distances are often equal. A rank is the number of points that are strictly nearer, plus one: all points at
-distance one have rank 1, and k = 18 is exactly the operations that differ in one entry. A random map therefore has a
-continuity of 1/2 and a trustworthiness of 0.59.
+The best value of both measures is 1.
+
+Hamming distances are often equal. The rank of a point is therefore the number of points that are strictly nearer, plus
+one. All points at distance one have rank 1. For k = 18, the k nearest operations are exactly those that differ in one
+entry. A random map therefore has a continuity of 1/2 and a trustworthiness of 0.59.
 """
 
 from __future__ import annotations
@@ -23,26 +26,26 @@ from ternary_lab import space
 from ternary_lab.errors import InputError
 
 NEAREST = space.ENTRIES * (space.VALUES - 1)
-"""Operations at Hamming distance one: 18."""
+"""Number of operations at Hamming distance one from an operation: 18."""
 PIECE = 512
 
 
 @dataclass(frozen=True)
 class Preservation:
-    """How well a map preserves neighbourhoods; every value in [0, 1]."""
+    """Measures of how well a map preserves neighbourhoods. Every value lies in [0, 1]."""
 
     trustworthiness: float
     continuity: float
     shared: float
-    """Share of the k nearest in one space that are among the k nearest in the other."""
+    """Share of the k nearest points in one space that are also among the k nearest in the other space."""
 
 
 @torch.no_grad()
 def preservation(codes: Tensor, anchors: Tensor, k: int = NEAREST) -> Preservation:
-    """Preservation by the codes (N, L) of all operations in index order, around the operations `anchors` (n,).
+    """Return how well the codes (N, L) of all operations preserve neighbourhoods around the operations `anchors` (n,).
 
-    Distances are Hamming distances between operations and Euclidean distances between codes. Raises InputError for k
-    outside 1..N/2 - 1.
+    The codes are in the order of the operations' indices. Distances are Hamming distances between operations and
+    Euclidean distances between codes. Raises InputError for k outside 1..N/2 - 1.
     """
     n = len(codes)
     if not 1 <= k < n // 2:
@@ -63,9 +66,10 @@ def preservation(codes: Tensor, anchors: Tensor, k: int = NEAREST) -> Preservati
 
 
 def nearest_points(distance: Tensor, k: int) -> Tensor:
-    """Whether each point is among the k nearest, bool (n, N), by distances (n, N); of equal ones the lowest indices.
+    """Return whether each point is among the k nearest points, bool (n, N), by distances (n, N).
 
-    `topk` alone takes any of the equal ones, and different ones on another device.
+    Of points at equal distances, those with the lowest indices are chosen. `topk` alone chooses any of these points,
+    and the choice varies between devices.
     """
     farthest = distance.topk(k, largest=False).values[:, -1:]
     nearer, level = distance < farthest, distance == farthest
@@ -73,7 +77,10 @@ def nearest_points(distance: Tensor, k: int) -> Tensor:
 
 
 def intrusion(truth: Tensor, found: Tensor, k: int) -> float:
-    """Σ max(0, rank in `truth` - k) over the k nearest in `found`; distances (n, N), inf from a point to itself."""
+    """Return Σ max(0, rank in `truth` - k) over the k nearest points in `found`.
+
+    `truth` and `found` are distances (n, N). The distance from a point to itself must be inf.
+    """
     near = truth[nearest_points(found, k)].view(len(truth), k)
     rank = torch.searchsorted(truth.sort(1).values, near) + 1
     return float((rank - k).clamp(min=0).sum())

@@ -1,9 +1,11 @@
-"""Paths between two latents and the operations decoded along them.
+"""Paths between two latents a and b, and the operations that are decoded along a path.
 
     straight     z(t) = (1 - t) a + t b
-    spherical    slerp of the directions, with a length that goes linearly from ‖a‖ to ‖b‖ (Shoemake 1985; White 2016)
+    spherical    spherical interpolation (slerp) of the directions; the length changes linearly from ‖a‖ to ‖b‖
+                 (Shoemake 1985; White 2016)
 
-t goes from 0 to 1 in equal steps. A straight path passes nearer to the origin than samples of N(0, I) lie.
+The parameter t goes from 0 to 1 in equal steps. A straight path passes nearer to the origin than samples of
+N(0, I) lie.
 """
 
 from __future__ import annotations
@@ -23,22 +25,25 @@ PARALLEL = 1e-6
 
 
 def straight(a: Tensor, b: Tensor, steps: int) -> Tensor:
-    """The straight path (steps, L) from a (L,) to b (L,), both included. Raises InputError for fewer than 2 steps."""
+    """Return the straight path (steps, L) from a (L,) to b (L,), which includes both ends.
+
+    Raises InputError for fewer than 2 steps.
+    """
     return torch.lerp(a, b, _times(a, b, steps))
 
 
 def spherical(a: Tensor, b: Tensor, steps: int) -> Tensor:
-    """The spherical path (steps, L) from a (L,) to b (L,), both included.
+    """Return the spherical path (steps, L) from a (L,) to b (L,), which includes both ends.
 
-    The path is straight if the directions are equal or opposite, or if a latent is 0: then no great circle is unique.
-    Raises InputError for fewer than 2 steps.
+    The path is straight if the directions are equal or opposite, or if a latent is 0, because no great circle is unique
+    then. Raises InputError for fewer than 2 steps.
     """
     t = _times(a, b, steps)
     lengths = a.norm(), b.norm()
     if min(lengths) == 0:
         return torch.lerp(a, b, t)
     u, v = a / lengths[0], b / lengths[1]
-    # Computed from the chord, which is accurate for small angles; the arc cosine of u·v is not.
+    # The angle is computed from the chord, which is accurate for small angles. The arc cosine of u·v is not.
     angle = 2 * torch.atan2((u - v).norm(), (u + v).norm())
     if torch.sin(angle) < PARALLEL:
         return torch.lerp(a, b, t)
@@ -52,29 +57,29 @@ PATHS: dict[str, Callable[[Tensor, Tensor, int], Tensor]] = {"straight": straigh
 
 @dataclass(frozen=True)
 class Walk:
-    """The decoder's output along a path of latents, step by step."""
+    """The decoder's output at each step of a path of latents."""
 
     operations: Tensor
-    """(steps,) int64: the most probable operation."""
+    """(steps,) int64: index of the most probable operation."""
     log_probability: Tensor
-    """(steps,): its ln p(x|z)."""
+    """(steps,): ln p(x|z) of the most probable operation."""
     target_log_probability: Tensor
     """(2, steps): ln p(x|z) of the path's first and last operation."""
 
     @property
     def changes(self) -> list[int]:
-        """Steps at which the most probable operation differs from the step before."""
+        """Steps at which the most probable operation differs from that of the step before."""
         return [int(i) + 1 for i in torch.nonzero(self.operations.diff()).flatten()]
 
     @property
     def entries_changed(self) -> int:
-        """Number of changes of an entry along the path: its length in Hamming distance."""
+        """Number of changes of an entry along the path, which is the path's length in Hamming distance."""
         tables = space.operations(self.operations)
         return int((tables[1:] != tables[:-1]).sum())
 
 
 def walk(model: TernaryVAE, pathway: Pathway, z: Tensor, ends: tuple[int, int]) -> Walk:
-    """The decoded latents z (steps, L) of a path between two operations, which are given by index."""
+    """Decode the latents z (steps, L) of a path between two operations, which `ends` gives by index."""
     log_q = torch.log_softmax(model.decode(z, pathway), -1)
     best, classes = log_q.max(-1)
     targets = (space.operations(torch.tensor(ends)) + 1).long().to(z.device)
@@ -86,34 +91,35 @@ def walk(model: TernaryVAE, pathway: Pathway, z: Tensor, ends: tuple[int, int]) 
 
 @dataclass(frozen=True)
 class PathQuality:
-    """Quality of P paths between operations, by the decoder's argmax at each step; every tensor (P,).
+    """Quality of P paths between operations; every tensor has shape (P,).
 
-    Every step decodes to a valid operation by construction, so validity is not measured.
+    The most probable operation is decoded at each step. Every step decodes to a valid operation by construction, so
+    validity is not measured.
     """
 
     distance: Tensor
-    """Entries in which the two ends differ."""
+    """Number of entries in which the two ends differ."""
     arrives: Tensor
-    """Whether both ends decode to their operations, bool."""
+    """bool: true if both ends decode to their operations."""
     between: Tensor
-    """Share of the steps at which each entry has its value at one of the ends: steps on a shortest path."""
+    """Share of the steps at which each entry has its value at one of the ends. Such a step lies on a shortest path."""
     detour: Tensor
-    """Changes of an entry along the path, per entry in which the ends differ; 1 is the best."""
+    """Number of changes of an entry along the path, divided by `distance`. The best value is 1."""
     largest_jump: Tensor
-    """Largest number of entries that change in one step; 1 is the smoothest."""
+    """Largest number of entries that change in one step. The smoothest paths have the value 1."""
     per_length: Tensor
-    """Changes of an entry per unit of length in the latent space."""
+    """Number of changes of an entry per unit of length in the latent space."""
     confidence: Tensor
-    """Mean probability p(x|z) of the operation decoded."""
+    """Mean over steps of the probability p(x|z) of the decoded operation."""
 
 
 @torch.no_grad()
 def path_quality(
     model: TernaryVAE, pathway: Pathway, pairs: Tensor, way: str = "straight", steps: int = 65
 ) -> PathQuality:
-    """Quality of paths between the codes of pairs of operations, by index (P, 2); `way` is a key of `PATHS`.
+    """Return the quality of paths between the codes of pairs of operations, which are given by index (P, 2).
 
-    Raises InputError for equal ends or another way.
+    `way` is a key of `PATHS`. Raises InputError if the ends of a path are equal, or if `way` is not such a key.
     """
     if way not in PATHS:
         raise InputError(f"way must be one of {', '.join(PATHS)}, got {way!r}")

@@ -1,8 +1,8 @@
-"""Robustness: decoding of operations whose entries or codes are disturbed. Shares are in percent.
+"""Decoding of operations whose entries or codes are disturbed. Shares are in percent.
 
-A truth table with flipped entries is itself a truth table, and all tables are equally likely. The original can be any
-of the 2^e C(9, e) tables at distance e, so no model can do better than `best_denoising`. A model that reconstructs
-every operation returns the disturbed table.
+A truth table with flipped entries is itself a truth table, and all tables are equally likely. If e entries are flipped,
+the original table can be any of the 2^e C(9, e) tables that differ from the flipped table in e entries. No model can
+therefore do better than `best_denoising`. A model that reconstructs every operation returns the disturbed table.
 """
 
 from __future__ import annotations
@@ -27,22 +27,32 @@ Disturbance = Literal["flipped", "erased"]
 
 @dataclass(frozen=True)
 class Denoising:
-    """Decoded tables of disturbed operations by kind, by argmax from z = μ; percent of all disturbances."""
+    """Shares of the tables that are decoded from disturbed operations, in percent of all disturbances.
+
+    A disturbed operation is decoded by argmax from z = μ. The result is the original table, the disturbed table or
+    another table.
+    """
 
     original: float
     disturbed: float
-    """The disturbed table itself."""
+    """The decoded table is the disturbed table itself."""
     other: float
 
 
 def best_denoising(entries: int) -> float:
-    """Largest percent of flipped tables that a model can restore, 100 / (2^e C(9, e)). Raises InputError for bad e."""
+    """Return the largest percentage of flipped tables that a model can restore, 100 / (2^e C(9, e)).
+
+    Here e = `entries` is the number of flipped entries. Raises InputError unless e is a number in 1..9.
+    """
     _check_entries(entries)
     return 100 / (math.comb(ENTRIES, entries) * float(VALUES - 1) ** entries)
 
 
 def flipped(operations: Tensor, entries: int = 1) -> Tensor:
-    """All tables (n, 2^e C(9, e), 9) that differ from operations (n, 9) in exactly e `entries`."""
+    """Return all tables that differ from each operation (n, 9) in exactly e = `entries` entries.
+
+    The shape is (n, 2^e C(9, e), 9). Raises InputError unless e is a number in 1..9.
+    """
     _check_entries(entries)
     steps = torch.zeros(0, ENTRIES)
     for places in itertools.combinations(range(ENTRIES), entries):
@@ -54,9 +64,10 @@ def flipped(operations: Tensor, entries: int = 1) -> Tensor:
 
 
 def erased(operations: Tensor, entries: int = 1) -> tuple[Tensor, Tensor]:
-    """Operations (n, 9) with some of their entries that are not 0 set to 0, "unknown" in Kleene's logic.
+    """Return operations (n, 9) with some entries set to 0, which means "unknown" in Kleene's logic.
 
-    Returns the tables (m, 9), one for every choice of `entries` entries, and for each its row in `operations` (m,).
+    The first tensor (m, 9) contains a table for every choice of `entries` entries that are not 0. The second tensor
+    (m,) contains the row in `operations` from which each table is made.
     """
     _check_entries(entries)
     tables, rows = [], []
@@ -74,9 +85,10 @@ def erased(operations: Tensor, entries: int = 1) -> tuple[Tensor, Tensor]:
 def denoising(
     model: TernaryVAE, pathway: Pathway, operations: Tensor, entries: int = 1, how: Disturbance = "flipped"
 ) -> Denoising:
-    """Decoding of operations (n, 9) with every choice of `entries` entries flipped or erased.
+    """Return the decoding results of operations (n, 9) after every choice of `entries` entries is disturbed.
 
-    Raises InputError for entries outside 1..9, or if nothing can be erased.
+    `how` determines whether entries are flipped or erased. Raises InputError for entries outside 1..9, or if nothing
+    can be erased.
     """
     if how == "flipped":
         seen = flipped(operations, entries)
@@ -97,9 +109,10 @@ def denoising(
 def noise_tolerance(
     model: TernaryVAE, pathway: Pathway, operations: Tensor, radii: Sequence[float], generator: torch.Generator
 ) -> list[float]:
-    """Percent of operations (n, 9) decoded exactly by argmax after μ is displaced by each radius in a random direction.
+    """Return the percentage of operations (n, 9) that are decoded exactly after a displacement of μ by each radius.
 
-    Directions are uniform on the sphere; an operation has the same direction at every radius.
+    Operations are decoded by argmax. The direction of the displacement is random and uniform on the sphere. An
+    operation has the same direction at every radius.
     """
     mu = model.encode(operations, pathway).mean
     direction = torch.empty(mu.shape, device=generator.device).normal_(generator=generator).to(mu.device)
@@ -109,7 +122,10 @@ def noise_tolerance(
 
 
 def half_radius(radii: Sequence[float], shares: Sequence[float]) -> float:
-    """Radius where a falling curve of percentages crosses 50, by linear interpolation; nan if it does not."""
+    """Return the radius at which a falling curve of percentages crosses 50, by linear interpolation.
+
+    The result is nan if the curve does not cross 50.
+    """
     for (r0, s0), (r1, s1) in itertools.pairwise(zip(radii, shares, strict=True)):
         if s0 >= 50 > s1:
             return r0 + (r1 - r0) * (s0 - 50) / (s0 - s1)

@@ -1,7 +1,7 @@
-"""Tables on generalisation: reconstruction of unseen operations, disturbed codes, paths, arithmetic, neighbourhoods.
+"""Tables on generalisation: unseen operations, disturbed codes, paths, arithmetic and neighbourhoods.
 
-Tables read published probes where there are some, else they measure weights. Each table has a row per seed, pathway
-and value of the varied quantity. Percentages are 0-100; lengths are distances in the latent space.
+Some tables read the probes of the runs; the other tables measure the weights in checkpoints. Each table has a row per
+seed, pathway and value of the varied quantity. Percentages are 0-100. Lengths are distances in the latent space.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from ternary_lab.runs.load import RunRecord, RunSet, load_runs, local_or_publish
 from ternary_lab.studies.generalisation import arithmetic, neighbourhood, paths, robustness
 
 GENERALISATION = "generalisation"
-"""Folder of the runs on part of the space, published or under `runs`."""
+"""Folder of the runs that are trained on a part of the space, either published or under `runs`."""
 LAST = 70
-"""Last epoch of the runs on part of the space; v5.5 itself is compared with them at this epoch."""
+"""Last epoch of the runs that are trained on a part of the space. v5.5 itself is compared with them at this epoch."""
 STRUCTURES = {
     "without_orbit": "one orbit of Kleene's implication",
     "without_logic": "all that Kleene's connectives define",
@@ -37,7 +37,10 @@ STRUCTURES = {
 
 
 def load_experiments(folder: str | Path = GENERALISATION) -> dict[str, RunSet]:
-    """The runs on part of the space by name: published ones, or those of a folder. Raises RunError for none."""
+    """Load the runs that are trained on a part of the space, by the name of the experiment.
+
+    `folder` is a path, or the name of a published folder. Raises RunError if there are no such runs.
+    """
     path = local_or_published(folder)
     found = {child.name: load_runs(child) for child in sorted(path.glob("*")) if child.is_dir()}
     if not found:
@@ -46,9 +49,10 @@ def load_experiments(folder: str | Path = GENERALISATION) -> dict[str, RunSet]:
 
 
 def reconstruction_by_part(probes: pd.DataFrame) -> pd.DataFrame:
-    """seed, epoch, pathway, part, exact, entries: percent of operations and of entries right, from the own code.
+    """Return the percentages of operations and of entries that are right when decoded from their own codes.
 
-    `part` is a part of the split: train, validation or test.
+    The columns are seed, epoch, pathway, part, exact (operations) and entries. `part` is a part of the split: train,
+    validation or test.
     """
     rows = [
         pd.DataFrame({
@@ -61,9 +65,11 @@ def reconstruction_by_part(probes: pd.DataFrame) -> pd.DataFrame:
 
 
 def training_sizes(experiments: Mapping[str, RunSet], whole: RunSet, epoch: int = LAST) -> pd.DataFrame:
-    """share (percent of the space trained on), operations, seed, pathway, train, test, entries, neg_elbo, neg_iwae.
+    """Return a table that compares runs trained on different shares of the space.
 
-    `whole` are the runs of v5.5 itself. All measures but `train` are of the test split.
+    The columns are share, operations, seed, pathway, train, test, entries, neg_elbo and neg_iwae. `share` is the
+    percentage of the space that is used for training, and `operations` the number of training operations. All measures
+    except `train` are for the test split. `whole` contains the runs of v5.5 itself.
     """
     runs = [run for name, of in experiments.items() if name.startswith("train_") for run in of.values()]
     rows = []
@@ -80,9 +86,11 @@ def training_sizes(experiments: Mapping[str, RunSet], whole: RunSet, epoch: int 
 
 
 def left_out_structures(experiments: Mapping[str, RunSet], epoch: int = LAST) -> pd.DataFrame:
-    """structure, title, operations, epoch, seed, pathway, left_out, test: percent exact of the structure and of test.
+    """Return the reconstruction of structures that were left out of the training, and of the test split.
 
-    `entries_left_out` and `entries_test` are the same in percent of single entries.
+    The columns are structure, title, operations, epoch, seed, pathway, left_out, test, entries_left_out and
+    entries_test. `operations` is the number of operations in the structure. `left_out` and `test` are percentages of
+    operations that are decoded exactly; `entries_left_out` and `entries_test` are percentages of single entries.
     """
     rows = []
     for name, title in STRUCTURES.items():
@@ -99,9 +107,10 @@ def left_out_structures(experiments: Mapping[str, RunSet], epoch: int = LAST) ->
 
 @fenced
 def injected_reconstruction(run: RunRecord, epochs: Iterable[int], shares: Sequence[float]) -> pd.DataFrame:
-    """epoch, rho, pathway, exact: percent of test operations right, from a code with a share ρ of the other pathway's.
+    """Return the reconstruction of test operations from codes in which the other pathway has a share ρ.
 
-    The code is (1 - ρ) μ of the own pathway + ρ μ of the other.
+    The columns are epoch, rho, pathway and exact, the percentage of operations that are right. The code is (1 - ρ) μ of
+    the own pathway + ρ μ of the other pathway. `shares` contains the values of ρ.
     """
     x = _test(run.config).unsqueeze(0)
     rows = []
@@ -117,9 +126,11 @@ def injected_reconstruction(run: RunRecord, epochs: Iterable[int], shares: Seque
 
 @fenced
 def denoising_shares(runs: RunSet, epoch: int, entries: Sequence[int] = (1, 2), operations: int = 200) -> pd.DataFrame:
-    """how (flipped, erased), entries, seed, pathway, original, disturbed, other, best: percent of disturbed tables.
+    """Return the percentages of disturbed tables that decode to the original, the disturbed and other tables.
 
-    The tables are made from test operations; `best` is the limit for any model (`robustness.best_denoising`).
+    The columns are how (flipped, erased), entries, seed, pathway, original, disturbed, other and best. The disturbed
+    tables are made from test operations. For flipped entries, `best` is the limit of `original` for any model
+    (`robustness.best_denoising`). For erased entries, `best` is nan.
     """
     rows = []
     for seed, p, model, x in _models(runs, epoch):
@@ -133,7 +144,10 @@ def denoising_shares(runs: RunSet, epoch: int, entries: Sequence[int] = (1, 2), 
 
 @fenced
 def displaced_reconstruction(runs: RunSet, epochs: Iterable[int], radii: Sequence[float]) -> pd.DataFrame:
-    """epoch, seed, pathway, radius, exact: percent of test operations right, with codes displaced by a length."""
+    """Return the reconstruction of test operations whose codes are displaced by each of the lengths `radii`.
+
+    The columns are epoch, seed, pathway, radius and exact, the percentage of operations that are right.
+    """
     rows = []
     for epoch in epochs:
         for seed, p, model, x in _models(runs, epoch):
@@ -144,7 +158,10 @@ def displaced_reconstruction(runs: RunSet, epochs: Iterable[int], radii: Sequenc
 
 
 def half_radii(table: pd.DataFrame) -> pd.DataFrame:
-    """epoch, seed, pathway, half: the displacement at which half of the test operations are lost."""
+    """Return the displacement `half` at which half of the test operations are still right.
+
+    The columns are epoch, seed, pathway and half. `table` comes from `displaced_reconstruction`.
+    """
     rows = []
     for (epoch, seed, p), group in table.groupby(["epoch", "seed", "pathway"], sort=False):
         half = robustness.half_radius(group["radius"].tolist(), group["exact"].tolist())
@@ -154,10 +171,11 @@ def half_radii(table: pd.DataFrame) -> pd.DataFrame:
 
 @fenced
 def path_qualities(runs: RunSet, epoch: int, pairs: int = 300) -> pd.DataFrame:
-    """model, way, seed, pathway, distance and the columns of `paths.PathQuality`: means over pairs of test operations.
+    """Return the quality of latent paths between pairs of test operations, averaged over pairs at the same distance.
 
-    A row per distance, the number of entries in which the ends of a path differ. `model` is the run at its epoch, or an
-    untrained network.
+    The columns are model, way, seed, pathway, count and the fields of `paths.PathQuality`. There is a row per model,
+    way, seed, pathway and distance. The distance is the number of entries in which the ends of a path differ, and
+    `count` is the number of pairs at this distance. `model` is the run at its epoch, or an untrained network.
     """
     rows = []
     for name, seed, p, model, config in _with_untrained(runs, epoch):
@@ -173,9 +191,10 @@ def path_qualities(runs: RunSet, epoch: int, pairs: int = 300) -> pd.DataFrame:
 
 @fenced
 def latent_arithmetic(runs: RunSet, epoch: int, attempts: int = 4000, operations: int = 300) -> pd.DataFrame:
-    """model, task (analogy, edit), seed, pathway and the shares of `arithmetic.Arithmetic`.
+    """Return the results of latent arithmetic with trained and with untrained networks.
 
-    Edit vectors are means over the training split and are applied to the test split.
+    The columns are model, task (analogy, edit), seed, pathway and the fields of `arithmetic.Arithmetic`. Edit vectors
+    are means over the training split and are applied to the test split.
     """
     rows = []
     for name, seed, p, model, config in _with_untrained(runs, epoch):
@@ -190,7 +209,11 @@ def latent_arithmetic(runs: RunSet, epoch: int, attempts: int = 4000, operations
 
 @fenced
 def neighbourhood_preservation(runs: RunSet, epoch: int, anchors: int = 200) -> pd.DataFrame:
-    """model, seed, pathway, trustworthiness, continuity, shared: see `neighbourhood`; around test operations."""
+    """Return how well trained and untrained networks preserve neighbourhoods around test operations.
+
+    The columns are model, seed, pathway, trustworthiness, continuity and shared. The measures are those of
+    `neighbourhood`.
+    """
     rows = []
     for name, seed, p, model, config in _with_untrained(runs, epoch):
         codes = model.encode(space.operations(), p).mean
@@ -200,7 +223,7 @@ def neighbourhood_preservation(runs: RunSet, epoch: int, anchors: int = 200) -> 
 
 
 def _at(run: RunRecord, epoch: int) -> Iterator[tuple[Pathway, Mapping[str, Any]]]:
-    """Each pathway with the probes of one epoch. Raises RunError if there are none."""
+    """Yield each pathway with the probes of one epoch. Raises RunError if there are no such probes."""
     table = run.probed()
     rows = table[table["epoch"] == epoch]
     if rows.empty:

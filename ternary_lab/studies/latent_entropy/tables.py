@@ -24,15 +24,16 @@ POINTS = 400
 
 @fenced
 def code_history(run: RunRecord, epochs: Sequence[int] | None = None, *, temperature: float = 1.0) -> pd.DataFrame:
-    """The code of all 19,683 operations, a row per epoch, pathway and dimension.
+    """Return measures of the code of all 19,683 operations, with a row per epoch, pathway and dimension.
 
-    Columns: the fields of `metrics.latent_entropy.SampledCode` at τ = `temperature` and of `PosteriorCode`; `active`,
-    whether the dimension is active; `tau`, the epoch's own τ; and `H`, the batch entropy at that τ.
+    Some columns are the fields of `metrics.latent_entropy.SampledCode` at τ = `temperature` and of `PosteriorCode`. The
+    column `active` is true for an active dimension, `tau` is the τ of the epoch, and `H` is the batch entropy at that
+    τ.
 
     Args:
         epochs: epochs that have checkpoints; by default all of them.
 
-    Raises RunError if a checkpoint is missing, or if the run has none.
+    Raises RunError if a checkpoint is missing, or if the run has no checkpoints.
     """
     epochs = run.epochs if epochs is None else epochs
     if not epochs:
@@ -58,9 +59,9 @@ def code_history(run: RunRecord, epochs: Sequence[int] | None = None, *, tempera
 
 @fenced
 def posteriors(run: RunRecord, epochs: Sequence[int]) -> pd.DataFrame:
-    """epoch, pathway, dimension, z, density: the aggregate posteriors q(z_k) over all operations.
+    """Return the densities of the aggregate posteriors q(z_k) over all operations.
 
-    Raises RunError if a checkpoint is missing.
+    The columns are epoch, pathway, dimension, z and density. Raises RunError if a checkpoint is missing.
     """
     frames = []
     for epoch in epochs:
@@ -75,7 +76,7 @@ def posteriors(run: RunRecord, epochs: Sequence[int]) -> pd.DataFrame:
 
 
 def _thinned(z: torch.Tensor, q: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Grid and density, averaged over neighbouring points, where the density exceeds 1e-9 of its maximum."""
+    """Return grid and density, averaged over neighbouring points, where the density exceeds 1e-9 of its maximum."""
     seen = (q > q.max() * 1e-9).nonzero().flatten()
     shown = slice(int(seen[0]), int(seen[-1]) + 1)
     starts = np.arange(0, len(z[shown]), math.ceil(len(z[shown]) / POINTS))

@@ -1,4 +1,4 @@
-"""Notebook 11: the claims of the training report, each tested on runs of several seeds."""
+"""Notebook 11: tests of the training report's claims on runs of several seeds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = [
 
 
 def judge_all(evidence: Evidence) -> list[Judgement]:
-    """A judgement on every claim, in the order of the ledger."""
+    """Return a judgement on every claim, in the order of the ledger."""
     claims = list(ledger().claims.values())
     rules = {claim.id: rule(claim) for claim in claims}
     return [
@@ -33,12 +33,18 @@ def judge_all(evidence: Evidence) -> list[Judgement]:
 
 @fenced
 def judge_runs(sources: Sequence[str | Path], *, progress: bool = False) -> list[Judgement]:
-    """A judgement on every claim, from the runs of `collect_evidence`, whose errors it raises."""
+    """Return a judgement on every claim, from the evidence of runs.
+
+    `sources` and the raised errors are those of `collect_evidence`.
+    """
     return judge_all(collect_evidence(sources, progress=progress))
 
 
 def claims_table(judgements: Sequence[Judgement]) -> pd.DataFrame:
-    """id, section, kind, pathway, epoch, statement, claimed, measured, low, high, runs, verdict, note of each claim."""
+    """Return a table with a row per claim and its judgement.
+
+    The columns are id, section, kind, pathway, epoch, statement, claimed, measured, low, high, runs, verdict and note.
+    """
     columns = ("id", "section", "kind", "pathway", "epoch", "statement", "claimed")
     return pd.DataFrame([
         {

@@ -1,4 +1,4 @@
-"""Evidence on the claims: runs of several seeds, their probes and counterfactuals, and untrained networks."""
+"""Evidence on the claims: runs of several seeds, probes, counterfactuals and untrained networks."""
 
 from __future__ import annotations
 
@@ -35,22 +35,22 @@ class SeedEvidence:
     seed: int
     config: Config
     history: pd.DataFrame
-    """A row per epoch, the epoch as index."""
+    """A row per epoch, with the epoch as index."""
     probes: pd.DataFrame
-    """A row per epoch whose weights were kept, the epoch as index; empty if there are none."""
+    """A row per epoch that has a checkpoint, with the epoch as index. The table is empty if there is no such epoch."""
     stopped: str
     controls: Mapping[str, SeedEvidence] = field(default_factory=dict)
-    """The counterfactuals of the same seed by name, and the run of all planned epochs, `FULL`."""
+    """Counterfactuals of the same seed by name, and the run over all planned epochs under the name `FULL`."""
     weight_measures: Mapping[str, float] = field(default_factory=dict)
-    """Measures of several checkpoints together (`tools/weight_measures.py`) by name; for published runs only."""
+    """Measures of several checkpoints together (`tools/weight_measures.py`), by name. Only published runs have them."""
 
     def at(self, column: str, epoch: int) -> float:
-        """A value of one epoch, from the history or the probes; nan if it is missing."""
+        """Return the value of a column at one epoch, from the history or the probes; nan if the value is missing."""
         table = self.history if column in self.history else self.probes
         return float(table[column].loc[epoch]) if column in table and epoch in table.index else math.nan
 
     def over(self, column: str, first: int, last: int) -> pd.Series[float]:
-        """A column over the existing epochs of first..last."""
+        """Return a column over the existing epochs from `first` to `last`."""
         table = self.history if column in self.history else self.probes
         return table.loc[first:last, column] if column in table else pd.Series(dtype=float)
 
@@ -58,7 +58,7 @@ class SeedEvidence:
         return float(self.over(column, first, last).mean())
 
     def both(self, column: str, epoch: int) -> float:
-        """Mean of the two pathways."""
+        """Return the mean of a quantity over both pathways at one epoch."""
         return (self.at(f"{column}_A", epoch) + self.at(f"{column}_B", epoch)) / 2
 
     @property
@@ -67,30 +67,36 @@ class SeedEvidence:
 
     @property
     def best(self) -> int:
-        """Epoch of the lowest validation loss."""
+        """Epoch with the lowest validation loss."""
         return _first(self.history["val_loss"], min)
 
     @property
     def peak(self) -> int:
-        """Epoch up to 103 of the highest mean sampled coverage."""
+        """Epoch, up to 103, with the highest sampled coverage averaged over both pathways."""
         return _first(self.history[["coverage_A", "coverage_B"]].mean(axis=1).loc[:103], max)
 
     def of_weights(self, measure: str) -> float:
-        """One of `weight_measures`; nan if it was not measured."""
+        """Return one of `weight_measures`, or nan if this measure was not made."""
         return self.weight_measures.get(measure, math.nan)
 
     def change_after_119(self, name: str) -> float:
-        """Change of a quantity, mean of both pathways, from epoch 119 to the last in the run of all epochs."""
+        """Return the change of a quantity from epoch 119 to the last epoch in the run over all planned epochs.
+
+        The quantity is averaged over both pathways. The result is nan if there is no such run.
+        """
         full = self.controls.get(FULL)
         return full.both(name, full.last) - full.both(name, 119) if full is not None else math.nan
 
     def against(self, control: str, measure: Callable[[SeedEvidence], float]) -> float:
-        """A measure of this run minus that of a counterfactual; nan if that was not trained with this seed."""
+        """Return a measure of this run minus the same measure of a counterfactual.
+
+        The result is nan if the counterfactual was not trained with this seed.
+        """
         return measure(self) - measure(self.controls[control]) if control in self.controls else math.nan
 
 
 def _first(series: pd.Series[float], pick: Callable[..., float]) -> int:
-    """The first epoch with the series' least or greatest value."""
+    """Return the first epoch with the least or the greatest value of a series. `pick` is min or max."""
     values = series.tolist()
     return int(series.index.tolist()[values.index(pick(values))])
 
@@ -115,7 +121,7 @@ class Evidence:
 
     @cached_property
     def untrained_coverage(self) -> dict[str, list[float]]:
-        """Sampled coverages of untrained networks, percent, by pathway."""
+        """Sampled coverages of untrained networks, in percent, by pathway."""
         found: dict[str, list[float]] = {p: [] for p in PATHWAYS}
         for seed in range(UNTRAINED):
             model = DualVAE(self.architecture, self.architecture.initialise(seed))
@@ -137,11 +143,12 @@ class Evidence:
 
 @fenced
 def collect_evidence(sources: Sequence[str | Path], *, progress: bool = False) -> Evidence:
-    """The evidence of run directories, experiments, or published ones by name, with at least two seeds in all.
+    """Collect the evidence of runs with at least two seeds in all.
 
-    Probes are read if a run has them, and computed if it has weights. Counterfactuals are those beside the runs
-    (`../counterfactuals`) or, for v5.5 itself, the published ones. Raises RunError for no run, fewer than two runs, a
-    repeated seed, or runs of different configurations.
+    `sources` contains run directories, experiments, or names of published runs or experiments. The probes of a run are
+    read if they exist, and computed if the run has checkpoints. Counterfactuals come from the folder
+    `../counterfactuals` beside the runs or, for v5.5 itself, from the published ones. Raises RunError for no run, fewer
+    than two runs, a repeated seed, or runs of different configurations.
     """
     records = [run for source in sources for run in load_runs(source).values()]
     seeds = [run.seed for run in records]

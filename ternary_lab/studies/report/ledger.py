@@ -1,4 +1,7 @@
-"""The training report's 295 claims and their 44 contradictions as data, and the arithmetic that checks these."""
+"""The ledger: the 295 claims of the training report and their 44 contradictions.
+
+The module also contains the arithmetic that checks the contradictions.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ Value = float | str | list[Any] | bool | None
 
 @dataclass(frozen=True)
 class Claim:
-    """One statement of the report, paraphrased."""
+    """One paraphrased statement of the report."""
 
     id: str
     section: str
@@ -32,20 +35,23 @@ class Claim:
     unit: str | None
     note: str | None
     decimals: int | None
-    """Printed digits after the point."""
+    """Number of printed digits after the decimal point."""
     untestable: str = ""
-    """Reason why the claim cannot be tested here, or empty."""
+    """Reason why the claim cannot be tested here. It is empty if the claim can be tested."""
 
     @property
     def number(self) -> float | None:
-        """The claimed value if it is one number."""
+        """The claimed value if this value is one number, otherwise None."""
         if isinstance(self.value, bool) or not isinstance(self.value, int | float):
             return None
         return float(self.value)
 
     @property
     def half_digit(self) -> float:
-        """Half of the last printed digit; for a value marked "Approximate", of its last significant digit."""
+        """Half of the last printed digit.
+
+        If the note contains "Approximate", it is half of the last significant digit.
+        """
         if self.number is None:
             return 0.0
         digits = self.decimals if self.decimals is not None else _decimals(self.number)
@@ -55,14 +61,14 @@ class Claim:
 
     @property
     def span(self) -> tuple[int, int]:
-        """First and last epoch; the whole run if none is given."""
+        """First and last epoch. Without an epoch, the span is the whole run."""
         if isinstance(self.epoch, list):
             return self.epoch[0], self.epoch[1]
         return (0, 103) if self.epoch is None else (self.epoch, self.epoch)
 
     @property
     def claimed(self) -> str:
-        """The value as text."""
+        """The claimed value as text."""
         if _is_range(self.value):
             low, high = self.value
             return f"at least {low:g}" if math.isinf(high) else f"{low:g} to {high:g}"
@@ -73,7 +79,10 @@ class Claim:
 
 @dataclass(frozen=True)
 class Contradiction:
-    """Claims that cannot all be true. A hard contradiction follows from the printed text alone."""
+    """Claims that cannot all be true.
+
+    A hard contradiction follows from the printed text alone.
+    """
 
     id: str
     kind: str
@@ -90,14 +99,14 @@ class Ledger:
     claims: Mapping[str, Claim]
     contradictions: Mapping[str, Contradiction]
     recommendations: Mapping[str, str]
-    """Id of a claim that gives advice -> whom it addresses."""
+    """The audience of each claim that gives advice, by the id of the claim."""
 
     def holds(self, contradiction: str) -> bool:
-        """Whether arithmetic on the printed values confirms a contradiction."""
+        """Return whether arithmetic on the printed values confirms a contradiction."""
         return bool(CHECKS[contradiction](self))
 
     def v(self, claim: str) -> float:
-        """The printed number of a claim."""
+        """Return the printed number of a claim. Raises ValueError if the claim has no number."""
         number = self.claims[claim].number
         if number is None:
             raise ValueError(f"{claim} prints no number")
@@ -113,7 +122,7 @@ class Ledger:
         return float(value[0]), float(value[1])
 
     def hard(self, claim: str) -> list[Contradiction]:
-        """The hard contradictions of a claim that arithmetic confirms."""
+        """Return the hard contradictions of a claim that arithmetic confirms."""
         return [
             c for c in self.contradictions.values() if c.strength == "hard" and claim in c.ids and self.holds(c.id)
         ]
@@ -121,7 +130,7 @@ class Ledger:
 
 @functools.cache
 def ledger() -> Ledger:
-    """The ledger that ships with the library."""
+    """Return the ledger that ships with the library."""
     data = read_yaml(LEDGER.read_text(encoding="utf-8"))
     quantities = data["quantities"]
     fields = ("id", "section", "statement", "kind", "quantity", "pathway", "epoch", "value", "unit", "note")
@@ -154,12 +163,12 @@ def _decimals(number: float) -> int:
 
 
 def _mean(led: Ledger, epoch: int) -> float:
-    """Mean of the printed coverages of A and B."""
+    """Return the mean of the printed coverages of A and B at one epoch."""
     return (led.v(f"coverage-a-epoch-{epoch}") + led.v(f"coverage-b-epoch-{epoch}")) / 2
 
 
 def _change(led: Ledger, new: str, old: str) -> float:
-    """Relative change in percent between two printed numbers."""
+    """Return the relative change between two printed numbers, in percent."""
     return 100 * (led.v(new) / led.v(old) - 1)
 
 
@@ -282,4 +291,4 @@ CHECKS: Mapping[str, Callable[[Ledger], bool]] = {
         and c.text("logs-in-checkpoints") not in c.text("checkpoint-contains-optimizer")
     ),
 }
-"""For every contradiction a condition on the printed values. It says something about the report only."""
+"""A condition on the printed values for every contradiction. The conditions test only the report, not the model."""

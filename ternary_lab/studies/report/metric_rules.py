@@ -1,4 +1,4 @@
-"""Rules for claims about coverage, losses, latent entropy and KL, by the claim's id."""
+"""Rules for claims about coverage, losses, latent entropy and KL, by the id of the claim."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ EQUAL_COUNTS = "A hash count and a distinct count of the same draws are equal."
 
 
 def _hashes(equal: str, unequal: str, note: str) -> Rule:
-    """A rule for a claim on counting by hashes; the answer depends on whether both counts of the same draws agree."""
+    """Return a rule for a claim about counting by hashes.
+
+    The measured value is `equal` if a hash count and a distinct count of the same draws agree, and `unequal` otherwise.
+    """
     return Rule(fact=lambda evidence: equal if evidence.hash_minus_distinct == 0 else unequal, note=note)
 
 
@@ -39,7 +42,7 @@ def _late_mean(name: str) -> Measure:
 
 
 def _jump(run: SeedEvidence) -> float:
-    """Smaller of the two pathways' gains of coverage from epoch 49 to 50, points."""
+    """Return the smaller of the two pathways' gains of coverage from epoch 49 to 50, in percentage points."""
     return min(run.at(f"coverage_{p}", 50) - run.at(f"coverage_{p}", 49) for p in PAIR)
 
 

@@ -13,32 +13,35 @@ from ternary_lab.studies.report.verdicts import Measure, Rule, predicts
 
 PAIR = ("A", "B")
 PEAK_EPOCH = 69
-"""Epoch at which the report has its highest coverage."""
+"""Epoch at which the report has the highest coverage."""
 COVERED_UNTRAINED = "An untrained network covers more than that with as many draws."
 
 
 def column(name: str, epoch: int) -> Measure:
-    """The value of a column at one epoch."""
+    """Return a measure that reads column `name` of a run at one epoch."""
     return lambda run: run.at(name, epoch)
 
 
 def reading(name: str, epoch: int, **more: Any) -> Rule:
-    """A rule for a number that the history has at one epoch."""
+    """Return a rule that reads column `name` of the run's history at one epoch."""
     return Rule(measure=column(name, epoch), epochs=lambda e: column(name, e), **more)
 
 
 def statement(measure: Measure, true: Callable[[float], bool], note: str = "", **more: Any) -> Rule:
-    """A rule for a statement: `true` must hold for the measure of every run."""
+    """Return a rule for a statement. The condition `true` must hold for the measure of every run."""
     return Rule(measure=measure, true=true, note=note, **more)
 
 
 def configured(read: Callable[[Config], Any], **more: Any) -> Rule:
-    """A rule for a value of the configuration."""
+    """Return a rule for a value of the configuration, which `read` returns."""
     return Rule(fact=lambda evidence: read(evidence.config), **more)
 
 
 def extreme(name: str, first: int, last: int, pick: Callable[..., float]) -> Measure:
-    """The least or greatest value (`pick`: min or max) of both pathways over a span of epochs; nan without values."""
+    """Return a measure of the least or the greatest value of both pathways over a span of epochs.
+
+    `pick` is min or max. The measure is nan if there are no values.
+    """
     def measure(run: SeedEvidence) -> float:
         spans = [run.over(f"{name}_{p}", first, last) for p in PAIR]
         values = [pick(span) for span in spans if len(span)]
@@ -47,12 +50,15 @@ def extreme(name: str, first: int, last: int, pick: Callable[..., float]) -> Mea
 
 
 def final_information(run: SeedEvidence) -> float:
-    """Informative coverage at epoch 103, percent, mean of both pathways."""
+    """Return the informative coverage at epoch 103, in percent, averaged over both pathways."""
     return run.both("informative_coverage", 103)
 
 
 def relative_change(name: str) -> Callable[[Claim], Rule]:
-    """A rule for the relative change, percent, of a quantity over the claim's span."""
+    """Return a function that returns a claim's rule for the relative change of a quantity, in percent.
+
+    The change is measured from the first to the last epoch of the claim's span.
+    """
     def rule(claim: Claim) -> Rule:
         column_name = f"{name}_{claim.pathway}" if claim.pathway in PAIR else name
         first, last = claim.span
@@ -64,7 +70,7 @@ def relative_change(name: str) -> Callable[[Claim], Rule]:
 
 
 def untrained_gives(claim: Claim) -> Callable[[Evidence], bool]:
-    """Whether the claimed coverage is one that another untrained network might have."""
+    """Return a function that tests whether another untrained network might have the claimed coverage."""
     def baseline(evidence: Evidence) -> bool:
         found = evidence.untrained_coverage
         values = found[claim.pathway] if claim.pathway in PAIR else [
@@ -76,5 +82,5 @@ def untrained_gives(claim: Claim) -> Callable[[Evidence], bool]:
 
 
 def untrained_reaches(threshold: float) -> Callable[[Evidence], bool]:
-    """Whether every untrained network covers at least `threshold` percent."""
+    """Return a function that tests whether every untrained network covers at least `threshold` percent."""
     return lambda evidence: min(map(min, evidence.untrained_coverage.values())) >= threshold

@@ -1,4 +1,8 @@
-"""The rule of every claim: by its quantity if a number is read from the history, by its id if a statement is tested."""
+"""The rule that tests each claim.
+
+A claim has a rule of its own, which is found by the id of the claim, for example if the claim is a statement about the
+runs. Otherwise the rule depends on the claim's quantity, for example for a number that is read from the history.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,7 @@ from ternary_lab.studies.report.training_rules import TRAINING_RULES
 from ternary_lab.studies.report.verdicts import Rule
 
 RULES: Mapping[str, Rule] = {**METRIC_RULES, **TRAINING_RULES}
-"""Rules by the claim's id."""
+"""Rules by the id of the claim."""
 
 
 def _coverage(claim: Claim) -> Rule:
@@ -41,7 +45,7 @@ def _plain(name: str) -> Callable[[Claim], Rule]:
 
 
 def _gain(claim: Claim) -> Rule:
-    """Points of coverage gained over the claim's span."""
+    """Return a rule for the coverage that is gained over the claim's span, in percentage points."""
     first, last = claim.span
     sign = math.copysign(1, claim.number or 0)
     def measure(run: SeedEvidence) -> float:
@@ -111,11 +115,14 @@ BY_QUANTITY: Mapping[str, Callable[[Claim], Rule]] = {
     "statenet_lambda_scale_pct": _configured(lambda c: 100 * c.statenet.lambda_scale),
     "epochs_completed": lambda claim: Rule(measure=lambda run: run.last),
 }
-"""Rules by the claim's quantity."""
+"""Functions that return the rule of a claim, by the quantity of the claim."""
 
 
 def rule(claim: Claim) -> Rule:
-    """The test of a claim: its own rule, else that of its quantity; with the ledger's reason if it is untestable."""
+    """Return the rule of a claim: the rule for its id or, if there is none, the rule for its quantity.
+
+    If the claim is untestable, the rule contains the ledger's reason.
+    """
     if claim.untestable:
         return replace(RULES.get(claim.id, Rule()), why=claim.untestable)
     return RULES[claim.id] if claim.id in RULES else BY_QUANTITY[claim.quantity](claim)

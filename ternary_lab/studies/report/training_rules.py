@@ -1,4 +1,4 @@
-"""Rules for claims about schedules, StateNet, settings, the run and its use, by the claim's id."""
+"""Rules for claims about schedules, StateNet, settings, the run and generalisation, by the id of the claim."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from ternary_lab.studies.report.verdicts import Measure, Rule
 
 
 def _lr_correction(run: SeedEvidence) -> Any:
-    """Relative correction of the learning rate, percent, per epoch."""
+    """Return StateNet's relative correction of the learning rate in each epoch, in percent."""
     return 100 * (run.history["lr"] / run.history["lr_scheduled"] - 1)
 
 
 def _lambda_shift(number: int) -> tuple[Measure, Measure]:
-    """Least and greatest change of a loss weight by StateNet in an epoch."""
+    """Return measures of the least and the greatest change of a loss weight by StateNet in epochs 0-103."""
     def shifts(run: SeedEvidence) -> Any:
         return run.config.statenet.lambda_scale * run.history.loc[:103, f"delta_lambda{number}"]
     return (lambda run: float(shifts(run).min())), (lambda run: float(shifts(run).max()))
@@ -45,19 +45,22 @@ def _statenet_range(number: int) -> Rule:
 
 
 def _modulation(run: SeedEvidence) -> float:
-    """Standard deviation of the correction over epochs 40-103, as a share of its scale."""
+    """Return the standard deviation of the learning-rate correction over epochs 40-103, as a share of its scale."""
     return float(_lr_correction(run).loc[40:103].std() / (100 * run.config.statenet.lr_scale))
 
 
 def _worst_correlation(first: str, second: str, last: int) -> Measure:
-    """Correlation of two columns over epochs 0..last; of both pathways the smaller value."""
+    """Return a measure of the correlation of two columns over epochs 0 to `last`.
+
+    The measure is the smaller of the two pathways' correlations.
+    """
     return lambda run: min(
         float(run.over(f"{first}_{p}", 0, last).corr(run.over(f"{second}_{p}", 0, last))) for p in PAIR
     )
 
 
 def _relative_jaccard(run: SeedEvidence, epoch: int) -> float:
-    """Jaccard overlap of the two drawn sets, divided by that of independent sets of the same sizes."""
+    """Return the Jaccard overlap of the two drawn sets, divided by that of independent sets of the same sizes."""
     a, b = (run.at(f"coverage_{SAMPLES}_{p}", epoch) / 100 for p in PAIR)
     return run.at("jaccard", epoch) * (a + b - a * b) / (a * b)
 
@@ -74,7 +77,10 @@ def _beta_ends(evidence: Evidence) -> str:
 
 
 def _takes_effect(key: str, value: float, answer: str) -> Callable[[Evidence], str]:
-    """`answer` if a change of a setting changes a temperature in any planned epoch, else "no effect"."""
+    """Return a function that returns `answer` if a changed setting changes a temperature in a planned epoch.
+
+    Otherwise the function returns "no effect". The changed setting has the key `key` and the new value `value`.
+    """
     def fact(evidence: Evidence) -> str:
         changed = load_config(evidence.config.as_dict(), {key: value})
         planned = range(evidence.config.training.total_epochs)

@@ -1,7 +1,14 @@
-"""Rules that test claims, and the verdicts that follow from them.
+"""Rules that test claims, and the verdicts that follow from the rules.
 
-A claim gets the first verdict that applies: not testable here; exact; contradicts itself; artefact of the metric;
-reproduced; direction only; not reproduced.
+A claim gets the first of these verdicts whose condition holds:
+
+    not testable here         the ledger gives a reason, or fewer than two runs have the measured value
+    exact                     the configuration, the data or the architecture has the claimed value, as printed
+    contradicts itself        the runs do not support the claim, and the report itself contradicts the claim
+    artefact of the metric    the runs support the claim, but so does, for example, an untrained network
+    reproduced                the runs support the claim
+    direction only            the runs do not support the claim, but every run has the claimed sign or order
+    not reproduced            none of the conditions above holds
 """
 
 from __future__ import annotations
@@ -19,7 +26,7 @@ from ternary_lab.studies.statistics import prediction_interval
 
 Measure = Callable[[SeedEvidence], float]
 ROUNDING = 1e-12
-"""Tolerance of comparisons at a printed digit, for float rounding."""
+"""Tolerance for float rounding when values are compared at a printed digit."""
 
 
 class Verdict(StrEnum):
@@ -34,32 +41,38 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Rule:
-    """The test of a claim. `note` is a sentence in which {median}, {low}, {high}, {n} and {also} are filled in."""
+    """The test of a claim.
+
+    `note` is a text in which {median}, {low}, {high}, {n} and {also} are filled in.
+    """
 
     note: str = ""
     why: str = ""
-    """Reason why the claim cannot be tested here; then only `note`, `measure` and `also` are used."""
+    """Reason why the claim cannot be tested here. With a reason, only `note`, `measure` and `also` are used."""
     fact: Callable[[Evidence], Any] | None = None
-    """A value of the lab's configuration, data or architecture: exact if it equals the claimed value."""
+    """A value of the configuration, data or architecture. The claim is exact if it has this value."""
     measure: Measure | None = None
     """A number per run, which is compared with the claimed number or judged by `true`."""
     ends: tuple[Measure, Measure] | None = None
     """Two numbers per run, which are compared with the ends of the claimed range."""
     true: Callable[[float], bool] | None = None
-    """The condition of a statement, which the number of every run must meet."""
+    """The condition of a statement. The number of every run must meet this condition."""
     order: Callable[[SeedEvidence], bool] | None = None
     """The sign, order or inequality that the claim implies."""
     baseline: Callable[[Evidence], bool] | None = None
-    """Whether an untrained network gives the claimed value too."""
+    """Condition under which a claim that holds proves nothing, for example because untrained networks meet it too."""
     epochs: Callable[[int], Measure] | None = None
-    """`measure` at any epoch, to test neighbouring epochs."""
+    """`measure` at any epoch, for a test of neighbouring epochs."""
     also: Callable[[SeedEvidence], float] | None = None
-    """A second number per run; its median is {also} in the note."""
+    """A second number per run. The median of this number is {also} in the note."""
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """A claim, the measured value and the verdict. Low and high are the least and greatest values of the runs."""
+    """A claim with the measured value and the verdict.
+
+    `low` and `high` are the least and the greatest values of the runs.
+    """
 
     claim: Claim
     measured: Value
@@ -78,7 +91,10 @@ class Judgement:
 
 
 def predicts(values: Sequence[float], value: float, half_digit: float = 0.0) -> bool:
-    """Whether a printed value, plus or minus half of its last digit, lies in the prediction interval of the values."""
+    """Return whether a printed value lies in the prediction interval of the values.
+
+    The printed value may be changed by up to half of its last digit, `half_digit`.
+    """
     low, high = prediction_interval(values)
     slack = half_digit * (1 + 1e-9) + ROUNDING
     return low - slack <= value <= high + slack
@@ -87,7 +103,10 @@ def predicts(values: Sequence[float], value: float, half_digit: float = 0.0) -> 
 def judge(
     claim: Claim, rule: Rule, evidence: Evidence, ledger: Ledger, siblings: Sequence[tuple[Claim, Rule]]
 ) -> Judgement:
-    """The verdict on one claim. `siblings` are the claims of the same quantity and pathway, with their rules."""
+    """Return the judgement on one claim.
+
+    `siblings` are the claims about the same quantity and pathway, with their rules.
+    """
     case = _Case(claim, rule, evidence, ledger)
     if rule.why:
         return case.judgement(Verdict.UNTESTABLE, rule.why)
@@ -101,7 +120,7 @@ def judge(
 
 @dataclass(frozen=True)
 class _Case:
-    """A claim, its rule and everything that the verdict depends on."""
+    """A claim, its rule and everything else on which the verdict depends."""
 
     claim: Claim
     rule: Rule
@@ -144,11 +163,11 @@ class _Case:
         return self.judgement(Verdict.UNTESTABLE, reason)
 
     def values(self, measure: Measure) -> list[float]:
-        """The measure of every run that has it."""
+        """Return the values of a measure for all runs in which the value is not nan."""
         return [value for value in map(measure, self.evidence.runs) if not math.isnan(value)]
 
     def verdict(self, holds: bool, order: Callable[[SeedEvidence], bool] | None) -> Verdict:
-        """The verdict on a claim that is not exact."""
+        """Return the verdict on a claim that is testable and not exact."""
         baseline = self.rule.baseline
         if not holds and self.against():
             return Verdict.CONTRADICTS
@@ -157,15 +176,20 @@ class _Case:
         return Verdict.DIRECTION if order is not None and all(map(order, self.evidence.runs)) else Verdict.NOT
 
     def against(self) -> list[Contradiction]:
-        """The hard contradictions that speak against a claim which the runs do not support.
+        """Return the hard contradictions that speak against a claim that the runs do not support.
 
-        A number at one epoch may refute a general statement without being wrong itself: only arithmetic contradicts it.
+        A number at one epoch may refute a general statement without being wrong itself. Against such a number, only
+        contradictions by arithmetic count.
         """
         hard = self.ledger.hard(self.claim.id)
         return [c for c in hard if c.kind == "arithmetic"] if self.rule.epochs is not None else hard
 
     def order(self, siblings: Sequence[tuple[Claim, Rule]]) -> Callable[[SeedEvidence], bool] | None:
-        """The rule's own order; else the printed one between this epoch and the nearest, if possible earlier, epoch."""
+        """Return the rule's own order or, if it has none, the printed order between this epoch and another epoch.
+
+        The other epoch is the nearest earlier epoch for which the report prints a different number. If there is none,
+        it is the nearest later epoch. The result is None if there is no order to test.
+        """
         rule, number, here = self.rule, self.claim.number, self.claim.epoch
         if rule.order is not None or rule.true is not None or rule.epochs is None or number is None:
             return rule.order
@@ -183,7 +207,7 @@ class _Case:
         return lambda run: (at(here)(run) - at(near)(run)) * sign > 0
 
     def neighbour(self) -> str:
-        """A note if the claimed number is that of a neighbouring epoch, else empty."""
+        """Return a note if the claimed number is that of a neighbouring epoch, and an empty text otherwise."""
         number, here = self.claim.number, self.claim.epoch
         if self.rule.epochs is None or number is None or not isinstance(here, int):
             return ""
@@ -197,7 +221,7 @@ class _Case:
         return ""
 
     def judgement(self, verdict: Verdict, note: str = "", *, measured: Value = None) -> Judgement:
-        """The judgement, with the measure's values over runs and the rule's note filled in."""
+        """Return the judgement, with the values of the measure over runs and with the rule's note filled in."""
         values = self.values(self.rule.measure) if self.rule.measure is not None else []
         also = self.values(self.rule.also) if self.rule.also is not None else []
         figures: dict[str, Any] = {"also": median(also) if also else math.nan}
