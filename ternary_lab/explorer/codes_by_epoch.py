@@ -124,11 +124,10 @@ class Snapshot:
         return list(zip(found.indices.tolist(), found.values.tolist(), strict=True))
 
     def confused_with(self, pathway: Pathway, operation: int, count: int) -> list[tuple[int, float]]:
-        """Return the `count` other operations with the highest probability p under the posterior of `operation`.
+        """Return the `count` other operations that are decoded most often from the posterior of `operation`.
 
-        Each item is a pair (operation, p). p is a mean over `SAMPLES` posterior samples, which are the same in each
-        call. It is the probability of the operation if each entry is sampled from its probabilities; argmax is not
-        used.
+        Each item is a pair (operation, p). The probability p is a mean over `SAMPLES` posterior samples, which are the
+        same in each call. Entries are sampled from their probabilities; argmax is not used.
         """
         noise = stream(operation, "sample", part="confusion")
         epsilon = torch.randn(SAMPLES, self.model.latent_dim, generator=noise).to(self.model.device)

@@ -47,7 +47,7 @@ class Dashboard(View):
         self._thread.start()
 
     def end(self) -> None:
-        """End the updates: the directory is not read any more."""
+        """Stop reading the directory."""
         self._ended.set()
 
     def _follow(self) -> None:
@@ -55,7 +55,7 @@ class Dashboard(View):
             self._ended.wait(self.seconds)
 
     def update(self) -> bool:
-        """Read the directory once and draw a change. Return whether every run has stopped."""
+        """Read the directory once, draw the runs if they have changed, and return whether every run has stopped."""
         with self._lock:
             try:
                 stopped = self._show(load_runs(self.run_dir))
@@ -92,8 +92,7 @@ class Dashboard(View):
 def watch(run_dir: str | Path, *, seconds: float = 1.0) -> Dashboard:
     """Return a widget that shows the runs of a directory while they train.
 
-    The process that trains may be this process, another process or one on another machine. The directory need not
-    exist yet.
+    Any process, notebook or machine may train the runs. The directory need not exist yet.
 
     Args:
         seconds: time between two updates, at least 0.25.

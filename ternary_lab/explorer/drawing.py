@@ -92,7 +92,7 @@ def colouring(atlas: CodesByEpoch, epoch: int, name: str) -> Colouring:
 def _scale(label: str, values: np.ndarray) -> Colouring:
     """Return a scale that goes from the 1 % quantile to the 99 % quantile of the values.
 
-    A few extreme values then do not push all other values together.
+    A few extreme values then do not compress all other values.
     """
     low, high = (float(q) for q in np.quantile(values, (0.01, 0.99)))
     if high - low < 1e-9:

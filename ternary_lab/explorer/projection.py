@@ -24,7 +24,7 @@ COVERED = 0.995
 
 @dataclass(frozen=True)
 class Projection:
-    """N points in a plane, each of which represents an operation."""
+    """N points in a plane, one for each code."""
 
     points: Tensor
     """(N, 2): the centred coordinates in units of `scale`."""

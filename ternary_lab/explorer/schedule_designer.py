@@ -31,7 +31,7 @@ class ScheduleDesigner(View):
 
     A training is stored in `folder`, in a directory whose name depends on the settings. A training with the same
     settings and the same number of epochs continues the stored training. The button "stop" ends the training after the
-    current epoch, which is stored.
+    current epoch has been stored.
     """
 
     title = "Schedule designer"

@@ -247,7 +247,7 @@ TINY = load_config("v5_5", {
 UNBALANCED = {"loss_weights.ratio_low": 1e5}
 COVERAGE_RULE = {"loss_weights.coverage_ratio_high": 1e-6, "loss_weights.coverage_ratio_low": 0.0}
 LEARNS = {"statenet.training": "hypergradient"}
-# For each key: a value that has an effect, for keys where `_another` finds none, and settings that the effect needs.
+# Keys for which `_another` finds no value with an effect, or whose effect needs other settings: (value, settings).
 SPECIAL: dict[str, tuple[Any, dict[str, Any]]] = {
     "data.left_out": ("pattern:++*******", {}),
     "data.epoch_operations": (100, {}),

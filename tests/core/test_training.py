@@ -130,7 +130,7 @@ def _check_behaviour(history: pd.DataFrame) -> None:
     assert h.loc[49, "train_loss"] < 2.5
     # Before epoch 50, β_B is 0 and the KL of B grows. In epoch 50, β_B > 0 multiplies this KL, so that the loss jumps.
     # In some runs the CE of B reaches 0 later than in others: epochs 2 to 48 were seen, also with the slow reference.
-    # The later it does, the larger are the KL of epoch 49 and the loss of epoch 50.
+    # The later the CE reaches 0, the larger are the KL of epoch 49 and the loss of epoch 50.
     assert h.loc[50, "train_loss"] > 7
     assert 0.003 < h.loc[50, "train_loss"] / h.loc[49, "kl_B"] < 0.009
     assert h.loc[50, "train_loss"] >= 5 * h.loc[49, "train_loss"]

@@ -302,7 +302,7 @@ def test_the_explorer_opens_in_voila_within_ten_seconds_and_works(browser: Any, 
 
 
 def test_voila_executes_no_code_that_a_page_sends(folder: Path) -> None:
-    """A visitor can use the controls only."""
+    """A visitor can only use the controls."""
     from websockets.sync.client import connect
 
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("import ipywidgets; ipywidgets.IntSlider()")])
