@@ -1,8 +1,9 @@
-"""How this machine rounds: exact digits are compared only where it rounds as the recording machine did.
+"""A fingerprint of the rounding of this machine.
 
-A matrix product is a sum, and in which order it is taken is the kernel's affair: processors and libraries differ in the
-last bit, and so do exponentials and normal draws. Training amplifies that; a fingerprint says whether there is anything
-to amplify.
+Tests compare exact digits only on machines that round like the machine on which the digits were recorded. A matrix
+product is a sum, and the kernel chooses the order of the sum. The last bit of the sum therefore depends on the
+processor and on the library. The same is true for exponentials and normal draws. Training amplifies these differences.
+If the fingerprint equals the recorded fingerprint, there are no differences to amplify.
 """
 
 from __future__ import annotations
@@ -13,16 +14,20 @@ import torch
 from torch.nn import functional as F
 
 LAYERS = ((9, 256), (256, 128), (128, 64), (64, 16), (16, 32), (32, 64), (64, 27), (16, 128), (128, 128), (128, 27))
-"""Inputs and outputs of every layer of v5.5 that a loss differentiates."""
+"""Numbers of inputs and outputs of every layer of v5.5 that receives a gradient of the loss."""
 ROWS = (64, 2, 1000)
-"""Of a batch, of an epoch's last one, of the latents that are decoded at once to count operations."""
+"""Numbers of rows: of a batch, of the last batch of an epoch, and of the latents that coverage decodes at once."""
 
 RECORDED = "15088efcc3600a74"
-"""Of the machine whose first epochs are the original's to the last printed digit."""
+"""Fingerprint of the machine on which the first epochs equal the original's to the last printed digit."""
 
 
 def fingerprint() -> str:
-    """Sixteen hexadecimal digits, alike where float32 products at the sizes of training and what else it takes are."""
+    """Return sixteen hexadecimal digits that depend on the rounding of this machine.
+
+    Two machines have the same digits if their float32 products at the sizes of training are equal, and if the other
+    functions that training uses give equal results.
+    """
     digest = hashlib.sha256()
 
     def add(*results: torch.Tensor) -> None:
@@ -41,6 +46,6 @@ def fingerprint() -> str:
 
 
 def _numbers(*shape: int) -> torch.Tensor:
-    """Fixed multiples of 2^-12 in ±1.3, which float32 holds exactly: no rounding is in them."""
+    """Return fixed multiples of 2^-12 in ±1.3. float32 represents these numbers exactly, without rounding."""
     n = torch.arange(torch.Size(shape).numel())
     return ((n * 7919 % 10_007 - 5_003).float() / 4096).view(shape)

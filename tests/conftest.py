@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-# On a shared machine, an example may take any time.
+# On a shared machine, an example may take any amount of time.
 settings.register_profile("lab", deadline=None)
 settings.load_profile("lab")
 
 DATA = Path(__file__).parent / "data"
 
-# A backend that the environment names may need a display, which the tests do not have.
+# The backend that this variable names may need a display. The tests have no display.
 os.environ.pop("MPLBACKEND", None)
 
 
@@ -44,14 +44,17 @@ def _threads(count: int) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
-    """One thread, for small computations. More threads slow them down, on a busy machine twenty-fold."""
+    """Limit torch to one thread, for small computations.
+
+    More threads slow small computations down, on a busy machine by a factor of twenty.
+    """
     with _threads(1):
         yield
 
 
 @pytest.fixture(scope="module")
 def two_threads() -> Iterator[None]:
-    """Two threads, for measuring an epoch while the next one trains."""
+    """Limit torch to two threads, so that an epoch is measured while the next epoch trains."""
     with _threads(2):
         yield
 

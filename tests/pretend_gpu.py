@@ -1,28 +1,31 @@
-"""A pretended GPU for tests: its tensors are on device `gpu:0`, have their numbers on the CPU, and follow CUDA's rules.
+"""A pretended GPU for tests.
+
+Its tensors are on the device `gpu:0`, but the CPU holds their numbers. Operations on them follow the rules of CUDA.
 
     with PretendedGPU() as gpu:
         cohort = Cohort([config], [seed], gpu.device)      # the library's own code, real numbers, autograd too
     gpu.kernels, gpu.waits, gpu.atomics                    # counts of the work of a GPU
 
-It raises `RefusedByCUDAError`, with file and line of the library, for
+It raises `RefusedByCUDAError` in three cases. The message names file and line of the library.
 
-    operands on two devices        such as one-hot classes, settings, noise or a step counter on the CPU. Allowed as on
-                                   CUDA: CPU indices into a GPU tensor, a CPU scalar as an operand of arithmetic
-    a generator of one device      that fills a tensor of the other device
-    a GPU tensor passed to NumPy
+    two operands    are on different devices, for example if one-hot classes, settings, noise or a step counter are on
+                    the CPU. As on CUDA, CPU indices into a GPU tensor and CPU scalars in arithmetic are allowed
+    a generator     fills a tensor on another device
+    a GPU tensor    is passed to NumPy
 
-It counts, by operator and by file and line,
+It counts three kinds of operations. Kernels are counted by operator, waits and atomics by operator, file and line.
 
-    kernels     operators that are neither views nor allocations: one or a few launches each on a GPU
+    kernels     operators that are neither views nor allocations. A real GPU launches one or a few kernels for each
     waits       operations for which the host waits: reading numbers, masks as indices, copies from and to the CPU
-    atomics     sums that a GPU adds in any order, if the numbers are not whole, so that the order changes the result
+    atomics     sums that a GPU adds in any order. Sums of integers do not count: every order gives the same sum
 
-It does not test a real GPU's kernels, rounding, races, captured graphs, memory or speed. Its random numbers are those
-of the CPU; a real GPU draws others.
+The pretended GPU does not test the kernels, rounding, races, captured graphs, memory or speed of a real GPU. Its random
+numbers are the random numbers of the CPU. A real GPU draws other numbers.
 
-Use it in one thread only. Other tests may run before and after it in the same process: outside of `with`, torch only
-keeps the name of the device. Tests of a real GPU may not run in the same process, because autograd supports the streams
-of one kind of device only. It uses private functions of the torch release in the lock file.
+Use the pretended GPU in one thread only. Other tests can run before and after it in the same process, because after
+`with` torch keeps only the name of the device. Tests of a real GPU cannot run in the same process, because autograd
+supports the streams of only one kind of device. The module uses private functions of the torch release in the lock
+file.
 """
 
 from __future__ import annotations
@@ -49,33 +52,36 @@ NAME = "gpu"
 CPU = torch.device("cpu")
 LIBRARY = str(Path(ternary_lab.__file__).parent) + os.sep
 
-# Operators, by their names in torch.ops.aten.
+# Sets of operators, by the names of the operators in torch.ops.aten.
 COPIES = {"copy_", "_to_copy"}
-"""Read one device and write another."""
+"""Operators that read from one device and write to another device."""
 INDEXED = {"index", "index_put", "index_put_", "_index_put_impl_"}
-"""Accept indices from the CPU."""
+"""Operators that accept indices on the CPU."""
 ALL_ON_DEVICE = {"cat", "stack", "mm", "bmm", "addmm", "baddbmm", "dot", "mv", "gather", "scatter_add_"}
-"""Refuse even a scalar from the CPU. So do fused optimisers, whose kernels read it through a pointer."""
+"""Operators that refuse even a scalar on the CPU.
+
+Fused optimisers refuse it too, because their kernels read the scalar through a pointer.
+"""
 WAITS = {"_local_scalar_dense", "nonzero", "equal", "is_nonzero", "masked_select", "_unique2", "unique_dim", "bincount"}
-"""Return numbers to the host, or a tensor whose size depends on numbers."""
+"""Operators that return numbers to the host, or a tensor whose size depends on numbers."""
 ATOMICS = {
     "scatter_add", "scatter_add_", "scatter_reduce", "scatter_reduce_", "index_add", "index_add_", "bincount", "histc",
     "put_", "cumsum", "multinomial",
 }
-"""Add in any order: by atomics, or by running sums over pieces."""
+"""Operators that add in any order, because they use atomics or sums over pieces."""
 ALLOCATIONS = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "lift_fresh", "_unsafe_view"}
 PRODUCTS = {"mm", "bmm", "addmm", "addmm_", "baddbmm", "baddbmm_", "mv", "addmv", "dot"}
 
 
 class RefusedByCUDAError(RuntimeError):
-    """CUDA refuses this."""
+    """An operation that CUDA would refuse."""
 
 
 class OnGPU(Tensor):
     """A tensor of the pretended GPU."""
 
     held: Tensor
-    """The numbers, on the CPU."""
+    """The numbers of the tensor, on the CPU."""
 
     @staticmethod
     def __new__(cls, held: Tensor) -> OnGPU:
@@ -98,7 +104,7 @@ class OnGPU(Tensor):
 
 
 class Generator(torch.Generator):
-    """A generator that may be on the pretended GPU; it draws the same numbers as on the CPU."""
+    """A random generator on the CPU or on the pretended GPU. It draws the same numbers on both devices."""
 
     place: torch.device
 
@@ -111,7 +117,10 @@ class Generator(torch.Generator):
 
 
 class _Generators(TorchFunctionMode):
-    """Compares the devices of generator and tensor, before torch's dispatcher strips the generator of its class."""
+    """Compares the devices of a generator and of the tensor that it fills.
+
+    This check must precede the dispatcher of torch, which replaces the generator by an object without `place`.
+    """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -129,31 +138,35 @@ class _Generators(TorchFunctionMode):
 class _Mode(TorchDispatchMode):
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """Nothing is compiled here, and to import the compiler in order to tell it so takes seconds."""
+        """Return False, so that torch does not import its compiler.
+
+        If the result were True, torch would import the compiler in order to exclude this mode from compilation. The
+        import takes seconds, and nothing is compiled here.
+        """
         return False
 
 
 class PretendedGPU(_Mode):
-    """While it is entered there is a GPU, `device`. The counts are of all that was done on it."""
+    """A context in which a pretended GPU, `device`, exists. The counters include all operations on this device."""
 
     def __init__(self) -> None:
         super().__init__()
         register()
         self.device = torch.device(NAME, 0)
         self.kernels: Counter[str] = Counter()
-        """Operator -> how often."""
+        """Number of kernels by operator."""
         self.waits: Counter[str] = Counter()
-        """Operator, file and line -> how often."""
+        """Number of waits by operator, file and line."""
         self.atomics: Counter[str] = Counter()
-        """Likewise."""
+        """Number of sums in any order, by operator, file and line."""
         self._within = ExitStack()
 
     def __enter__(self) -> PretendedGPU:
         self._within.callback(setattr, torch, "Generator", torch.Generator)
         self._within.callback(torch._C._set_only_lift_cpu_tensors, torch._C._only_lift_cpu_tensors())
         torch.Generator = Generator  # type: ignore[misc]
-        torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(..., device=): made on the CPU, then moved
-        # Autograd has a thread for each device that was known when it was first used, which may have been before this.
+        torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(..., device=) builds on the CPU, then moves
+        # Autograd makes one thread for each device that is known at its first use. The GPU may be registered later.
         self._within.enter_context(torch.autograd.set_multithreading_enabled(False))
         self._within.enter_context(_Generators())
         super().__enter__()
@@ -164,7 +177,7 @@ class PretendedGPU(_Mode):
         self._within.close()
 
     def as_one_kernel(self, function: Callable[..., Any], name: str) -> Callable[..., Any]:
-        """The function, counted as one kernel of that name: where there is a GPU, it is one."""
+        """Return a function that counts as one kernel `name`. On a real GPU, `function` is one kernel."""
         def counted(*args: Any) -> Any:
             before = self.kernels.copy()
             result = function(*args)
@@ -190,7 +203,7 @@ class PretendedGPU(_Mode):
         wrapper_of = {id(x.held): x for x in ours}
 
         def wrapped(x: Any) -> Any:
-            """A tensor that was changed in place stays the one that it was."""
+            """Return the existing wrapper of a tensor that was changed in place; wrap any other tensor."""
             return x if not isinstance(x, Tensor) else wrapper_of[id(x)] if id(x) in wrapper_of else OnGPU(x)
 
         return tree_map(wrapped, out)
@@ -206,7 +219,7 @@ class PretendedGPU(_Mode):
         asynchronous = kwargs.get("non_blocking") or (name == "copy_" and len(args) > 2 and args[2])
         indices = [x for x in tree_leaves(args[1]) if isinstance(x, Tensor)] if name in INDEXED else []
         by_mask = any(x.dtype == torch.bool for x in indices)
-        filled = by_mask and name != "index" and args[2].numel() == 1  # x[mask] = number: no index is made of the mask
+        filled = by_mask and name != "index" and args[2].numel() == 1  # x[mask] = number makes no index of the mask
         moved = not all(isinstance(x, OnGPU) for x in indices)
         if name in WAITS or (crosses and not asynchronous) or (by_mask and not filled) or moved:
             self.waits[f"{name} at {line_of_library()}"] += 1
@@ -218,7 +231,7 @@ class PretendedGPU(_Mode):
 
 
 class TensorFloat32(_Mode):
-    """Factors of float32 products are rounded to the 11 bits of TF32, as on a GPU that is allowed to."""
+    """Rounds the factors of float32 products to the 11 bits of TF32, as a GPU does if TF32 is allowed."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if _name(func) in PRODUCTS:
@@ -228,7 +241,7 @@ class TensorFloat32(_Mode):
 
 
 def line_of_library() -> str:
-    """Where the library is now: file:line."""
+    """Return the current position in the library as "file:line"."""
     frame: FrameType | None = sys._getframe()
     while frame is not None and not frame.f_code.co_filename.startswith(LIBRARY):
         frame = frame.f_back
@@ -237,7 +250,10 @@ def line_of_library() -> str:
 
 @functools.cache
 def register() -> None:
-    """Make the device's name known to torch. RuntimeError where torch no longer has what the pretended GPU needs."""
+    """Register the name of the device with torch.
+
+    Raises RuntimeError if torch lacks a private function that the pretended GPU needs.
+    """
     try:
         from torch.utils.backend_registration import _setup_privateuseone_for_python_backend as backend
 

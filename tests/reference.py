@@ -1,9 +1,9 @@
-"""The slow, obvious reference: v5.5 for one run, in plain torch, with autograd and torch.optim.AdamW.
+"""The slow reference: v5.5 for one run, in plain torch, with autograd and torch.optim.AdamW.
 
-The fast, run-batched implementation is checked against this one, and this one against what the
-original printed, to the last digit where products round as they did: the dynamics amplify rounding, so here the
-order of factors and the precision of intermediate numbers are the original's and matter. It imports nothing from
-the library.
+The library trains several runs side by side. Tests check the library against this reference, and they check this
+reference against the numbers that the original printed. All printed digits agree on machines that round products as the
+machine of the original did. Training amplifies rounding differences. Here, the order of factors and the precision of
+intermediate numbers are therefore the same as in the original. This module imports nothing from the library.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class StateNet(nn.Module):
 
 
 class ReferenceVAE(nn.Module):
-    """Modules in the order in which the original draws their initial weights."""
+    """The model. Its modules are in the order in which the original draws their initial weights."""
 
     grad_norm_A_ema: Tensor
     grad_norm_B_ema: Tensor
@@ -100,7 +100,7 @@ class ReferenceVAE(nn.Module):
 
 @dataclass
 class Settings:
-    """What one step reads; the defaults are those of v5.5's epoch 0."""
+    """The settings of one step. The defaults are the settings of v5.5 in epoch 0."""
 
     rho: float = 0.1
     lambda1: float = 0.7
@@ -121,7 +121,7 @@ class Settings:
 
 @dataclass
 class State:
-    """A run: what an epoch reads and leaves behind."""
+    """The state of a run between two epochs."""
 
     model: ReferenceVAE
     validation: Tensor = field(default_factory=lambda: torch.arange(0))
@@ -139,7 +139,7 @@ class State:
 
 @dataclass(frozen=True)
 class Epoch:
-    """Means over batches, every batch's figures, and StateNet's corrections (Δlr, Δλ₁, Δλ₂, Δλ₃)."""
+    """Means over batches, values of every batch, and corrections (Δlr, Δλ₁, Δλ₂, Δλ₃) of StateNet."""
 
     means: dict[str, float]
     records: list[dict[str, float]]
@@ -152,7 +152,7 @@ Terms = dict[str, Tensor]
 
 
 def latent_entropy(z: Tensor) -> Tensor:
-    """H: mean over dimensions of the 50-bin entropy over [-3, 3]."""
+    """Return H, the mean over latent dimensions of the entropy of a histogram with 50 bins over [-3, 3]."""
     entropies = []
     for column in z.detach().T:
         counts = torch.histc(column, bins=50, min=-3, max=3)
@@ -179,7 +179,7 @@ def output_entropy(logits: Tensor) -> Tensor:
 def repulsion(z: Tensor) -> Tensor:
     if len(z) < 2:
         return torch.zeros(())
-    # cdist, and not explicit differences: above 25 rows it multiplies matrices and rounds otherwise.
+    # Explicit differences would round differently, because cdist multiplies matrices above 25 rows.
     affinity = torch.exp(-torch.cdist(z, z).pow(2) / 0.25)
     return affinity[~torch.eye(len(z), dtype=torch.bool)].mean()
 
@@ -187,7 +187,10 @@ def repulsion(z: Tensor) -> Tensor:
 def loss_terms(
     model: ReferenceVAE, x: Tensor, eps_A: Tensor | None, eps_B: Tensor | None, settings: Settings
 ) -> Terms:
-    """Every term for one batch x (B, 9). No noise: evaluation, z = μ and gradient scales 1."""
+    """Return every term of the loss for one batch x (B, 9).
+
+    Without noise (`eps_A` or `eps_B` is None), z = μ and the gradient scales are 1, as in evaluation.
+    """
     s = settings
     mu_A, log_variance_A = model.encoder_A(x)
     mu_B, log_variance_B = model.encoder_B(x)
@@ -223,7 +226,7 @@ def gradient_norm(model: ReferenceVAE, name: str) -> float:
 
 
 def update(model: ReferenceVAE, optimiser: torch.optim.AdamW, loss: Tensor, settings: Settings) -> None:
-    """Differentiate, clip, move the averages of the clipped norms, take an AdamW step."""
+    """Compute and clip the gradients, update the moving averages of the clipped norms, and take an AdamW step."""
     optimiser.zero_grad()
     loss.backward()
     nn.utils.clip_grad_norm_(model.parameters(), settings.grad_clip)
@@ -238,14 +241,14 @@ def update(model: ReferenceVAE, optimiser: torch.optim.AdamW, loss: Tensor, sett
 def train_step(
     model: ReferenceVAE, optimiser: torch.optim.AdamW, x: Tensor, eps_A: Tensor, eps_B: Tensor, settings: Settings
 ) -> Terms:
-    """One step; returns the terms it descended."""
+    """Take one optimiser step and return the terms of the loss before the step."""
     terms = loss_terms(model, x, eps_A, eps_B, settings)
     update(model, optimiser, terms["loss"], settings)
     return terms
 
 
 def statenet_corrections(model: ReferenceVAE, terms: Terms, settings: Settings) -> list[float]:
-    """Δlr, Δλ₁, Δλ₂, Δλ₃ in (-1, 1)."""
+    """Return the corrections Δlr, Δλ₁, Δλ₂, Δλ₃ of StateNet, each in (-1, 1)."""
     s = settings
     inputs = [terms[name].item() for name in ("H_A", "H_B", "kl_A", "kl_B")]
     inputs += [s.grad_ratio, s.rho, s.lambda1, s.lambda2, s.lambda3]
@@ -255,11 +258,14 @@ def statenet_corrections(model: ReferenceVAE, terms: Terms, settings: Settings) 
 
 
 def corrected_lambda(value: float, correction: float, low: float, high: float) -> float:
-    """λ + 0.01Δ within bounds, in float32 as the original has it: the last bit reaches the loss."""
+    """Return λ + 0.01 Δ, clamped to the bounds.
+
+    The computation is in float32 as in the original, because the last bit of λ changes the loss.
+    """
     return (torch.tensor(value) + 0.01 * torch.tensor(correction)).clamp(low, high).item()
 
 
-# --- Schedules: epoch → value ---------------------------------------------------------------------
+# --- Schedules by epoch ----------------------------------------------------------------------------
 
 
 def clamp(value: float, low: float, high: float) -> float:
@@ -304,7 +310,10 @@ def rho(epoch: int, balanced: bool) -> float:
 
 
 def next_phase(epoch: int, balanced: bool, phase: int) -> int:
-    """Phase 3 is entered when balanced, and kept."""
+    """Return the phase of an epoch.
+
+    From epoch 120 on, phase 3 begins when the gradients are balanced. Phase 3 then continues until phase 4.
+    """
     if epoch >= 250:
         return 4
     if epoch < 40:
@@ -316,7 +325,7 @@ def next_phase(epoch: int, balanced: bool, phase: int) -> int:
 
 
 def begin_epoch(state: State) -> None:
-    """Fix r, balance, phase, ρ, schedules and λ for state.epoch."""
+    """Set the gradient ratio r, the phase, ρ, the schedules and λ for the epoch `state.epoch`."""
     s, e, model = state.settings, state.epoch, state.model
     r = (model.grad_norm_B_ema / (model.grad_norm_A_ema + 1e-8)).item()
     balanced = 0.8 < r < 1.2
@@ -338,7 +347,10 @@ def begin_epoch(state: State) -> None:
 
 
 def train_epoch(state: State, batches: Iterable[Tensor], noise: Iterable[tuple[Tensor, Tensor]]) -> Epoch:
-    """An epoch over batches of operation indices, each with its (ε_A, ε_B); `begin_epoch` goes before it."""
+    """Train one epoch over batches of operation indices. Each batch has a pair of noise tensors (ε_A, ε_B).
+
+    Call `begin_epoch` before.
+    """
     s = state.settings
     records: list[dict[str, float]] = []
     corrections: list[float] = []
@@ -346,7 +358,7 @@ def train_epoch(state: State, batches: Iterable[Tensor], noise: Iterable[tuple[T
         terms = loss_terms(state.model, OPERATIONS[batch], eps_A, eps_B, s)
         record = {"lambda1": s.lambda1, "lambda2": s.lambda2, "lambda3": s.lambda3}
         first = not records
-        if first:  # lr is corrected before this step, λ after it.
+        if first:  # The correction of lr is applied before this step, the correction of λ after it.
             corrections = statenet_corrections(state.model, terms, s)
             s.lr = clamp(s.lr * (1 + 0.05 * corrections[0]), 1e-6, 0.01)
         update(state.model, state.optimiser, terms["loss"], s)
@@ -360,7 +372,7 @@ def train_epoch(state: State, batches: Iterable[Tensor], noise: Iterable[tuple[T
 
 
 def validate(state: State, batches: Iterable[Tensor] | None = None) -> float:
-    """Validation loss: mean over batches of 64, with the epoch's β and λ."""
+    """Return the validation loss, the mean over batches of 64 operations, with β and λ of the epoch."""
     with torch.no_grad():
         losses = [
             loss_terms(state.model, OPERATIONS[batch], None, None, state.settings)["loss"].item()
@@ -370,7 +382,7 @@ def validate(state: State, batches: Iterable[Tensor] | None = None) -> float:
 
 
 def end_epoch(state: State, validation_loss: float, unique_A: int, unique_B: int) -> bool:
-    """Move to the next epoch; true if the run stops early."""
+    """Move to the next epoch and return whether the run stops early."""
     state.coverage_ratio = unique_B / max(unique_A, 1)
     if validation_loss < state.best:
         state.best, state.best_epoch = validation_loss, state.epoch
@@ -379,11 +391,14 @@ def end_epoch(state: State, validation_loss: float, unique_A: int, unique_B: int
     return stops
 
 
-# --- The original's runs, every random number in its order ----------------------------------------
+# --- Runs of the original, with random numbers in its order ----------------------------------------
 
 
 def sampled_coverage(model: ReferenceVAE, name: str, draws: int = 195_000) -> int:
-    """Distinct operations among categorical draws from the global generator, a thousand at a time."""
+    """Return the number of different operations among categorical draws.
+
+    The global generator draws a thousand latents at a time.
+    """
     decoder = model.decoder_A if name == "A" else model.decoder_B
     seen: set[int] = set()
     with torch.no_grad():
@@ -394,14 +409,17 @@ def sampled_coverage(model: ReferenceVAE, name: str, draws: int = 195_000) -> in
 
 
 def shuffled(indices: Tensor, shuffle: bool) -> Sequence[Tensor]:
-    """A DataLoader's batches: even unshuffled, it draws a base seed from the global generator."""
+    """Return the batches of a DataLoader.
+
+    Even without shuffling, a DataLoader draws a base seed from the global generator.
+    """
     return [batch for (batch,) in DataLoader(TensorDataset(indices), batch_size=64, shuffle=shuffle)]
 
 
 def original_epochs(seed: int) -> Iterator[tuple[dict[str, float], list[dict[str, float]]]]:
-    """The rows that the original prints, each with its batches' figures.
+    """Yield the row that the original prints after each epoch, and the values of every batch of the epoch.
 
-    Here, as there, the split is drawn from the run's own seed.
+    As in the original, the seed of the run also determines the split.
     """
     torch.manual_seed(seed)
     order = torch.randperm(SIZE, generator=torch.Generator().manual_seed(seed))

@@ -1,4 +1,4 @@
-"""A configuration whose epochs take hundredths of a second, and a notebook with one cell."""
+"""A configuration whose epochs take hundredths of a second, and a small notebook."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ SMALL = load_config("v5_5", {
 
 
 def write_book(folder: Path) -> Path:
-    """Path of a new book.ipynb, which prints its parameters."""
-    import nbformat  # the tests of the core run without it
+    """Write book.ipynb, a notebook that prints its parameters, and return its path."""
+    import nbformat  # imported here, because the tests of the core run without nbformat
 
     cells = [
         nbformat.v4.new_markdown_cell("# A book"),

@@ -1,17 +1,19 @@
 """Interactive views of a run for notebooks. Each view can be used alone.
 
-They may import the core, metrics, runs, figures and studies.generalisation.
+The modules of this package may import the core, metrics, runs, figures and studies.generalisation.
 
     Explorer                   all views of a run on one page
-    Map, Inspector             every operation as a point; facts about the chosen ones
+    Map                        a scatter plot with one point for each operation
+    Inspector                  facts about the chosen operations
     TwoMaps                    the maps of two runs side by side
     EpochSlider                the epochs of a run
-    LatentEditor               a latent edited with sliders
+    LatentEditor               sliders that change a latent
     Interpolation              the operations between two codes
     CoverageHoles              operations that a decoder almost never produces
-    ScheduleDesigner           schedules set with sliders, and a training under them
-    watch, Dashboard           a run directory while it is written
-    Selection, CodesByEpoch    the state that views share; the codes of all operations in a run
+    ScheduleDesigner           sliders that set the schedules, and a training with these schedules
+    watch, Dashboard           a live view of a run directory while a process writes to it
+    Selection                  the state that views share
+    CodesByEpoch               the codes of all operations, at each epoch of a run
 """
 
 from ternary_lab.errors import need

@@ -25,19 +25,20 @@ if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
 SHOWN = 6000
-"""Number of operations that are drawn: each point adds to the size of the file."""
+"""Number of operations that are drawn. Each point makes the file larger."""
 BETWEEN = 5
-"""Frames from one epoch to the next."""
+"""Number of frames from one epoch to the next."""
 FRAME, STILL = 90, 1300
-"""Milliseconds of a frame, and of the first and the last frame."""
+"""Display times in milliseconds. `STILL` is for the first and the last frame, `FRAME` for every other frame."""
 COLOURS = 48
 
 
 def animate_codes(atlas: CodesByEpoch, first: int = 46, last: int = 60) -> Animation:
-    """Animation of the codes of both pathways through the kept epochs from `first` to `last`.
+    """Return an animation of the codes of both pathways from epoch `first` to epoch `last`.
 
-    The codes of an epoch have their own scale, in the plane of their principal directions. Between two epochs points
-    move in straight lines. Raises RunError when fewer than two epochs with weights lie in the range.
+    The animation uses the epochs with saved weights. Each epoch shows the plane of the two principal directions of its
+    codes and has its own scale. Between two epochs the points move in straight lines. Raises RunError if fewer than two
+    epochs in the range have saved weights.
     """
     epochs = [epoch for epoch in atlas.epochs if first <= epoch <= last]
     if len(epochs) < 2:
@@ -46,7 +47,7 @@ def animate_codes(atlas: CodesByEpoch, first: int = 46, last: int = 60) -> Anima
     from PIL.Image import Dither, Quantize
 
     frames = list(_frames(atlas, epochs))
-    # The first and the last frame together contain all colours.
+    # The first frame and the last frame together contain all colours.
     both = Image.fromarray(np.vstack([np.asarray(frame) for frame in (frames[0], frames[-1])]))
     palette = both.quantize(COLOURS, Quantize.MAXCOVERAGE)
     pictures = [frame.quantize(palette=palette, dither=Dither.NONE) for frame in frames]

@@ -1,7 +1,7 @@
-"""One drawing at a time: a widget that waits until the browser has shown the last one.
+"""A widget that sends a new drawing only after the browser has shown the previous drawing.
 
-jupyter-scatter drops points that arrive while it still moves the previous ones. Without waiting, the map of a slow
-browser could show another epoch than its legend.
+jupyter-scatter drops new points that arrive while the previous points still move. If the kernel did not wait, the map
+in a slow browser could show a different epoch than the legend.
 """
 
 from __future__ import annotations
@@ -15,22 +15,23 @@ import ipywidgets as widgets
 import traitlets
 
 FRAMES = 3
-"""Frames drawn after the movement before it counts as shown."""
+"""Number of frames that the browser draws after a movement before the drawing counts as shown."""
 PATIENCE = 10.0
-"""Seconds without an answer after which the browser is taken to be closed."""
+"""Seconds to wait for an answer of the browser. After this time the kernel assumes that the browser is closed."""
 
 
 class BrowserSync(anywidget.AnyWidget):
-    """Draws when the browser is ready, and only the newest state. The widget itself is invisible.
+    """An invisible widget that draws when the browser is ready.
 
-    In the browser, `shown` follows `sent` after `milliseconds` and a few frames.
+    It draws only the newest state. The browser sets `shown` to the value of `sent`, after `milliseconds` and a few
+    frames have passed.
 
     Args:
-        draw: sends the points to the browser.
-        widget: the widget that draws.
-        trait: one of its traits without a visible effect. It carries the number of the drawing: the browser handles the
-            messages of one widget in their order.
-        seconds: duration of the movement.
+        draw: the function that sends the points to the browser.
+        widget: the widget that draws the points.
+        trait: the name of a trait of `widget` that has no visible effect. The trait carries the number of the drawing.
+            The browser handles the messages of one widget in order, so that the number arrives after the points.
+        seconds: duration of the movement of the points.
     """
 
     _esm = f"""
@@ -55,10 +56,13 @@ class BrowserSync(anywidget.AnyWidget):
     }};
     """
     sent = traitlets.Int(0).tag(sync=True)
+    """Number of the newest drawing that has arrived in the browser."""
     shown = traitlets.Int(0).tag(sync=True)
+    """Number of the newest drawing that the browser has shown."""
     alive = traitlets.Bool(False).tag(sync=True)
     """Whether a browser has loaded the widget."""
     milliseconds = traitlets.Int(0).tag(sync=True)
+    """Duration of the movement of the points."""
 
     def __init__(self, draw: Callable[[], object], widget: widgets.Widget, trait: str, seconds: float) -> None:
         super().__init__(milliseconds=round(1000 * seconds))
@@ -70,7 +74,7 @@ class BrowserSync(anywidget.AnyWidget):
         self.observe(self._on_shown, "shown")
 
     def request(self) -> None:
-        """Draw now, or as soon as the browser is ready. Several requests in the meantime become one drawing."""
+        """Draw now, or as soon as the browser is ready. Requests that wait become one drawing."""
         with self._lock:
             if time.monotonic() < self._free_at:
                 self._wait()

@@ -1,4 +1,7 @@
-"""Latent codes and probabilities of all operations at each epoch of a run, computed when they are needed."""
+"""Latent codes and probabilities of all operations at each epoch of a run.
+
+The codes and the probabilities are computed when they are first needed.
+"""
 
 from __future__ import annotations
 
@@ -21,19 +24,22 @@ from ternary_lab.model import PATHWAYS, Pathway, TernaryVAE
 from ternary_lab.runs.load import RunRecord, number_ranges
 
 LATENTS = 65_536
-"""Sobol points in the integral of an operation's probability under the prior."""
+"""Number of Sobol points in the integral that gives the probability of an operation under the prior."""
 SAMPLES = 64
-"""Posterior samples of an operation whose confusion is measured."""
+"""Number of posterior samples of an operation in `Snapshot.confused_with`."""
 KEPT = 64
-"""Snapshots kept in memory, about 6 MB each; a run of v5.5 has fewer."""
+"""Number of snapshots that stay in memory. A snapshot takes about 6 MB."""
 
 
 class Snapshot:
-    """The model at one epoch with the codes of all N operations. Tensors are (2, N, ...), pathway A first."""
+    """The model at one epoch with the codes of all N = 19,683 operations.
+
+    The first axis of a tensor (2, N, ...) is the pathway: index 0 is A and index 1 is B.
+    """
 
     def __init__(self, epoch: int, model: TernaryVAE) -> None:
         self.epoch, self.model = epoch, model
-        # In pieces, so that the activations stay in the cache of a processor core.
+        # The operations are encoded in pieces, so that the activations stay in the cache of a processor core.
         pieces = torch.split(space.operations().to(model.device), chunk_size(model.device))
         with torch.no_grad():
             codes = [model.core.encode(piece.unsqueeze(0)) for piece in pieces]
@@ -44,7 +50,7 @@ class Snapshot:
 
     @cached_property
     def _decoded(self) -> tuple[Tensor, Tensor]:
-        """`reconstructed` and `own_log_probability`."""
+        """Return `reconstructed` and `own_log_probability`."""
         chunk, core = chunk_size(self.model.device), self.model.core
         operations = torch.arange(space.SIZE, device=self.model.device)
         wanted = (space.operations(operations).T + 1).long().unsqueeze(1)
@@ -58,20 +64,23 @@ class Snapshot:
 
     @property
     def reconstructed(self) -> Tensor:
-        """(2, N) bool: whether argmax decoding of z = μ(x) gives the operation x back."""
+        """(2, N) bool: true where argmax decoding of z = μ(x) returns the operation x itself."""
         return self._decoded[0]
 
     @property
     def own_log_probability(self) -> Tensor:
-        """(2, N): ln p(x | z = μ(x)), nats."""
+        """(2, N): ln p(x | z = μ(x)) of each operation x, in nats."""
         return self._decoded[1]
 
     def entry_probabilities(self, z: Tensor, pathway: Pathway) -> Tensor:
-        """(9, 3): probabilities of each entry's values, decoded from one latent (L,)."""
+        """Return the probabilities (9, 3) of the three values of each entry, decoded from a latent z (L,)."""
         return torch.softmax(self.model.decode(z, pathway), -1).cpu()
 
     def log_probability(self, pathway: Pathway) -> Tensor:
-        """(N,): ln p(x) under the prior N(0, I), nats. The first call takes about half a second."""
+        """Return ln p(x) (N,) of all operations x under the prior N(0, I), in nats.
+
+        The first call for a pathway takes about half a second.
+        """
         if pathway not in self._log_p:
             latents = sobol_normal(self.model.latent_dim, LATENTS, 0, self.model.device)
             found = information(self.model.core, pathway, (z.unsqueeze(0) for z in latents))
@@ -79,11 +88,15 @@ class Snapshot:
         return self._log_p[pathway]
 
     def has_log_probability(self, pathway: Pathway) -> bool:
-        """Whether `log_probability` returns at once."""
+        """Return whether `log_probability` would return at once, without computation."""
         return pathway in self._log_p
 
     def plane(self, pathway: Pathway, kind: str, first: int = 0, second: int = 1) -> Projection:
-        """The codes in a plane of one kind: "pca", "dimensions" (`first` and `second`) or "umap". Raises InputError."""
+        """Return the projection of the codes to a plane.
+
+        `kind` is "pca", "umap" or "dimensions". For "dimensions", the axes of the plane are the latent dimensions
+        `first` and `second`. Raises InputError for an unknown kind or for a dimension that does not exist.
+        """
         key = (pathway, kind, first, second) if kind == "dimensions" else (pathway, kind)
         if key not in self._planes:
             mu = self.mu[PATHWAYS.index(pathway)].cpu()
@@ -96,11 +109,14 @@ class Snapshot:
         return self._planes[key]
 
     def has_plane(self, pathway: Pathway, kind: str) -> bool:
-        """Whether `plane` returns at once."""
+        """Return whether `plane` would return at once. Only UMAP takes long."""
         return kind != "umap" or (pathway, kind) in self._planes
 
     def neighbours(self, pathway: Pathway, operation: int, count: int = 8) -> list[tuple[int, float]]:
-        """The operations with the nearest codes, each with its Euclidean distance."""
+        """Return the `count` operations whose codes are nearest to the code of `operation`.
+
+        Each item is a pair (operation, Euclidean distance of the two codes).
+        """
         mu = self.mu[PATHWAYS.index(pathway)]
         distance = (mu - mu[operation]).norm(dim=1)
         distance[operation] = torch.inf
@@ -108,9 +124,10 @@ class Snapshot:
         return list(zip(found.indices.tolist(), found.values.tolist(), strict=True))
 
     def confused_with(self, pathway: Pathway, operation: int, count: int) -> list[tuple[int, float]]:
-        """The other operations decoded most often from an operation's code, each with its probability.
+        """Return the `count` other operations that are decoded most often from the posterior of `operation`.
 
-        A mean over `SAMPLES` posterior samples, which are the same in each call; the entries are sampled, not argmax.
+        Each item is a pair (operation, p). The probability p is a mean over `SAMPLES` posterior samples, which are the
+        same in each call. Entries are sampled from their probabilities; argmax is not used.
         """
         noise = stream(operation, "sample", part="confusion")
         epsilon = torch.randn(SAMPLES, self.model.latent_dim, generator=noise).to(self.model.device)
@@ -121,19 +138,22 @@ class Snapshot:
         return list(zip(found.indices.tolist(), found.values.tolist(), strict=True))
 
     def output_distribution(self, z: Tensor, pathway: Pathway) -> Tensor:
-        """(N,) float64: p(x) of every operation, the mean over latents z (M, L)."""
+        """Return the mean over latents z (M, L) of p(x|z), for every operation x: (N,) float64."""
         q = torch.softmax(self.model.decode(z, pathway).double(), -1).permute(1, 2, 0).unsqueeze(1).unbind(0)
         low, high = outer_probabilities(q[:LOW]), outer_probabilities(q[LOW:])
         return (high[0] @ low[0].T).flatten() / len(z)
 
 
 class CodesByEpoch:
-    """A `Snapshot` for every epoch with saved weights: `codes[50]`. Raises RunError for a run without weights."""
+    """A `Snapshot` for every epoch with saved weights.
+
+    `codes[50]` is the snapshot of epoch 50. Raises RunError for a run without weights.
+    """
 
     def __init__(self, run: RunRecord) -> None:
         self.run = run
         self.epochs = run.epochs or [run.checkpoint().epoch]
-        """Epochs with saved weights, in order."""
+        """Epochs with saved weights, in rising order."""
         self._snapshot = lru_cache(KEPT)(lambda epoch: Snapshot(epoch, run.model(epoch)))
         self._lock = Lock()
 
@@ -143,7 +163,10 @@ class CodesByEpoch:
 
     @cached_property
     def properties(self) -> pd.DataFrame:
-        """`symmetry.properties` of each operation, and in the column `split` its part of the run's split."""
+        """Table of `symmetry.properties`, with one row for each operation and a further column `split`.
+
+        `split` is "train", "validation", "test" or "left out": the subset of the run's data with the operation.
+        """
         split = splits.split(self.run.config.data)
         facts = symmetry.properties()
         facts["split"] = "train"
@@ -159,9 +182,10 @@ class CodesByEpoch:
             return self._snapshot(epoch)
 
     def plane(self, epoch: int, pathway: Pathway, kind: str, first: int = 0, second: int = 1) -> Projection:
-        """`Snapshot.plane`, rotated so that epochs can be compared: PCA to match the PCA of the last epoch.
+        """Return the projection of `Snapshot.plane`, rotated so that epochs can be compared.
 
-        UMAP is rotated to match the PCA of its own epoch, which needs no UMAP of another epoch.
+        A PCA is rotated to match the PCA of the last epoch. A UMAP is rotated to match the rotated PCA of the same
+        epoch, so that the UMAP of another epoch is not needed. The kind "dimensions" is not rotated.
         """
         plane = self[epoch].plane(pathway, kind, first, second)
         if kind == "dimensions":

@@ -1,4 +1,7 @@
-"""Holes in the coverage: the operations that a decoder almost never produces, and those it gives instead."""
+"""A view of operations that a decoder almost never produces.
+
+The view also shows which operations the decoder produces from the codes of these operations.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,14 @@ from ternary_lab.model import Pathway
 from ternary_lab.space import SIZE
 
 SHOWN = 12
-"""Operations in the list."""
+"""Number of operations in the list."""
 
 
 class CoverageHoles(View):
-    """A list of the operations with the lowest probability under the prior; a click selects one in all views."""
+    """A list of the operations with the lowest probability under the prior.
+
+    A click on an operation of the list chooses the operation in all views.
+    """
 
     title = "Coverage holes"
 

@@ -1,4 +1,7 @@
-"""A live view of a run directory while any process writes it: `watch(run_dir)` makes a `Dashboard`."""
+"""A live view of a run directory while a process writes to it.
+
+`watch(run_dir)` makes a `Dashboard`.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +18,15 @@ from ternary_lab.figures.save import Drawing, image
 from ternary_lab.runs.load import RunSet, load_runs
 
 SHORTEST = 0.25
-"""Least time between two updates, in seconds."""
+"""Shortest allowed time between two updates, in seconds."""
 
 
 class Dashboard(View):
-    """Curves, progress and state of the runs in a directory, drawn again when an epoch is added.
+    """Curves, progress and state of the runs in a directory.
 
-    Closing the notebook ends the view and not the runs. A directory that does not exist yet, or that is incomplete, is
-    named on the page and read again.
+    The dashboard draws the curves again whenever a run has a new epoch. If the user closes the notebook, the view ends
+    but the runs continue. If the directory is missing or incomplete, the page shows a message with the path, and the
+    dashboard tries to read the directory again at the next update.
     """
 
     title = "Dashboard"
@@ -51,12 +55,12 @@ class Dashboard(View):
             self._ended.wait(self.seconds)
 
     def update(self) -> bool:
-        """Read the directory once. True when every run has stopped, so that nothing more will come."""
+        """Read the directory once, draw the runs if they have changed, and return whether every run has stopped."""
         with self._lock:
             try:
                 stopped = self._show(load_runs(self.run_dir))
             except TernaryLabError as error:
-                # A run may not have begun yet, or a file may be half written.
+                # Perhaps a run has not begun yet, or a process is still writing a file.
                 self.set_error(RunError(f"{error} (read again every {self.seconds:g} s)"))
                 return False
             self.set_error(None)
@@ -86,13 +90,13 @@ class Dashboard(View):
 
 
 def watch(run_dir: str | Path, *, seconds: float = 1.0) -> Dashboard:
-    """A widget that follows a run directory written by this or another process, notebook or machine.
+    """Return a widget that shows the runs of a directory while they train.
 
-    It can be opened before the directory exists.
+    Any process, notebook or machine may train the runs. The directory need not exist yet.
 
     Args:
         seconds: time between two updates, at least 0.25.
 
-    Raises RunError for a shorter time.
+    Raises RunError if `seconds` is less than 0.25.
     """
     return Dashboard(run_dir, seconds=seconds)

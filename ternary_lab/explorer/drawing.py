@@ -1,4 +1,4 @@
-"""Figures of an atlas: the map of all operations, and the loss and coverage of the run by epoch."""
+"""Figures of a run: the map of all operations, and loss and coverage by epoch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ternary_lab.model import PATHWAYS, Pathway
 from ternary_lab.space import ENTRIES
 
 CATEGORIES = (ORANGE, PATHWAY["A"], GREEN, PURPLE)
-"""Colours for up to four kinds of operations."""
+"""Colours of up to four kinds of operations."""
 YES_NO = ("#C8C8C8", PATHWAY["A"])
 WRONG_RIGHT = (PATHWAY["B"], "#8FC1E3")
 _LABELS = {
@@ -33,33 +33,39 @@ _ENTRIES = {f"entry {k}": f"f({k // 3 - 1:+d}, {k % 3 - 1:+d})".replace("+0", "0
 
 @dataclass(frozen=True)
 class Colouring:
-    """A value for every operation, with its colours and its words."""
+    """Values of all operations, with the colours and words that show them.
+
+    Either the values lie on a continuous scale, or they divide the operations into a few kinds.
+    """
 
     label: str
     values: np.ndarray
-    """(N,): 0..1 on a scale, or the number of the kind."""
+    """(N,): the position 0..1 on the scale, or the index of the kind."""
     kinds: tuple[str, ...]
-    """Names of the kinds; empty for a scale."""
+    """Names of the kinds. The tuple is empty for a scale."""
     colours: Sequence[str] | str
-    """A colour for each kind, or the name of a colour map."""
+    """One colour for each kind, or the name of the colour map of the scale."""
     low: float = 0.0
     high: float = 1.0
-    """Values at both ends of a scale, in its own units."""
+    """Values at the lower and the upper end of the scale, in the units of the shown quantity."""
 
 
 def colourings(atlas: CodesByEpoch) -> dict[str, str]:
-    """Every colouring of operations: name -> label."""
+    """Return a dictionary from the name of each possible colouring to its label."""
     facts = atlas.properties.select_dtypes(bool).columns
     return _LABELS | {name: name.replace("_", " ") for name in facts} | _ENTRIES
 
 
 def needs_probability(name: str) -> Pathway | None:
-    """The decoder whose probabilities a colouring needs, or None. They take a moment to compute."""
+    """Return the decoder whose probabilities a colouring needs, or None if it needs none.
+
+    The computation of these probabilities takes a moment.
+    """
     return {"log p A": PATHWAYS[0], "log p B": PATHWAYS[1]}.get(name)
 
 
 def colouring(atlas: CodesByEpoch, epoch: int, name: str) -> Colouring:
-    """One of `colourings` at an epoch. Raises InputError for an unknown name."""
+    """Return the colouring `name` at an epoch. Raises InputError if `colourings` does not have the name."""
     known = colourings(atlas)
     if name not in known:
         near = nearest(name, known, "explorer.drawing.colourings(atlas)")
@@ -84,7 +90,10 @@ def colouring(atlas: CodesByEpoch, epoch: int, name: str) -> Colouring:
 
 
 def _scale(label: str, values: np.ndarray) -> Colouring:
-    """A scale between the 1 % and 99 % quantiles, so that a few extreme values do not flatten the rest."""
+    """Return a scale that goes from the 1 % quantile to the 99 % quantile of the values.
+
+    A few extreme values then do not compress all other values.
+    """
     low, high = (float(q) for q in np.quantile(values, (0.01, 0.99)))
     if high - low < 1e-9:
         low, high = low - 0.5, high + 0.5
@@ -99,7 +108,7 @@ def draw_map(
     colour: str = "reconstruction B",
     selection: Sequence[int] = (),
 ) -> Drawing:
-    """All operations by their codes at an epoch, a point for each; selected ones have a ring."""
+    """Draw one point for the code of each operation at an epoch. Selected operations have a ring."""
     with style():
         (axis,) = panels(1, 1, 4.6)
         return map_on(axis, atlas, epoch, pathway, kind, colour, selection)
@@ -108,7 +117,7 @@ def draw_map(
 def map_on(
     axis: Axes, atlas: CodesByEpoch, epoch: int, pathway: Pathway, kind: str, colour: str, selection: Sequence[int]
 ) -> Drawing:
-    """Draw the map of `draw_map` on an axis that is given; call it within `style()`."""
+    """Draw the map of `draw_map` on an axis. The caller must be inside `with style():`."""
     plane, paint = atlas.plane(epoch, pathway, kind), colouring(atlas, epoch, colour)
     points = plane.points.numpy() * plane.scale
     # Rare kinds are drawn last, so that no other points hide them.
@@ -143,23 +152,26 @@ def map_on(
 
 @dataclass(frozen=True)
 class Course(Drawing):
-    """Loss and informative coverage through the epochs, with the position of an epoch in the picture."""
+    """A figure of loss and informative coverage by epoch.
+
+    `place` computes the horizontal position of an epoch in the picture.
+    """
 
     left: float
     right: float
-    """Left and right edge of the axes, as shares of the picture's width."""
+    """Positions of the left and right edges of the axes, as shares of the picture's width."""
     first: float
     last: float
-    """Epochs at those edges."""
+    """Values on the epoch axis at the left and the right edge."""
 
     def place(self, epoch: float) -> float:
-        """The position of an epoch, as a share of the picture's width."""
+        """Return the horizontal position of an epoch, as a share of the picture's width."""
         share = (epoch - self.first) / (self.last - self.first) if self.last > self.first else 0.5
         return self.left + share * (self.right - self.left)
 
 
 def draw_course(history: pd.DataFrame, width: float = 10.0, height: float = 1.9) -> Course:
-    """Training loss (above) and informative coverage of both pathways (below) by epoch."""
+    """Draw the training loss (above) and the informative coverage of both pathways (below) by epoch."""
     left, right = 0.07, 0.995
     with style():
         upper, lower = panels(2, 1, height, sharex=True)

@@ -1,4 +1,4 @@
-"""The epochs of a run: a slider and a play button, with loss and informative coverage below."""
+"""A view with a slider for the epochs of a run and a figure of loss and coverage."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from ternary_lab.figures.save import Drawing, image
 from ternary_lab.figures.style import GREEN
 
 PLAY_MILLISECONDS = 1300
-"""Time between two epochs of the play button, longer than a map takes to move its points."""
+"""Milliseconds between two epochs while the play button runs. A map moves its points in less time."""
 
 
 class EpochSlider(View):
-    """Chooses an epoch among those with saved weights; a cursor marks it in the figure."""
+    """A slider and a play button that choose an epoch with saved weights.
+
+    A vertical line marks the chosen epoch in a figure of loss and informative coverage.
+    """
 
     title = "Epochs"
 
@@ -31,7 +34,7 @@ class EpochSlider(View):
             min=0, max=len(epochs) - 1, value=self.slider.index, interval=PLAY_MILLISECONDS, show_repeat=False,
             description="play", tooltip="play through the epochs",
         )
-        # Linked in the browser: a link in the kernel could lag behind.
+        # The link is in the browser, because a link in the kernel could be late.
         widgets.jslink((self.play, "value"), (self.slider, "index"))
         self.course = draw_course(self.selection.codes.history)
         self.cursor = widgets.HTML()
@@ -43,7 +46,7 @@ class EpochSlider(View):
         self.follow(self.selection, ["epoch"], self.show)
 
     def show(self) -> None:
-        """Move slider and cursor to the selected epoch."""
+        """Move the slider and the vertical line to the selected epoch."""
         self.slider.value = self.selection.epoch
         left = 100 * self.course.place(self.selection.epoch)
         self.cursor.value = (

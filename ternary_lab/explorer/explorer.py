@@ -1,4 +1,4 @@
-"""All views of a run on one page, with one selection."""
+"""A page with all views of a run. The views share one selection."""
 
 from __future__ import annotations
 
@@ -23,16 +23,17 @@ from ternary_lab.runs.load import RunRecord, load_run, published
 TABS: dict[str, Callable[[Selection], View]] = {
     kind.title: kind for kind in (LatentEditor, Interpolation, CoverageHoles)
 }
-"""Views of a selection by the name of their tab. A new view is added here."""
+"""The view behind each tab, by the title of the tab. To add a tab, add its view here."""
 
 
 class Explorer(View):
-    """The latent explorer of a run, given by its directory or by a published run's name.
+    """The latent explorer of a run.
 
-    If the run cannot be read, the page shows why and offers a field to open another.
+    If the run cannot be read, the page shows the reason. The user can then name another run in a text field.
 
     Args:
-        folder: where the schedule designer keeps its trainings.
+        run: a run, its directory or the name of a published run.
+        folder: the folder in which the schedule designer stores its trainings.
     """
 
     title = "Latent explorer"
@@ -56,7 +57,7 @@ class Explorer(View):
         self.guard(lambda: self.explore(run))()
 
     def explore(self, run: RunRecord | str | Path) -> None:
-        """Show another run. Raises RunError or CheckpointError when it cannot be read."""
+        """Show another run. Raises RunError or CheckpointError if the run cannot be read."""
         try:
             self.selection = Selection.of(run)
             self.map, self.inspector = Map(self.selection), Inspector(self.selection)
@@ -71,14 +72,14 @@ class Explorer(View):
         self.page.children = (row(self.map, self.inspector), self.epoch_slider, self.tabs)
 
     def view(self, title: str) -> View:
-        """The view behind a tab. It is made when it is needed for the first time."""
+        """Return the view behind the tab `title`. The first call makes the view."""
         if title not in self._views:
             made = ScheduleDesigner(folder=self.folder) if title not in TABS else TABS[title](self.selection)
             self._views[title] = made
         return self._views[title]
 
     def _open_tab(self) -> None:
-        """Show the view behind the chosen tab; the others are not updated any more."""
+        """Show the view behind the chosen tab. The views behind other tabs are not updated until they are chosen."""
         for view in self._views.values():
             view.hidden = True
         index = self.tabs.selected_index

@@ -1,4 +1,4 @@
-"""Truth tables, lists and error bars as HTML for the views."""
+"""HTML of truth tables, lists and error bars for the views."""
 
 from __future__ import annotations
 
@@ -23,12 +23,16 @@ def truth_table(
     reference: int | None = None,
     small: bool = False,
 ) -> str:
-    """A truth table, 3 by 3, one row for each value of the first argument. Signs make it readable without colours.
+    """Return the HTML of a truth table of 3 by 3 entries.
+
+    The table has one row for each value of the first argument. Each entry also shows a sign, so that the table can be
+    read without colours.
 
     Args:
         label: description for a screen reader.
-        strength: 0..1, how strongly each entry is coloured; also written below it, in percent.
-        reference: an operation; entries that differ from it are framed.
+        strength: one number in 0..1 for each entry. It sets the opacity of the entry's colour and is written below the
+            entry, in percent.
+        reference: index of an operation. Entries that differ from the entries of this operation have a frame.
     """
     cells = []
     expected = values if reference is None else entries(reference)
@@ -45,43 +49,46 @@ def truth_table(
 
 
 def captioned(content: str, caption: str) -> str:
-    """HTML with a caption, itself HTML, below it."""
+    """Return HTML that shows `content` with `caption` below it. Both arguments are HTML."""
     return f"<figure>{content}<figcaption>{caption}</figcaption></figure>"
 
 
 def operation_table(index: int, caption: str = "", *, reference: int | None = None, small: bool = False) -> str:
-    """The `truth_table` of an operation, with its name and a caption below."""
+    """Return the `truth_table` of an operation, with the operation's name and a caption below."""
     name = operation_name(index)
     table = truth_table(entries(index), label=f"operation {name}", reference=reference, small=small)
     return captioned(table, f"{name}<br>{caption}")
 
 
 def decoded_table(q: Tensor, *, label: str, reference: int | None = None) -> str:
-    """The most probable `truth_table` under probabilities q (9, 3) of the entries' values."""
+    """Return the `truth_table` with the most probable value of each entry, for probabilities q (9, 3).
+
+    q[k, v] is the probability that entry k has the value v - 1.
+    """
     highest, classes = q.max(-1)
     return truth_table((classes - 1).tolist(), label=label, strength=highest.tolist(), reference=reference)
 
 
 def entries(index: int) -> list[int]:
-    """The nine entries of an operation."""
+    """Return the nine entries of an operation, each -1, 0 or 1."""
     values: list[int] = space.operations(torch.tensor(index)).int().tolist()
     return values
 
 
 def probability(value: float) -> str:
-    """A probability in few characters: 0.314, 2.1e-05, 0."""
+    """Format a probability with few characters: 0.314, 2.1e-05, 0."""
     return f"{value:.3f}" if value >= 0.0995 else f"{value:.2g}"
 
 
 def list_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table with a line of heads and a line for each row."""
+    """Return an HTML table with a line of column headings and one line for each row."""
     top = "".join(f"<th>{head}</th>" for head in heads)
     lines = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
     return f'<figure><table class="tl-list"><tr>{top}</tr>{lines}</table></figure>'
 
 
 def error_bars(mean: Sequence[float], spread: Sequence[float], label: str) -> str:
-    """A plot of mean ± spread as SVG, on a common scale of at least ±3."""
+    """Return an SVG plot of mean ± spread for each item. The axis covers at least ±3."""
     width, height = 13 * len(mean) + 34, 84
     top = max(3.0, *(abs(m) + s for m, s in zip(mean, spread, strict=True)))
 

@@ -1,4 +1,7 @@
-"""Facts about the chosen operations: truth tables, decoded entries, properties, codes and neighbours."""
+"""A view of facts about the chosen operations.
+
+The facts are truth tables, decoded entries, properties, codes and neighbours.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +21,13 @@ from ternary_lab.model import PATHWAYS
 from ternary_lab.space import SIZE
 
 SHOWN = 12
-"""Truth tables shown when more operations are chosen."""
+"""Largest number of truth tables that the view shows if several operations are chosen."""
 NEIGHBOURS = 8
-"""Lines in each list of neighbours."""
+"""Number of lines in each list of neighbours."""
 
 
 class Inspector(View):
-    """The facts about one chosen operation, or the common properties of several."""
+    """Facts about one chosen operation, or common properties of several operations."""
 
     title = "Inspector"
 
@@ -49,7 +52,7 @@ class Inspector(View):
             self.text.value = self._several(chosen)
 
     def _add_probabilities(self, index: int) -> None:
-        """Compute p(x) under the prior where it is missing, and show the operation again."""
+        """Compute p(x) under the prior for each decoder without it, then show the operation again."""
         snapshot, epoch = self.selection.snapshot, self.selection.epoch
         missing = [pathway for pathway in PATHWAYS if not snapshot.has_log_probability(pathway)]
 
@@ -76,7 +79,10 @@ class Inspector(View):
         )
 
     def _decoded(self, index: int) -> str:
-        """Both decoders' tables for the operation's own code, with its probability."""
+        """Return the tables that the decoders A and B produce from the code of the operation.
+
+        Each table shows the probability of the operation given its code, and N p(x) under the prior.
+        """
         snapshot, tables = self.selection.snapshot, []
         for i, pathway in enumerate(PATHWAYS):
             q = snapshot.entry_probabilities(snapshot.mu[i, index], pathway)
@@ -92,7 +98,7 @@ class Inspector(View):
         return "".join(tables)
 
     def _codes(self, index: int) -> str:
-        """μ ± σ in each latent dimension, for both pathways."""
+        """Return plots of μ ± σ in each latent dimension, for both pathways."""
         snapshot, plots = self.selection.snapshot, []
         for i, pathway in enumerate(PATHWAYS):
             mu, sigma = snapshot.mu[i, index], snapshot.sigma[i, index]
@@ -104,7 +110,11 @@ class Inspector(View):
         return "".join(plots)
 
     def _neighbours(self, index: int) -> str:
-        """Lists of the nearest codes, of the operations one entry away, and of those decoded instead."""
+        """Return three lists of operations.
+
+        They contain the operations with the nearest codes, the operations that differ in one entry, and the operations
+        that the decoder most often produces instead of the chosen operation.
+        """
         snapshot, pathway, mu = self.selection.snapshot, self.selection.pathway, self.selection.mu
         hamming = hamming_distances(index)
         adjacent = torch.nonzero(hamming == 1).flatten()
@@ -159,5 +169,5 @@ class Inspector(View):
 
 
 def hamming_distances(index: int) -> torch.Tensor:
-    """(N,) int64: the number of entries in which each operation differs from one operation."""
+    """Return, for each of the N operations, the number of entries that differ from operation `index`: (N,) int64."""
     return (space.operations() != space.operations(torch.tensor(index))).sum(1)

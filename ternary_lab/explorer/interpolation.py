@@ -1,4 +1,4 @@
-"""Interpolation between the codes of two operations, with the operations decoded on the way."""
+"""A view of two paths between the codes of two operations, and of the decoded operations."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ STEPS = 201
 LOOKS: tuple[dict[str, Any], ...] = (
     {"color": "#999999", "linewidth": 3}, {"color": GREEN}, {"color": PURPLE, "linestyle": "--"}
 )
-"""Lines of the most probable operation and of the two ends."""
+"""Line styles of the most probable operation, of the start operation and of the end operation."""
 
 
 class Interpolation(View):
-    """The straight and the spherical path between two codes: truth tables and probabilities along each."""
+    """Truth tables and probabilities along the straight and the spherical path between two codes."""
 
     title = "Interpolation"
 
@@ -55,7 +55,10 @@ class Interpolation(View):
             self.start.value, self.end.value = start, end
 
     def walks(self) -> dict[str, Walk]:
-        """The decoded paths by name. Raises InputError when a field contains no operation."""
+        """Return the decoded straight and spherical path, by name.
+
+        Raises InputError if the text in a field is not an operation.
+        """
         ends = self.start.operation, self.end.operation
         model, pathway = self.selection.snapshot.model, self.selection.pathway
         a, b = self.selection.mu[list(ends)]
@@ -95,7 +98,11 @@ class Interpolation(View):
 
 
 def decoded_operations(name: str, found: Walk) -> str:
-    """The operations along a path as HTML, each with the t where it begins and its highest probability."""
+    """Return HTML with the operations along a path, in order.
+
+    Below each operation is the t at which it becomes the most probable operation, and its highest probability until the
+    next operation begins.
+    """
     starts, ends = [0, *found.changes], [*found.changes, len(found.operations)]
     tables: list[str] = []
     previous = None

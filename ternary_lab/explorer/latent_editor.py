@@ -1,4 +1,4 @@
-"""A latent edited with sliders and decoded by both decoders while it moves."""
+"""A view with sliders that change a latent. Both decoders decode the latent at each change."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ LIMIT = 4.0
 
 
 class LatentEditor(View):
-    """Sliders along the principal directions of the codes, in standard deviations, or along the latent dimensions.
+    """Sliders along the principal directions of the codes or along the latent dimensions.
 
-    A slider changes the latent only along its own direction. The other components, also those without a slider, keep
-    their values, so that the code of an operation is decoded exactly.
+    The unit of a slider along a principal direction is the standard deviation of the codes in this direction. A slider
+    changes the latent only along the direction of the slider. All other components of the latent keep their values,
+    including the components without a slider. The code of an operation is therefore decoded exactly.
     """
 
     title = "Latent editor"
@@ -35,7 +36,7 @@ class LatentEditor(View):
         self._random = torch.Generator().manual_seed(seed)
         self._moving = False
         self.latent = torch.zeros(self.selection.snapshot.model.latent_dim)
-        """The latent that is decoded, (L,)."""
+        """(L,): the latent that is decoded."""
         self.mode = widgets.ToggleButtons(
             options={"principal directions": "principal", "raw dimensions": "raw"}, description="sliders",
             style={"button_width": "auto"},
@@ -63,7 +64,7 @@ class LatentEditor(View):
         return slider
 
     def _arrange(self) -> None:
-        """Show a slider for each direction and hide the others, which are kept for the other mode."""
+        """Show one slider for each direction and hide the other sliders, which the other mode needs."""
         if self.mode.value == "principal":
             count = min(DIRECTIONS, len(self.latent))
             self._directions, self._deviations = principal_directions(self.selection.mu, count)
@@ -87,7 +88,7 @@ class LatentEditor(View):
         self.show()
 
     def move(self, latent: Tensor) -> None:
-        """Edit and decode another latent (L,)."""
+        """Replace the latent by another latent (L,), move the sliders and decode the new latent."""
         self.latent = latent
         self._moving = True
         try:

@@ -1,4 +1,4 @@
-"""The map of all operations: a point for each latent code, drawn with WebGL."""
+"""The map of all operations, which shows one point for each latent code. WebGL draws the points."""
 
 from __future__ import annotations
 
@@ -23,16 +23,17 @@ from ternary_lab.model import PATHWAYS, Pathway
 PLANES = {"principal directions": "pca", "two dimensions": "dimensions", "UMAP": "umap"}
 SHADES = 256
 MOVING = 0.5
-"""Seconds in which points move to their new places."""
+"""Seconds in which the points move to their new positions."""
 FRAME = 1.15
-"""Half-width of the map in units of the projection."""
+"""The map shows the coordinates from -`FRAME` to `FRAME`, in units of the projection."""
 
 
 class Map(View):
-    """A scatter plot of the codes with pan, zoom, click and lasso; the chosen points become `selection.operations`.
+    """A scatter plot of the codes with pan, zoom, click and lasso.
 
-    The text field below chooses an operation without a mouse. Colours and planes that take time appear when they are
-    ready.
+    `selection.operations` contains the operations of the points that the user chose. A text field below the plot
+    chooses an operation without a mouse. If the computation of colours or of a plane takes time, the plot shows them
+    when they are ready.
     """
 
     title = "Map"
@@ -99,12 +100,15 @@ class Map(View):
             self.selection.operations = (self.pick.operation,)
 
     def _mark(self) -> None:
-        """Mark the chosen operations, unless they were chosen on this map."""
+        """Mark the chosen operations on the map, unless exactly these operations are marked already."""
         if tuple(sorted(int(i) for i in self.scatter.widget.selection)) != self.selection.operations:
             self.scatter.selection(list(self.selection.operations))
 
     def show(self) -> None:
-        """Draw the points of the selected epoch and pathway; start computing what is missing."""
+        """Draw the points of the selected epoch and pathway.
+
+        If the plane or the colours are not computed yet, start the computation in the background.
+        """
         epoch, pathway, snapshot = self.selection.epoch, self.selection.pathway, self.selection.snapshot
         self.pathway.value = pathway
         self.first.disabled = self.second.disabled = self.plane.value != "dimensions"
@@ -121,12 +125,15 @@ class Map(View):
         self.sync.request()
 
     def _missing_decoder(self) -> Pathway | None:
-        """The decoder whose probabilities the chosen colours need, if they are not computed yet."""
+        """Return the decoder whose probabilities the chosen colours need, or None.
+
+        None means that the colours need no probabilities, or that the probabilities are already computed.
+        """
         decoder = drawing.needs_probability(str(self.colour.value))
         return None if decoder is None or self.selection.snapshot.has_log_probability(decoder) else decoder
 
     def _draw(self) -> None:
-        """Send points and colours to the browser, and write the legend."""
+        """Send the points and colours to the browser and write the legend."""
         plane, paint = self._plane(), None
         steps, palette = np.zeros(len(plane.points)), ["#B0B0B0"]
         if self._missing_decoder() is None:
@@ -135,7 +142,7 @@ class Map(View):
             steps = paint.values / max(len(paint.kinds) - 1, 1)
         if palette != self._palette:
             self._palette = palette
-            # Sent with the points below, so that the browser draws once.
+            # The colours are sent together with the points below, so that the browser draws once.
             self.scatter.color(by="colour", map=palette, norm=(0, 1), skip_widget_update=True)
         self.scatter.data(plane.table().assign(colour=steps), animate=True)
         label, key = ("colours are being computed", "…") if paint is None else (html.escape(paint.label), _key(paint))
@@ -147,7 +154,7 @@ class Map(View):
         self.legend.value = f"<b>{label}</b>: {key}<br>{' · '.join(fact for fact in facts if fact)}"
 
     def _plane(self) -> Projection:
-        """The plane to draw, in its own scale or in the largest one of all epochs."""
+        """Return the projection to draw, in the scale of the epoch or in the largest scale of all epochs."""
         plane = self._plane_at(self.selection.epoch)
         if not self.common.value or self.plane.value == "umap":
             return plane
@@ -155,7 +162,7 @@ class Map(View):
         return replace(plane, points=plane.points * (plane.scale / largest), scale=largest)
 
     def _plane_at(self, epoch: int) -> Projection:
-        # The principal directions stand in for UMAP until it is computed.
+        # The map shows the principal directions until UMAP is computed.
         codes, pathway = self.selection.codes, self.selection.pathway
         kind = self.plane.value if codes[epoch].has_plane(pathway, self.plane.value) else "pca"
         return codes.plane(epoch, pathway, kind, self.first.value, self.second.value)
@@ -171,12 +178,12 @@ class Map(View):
 
 
 def _shades(paint: drawing.Colouring, count: int) -> list[str]:
-    """Evenly spaced colours of a scale."""
+    """Return `count` evenly spaced colours of a scale."""
     return [to_hex(colour) for colour in colormaps[str(paint.colours)](np.linspace(0, 1, count))]
 
 
 def _key(paint: drawing.Colouring) -> str:
-    """The colours of the legend with their kinds, or with the ends of their scale."""
+    """Return the HTML of the legend: the colour and name of each kind, or a colour bar with the ends of the scale."""
     if paint.kinds:
         counts = [int((paint.values == i).sum()) for i in range(len(paint.kinds))]
         return " ".join(

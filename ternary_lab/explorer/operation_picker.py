@@ -1,4 +1,4 @@
-"""Operations by name, index or truth table: how they are read and written, and a text field to choose one."""
+"""Functions and a text field that read an operation given by name, index or truth table."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ NAMES: Mapping[int, str] = {index: name for name, index in space.named().items()
 
 
 def operation_name(index: int) -> str:
-    """Index and name of an operation, "8,019 (product)", or the index alone if it has no name."""
+    """Return index and name of an operation, "8,019 (product)", or the index alone if the operation has no name."""
     return f"{index:,}" + (f" ({NAMES[index]})" if index in NAMES else "")
 
 
 def operation_index(text: str) -> int:
-    """Index of the operation given by its name, its index or its nine entries: "product", "8,019" or "+0-000-0+".
+    """Return the index of the operation that the text names.
 
-    Raises InputError, which quotes the text, for anything else.
+    The text is a name, an index or nine entries, for example "product", "8,019" or "+0-000-0+". At least one of the
+    nine entries must be + or -. Raises InputError for any other text. The message of the error quotes the text.
     """
     wanted = text.strip()
     by_name = {name.casefold(): index for index, name in NAMES.items()}
@@ -40,7 +41,10 @@ def operation_index(text: str) -> int:
 
 
 class OperationPicker(widgets.Combobox):  # type: ignore[misc]
-    """A text field that takes a name, an index or nine entries, and suggests the named operations."""
+    """A text field for an operation.
+
+    The user types a name, an index or nine entries. The field suggests the operations that have a name.
+    """
 
     def __init__(self, description: str, value: str = "") -> None:
         super().__init__(
@@ -51,5 +55,5 @@ class OperationPicker(widgets.Combobox):  # type: ignore[misc]
 
     @property
     def operation(self) -> int:
-        """Index of the operation in the field. Raises InputError when there is none."""
+        """Index of the operation in the field. Raises InputError if the text is not an operation."""
         return operation_index(self.value)

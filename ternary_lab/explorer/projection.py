@@ -1,8 +1,8 @@
 """Projections of latent codes to a plane: principal directions, two latent dimensions, or UMAP.
 
-Points are centred and divided by a scale, so that most of them lie in [-1, 1]. The axes of PCA and UMAP are arbitrary
-up to rotation and reflection. To compare epochs, their points are rotated to match those of one epoch by orthogonal
-Procrustes (Schönemann 1966).
+The points are centred and divided by a scale, so that most coordinates lie in [-1, 1]. The axes of PCA and UMAP are
+arbitrary up to rotation and reflection. Orthogonal Procrustes (Schönemann 1966) rotates and reflects the points of an
+epoch to match the points of another epoch, so that the two epochs can be compared.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from ternary_lab.errors import InputError
 
 ROTATED = ("first axis of the plane", "second axis of the plane")
 COVERED = 0.995
-"""Share of the coordinates within [-1, 1]. It is below 1 so that a few distant points do not shrink the others."""
+"""Share of the coordinates in [-1, 1]. With a share of 1, a few distant points would compress all other points."""
 
 
 @dataclass(frozen=True)
 class Projection:
-    """N points in a plane."""
+    """N points in a plane, one for each code."""
 
     points: Tensor
-    """(N, 2): centred, in units of `scale`."""
+    """(N, 2): the centred coordinates in units of `scale`."""
     scale: float
     """Length of one unit of `points` in latent space."""
     axes: tuple[str, str]
@@ -36,11 +36,14 @@ class Projection:
     """A remark for the legend."""
 
     def table(self) -> pd.DataFrame:
-        """The points as columns `x` and `y`, a row for each operation."""
+        """Return a table with the columns `x` and `y` and one row for each operation."""
         return pd.DataFrame(self.points.numpy(), columns=["x", "y"])
 
     def rotated_to(self, reference: Projection) -> Projection:
-        """The projection rotated and reflected to match the reference's points best; distances do not change."""
+        """Return this projection, rotated and reflected so that its points are nearest to the points of `reference`.
+
+        Distances between the points do not change.
+        """
         u, _, vh = torch.linalg.svd(self.points.double().T @ reference.points.double())
         axes = self.axes if torch.allclose((u @ vh).abs().diagonal(), torch.ones(2).double()) else ROTATED
         return Projection((self.points.double() @ (u @ vh)).float(), self.scale, axes, self.note)
@@ -48,7 +51,10 @@ class Projection:
 
 @fenced
 def principal_directions(mu: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Directions (count, L) of largest variance of codes (N, L), and standard deviations (count,) along them."""
+    """Return the directions (count, L) in which codes (N, L) have the largest variance.
+
+    The second tensor (count,) contains the standard deviations of the codes along these directions.
+    """
     centred = mu.double() - mu.double().mean(0)
     values, vectors = torch.linalg.eigh(centred.T @ centred / len(mu))
     return vectors.T.flip(0)[:count].to(mu), values.clamp_min(0).sqrt().flip(0)[:count].to(mu)
@@ -56,7 +62,10 @@ def principal_directions(mu: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 @fenced
 def pca(mu: Tensor) -> Projection:
-    """Codes (N, L) along their two directions of largest variance (Pearson 1901)."""
+    """Project codes (N, L) to the two directions in which they have the largest variance (Pearson 1901).
+
+    Raises InputError if L is less than 2.
+    """
     if mu.shape[1] < 2:
         raise InputError(f"a plane needs at least 2 latent dimensions, got {mu.shape[1]}")
     directions, deviations = principal_directions(mu, 2)
@@ -67,7 +76,10 @@ def pca(mu: Tensor) -> Projection:
 
 
 def dimensions(mu: Tensor, first: int, second: int) -> Projection:
-    """Codes (N, L) along two latent dimensions, counted from 0. Raises InputError when one does not exist."""
+    """Project codes (N, L) to two latent dimensions, which are counted from 0.
+
+    Raises InputError if one of the dimensions does not exist.
+    """
     for dimension in (first, second):
         if not 0 <= dimension < mu.shape[1]:
             raise InputError(f"latent dimension must be in 0..{mu.shape[1] - 1}, got {dimension}")
@@ -76,9 +88,10 @@ def dimensions(mu: Tensor, first: int, second: int) -> Projection:
 
 @fenced
 def umap(mu: Tensor, neighbours: int = 15) -> Projection:
-    """UMAP of codes (N, L) (McInnes, Healy, Melville 2018), reproducible: it starts at the principal directions.
+    """Project codes (N, L) to a plane with UMAP (McInnes, Healy, Melville 2018).
 
-    It takes up to a minute for all operations. Distances between separate clusters have no meaning.
+    UMAP starts from the two principal directions with a fixed seed, so that the result is reproducible. It takes up to
+    a minute for all operations. Distances between separate clusters have no meaning.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a seed makes UMAP serial; its imports are deprecated

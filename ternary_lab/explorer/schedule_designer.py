@@ -1,4 +1,4 @@
-"""Schedules set with sliders, with their curves and a live training under them."""
+"""A view with sliders that set the schedules, the curves of the schedules, and a live training."""
 
 from __future__ import annotations
 
@@ -27,10 +27,11 @@ MODES = {
 
 
 class ScheduleDesigner(View):
-    """Sets β_B's mode and warm-up, ρ, τ and the learning rate, and trains a few seeds with them.
+    """Controls for the mode and warm-up of β_B, for ρ, τ and the learning rate. A button trains a few seeds with them.
 
-    A training is kept in `folder`, in a directory named after its settings. The same settings continue it. "Stop"
-    finishes the current epoch and keeps it.
+    A training is stored in `folder`, in a directory whose name depends on the settings. A training with the same
+    settings and the same number of epochs continues the stored training. The button "stop" ends the training after the
+    current epoch has been stored.
     """
 
     title = "Schedule designer"
@@ -78,7 +79,7 @@ class ScheduleDesigner(View):
             "temperature.B.start": _slider("τ_B start", tau.B.start, 0.1, 2, 0.05),
             "temperature.B.end": _slider("τ_B end", tau.B.end, 0.1, 2, 0.05),
         }
-        """Sliders of ρ and τ by their key in the configuration."""
+        """The sliders of ρ and τ, by the key of the setting in the configuration."""
         steps = config.optimiser.lr_steps
         (_, first), (at, second), *_ = [*sorted(steps.items()), (50, steps[0])]
         self.lr_first = _slider("log10 lr, first", math.log10(first), -5, -2, 0.05)
@@ -87,7 +88,7 @@ class ScheduleDesigner(View):
 
     @property
     def config(self) -> Config:
-        """The configuration that the controls describe. Raises ConfigError when it is invalid."""
+        """Configuration that the controls describe. Raises ConfigError if it is invalid."""
         warmup, ramp, end = self.warmup.value, self.ramp.value, self.end.value
         beta = {"mode": self.mode.value} | {
             "lagged_after_warmup": {"warmup_epochs": warmup, "ramp_epochs": ramp},
@@ -104,12 +105,15 @@ class ScheduleDesigner(View):
 
     @property
     def run_dir(self) -> Path:
-        """Directory of a training with these settings, named by their checksum and the number of epochs."""
+        """Directory of a training with these settings.
+
+        The name of the directory consists of a checksum of the settings and the number of epochs.
+        """
         settings = json.dumps(self.config.as_dict() | {"training": None}, sort_keys=True, default=str)
         return self.folder / f"{hashlib.sha256(settings.encode()).hexdigest()[:10]}-{self.epochs.value}"
 
     def show(self) -> None:
-        """Draw the schedules."""
+        """Enable the controls that the mode of β_B uses, and draw the schedules."""
         mode = self.mode.value
         self.warmup.disabled = mode in ("constant", "off")
         self.ramp.disabled = mode not in ("lagged_after_warmup", "jump")
@@ -154,7 +158,7 @@ class ScheduleDesigner(View):
             self.train.disabled, self.stop.disabled = False, True
 
     def _follow(self, run_dir: Path) -> Dashboard:
-        """The dashboard of a training, which appears after the first epoch."""
+        """Return the dashboard of a training. The first call, after the first epoch, makes and shows it."""
         if self.dashboard is None or self.dashboard.run_dir != run_dir:
             self.dashboard = Dashboard(run_dir, seconds=2 * SHORTEST)
             self.dashboard_box.children = (self.dashboard,)
@@ -171,7 +175,7 @@ class ScheduleDesigner(View):
 
 
 def _slider(name: str, value: float, low: float, high: float, step: float = 1) -> widgets.Widget:
-    """A slider with a wide label, of integers if the step is 1."""
+    """Return a slider with a wide label. Its values are integers if the step is 1."""
     kind = widgets.IntSlider if step == 1 else widgets.FloatSlider
     return kind(
         value=value, min=low, max=high, step=step, description=name, style={"description_width": "10em"},

@@ -1,4 +1,4 @@
-"""The state that the views share, `Selection`: a run, an epoch, a pathway and the chosen operations."""
+"""The state that the views share: a run, an epoch, a pathway and the chosen operations."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ from ternary_lab.runs.load import RunRecord, load_run
 
 
 class Selection(traitlets.HasTraits):
-    """Views that show the same `Selection` change together. `Selection.of(run)` makes one for a single view."""
+    """A run, an epoch, a pathway and the chosen operations.
+
+    Views that share a `Selection` change together.
+    """
 
     epoch = traitlets.Int()
     pathway = traitlets.Enum(PATHWAYS, default_value="B")
     operations = traitlets.Tuple(default_value=())
-    """Indices of the chosen operations, in rising order."""
+    """Indices of the chosen operations, in rising order. Indices outside of 0..N - 1 are dropped."""
 
     def __init__(self, run: RunRecord) -> None:
         self.codes = CodesByEpoch(run)
@@ -28,7 +31,11 @@ class Selection(traitlets.HasTraits):
 
     @staticmethod
     def of(source: Source) -> Selection:
-        """The selection itself, or a new one for a run, its directory or a published run's name. Raises RunError."""
+        """Return `source` if it is a selection; otherwise return a new selection.
+
+        A run, a run's directory or the name of a published run gives a new selection. Raises RunError if the run does
+        not exist or has no weights.
+        """
         if isinstance(source, Selection):
             return source
         return Selection(source if isinstance(source, RunRecord) else load_run(source))
@@ -43,14 +50,14 @@ class Selection(traitlets.HasTraits):
 
     @property
     def snapshot(self) -> Snapshot:
-        """Model and codes at the epoch. Raises CheckpointError when its checkpoint is damaged."""
+        """Model and codes at the chosen epoch. Raises CheckpointError if the checkpoint of the epoch is damaged."""
         return self.codes[self.epoch]
 
     @property
     def mu(self) -> Tensor:
-        """(N, L): means of all operations' codes at the epoch, in the pathway."""
+        """(N, L): the means of the codes of all operations, at the chosen epoch and in the chosen pathway."""
         return self.snapshot.mu[PATHWAYS.index(self.pathway)]
 
 
 Source: TypeAlias = Selection | RunRecord | str | Path
-"""What a view is made for: an existing selection, a run, a run's directory or a published run's name."""
+"""Types from which a view can be made: a selection, a run, a run's directory or the name of a published run."""

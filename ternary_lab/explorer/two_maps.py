@@ -1,4 +1,4 @@
-"""The maps of two runs side by side, with the same operations and the same pathway."""
+"""A view with the maps of two runs side by side."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from ternary_lab.figures.style import figure_of, panels, style
 
 
 class TwoMaps(View):
-    """A map and an epoch slider for each of two runs. Operations chosen on one map are marked on both."""
+    """A map and an epoch slider for each of two runs.
+
+    Both maps show the same pathway. If the user chooses operations on one map, both maps mark these operations.
+    """
 
     title = "Two maps"
 

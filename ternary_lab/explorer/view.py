@@ -1,7 +1,8 @@
-"""The base class of all views, `View`: its style, its error messages and its work in the background.
+"""The base class `View` of all views, with style, error messages and background work.
 
-JupyterLab shows the exception of a callback where it is easily missed, and Voilà does not show it. Here the message
-becomes a line on the page, and the traceback goes to the kernel's log.
+JupyterLab shows the exception of a callback where users easily overlook it. Voilà does not show the exception. `View`
+therefore shows the message of an exception as a line on the page. The traceback of an unexpected exception goes to the
+log of the kernel.
 """
 
 from __future__ import annotations
@@ -45,10 +46,13 @@ CSS = f"""<style>
 
 
 class View(widgets.VBox):  # type: ignore[misc]
-    """A widget that can stand alone in a notebook. Without a browser, its `picture` takes its place."""
+    """A widget that can be used alone in a notebook.
+
+    Where widgets do not work, the notebook shows the figure of `picture` instead.
+    """
 
     title = ""
-    """Name of the view on its tab."""
+    """Title of the tab with the view."""
 
     def __init__(self) -> None:
         self.alert = widgets.HTML()
@@ -56,7 +60,7 @@ class View(widgets.VBox):  # type: ignore[misc]
         self._threads: dict[str, ThreadPoolExecutor] = {}
         self._newest: dict[str, object] = {}
         self.hidden = False
-        """A hidden view, behind another tab, is not updated until `reveal` is called."""
+        """Whether the view is behind another tab. A hidden view is not updated until `reveal` is called."""
         self._missed: Callable[[], None] | None = None
         super().__init__()
         self.add_class("tl-part")
@@ -65,15 +69,15 @@ class View(widgets.VBox):  # type: ignore[misc]
         return f"<{type(self).__name__}>"
 
     def fill(self, *children: widgets.Widget) -> None:
-        """Set the children, with the style above them and the messages below."""
+        """Set the children of the widget. The style stands above them; status line and error message stand below."""
         self.children = (widgets.HTML(CSS), *children, self.status, self.alert)
 
     def set_status(self, text: str) -> None:
-        """Show a line about work in progress; an empty text removes it."""
+        """Show a status line about work in progress. An empty text removes the line."""
         self.status.value = f'<span class="tl-status" role="status">{html.escape(text)}</span>' if text else ""
 
     def set_error(self, error: BaseException | None) -> None:
-        """Show the message of an error; None removes it."""
+        """Show the message of an error. None removes the message."""
         if error is None:
             self.alert.value = ""
             return
@@ -84,7 +88,11 @@ class View(widgets.VBox):  # type: ignore[misc]
         self.alert.value = f'<div class="tl-alert" role="alert">{html.escape(message)}</div>'
 
     def guard(self, action: Callable[[], object]) -> Callable[..., None]:
-        """The action as a callback: it ignores the event, removes the last error and shows its own."""
+        """Return a callback that runs the action.
+
+        The callback ignores its arguments. It removes the message of the previous error. If the action fails, the
+        callback shows the message of the new error.
+        """
 
         def guarded(*_: object) -> None:
             self.set_error(None)
@@ -101,14 +109,17 @@ class View(widgets.VBox):  # type: ignore[misc]
             control.observe(self.guard(action), "value")
 
     def button(self, text: str, tooltip: str, action: Callable[[], object], **options: Any) -> widgets.Button:
-        """A button, as wide as its text, that runs the action."""
+        """Return a button that runs the action. The button is as wide as its text."""
         layout = widgets.Layout(width="auto")
         button = widgets.Button(description=text, tooltip=tooltip, layout=layout, **options)
         button.on_click(self.guard(action))
         return button
 
     def follow(self, state: traitlets.HasTraits, names: Sequence[str], show: Callable[[], object]) -> None:
-        """Call `show` now and whenever one of the named traits changes; a hidden view catches up when it is shown."""
+        """Call `show` now, and again whenever one of the named traits of `state` changes.
+
+        While the view is hidden, `show` is not called. `reveal` then calls it once if a trait has changed.
+        """
         guarded = self.guard(show)
 
         def changed(_: object) -> None:
@@ -121,15 +132,17 @@ class View(widgets.VBox):  # type: ignore[misc]
         guarded()
 
     def reveal(self) -> None:
-        """Show a hidden view: it is updated if it has missed a change, and follows changes again."""
+        """Show a hidden view. If a trait has changed in the meantime, update the view."""
         self.hidden, missed, self._missed = False, self._missed, None
         if missed is not None:
             missed()
 
     def in_background(self, kind: str, text: str, work: Callable[[], Any], then: Callable[[Any], None]) -> None:
-        """Do slow work in a thread and call `then` with its result; the text is the status line in the meantime.
+        """Run slow work in a thread and call `then` with the result.
 
-        A kind has one thread. Only its newest request counts: older ones are not begun, or their result is not used.
+        The status line shows `text` while the work runs. All requests of the same `kind` use one thread. Only the
+        newest request of a kind counts. An older request that waits is skipped, and the result of an older request that
+        already runs is not used.
         """
         request = self._newest[kind] = object()
 
@@ -149,7 +162,7 @@ class View(widgets.VBox):  # type: ignore[misc]
         self._threads.setdefault(kind, ThreadPoolExecutor(1, "explorer")).submit(run)
 
     def picture(self) -> Drawing | None:
-        """A still figure, if there is one."""
+        """Return a still figure of the view, or None if the view has none."""
         return None
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
@@ -161,5 +174,5 @@ class View(widgets.VBox):  # type: ignore[misc]
 
 
 def row(*children: widgets.Widget) -> widgets.HBox:
-    """Widgets side by side, wrapped where there is no room."""
+    """Return a box with the widgets side by side. Widgets that do not fit go to the next line."""
     return widgets.HBox(children, layout=widgets.Layout(flex_flow="row wrap"))

@@ -1,4 +1,4 @@
-"""An entropy alignment that has a gradient, and pathways that know nothing of each other."""
+"""Tests of the entropy alignment with a gradient, and of pathways that do not influence each other."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ APART = {
 
 
 def gap(config: Config, lambda3: float) -> float:
-    """|H_A - H_B| at the end, mean over seeds."""
+    """Train and return |H_A - H_B| of the last epoch, as a mean over seeds."""
     config = load_config(config.as_dict(), {
         "loss_weights.lambda3_base": lambda3, "loss_weights.lambda3_amplitude": 0.0, "loss_weights.lambda3_low": 0.0,
         "loss_weights.lambda3_high": 1e3, "model.use_statenet": False, "training.total_epochs": 12,
         "beta.A": {"mode": "constant", "value": 5.0}, "beta.B": {"mode": "off"}, "optimiser.lr_steps": {0: 0.01},
-        # With a third of the noise H of A is 0.6 nats lower until it is aligned: ten times what rounding moves it by.
+        # With a third of the noise, H_A is 0.6 nats lower until it is aligned. Rounding changes H_A by a tenth of this.
         "temperature.A.start": 0.3, "temperature.A.end": 0.3,
     })
     last = [r for r in train(config, [1, 2, 3, 4], device="cpu") if r.epoch == config.training.total_epochs - 1]
@@ -37,7 +37,10 @@ def test_with_a_gradient_it_aligns_and_without_it_does_not() -> None:
 
 
 def test_its_gradient_enters_whole_whatever_scales_the_pathways_losses() -> None:
-    """The gradient of λ₃ |H_A - H_B| does not depend on λ₁ and λ₂: with huge λ₃ and tiny losses, nor does the step."""
+    """The gradient of λ₃ |H_A - H_B| does not depend on λ₁ and λ₂.
+
+    If λ₃ is huge and λ₁ and λ₂ are tiny, the norm of the whole gradient does not depend on λ₁ and λ₂ either.
+    """
     found = []
     for weight in (1e-6, 1e-5):
         config = load_config(ALIGNED.as_dict(), {

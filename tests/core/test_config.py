@@ -1,4 +1,7 @@
-"""Configurations: they read back unchanged, errors name the key, and every key has an effect."""
+"""Tests of configurations.
+
+A configuration is read back unchanged, an error names the key, and every key has an effect.
+"""
 
 from __future__ import annotations
 
@@ -87,7 +90,7 @@ def test_an_override_is_read_as_yaml(text: str, value: object) -> None:
     assert parse_override(f" kl.free_bits ={text}") == ("kl.free_bits", value)
 
 
-# Wrong overrides -> parts of the message: the key, the allowed values, the nearest name.
+# Wrong overrides, and parts of the message: the key, the allowed values, the nearest name.
 BAD: list[tuple[dict[str, Any], list[str]]] = [
     ({"training.total_epoch": 3}, ["training.total_epoch", "did you mean training.total_epochs?"]),
     ({"optimizer.beta1": 0.5}, ["optimizer: did you mean optimiser or runtime? All names: `ternary-lab list"]),
@@ -222,7 +225,7 @@ def test_any_text_gives_a_configuration_or_its_error(text: str) -> None:
         assert isinstance(from_yaml(text, "text"), Config)
 
 
-# --- Every key changes a run. Runs are small and short enough for every schedule to act within them. ---
+# --- Every key changes a run. Runs are small, and every schedule changes within a few epochs. ---
 
 TINY = load_config("v5_5", {
     "model": {"latent_dim": 4, "encoder_hidden": [16, 8], "decoder_A_hidden": [16], "decoder_B_hidden": 16},
@@ -244,7 +247,7 @@ TINY = load_config("v5_5", {
 UNBALANCED = {"loss_weights.ratio_low": 1e5}
 COVERAGE_RULE = {"loss_weights.coverage_ratio_high": 1e-6, "loss_weights.coverage_ratio_low": 0.0}
 LEARNS = {"statenet.training": "hypergradient"}
-# Key -> (another value, where `_another` finds none that has an effect; settings under which the key has an effect).
+# Keys for which `_another` finds no value with an effect, or whose effect needs other settings: (value, settings).
 SPECIAL: dict[str, tuple[Any, dict[str, Any]]] = {
     "data.left_out": ("pattern:++*******", {}),
     "data.epoch_operations": (100, {}),
@@ -287,7 +290,7 @@ ON_DISK = {
     "checkpoints.every": 2, "checkpoints.windows": [[4, 5]],
 }
 ELSEWHERE = {"runtime.streams", "loss.added"}
-"""Keys that other tests cover: below, and in test_new_loss_term."""
+"""Keys that other tests cover. These tests are below and in test_new_loss_term."""
 MODES: dict[str, dict[str, Any]] = {
     "linear_warmup": {"end": 0.5, "warmup_epochs": 2},
     "jump": {"end": 0.5, "at_epoch": 2, "ramp_epochs": 2},
@@ -299,7 +302,7 @@ MODES: dict[str, dict[str, Any]] = {
 
 
 def _changes() -> Iterator[tuple[str, Any, dict[str, Any]]]:
-    """(key, another valid value, settings under which it has an effect) for every key."""
+    """Yield (key, another valid value, settings under which the value has an effect) for every key."""
     for key, value in flatten(TINY.as_dict()).items():
         if key in SPECIAL:
             yield key, *SPECIAL[key]
@@ -341,7 +344,7 @@ CHANGES = list(_changes())
 
 @pytest.mark.parametrize(("key", "value", "settings"), CHANGES, ids=[f"{k}={v}" for k, v, _ in CHANGES])
 def test_every_key_changes_a_run(key: str, value: Any, settings: dict[str, Any]) -> None:
-    """Training ends at the first epoch that differs."""
+    """`any` ends the training at the first epoch that differs."""
     base, changed = _base(yaml.safe_dump(settings)), _run({**settings, key: value})
     assert any(row != other for row, other in itertools.zip_longest(base, changed))
 
@@ -362,7 +365,7 @@ def test_every_key_about_files_changes_the_files(
 
 
 def test_runtime_streams_decides_where_random_numbers_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On the CPU both settings draw the same numbers, so the test observes the device."""
+    """On the CPU both settings draw the same numbers. The test therefore observes the device."""
     monkeypatch.setattr(per_epoch, "Streams", lambda *_, device: [torch.device(device).type])
     drawn = {}
     for place in ("device", "cpu"):

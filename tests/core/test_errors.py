@@ -1,4 +1,7 @@
-"""Messages on unknown names: short, however many names there are, and with one that was nearly hit."""
+"""Tests of error messages about unknown names.
+
+A message is short for any number of names and suggests the most similar name.
+"""
 
 from __future__ import annotations
 

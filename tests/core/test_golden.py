@@ -1,4 +1,4 @@
-"""One training step against the original's numbers, to 1e-5 relative or 1e-6 absolute."""
+"""Tests that one training step gives the numbers of the original, to 1e-5 relative or 1e-6 absolute."""
 
 from __future__ import annotations
 

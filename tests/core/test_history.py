@@ -1,4 +1,4 @@
-"""Columns and criteria under the names that older files have."""
+"""Tests of columns and criteria that have other names in older files."""
 
 from __future__ import annotations
 

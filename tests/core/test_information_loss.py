@@ -1,4 +1,4 @@
-"""The information in a decoder's output: exact, differentiable, and as terms of the loss."""
+"""Tests of the information in the output of a decoder: values, gradients and terms of the loss."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ INFORMED = Config.model_validate(SMALL.model_dump() | {
 
 
 def slow_terms(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """H(X) and H(X|Z) from the full table p(x|z) of logits (..., M, 9, 3)."""
+    """Return H(X) and H(X|Z) from the full table p(x|z), for the logits (..., M, 9, 3) of M latents."""
     classes = (space.operations() + 1).long()
     log_q = torch.log_softmax(logits, -1)
     log_p = torch.stack([log_q[..., k, :][..., classes[:, k]] for k in range(9)]).sum(0)
@@ -46,7 +46,7 @@ def slow_terms(logits: Tensor) -> tuple[Tensor, Tensor]:
 def weights(
     noise: list[float], entropy: list[float], certainty: list[float] | None = None
 ) -> losses.InformationWeights:
-    """One value per run; no certainty is asked for unless it is given."""
+    """Return the weights, with one value per run in each list. The default weight of the certainty is 0."""
     values = (noise, entropy, certainty or [0.0] * len(noise))
     return losses.InformationWeights(*(torch.tensor(value, dtype=torch.float64) for value in values))
 
@@ -55,7 +55,11 @@ MARGIN = 2.5
 
 
 def slow_certainty(logits: Tensor) -> Tensor:
-    """Half the square, in margins, of what log-odds exceed the margin by, of logits (..., M, 9, 3)."""
+    """Return the certainty term for the logits (..., M, 9, 3) of M latents.
+
+    It is the mean over latents of Σ excess² / (2 `MARGIN`), where the sum runs over the entries and their values. The
+    excess of a value is the amount by which the log-odds of the most probable value against it exceed `MARGIN`.
+    """
     log_p = torch.log_softmax(logits, -1)
     excess = (log_p.amax(-1, keepdim=True) - log_p - MARGIN).clamp(min=0)
     return (excess.square() / (2 * MARGIN)).sum((-1, -2)).mean(-1)
@@ -76,7 +80,7 @@ def test_information_terms_are_those_of_the_full_table(latents: int, scale: floa
     assert terms.output_entropy.allclose(output, atol=1e-10)
     assert terms.decoder_noise.allclose(noise, atol=1e-10)
     assert bool((terms.information >= -1e-10).all())
-    assert bool((terms.information <= math.log(latents) + 1e-10).all())  # the latents are all that it can tell apart
+    assert bool((terms.information <= math.log(latents) + 1e-10).all())  # the output cannot tell more than the latent
 
 
 def test_information_terms_have_the_gradient_of_their_differences() -> None:
@@ -99,7 +103,7 @@ def test_information_terms_and_the_evaluations_sums_agree() -> None:
 @pytest.mark.usefixtures("_in_double")
 @pytest.mark.parametrize("decay", [0.0, 0.9])
 def test_the_loss_has_the_gradient_of_the_full_table(decay: float) -> None:
-    """The first step's average is its own output distribution, whatever the decay."""
+    """In the first step, the moving average is the output distribution of this step, for every decay."""
     generator = torch.Generator().manual_seed(3)
     logits = (3 * torch.randn(2, 3, 7, 27, dtype=torch.float64, generator=generator)).requires_grad_()
     w = weights([0.3, 1.0, 0.0], [1.0, 0.0, 0.7], [0.0, 0.2, 0.5])
@@ -164,7 +168,7 @@ def test_a_trained_decoder_is_less_noisy_for_the_term_and_the_rows_terms_still_a
     for record in records:
         terms = [value for name, value in vars(record).items() if name.startswith("loss_")]
         assert record.train_loss == pytest.approx(sum(terms), rel=1e-5)
-    assert records[0].loss_information_A == 0  # the ramp's first epoch
+    assert records[0].loss_information_A == 0  # the weight is still 0 in the first epoch of the ramp
     assert records[-1].loss_information_A != 0
     assert [r.loss_information_B for r in plain] == [0] * len(plain)
     assert records[0].ce_A == plain[0].ce_A

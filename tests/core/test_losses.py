@@ -1,4 +1,4 @@
-"""Every term: its value against an obvious formula, its gradient against autograd."""
+"""Tests of each loss term: its value against a simple formula, its gradient against autograd."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_the_gradients_are_those_of_the_pathway_losses() -> None:
         "entropy": TermNumbers(weight_entropy, none),
         "repulsion": TermNumbers(weight_repulsion, torch.full((1, R), 1.5).double()),
     }
-    # Differentiated from the definition: the terms change tensors in place.
+    # Autograd differentiates the definitions, because the terms of the library change tensors in place.
     p = torch.softmax(logits, -1)
     ce = -(torch.log_softmax(logits, -1) * target).sum((2, 3, 4)) / B
     kl = torch.maximum(model.gaussian_kl(mu, s), free_bits[0, :, None, None]).sum((2, 3)) / B

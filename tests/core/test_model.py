@@ -1,4 +1,7 @@
-"""The run-batched networks against plain torch, and the public model on good and bad tensors."""
+"""Tests of the networks for several runs, and of the public model on valid and invalid tensors.
+
+The networks for several runs are compared with plain torch.
+"""
 
 from __future__ import annotations
 
@@ -117,7 +120,7 @@ def test_reconstruct_is_the_argmax_of_the_decoded_mean(model: TernaryVAE) -> Non
     x = space.operations(torch.arange(0, space.SIZE, 1999))
     expected = model.decode(model.encode(x, "A").mean, "A").argmax(-1) - 1
     assert torch.equal(model.reconstruct(x, pathway="A"), expected.float())
-    # Full injection decodes the other pathway's code.
+    # With ρ = 1, a decoder decodes the code of the other pathway.
     crossed = model.decode(model.encode(x, "B").mean, "A").argmax(-1) - 1
     assert torch.equal(model.reconstruct(x, rho=1.0, pathway="A"), crossed.float())
 

@@ -1,4 +1,7 @@
-"""A loss term that is defined outside the library: configured, differentiated, trained, resumed and verified."""
+"""Tests of a loss term that is defined outside the library.
+
+The tests configure and differentiate the term, train and resume runs with it, and verify these runs.
+"""
 
 from __future__ import annotations
 
@@ -38,10 +41,13 @@ COLUMNS_OF_IT = ["width_A", "width_B", "loss_width_A", "loss_width_B"]
 
 @pytest.fixture(scope="module")
 def spread() -> Iterator[None]:
-    """The mode `spread` exists during the tests of this file only."""
+    """Define the mode `spread` for the tests of this file only."""
 
     class Spread(LossTerm):
-        """(mean of z² - target)² over operations and dimensions, and a penalty of μ², s² and the logits² besides."""
+        """The square of (mean of z² - target), plus a penalty.
+
+        The mean is over operations and dimensions. The penalty is the sum of the means of μ², (ln σ²)² and logits².
+        """
 
         mode: Literal["spread"] = "spread"
         words: ClassVar[str] = "the spread of the latents"

@@ -1,4 +1,7 @@
-"""A schedule of β that is defined outside the library: configured, trained, interrupted, resumed and verified."""
+"""Tests of a schedule of β that is defined outside the library.
+
+The tests configure the schedule, train, interrupt and resume runs with it, and verify these runs.
+"""
 
 from __future__ import annotations
 
@@ -25,10 +28,10 @@ SETTINGS = {"beta.B.mode": "exponential", "beta.B.end": 0.6, "beta.B.epochs": 2}
 
 @pytest.fixture(scope="module")
 def exponential() -> Iterator[None]:
-    """The mode `exponential` exists during the tests of this file only."""
+    """Define the mode `exponential` for the tests of this file only."""
 
     class Exponential(Schedule):
-        """end·(1 - exp(-e/epochs))."""
+        """The value at epoch e is end·(1 - exp(-e/epochs))."""
 
         mode: Literal["exponential"] = "exponential"
         end: Weight = Field(0.5, description="value that is approached")

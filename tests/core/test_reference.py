@@ -1,4 +1,4 @@
-"""The slow reference against the original, and the fast path against the slow reference."""
+"""Tests of the slow reference against the original, and of the library against the slow reference."""
 
 from __future__ import annotations
 
@@ -25,23 +25,34 @@ FIRST_MEANS = {
     43: {"loss": 13.863909, "ce_A": 9.8551701, "ce_B": 9.6309186, "kl_A": 8.2959003, "kl_B": 9.4622297},
     44: {"loss": 13.544077, "ce_A": 9.7645368, "ce_B": 9.5956148, "kl_A": 9.7239971, "kl_B": 9.6297638},
 }
-"""Seed -> means over the first steps, where the whole epoch's digits are the original's. It takes some 50 steps until a
-last bit shows: kernels that round otherwise differ here by 3e-8 of a mean at most, and by 4e-2 of a loss in the end."""
+"""For each seed, the means over the first `FIRST_STEPS` steps.
+
+They were computed on a machine on which all digits of the epoch equal the original's. A difference in the last bit
+needs about 50 steps to become visible. With kernels that round differently, these means change by at most 3e-8
+(relative), but a loss at the end changes by up to 4e-2 (relative).
+"""
 CHAOS = {
     "train_loss": 6e-3, "val_loss": 2.5e-2, "ce_A": 5e-4, "ce_B": 4e-3, "kl_A": 1.6e-2, "kl_B": 1.6e-2,
     "H_A": 5e-3, "H_B": 5e-3, "unique_ops_A": 2e-4, "coverage_A": 2e-4, "unique_ops_B": 3e-3, "coverage_B": 3e-3,
 }
-"""How far an epoch ends from the printed one, relatively, where products round otherwise. It is about three times the
-most that was seen of both seeds, under other kernels of torch and of MKL and from first weights that were moved by half
-a last bit, six times: 2e-3 of the loss, 8e-3 of the validation loss, 5e-3 of a KL, 1 and 19 operations."""
+"""Largest relative difference from the printed first epoch on machines that round products differently.
 
-# The original's last bits are those of one thread.
+Each bound is about three times the largest difference that was measured with both seeds. Some measurements used other
+kernels of torch and of MKL. Six used initial weights that were changed by half of the last bit. The largest measured
+differences are 2e-3 for the loss, 8e-3 for the validation loss and 5e-3 for a KL. They are 1 operation for A and 19
+operations for B.
+"""
+
+# The original computed with one thread, and the number of threads changes the last bits.
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @dataclass
 class FirstEpoch:
-    """Of one seed: what the original printed, what the reference measures, and its batches' figures."""
+    """The first epoch of one seed.
+
+    It has the values that the original printed, the values of the reference, and the values of every batch.
+    """
 
     seed: int
     printed: dict[str, str]
@@ -49,7 +60,7 @@ class FirstEpoch:
     records: list[dict[str, float]]
 
     def prints(self, name: str) -> bool:
-        """Whether a figure is the original's to the last printed digit."""
+        """Return whether the value `name` equals the original's value to the last printed digit."""
         decimals = len(self.printed[name].partition(".")[2])
         return f"{self.measured[name]:.{decimals}f}" == self.printed[name].removeprefix("+")
 
@@ -63,7 +74,11 @@ def first_epoch(request: pytest.FixtureRequest, one_thread: None) -> FirstEpoch:
 
 
 def test_the_reference_has_the_originals_first_epoch_whatever_rounds(first_epoch: FirstEpoch) -> None:
-    """First steps; what the first one decides, to the last printed digit; the rest within what rounding grows to."""
+    """The reference agrees with the original within the bounds that rounding needs.
+
+    The means of the first steps agree to 1e-6. The columns in `CHAOS` agree within the bounds of `CHAOS`. All other
+    columns depend only on the schedules and on the first step. They agree to the last printed digit.
+    """
     expected = FIRST_MEANS[first_epoch.seed]
     means = {name: sum(r[name] for r in first_epoch.records[:FIRST_STEPS]) / FIRST_STEPS for name in expected}
     assert means == pytest.approx(expected, rel=1e-6)
@@ -103,8 +118,11 @@ def test_the_reference_takes_the_golden_step(case: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("epoch", [1, 50, 130])
 def test_the_fast_path_follows_the_reference_step_by_step(epoch: int) -> None:
-    """Same weights, order, noise and plan. Each step starts from the reference's state, since the
-    dynamics amplify rounding; the epoch's means and corrections then agree as a whole."""
+    """The library and the reference use the same weights, order of operations, noise and settings.
+
+    First, each step of the library starts from the state of the reference, because training amplifies rounding. Then
+    the means and corrections of a whole epoch are compared.
+    """
     config = load_config("v5_5")
     batches, noise = _streams(steps=40)
     slow = _reference(7, epoch)
@@ -141,7 +159,7 @@ def test_the_fast_path_follows_the_reference_step_by_step(epoch: int) -> None:
 
 
 def _streams(steps: int) -> tuple[list[torch.Tensor], list[tuple[torch.Tensor, torch.Tensor]]]:
-    """Batches of 64 operations and a last one of 2, with their noise."""
+    """Return batches of 64 operations, a last batch of 2 operations, and the noise of each batch."""
     generator = torch.Generator().manual_seed(1)
     sizes = [64] * steps + [2]
     batches = [torch.randint(0, reference.SIZE, (size,), generator=generator) for size in sizes]
@@ -157,7 +175,7 @@ def _reference(seed: int, epoch: int) -> reference.State:
 
 
 def _as_state(slow: reference.State, steps: int) -> RunState:
-    """The reference's weights, moments and controllers as a state of the fast path."""
+    """Return a state of the library with the weights, moments and controllers of the reference."""
     state = RunState.initial(load_config("v5_5"), 7)
     cohort = Cohort([load_config("v5_5")], [7], torch.device("cpu"), [state])
     named = [cohort.architecture.named(b) for b in (state.blocks, state.first_moments, state.second_moments)]

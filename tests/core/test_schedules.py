@@ -1,4 +1,7 @@
-"""Schedules: the columns of the original's log, and the formulas of v5.5 at every breakpoint."""
+"""Tests of the schedules against the log of the original and against the formulas of v5.5.
+
+The formulas are tested at every breakpoint.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ def test_schedules_equal_the_originals_log_to_its_printed_precision(original: pd
         balanced = 0.8 < float(row["grad_ratio"]) < 1.2
         beta_a, beta_b = CONFIG.betas(e)
         tau_a, tau_b = CONFIG.temperatures(e)
-        # ρ in the log is a mean over the 247 batches of an epoch; computing it the same way rounds ties the same way.
+        # ρ in the log is a mean over the 247 batches of an epoch. The same computation here rounds ties equally.
         rho = sum([CONFIG.permeability(e, balanced)] * 247) / 247
         ours = {
             "beta_A": f"{beta_a:.3f}", "beta_B": f"{beta_b:.3f}", "temperature_A": f"{tau_a:.3f}",

@@ -1,4 +1,7 @@
-"""The space: indices and truth tables are inverse, a split is a partition, the named logics have their tables."""
+"""Tests of the space of operations.
+
+Indices and truth tables are inverse to each other, a split is a partition, and named operations have the right tables.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +53,7 @@ def test_every_split_is_a_partition(train: float, validation: float) -> None:
     assert torch.equal(torch.cat([split.train, split.validation, split.test]).sort().values, torch.arange(SIZE))
 
 
-# Rows a = -1, 0, +1, columns b = -1, 0, +1; F, U, T read as - 0 +.
+# The rows are a = -1, 0, +1 and the columns are b = -1, 0, +1. The truth values F, U, T are written -, 0, +.
 TABLES = {
     "min (Kleene and)": "--- -00 -0+",
     "max (Kleene or)": "-0+ 00+ +++",

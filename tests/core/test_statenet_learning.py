@@ -1,4 +1,7 @@
-"""StateNet learns: hypergradients against finite differences of AdamW itself, and a run in which they act."""
+"""Tests of the learning of StateNet.
+
+Hypergradients are compared with finite differences of AdamW. Runs show their effect.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ from ternary_lab.training.run_state import RunState
 from ternary_lab.training.train import train
 
 BATCHES = {"encoders": (2, 1, 7), "decoder_A": (1, 5), "decoder_B": (1, 4), "statenet": (1, 3)}
-"""Shapes of blocks in small, for one run."""
+"""Shapes of small blocks of weights, for one run."""
 
 
 def learning(config: Config = SMALL, **changes: object) -> Config:
@@ -50,7 +53,11 @@ def pathway(blocks: Blocks, p: int) -> Tensor:
 def stepped(
     controls: Tensor, raw: list[Tensor], slope: list[Tensor], start: dict[str, list[Tensor]], apart: bool, bound: float
 ) -> tuple[list[Tensor], dict[str, list[Tensor]], Tensor]:
-    """The weights after a step of torch's own AdamW from gradients λ_p raw_p + λ₃ slope_p, clipped; its state."""
+    """Take a step of torch's AdamW and return the new weights, its state with the gradients, and clipping factors.
+
+    The gradient of pathway p is λ_p raw_p + λ₃ slope_p. It is clipped to the norm `bound`, for each pathway alone if
+    `apart` is true.
+    """
     lr, *lambdas, alignment = controls.tolist()
     gradients = [w * g + alignment * a for w, g, a in zip(lambdas, raw, slope, strict=True)]
     norms = torch.stack([g.norm() for g in gradients])
@@ -88,7 +95,7 @@ def test_the_hypergradient_is_the_difference_that_the_controls_make(
     cut = BATCHES["encoders"][2]
     slopes = [aligned * pathway(alignment, p) for p in range(2)]
     for slope in slopes:
-        slope[cut:] = 0  # the alignment moves the encoders alone
+        slope[cut:] = 0  # the alignment has a gradient in the encoders only
     start = {
         "weights": [pathway(b, p) for b in [drawn(generator)] for p in range(2)],
         "first": [pathway(b, p) for b in [drawn(generator)] for p in range(2)],
@@ -136,7 +143,7 @@ def test_statenet_learns_and_only_where_it_is_asked_to() -> None:
         cohort.advance()
     assert frozen.blocks.statenet.equal(drawn_weights)
     assert not taught.blocks.statenet.equal(drawn_weights)
-    # In its first epoch nothing that it learns is in force yet.
+    # The weights that StateNet learns in the first epoch take effect in the second epoch.
     assert taught.blocks.decoder_B.equal(frozen.blocks.decoder_B)
 
 

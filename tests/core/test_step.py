@@ -1,4 +1,7 @@
-"""A step at fixed addresses, as a CUDA graph replays it, is the plain step to the last bit; so are CUDA's kernels."""
+"""Tests of steps at fixed addresses and of the functions that CUDA runs as kernels.
+
+A CUDA graph replays steps at fixed addresses. Such steps give the same bits as plain steps.
+"""
 
 from __future__ import annotations
 
@@ -122,12 +125,12 @@ def test_one_adamw_for_all_rows_is_torchs_for_each() -> None:
             plain[i].grad = (gradients[i] / divisor[i]).double()
             optimisers[i].step()
         kernels.adamw(weights, gradients, first, second, divisor, rates, torch.tensor(float(step)))
-    # float32 beside float64: six steps of at most lr, each of which rounds twice.
+    # The comparison is between float32 and float64. Each of the six steps is at most lr and rounds twice.
     torch.testing.assert_close(weights.double(), torch.stack([p.detach() for p in plain]), rtol=0, atol=2e-6)
 
 
 def test_philox_has_its_published_numbers() -> None:
-    """Of the known-answer tests that come with Salmon et al.'s Random123: counter and key 0."""
+    """The numbers for counter 0 and key 0 are from the known-answer tests of Random123 (Salmon et al. 2011)."""
     assert kernels.philox_bits(torch.tensor([0]), 0, 4).tolist() == [
         [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]
     ]
@@ -157,7 +160,7 @@ def test_philoxs_normal_numbers_are_normal() -> None:
 
 
 class _Counted(Streams):
-    """Streams that draw by Philox, as on CUDA."""
+    """Streams that draw with Philox, as streams on CUDA do."""
 
     def __init__(self, seeds: list[int]) -> None:
         super().__init__(seeds, "order", device=CPU)

@@ -1,4 +1,4 @@
-"""Symmetries, orbits and properties of operations, compared with loops over all arguments."""
+"""Tests of symmetries, orbits and properties of operations against loops over all arguments."""
 
 from __future__ import annotations
 
@@ -31,7 +31,10 @@ def _index(op: Op) -> int:
 
 
 def _image(g: Symmetry, op: Op) -> Op:
-    """g f by its definition: g f(α a, β b) = γ f(a, b), or with a swap g f(α b, β a) = γ f(a, b)."""
+    """Return the image g f of an operation f by the definition g f(α a, β b) = γ f(a, b).
+
+    If g has a swap, the definition is g f(α b, β a) = γ f(a, b). α, β and γ are g.left, g.right and g.output.
+    """
     left, right, output = (dict(zip(VALUES, p, strict=True)) for p in (g.left, g.right, g.output))
     image: Op = {}
     for (a, b), value in op.items():
@@ -131,7 +134,7 @@ def test_every_property_has_an_oracle() -> None:
 def test_a_property_equals_its_oracle(name: str) -> None:
     tables = space.operations()
     found = symmetry.PREDICATES[name](tables)
-    # The operations that have it (1,500 at most), and a sample of all.
+    # These are operations with the property (at most 1,500), and a sample of all operations.
     chosen = {*torch.nonzero(found).flatten().tolist()[:1500], *range(0, space.SIZE, 13)}
     for index in chosen:
         assert bool(found[index]) == ORACLES[name](_op(index)), index
@@ -158,6 +161,6 @@ def test_the_table_of_properties() -> None:
     assert table["values"].value_counts().to_dict() == {3: 18150, 2: 1530, 1: 3}
     assert table["isomorphism_class"].nunique() == 3330
     assert table["isotopy_class"].nunique() == 139
-    # Orbit-stabiliser theorem: size of the orbit times number of automorphisms is the order of the group.
+    # By the orbit-stabiliser theorem, size of the orbit times number of automorphisms is the order of the group.
     size = table.groupby("isomorphism_class")["zeros"].transform("size")
     assert (size * table["automorphisms"] == 6).all()

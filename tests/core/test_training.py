@@ -1,4 +1,4 @@
-"""Training: determinism, the independence of runs, and what v5.5 does at epoch 50."""
+"""Tests of training: determinism, independence of runs, and the behaviour of v5.5 at epoch 50."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_the_same_cohort_gives_the_same_bits() -> None:
 
 
 def test_a_run_does_not_depend_on_its_company() -> None:
-    """Float rounding apart, over the first epoch: later the dynamics amplify any difference."""
+    """In the first epoch, only float rounding differs. In later epochs, training amplifies any difference."""
     together = {r.seed: r for r in train(_small(training__total_epochs=1), [1, 2, 3], device="cpu")}
     for seed in (1, 2, 3):
         (alone,) = train(_small(training__total_epochs=1), [seed], device="cpu")
@@ -87,7 +87,7 @@ def test_the_terms_of_the_loss_enter_it_with_their_weights() -> None:
 
 
 def test_statenet_stays_at_its_initialisation() -> None:
-    """No gradient reaches it: the report's 'actively modulating' controller is a random net."""
+    """No gradient reaches StateNet. The controller that the report calls 'actively modulating' is a random network."""
     cohort = Cohort([_small()], [5], torch.device("cpu"))
     cohort.advance()
     assert torch.equal(cohort.blocks.statenet, RunState.initial(_small(), 5).blocks.statenet)
@@ -117,7 +117,7 @@ def test_a_missing_gpu_is_named() -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU on this machine: CPU and CUDA not compared")
 def test_cuda_agrees_with_the_cpu_over_an_epoch() -> None:
-    """Same random numbers on both; 1 % covers what 31 steps make of float rounding."""
+    """Both devices use the same random numbers. After 31 steps, float rounding changes the results by less than 1 %."""
     config = _small(training__total_epochs=1, runtime__streams="cpu")
     (cpu,), (cuda,) = (list(train(config, [1], device=device)) for device in ("cpu", "cuda"))
     for column in ("train_loss", "val_loss", "ce_A", "ce_B", "H_A", "H_B", "neg_elbo_A", "neg_elbo_B"):
@@ -125,11 +125,12 @@ def test_cuda_agrees_with_the_cpu_over_an_epoch() -> None:
 
 
 def _check_behaviour(history: pd.DataFrame) -> None:
-    """What every seed of v5.5 shows around epoch 50."""
+    """Check the behaviour that every seed of v5.5 shows around epoch 50."""
     h = history.set_index("epoch")
     assert h.loc[49, "train_loss"] < 2.5
-    # β_B meets the KL that B's code has grown without it, and falls on with it: the later B's CE reaches 0
-    # (epochs 2 to 48 were seen, in the slow reference too), the larger both are.
+    # Before epoch 50, β_B is 0 and the KL of B grows. In epoch 50, β_B > 0 multiplies this KL, so that the loss jumps.
+    # In some runs the CE of B reaches 0 later than in others: epochs 2 to 48 were seen, also with the slow reference.
+    # The later the CE reaches 0, the larger are the KL of epoch 49 and the loss of epoch 50.
     assert h.loc[50, "train_loss"] > 7
     assert 0.003 < h.loc[50, "train_loss"] / h.loc[49, "kl_B"] < 0.009
     assert h.loc[50, "train_loss"] >= 5 * h.loc[49, "train_loss"]

@@ -1,6 +1,6 @@
-"""The explorer in JupyterLab and Voilà, in headless Chromium driven by Playwright.
+"""Tests of the explorer in JupyterLab and Voilà. Playwright drives a headless Chromium.
 
-Without Chromium the tests are skipped, unless TERNARY_LAB_BROWSER=required, as in CI.
+Without Chromium, the tests are skipped. In CI, TERNARY_LAB_BROWSER=required makes them fail instead.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ REQUIRED = os.environ.get("TERNARY_LAB_BROWSER") == "required"
 if CHROMIUM is None and not REQUIRED:
     pytest.skip("no Chromium on this machine: apt install chromium", allow_module_level=True)
 
-# WebGL without a GPU; no requests to the network.
+# The flags enable WebGL without a GPU and switch off requests to the network.
 FLAGS = [
     "--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist",
     "--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run",
@@ -56,7 +56,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the notebook, which keeps its trainings there."""
+    """Return a folder with the notebook. The notebook stores its trainings in this folder."""
     folder = tmp_path_factory.mktemp("explorer")
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     for cell in notebook.cells:
@@ -69,7 +69,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def serving(command: list[str], folder: Path, log: IO[bytes]) -> Iterator[str]:
-    """The address of a server on loopback, which is stopped at the end."""
+    """Start a server on loopback, yield its address, and stop the server at the end."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -99,7 +99,7 @@ def serving(command: list[str], folder: Path, log: IO[bytes]) -> Iterator[str]:
 
 @contextmanager
 def opened(browser: Any) -> Iterator[tuple[Any, list[str]]]:
-    """A page, and the list of its errors."""
+    """Yield a page and the list of its errors."""
     page = browser.new_page(viewport={"width": 1400, "height": 1300})
     page.set_default_timeout(PATIENCE)
     wrong: list[str] = []
@@ -119,11 +119,11 @@ def usable(page: Any) -> None:
     page.get_by_text("number of zeros").last.wait_for()
 
 
-# Steps of a visitor; each must change the page.
+# Steps of a visitor. Each step must change the page.
 
 
 def choose_a_point(page: Any) -> None:
-    """By mouse."""
+    """Choose a point with the mouse."""
     inspector = page.locator(".tl-part h4").first
     expect(inspector).to_have_text("No operation chosen")
     canvas = page.locator(".tl-part canvas").first
@@ -137,14 +137,14 @@ def choose_a_point(page: Any) -> None:
         page.wait_for_timeout(300)
         page.mouse.down()
         page.mouse.up()
-        page.wait_for_timeout(1000)  # two clicks in a row are a double click, which chooses none
+        page.wait_for_timeout(1000)  # two clicks without a pause are a double click, which chooses no point
         if inspector.inner_text() != "No operation chosen":
             break
     expect(inspector).to_have_text(re.compile(r"^[\d,]+( \(.*\))?$"))
 
 
 def choose_an_operation(page: Any) -> None:
-    """By keyboard."""
+    """Choose an operation with the keyboard."""
     inspector = page.locator(".tl-part h4").first
     page.get_by_label("choose operation").fill("product")
     page.keyboard.press("Enter")
@@ -153,9 +153,9 @@ def choose_an_operation(page: Any) -> None:
 
 
 def go_through_epochs(page: Any) -> None:
-    """Dragged; then by keyboard."""
+    """Move the slider of epochs with the mouse, then with the keyboard."""
     epoch = slider(page, "epoch")
-    epoch.hover()  # waits until it stands still
+    epoch.hover()  # waits until the slider stands still
     at = epoch.bounding_box()
     page.mouse.down()
     page.mouse.move(at["x"] - 300, at["y"] + at["height"] / 2, steps=8)
@@ -168,7 +168,7 @@ def go_through_epochs(page: Any) -> None:
             break
         epoch.press("ArrowLeft" if int(readout.inner_text()) > 49 else "ArrowRight")
     expect(shown).to_contain_text("epoch 49,")
-    # At 49 A cannot give this operation back; at 50 it can.
+    # A does not reconstruct this operation at epoch 49, but does at epoch 50.
     expect(page.locator("td.tl-wrong").first).to_be_visible()
     epoch.press("ArrowRight")
     expect(shown).to_contain_text("epoch 50,")
@@ -176,7 +176,7 @@ def go_through_epochs(page: Any) -> None:
 
 
 def decode(page: Any) -> None:
-    """In the latent editor, by keyboard."""
+    """Change the latent in the latent editor with the keyboard."""
     table = page.locator('table[aria-label="decoder B of this latent"]')
     before = table.inner_html()
     handle = slider(page, "direction 1")
@@ -211,7 +211,7 @@ def train_by_a_schedule(page: Any) -> None:
 
 
 def read_the_pictures(page: Any) -> None:
-    """Every picture has a text for screen readers."""
+    """Check that every picture has a text for screen readers."""
     expect(page.locator(".tl-part img[alt]").first).to_be_attached()
     for silent in ("img:not([alt])", "img[alt='']", "svg[role=img]:not([aria-label])", "table.tl-op:not([aria-label])"):
         expect(page.locator(f".tl-part {silent}")).to_have_count(0)
@@ -230,7 +230,7 @@ def drive(page: Any, steps: Sequence[Callable[[Any], None]]) -> None:
 
 
 def portrait(page: Any, target: str) -> None:
-    """Take the picture of the README."""
+    """Take the screenshot for the README."""
     page.set_viewport_size({"width": 1400, "height": 2000})
     page.get_by_role("tab", name="Interpolation").click()
     page.get_by_label("colour", exact=True).select_option("f(0, 0)")
@@ -244,14 +244,14 @@ def portrait(page: Any, target: str) -> None:
 
 def nothing_wrong(wrong: list[str], log: Path) -> None:
     assert [text for text in wrong if FROM_OUTSIDE not in text] == []
-    # A message that is sent while the server stops fails, and the log contains the error.
+    # A message that is sent while the server stops fails. The log then contains an error, which is ignored here.
     said = log.read_text(errors="replace").partition("received signal")[0]
     assert "Traceback" not in said, said[-3000:]
 
 
 @pytest.fixture(scope="module")
 def voila(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Address and log of a server of the explorer's page."""
+    """Start a Voilà server for the page of the explorer, and yield its address and the path of its log."""
     log = folder / "voila.log"
     command = ["voila", NOTEBOOK.name, "--no-browser", "--Voila.ip=127.0.0.1", "--preheat_kernel=True"]
     with log.open("wb") as file, serving(command, folder, file) as address:
@@ -263,7 +263,7 @@ def voila(folder: Path) -> Iterator[tuple[str, Path]]:
 def test_the_explorer_works_in_jupyterlab(
     steps: Sequence[Callable[[Any], None]], browser: Any, voila: tuple[str, Path], folder: Path
 ) -> None:
-    """Meanwhile Voilà prepares a kernel for its first visitor."""
+    """The Voilà server prepares a kernel for its first visitor during this test."""
     log = folder / "lab.log"
     command = [
         "jupyterlab", "--no-browser", "--ServerApp.ip=127.0.0.1", "--IdentityProvider.token=", "--allow-root",
@@ -285,7 +285,7 @@ def test_the_explorer_works_in_jupyterlab(
 def test_the_explorer_opens_in_voila_within_ten_seconds_and_works(browser: Any, voila: tuple[str, Path]) -> None:
     address, log = voila
     seconds = []
-    for _ in range(3):  # the first may come before the server is warm
+    for _ in range(3):  # at the first visit, the server may not be warm yet
         with opened(browser) as (page, wrong):
             started = time.perf_counter()
             page.goto(address)
@@ -302,7 +302,7 @@ def test_the_explorer_opens_in_voila_within_ten_seconds_and_works(browser: Any, 
 
 
 def test_voila_executes_no_code_that_a_page_sends(folder: Path) -> None:
-    """A visitor can only move the controls."""
+    """A visitor can only use the controls."""
     from websockets.sync.client import connect
 
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("import ipywidgets; ipywidgets.IntSlider()")])

@@ -1,4 +1,4 @@
-"""Codes, probabilities, projections and paths against slow, obvious references."""
+"""Tests of codes, probabilities, projections and paths against slow, simple references."""
 
 from __future__ import annotations
 
@@ -207,7 +207,7 @@ def test_neighbours_are_the_nearest(codes: CodesByEpoch) -> None:
 
 
 def test_rotation_brings_the_planes_of_two_epochs_nearer(codes: CodesByEpoch) -> None:
-    """Rotated to match the last epoch, the points are at least as near to it as before."""
+    """After the rotation, the points are at least as near to the points of the last epoch as before."""
     last = codes.plane(100, "B", "pca").points
     for epoch in (49, 50, 90):
         raw, turned = codes[epoch].plane("B", "pca").points, codes.plane(epoch, "B", "pca").points

@@ -1,6 +1,6 @@
-"""The views of the explorer in the kernel: contents, error messages, speed and memory.
+"""Tests of the views of the explorer in the kernel: contents, error messages, speed and memory.
 
-`test_browser.py` tests them in a browser.
+`test_browser.py` tests the views in a browser.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def explorer() -> Explorer:
 
 @pytest.fixture(autouse=True)
 def at_rest(request: pytest.FixtureRequest) -> Iterator[None]:
-    """After each test, choose no operation and the last epoch, and wait for the work in the background."""
+    """After each test, wait for the background work, clear the chosen operations and choose the last epoch."""
     yield
     if "explorer" in request.fixturenames:
         explorer: Explorer = request.getfixturevalue("explorer")
@@ -78,7 +78,7 @@ def views(explorer: Explorer) -> list[View]:
 
 
 def settle(*views: View) -> None:
-    """Wait until the work in the background of the views is done, and the work that it started."""
+    """Wait until the background work of the views is done, including further work that it started."""
     for _ in range(2):
         for view in views:
             for thread in list(view._threads.values()):
@@ -199,9 +199,9 @@ def test_a_new_epoch_moves_map_slider_cursor_and_inspector(explorer: Explorer) -
     until(lambda: "epoch 49" in explorer.map.legend.value)
     plane = explorer.selection.codes.plane(49, "B", "pca")
     sent = torch.tensor(explorer.map.scatter.widget.points)[:, 0].float()
-    # Sent from -1 to 1 across the frame.
+    # The browser receives coordinates from -1 to 1, where ±1 are the edges of the map.
     torch.testing.assert_close(FRAME * sent, plane.points[:, 0], atol=1e-3, rtol=1e-3)
-    explorer.selection.epoch = 43  # no weights: the nearest there are
+    explorer.selection.epoch = 43  # epoch 43 has no weights, so the nearest epoch is chosen
     assert explorer.epoch_slider.slider.value == 45
 
 
@@ -420,10 +420,10 @@ def seconds(action: Callable[[int], object], times: int = 9) -> float:
         started = time.perf_counter()
         action(i)
         taken.append(time.perf_counter() - started)
-    return min(taken)  # least disturbed by other processes
+    return min(taken)  # the least disturbed by other processes
 
 
-@pytest.mark.slow  # CI machines are shared, so that their times vary
+@pytest.mark.slow  # times vary on CI machines, which are shared
 @pytest.mark.alone
 def test_a_slider_is_decoded_within_100_milliseconds_and_an_epoch_within_300(explorer: Explorer) -> None:
     editor, epochs = explorer.view("Latent editor"), explorer.selection.codes.epochs
@@ -448,7 +448,7 @@ def test_memory_stays_flat_over_500_interactions_and_no_figure_is_left(explorer:
         editor.sliders.children[i % 8].value = (i % 60) / 10 - 3
         explorer.tabs.selected_index = i % 4 if i % 10 == 0 else 0
 
-    for i in range(400):  # until every epoch is cached and every tab was opened
+    for i in range(400):  # afterwards every epoch is cached and every tab was opened
         interact(i)
     settle(*views(explorer))
     widgets, memory = len(_all_widgets()), _resident()
@@ -573,7 +573,7 @@ def test_a_training_that_cannot_be_kept_says_so(tmp_path: Path) -> None:
 
 
 def test_pictures_are_whole(explorer: Explorer) -> None:
-    """Without a browser, a view has a figure that can be drawn, or None."""
+    """The still picture of a view is None or a figure that can be drawn."""
     explorer.selection.operations = (KLEENE_AND, KLEENE_OR)
     drawn = 0
     for view in views(explorer):

@@ -1,4 +1,7 @@
-"""Checkpoints are read back bit for bit; any other file is refused in one line, and no code in it is run."""
+"""Tests of checkpoints.
+
+A checkpoint is read back bit for bit. Any other file is refused with a message of one line, and no code in it is run.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +67,7 @@ def test_saving_again_gives_the_same_bytes(saved: Path, tmp_path: Path) -> None:
 
 
 def test_a_loaded_state_trains_on_as_the_cohort_itself_does(saved: Path) -> None:
-    """The file holds everything that the next epoch needs."""
+    """A checkpoint contains everything that the next epoch needs."""
     cohort = Cohort([SMALL], [3], torch.device("cpu"))
     cohort.advance()
     save(saved, Checkpoint(SMALL, 3, 0, 0.1, cohort.state(0).blocks, cohort.state(0)))
@@ -114,7 +117,7 @@ def test_a_truncated_file_is_refused(saved: Path, share: float, suffix: str, tmp
 
 
 def _rewrite(saved: Path, change: Callable[[dict[str, Tensor], dict[str, Any]], None]) -> None:
-    """Change tensors and the library's header; the file stays well-formed safetensors."""
+    """Change the tensors and the library's header in a file. The file remains a valid safetensors file."""
     data = saved.read_bytes()
     (length,) = struct.unpack("<Q", data[:8])
     metadata = json.loads(data[8 : 8 + length])["__metadata__"]
@@ -206,7 +209,7 @@ def test_code_in_a_pickle_is_never_run(tmp_path: Path, new_format: bool) -> None
     _refused(tmp_path / "plain.pt")
     assert not trap.exists()
     pickle.loads(pickle.dumps(_Bomb(trap)))
-    assert trap.exists()  # without the check it is executed
+    assert trap.exists()  # without the check, the code is executed
 
 
 WEIGHTS = torch.load(EPOCH_60, weights_only=True)["model"]
@@ -238,7 +241,7 @@ def test_unreadable_and_oversized_files_are_refused(tmp_path: Path) -> None:
         (tmp_path / f"folder{suffix}").mkdir()
         _refused(tmp_path / f"folder{suffix}", "is not a file")
         with open(tmp_path / f"large{suffix}", "wb") as file:
-            file.truncate(LARGEST + 1)  # sparse: it takes no space
+            file.truncate(LARGEST + 1)  # the file is sparse and takes no space
         _refused(tmp_path / f"large{suffix}", "not read")
 
 

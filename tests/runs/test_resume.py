@@ -1,4 +1,7 @@
-"""Resuming: a run that is killed anywhere and started again ends with the same bytes as an undisturbed one."""
+"""Tests of resuming.
+
+A run that is killed at any point and started again ends with the same bytes as an undisturbed run.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,7 @@ from ternary_lab.runs.verify import verify
 from ternary_lab.training.cohort import Cohort, Epoch
 
 NEVER = load_config(SMALL.as_dict(), {"early_stopping.patience": 0, "training.total_epochs": 4})
-# Its validation loss rises with β from the start, so it stops after its second epoch.
+# The validation loss rises with β from the start, so that the run stops after its second epoch.
 EARLY = load_config(NEVER.as_dict(), {
     "early_stopping.patience": 1, "beta.A.start": 500.0, "optimiser.lr_steps": {0: 1e-6},
 })
@@ -42,14 +45,20 @@ EARLY = load_config(NEVER.as_dict(), {
 
 @pytest.fixture(autouse=True, scope="module")
 def _no_fsync(one_thread: None) -> Iterator[None]:
-    """fsync protects from power cuts, which no test here simulates."""
+    """Replace fsync by a function that does nothing.
+
+    fsync protects from power cuts, which these tests do not simulate.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda _: None)
         yield
 
 
 def _results(root: Path) -> dict[str, Any]:
-    """The results of the runs in a directory: rows without times, and every checkpoint's bytes."""
+    """Return the results of the runs in a directory, by file name.
+
+    The results are the configurations, the rows of the histories without times, and the bytes of every checkpoint.
+    """
     results: dict[str, Any] = {}
     for path in sorted(root.rglob("*")):
         name = path.relative_to(root).as_posix()
@@ -70,11 +79,11 @@ def _same(a: dict[str, Any], b: dict[str, Any]) -> None:
 
 
 class Killed(BaseException):
-    """Simulates SIGKILL: nothing in the library may catch it."""
+    """An exception that simulates SIGKILL. No code in the library may catch it."""
 
 
 class _Trap:
-    """Fails at the n-th operation that makes a file durable or names it."""
+    """Raises an error at the n-th call of one of the functions `names` of `os`."""
 
     def __init__(
         self, monkeypatch: pytest.MonkeyPatch, n: int, error: Callable[[], BaseException],
@@ -86,7 +95,7 @@ class _Trap:
             real = getattr(os, name)
 
             def trapped(*args: Any, real: Callable[..., Any] = real) -> Any:
-                with lock:  # several threads write
+                with lock:  # several threads write files
                     self.count += 1
                     now = self.count
                 if now == n:
@@ -102,7 +111,10 @@ def _runs(root: Path, configs: Sequence[Config]) -> list[RunPlan]:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], int]:
-    """The results of a cohort of three, one of which stops early, and the number of its file operations."""
+    """Return the results of an undisturbed cohort, and the number of its file operations.
+
+    The cohort has three runs. One of them stops early.
+    """
     root = tmp_path_factory.mktemp("undisturbed")
     with pytest.MonkeyPatch.context() as patch:
         trap = _Trap(patch, -1, Killed)
@@ -130,7 +142,7 @@ def test_a_cohort_killed_twice_at_any_file_operation_ends_the_same(
     for n in range(1, places + 1, step):
         root = tmp_path / str(n)
         _interrupted(root, monkeypatch, n, Killed, Killed)
-        with contextlib.suppress(AssertionError, pytest.fail.Exception):  # it may have ended before
+        with contextlib.suppress(AssertionError, pytest.fail.Exception):  # the run may have ended before
             _interrupted(root, monkeypatch, 1 + 11 * n % 40, Killed, Killed)
         train_runs(_runs(root, [NEVER, EARLY, NEVER]), device="cpu")
         _same(_results(root), expected)
@@ -145,7 +157,7 @@ def test_a_full_disk_is_reported_and_the_run_can_be_resumed(
     def full() -> OSError:
         return OSError(28, "No space left on device")
 
-    for n in range(1, places * 9 // 10, 29):  # places counts links too
+    for n in range(1, places * 9 // 10, 29):  # `places` includes the calls of os.link
         root = tmp_path / str(n)
         with monkeypatch.context() as patch:
             _Trap(patch, n, full, ("fsync", "replace"))
@@ -161,7 +173,7 @@ def test_a_full_disk_is_reported_and_the_run_can_be_resumed(
 def test_an_incomplete_last_row_is_dropped(tmp_path: Path) -> None:
     run_experiment(SMALL, [1], tmp_path / "a", device="cpu")
     shutil.copytree(tmp_path / "a", tmp_path / "b")
-    # As if killed in the last epoch: its row is cut off, its checkpoint does not exist yet.
+    # Simulate a kill in the last epoch: the row is incomplete and the checkpoint does not exist yet.
     run = tmp_path / "b" / "seed=1"
     text = (run / "history.csv").read_text()
     (run / "history.csv").write_text(text[: len(text) - 20])
@@ -227,13 +239,16 @@ def test_a_run_that_stops_leaves_its_cohort(tmp_path: Path) -> None:
 
 
 def test_runs_of_different_cohorts_continue_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two runs at the same epoch by chance do not become a cohort: a kill would then change the bits."""
+    """Two runs that are at the same epoch by chance do not become a cohort.
+
+    If they did, a kill would change the bits of the results.
+    """
     for name in ("a", "b"):
         with monkeypatch.context() as patch:
             _Trap(patch, 30, Killed)
             with pytest.raises(Killed):
                 run_experiment(SMALL, [1], tmp_path / name, device="cpu")
-    run_experiment(SMALL, [1, 2], tmp_path / "a", device="cpu")  # 2 from its start, then 1
+    run_experiment(SMALL, [1, 2], tmp_path / "a", device="cpu")  # first seed 2 from its start, then seed 1
     with monkeypatch.context() as patch:
         _Trap(patch, 30, Killed)
         with pytest.raises(Killed):
@@ -312,7 +327,10 @@ def _in_writer() -> bool:
 
 
 def test_an_epoch_is_written_while_a_later_one_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Writing the first epoch begins when the second is trained; here it waits for the third to begin."""
+    """The files of the first epoch are written while the second epoch trains.
+
+    Here the write waits until the third epoch begins.
+    """
     third, real, real_sync, met = threading.Event(), Cohort.train_next, os.fsync, []
 
     def train_next(self: Cohort) -> Epoch | None:
@@ -344,7 +362,7 @@ def test_epochs_are_written_in_order_on_a_slow_disk(tmp_path: Path, monkeypatch:
             committed.append((row.epoch, row.run, names))
 
     monkeypatch.setattr(RunFiles, "commit", commit)
-    seeds = list(range(1, 13))  # more than there are threads
+    seeds = list(range(1, 13))  # more runs than threads
     run_experiment(SMALL, seeds, tmp_path, device="cpu")
     assert [epoch for epoch, _, _ in committed] == sorted(epoch for epoch, _, _ in committed)
     names = [f"seed={seed}" for seed in seeds]
@@ -456,7 +474,7 @@ def test_an_interrupt_waits_for_the_files_of_the_epoch(tmp_path: Path, monkeypat
 
 
 def test_a_kill_in_the_middle_of_a_write_resumes_to_the_same_bytes(tmp_path: Path) -> None:
-    """The thread that writes sends the real signal while the main thread trains."""
+    """The thread that writes files sends SIGKILL to its process while the main thread trains."""
     run_experiment(NEVER, [1, 2], tmp_path / "whole", device="cpu")
     (tmp_path / "never.yaml").write_text(NEVER.as_yaml())
     script = textwrap.dedent("""
@@ -490,7 +508,7 @@ def test_wall_seconds_are_the_seconds_of_training(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_has_the_moving_average_of_its_own_epoch(tmp_path: Path) -> None:
-    """Although it is written while the next epoch is trained."""
+    """The checkpoint is written while the next epoch trains, which must not change the moving average."""
     informed = load_config(SMALL.as_dict(), {
         "information": {"noise_weight": 0.1, "start_epoch": 0, "latents": 16}, "training.total_epochs": 4,
     })
@@ -509,7 +527,7 @@ def test_a_branch_under_the_same_settings_repeats_the_run(tmp_path: Path) -> Non
     twin = branch(run, 0, {}, device="cpu")
     columns = [c for c in run.history if c not in (*TIMING_COLUMNS, "run")]
     assert twin.history[columns].equals(run.history[columns].iloc[1:].reset_index(drop=True))
-    # A branch has its run's seed and must not be taken for the run when the experiment is read back.
+    # A branch has the same seed as the run. `load_runs` must not confuse the branch with the run.
     assert load_runs(tmp_path)[1].path == run.path
     assert twin.path.is_relative_to(run.path)
 
@@ -555,7 +573,7 @@ def test_an_impossible_branch_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("seeds", "instants"), [
     pytest.param([1], [8], id="one run"),
-    pytest.param([1, 2], [1, 8], id="a cohort of two", marks=pytest.mark.slow),  # `test_safety` has it at any instant
+    pytest.param([1, 2], [1, 8], id="a cohort of two", marks=pytest.mark.slow),  # also in `test_safety`
 ])
 def test_sigkill(seeds: list[int], instants: list[int], tmp_path: Path) -> None:
     config = load_config(SMALL.as_dict(), {"training.total_epochs": 20})

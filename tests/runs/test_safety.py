@@ -1,4 +1,4 @@
-"""Safety of runs on disk: kills, flipped bytes, two processes, divergence, Ctrl-C, full disks."""
+"""Tests of the safety of runs on disk: kills, flipped bytes, two processes, divergence, Ctrl-C, full disks."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ SEEDS = (1, 2, 3)
 
 @pytest.fixture(autouse=True)
 def _one_thread(one_thread: None) -> None:
-    """More threads slow small computations down."""
+    """Limit torch to one thread, because more threads slow small computations down."""
 
 
 def results(root: Path) -> dict[str, Any]:
-    """The results of runs: rows without times, and the bytes of the newest weights."""
+    """Return the results of runs: the rows of the histories without times, and the bytes of the newest checkpoints."""
     found: dict[str, Any] = {}
     for seed, run in load_runs(root).items():
         found[f"{seed} rows"] = run.history.drop(columns=list(TIMING_COLUMNS)).to_csv()
@@ -76,7 +76,10 @@ def _train(root: str, seeds: tuple[int, ...]) -> None:
 
 @pytest.fixture(scope="module")
 def processes() -> Any:
-    """Processes that start with the library loaded, so that a kill hits training and not the imports."""
+    """Return a context for processes in which the library is already imported.
+
+    A kill then hits the training and not the imports.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["ternary_lab.runs.train", "ternary_lab.training"])
     return context
@@ -99,7 +102,7 @@ def test_a_run_killed_at_random_instants_ends_with_the_same_bits(
             os.kill(process.pid, signal.SIGKILL)
             process.join()
             killed += 1
-        else:  # it has finished: begin another
+        else:  # the training has finished, so another one begins
             assert process.exitcode == 0
             assert results(root) == expected
             done += 1
@@ -142,7 +145,7 @@ def test_a_notebook_whose_kernel_is_killed_resumes_when_it_is_run_again(tmp_path
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:
-    """A finished cohort with every kind of file."""
+    """Train a cohort to its end and return its directory, which has every kind of file."""
     root = tmp_path_factory.mktemp("written")
     runs = run_experiment(SMALL, [1, 2], root, device="cpu")
     write_probes(runs[1])
@@ -150,7 +153,7 @@ def written(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:
 
 
 def contents(path: Path) -> Any:
-    """The content of a run's file as its reader returns it. Raises TernaryLabError for a damaged file."""
+    """Return the content of a run's file, as the library reads it. Raises TernaryLabError for a damaged file."""
     if path.suffix == ".safetensors":
         point = checkpoints.load(path)
         assert point.state is not None
@@ -178,7 +181,10 @@ KNOWN = ("seed", "devices", "dtype", "threads", "source_sha256", "versions", "wa
 
 @pytest.mark.parametrize("many", [20, pytest.param(220, marks=pytest.mark.slow)])
 def test_a_flipped_byte_is_harmless_or_reported(many: int, written: Path, tmp_path: Path) -> None:
-    """In every file: each byte of a small one; many of a large one, with its first and last 40."""
+    """The test flips every byte of each small file.
+
+    In a large file, it flips the first 40 bytes, the last 40 bytes and `many` random bytes.
+    """
     shutil.copytree(written / "seed=1", tmp_path / "seed=1")
     chance, noticed, harmless = random.Random(0), 0, 0
     files = sorted(path for path in (tmp_path / "seed=1").rglob("*") if path.is_file() and path.name != LOCK)
@@ -214,7 +220,7 @@ def test_a_damaged_checkpoint_is_reported_and_an_earlier_one_used(
     run_experiment(SMALL, seeds, tmp_path, device="cpu")
     expected = results(tmp_path)
     files = [tmp_path / "seed=1" / "checkpoints" / f"{name}.safetensors" for name in names]
-    for path in {path.stat().st_ino: path for path in files}.values():  # one file may have several of the names
+    for path in {path.stat().st_ino: path for path in files}.values():  # several names may belong to one file
         data = bytearray(path.read_bytes())
         data[len(data) // 2] ^= 1
         path.write_bytes(data)
@@ -243,7 +249,7 @@ def test_readers_remove_checksums_and_find_a_changed_character(lines: list[str],
 
 
 def test_verify_finds_a_forged_history_with_valid_checksums(written: Path, tmp_path: Path) -> None:
-    """The checksums are right, but a metric is not that of the weights."""
+    """The checksums are right, but a metric in the history is not the metric of the weights."""
     run = tmp_path / "seed=1"
     shutil.copytree(written / "seed=1", run)
     assert verify(load_run(run)).sound
@@ -276,7 +282,7 @@ def test_a_second_process_is_refused_until_the_first_has_died(tmp_path: Path) ->
             run_experiment(SMALL, [2, 1], tmp_path, device="cpu")
         assert not (run / "config.yaml").exists()
         holder.send_signal(signal.SIGKILL)
-    assert (run / ".owner.json").exists()  # it had no time to clean up
+    assert (run / ".owner.json").exists()  # the process had no time to clean up
     runs = run_experiment(SMALL, [2, 1], tmp_path, device="cpu")
     assert all(run.stopped for run in runs.values())
     assert not (run / ".owner.json").exists()
@@ -294,7 +300,10 @@ def test_a_directory_with_other_files_is_left_unchanged(tmp_path: Path) -> None:
 
 
 def wild(first: int) -> Config:
-    """Finite until epoch `first`; its steps are so large that the next forward pass overflows."""
+    """Return a configuration whose training is finite before epoch `first`.
+
+    In this epoch, the steps become so large that the next forward pass overflows.
+    """
     steps = {0: 1e-3, first: 1e6} if first else {0: 1e6}
     return load_config(SMALL.as_dict(), {"optimiser.lr_steps": steps, "statenet.lr_high": 1e6})
 
@@ -324,7 +333,7 @@ def test_a_run_that_diverges_leaves_and_the_others_continue(first: int, tmp_path
 
 
 def test_a_diverged_run_ends_after_its_last_files_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The divergence is found while the files of its last good epoch are being written."""
+    """The divergence is found while the library still writes the files of the last good epoch."""
     real = checkpoints.encoded
 
     def slow(*arguments: Any) -> bytes:
@@ -365,7 +374,7 @@ def test_the_command_line_reports_divergence_with_status_2(tmp_path: Path) -> No
 def test_ctrl_c_finishes_the_epoch_says_how_to_continue_and_exits_with_130(tmp_path: Path) -> None:
     (tmp_path / "long.yaml").write_text(load_config(LONG.as_dict(), {"training.total_epochs": 400}).as_yaml())
     command = [sys.executable, "-m", "ternary_lab", "train", "long.yaml", "--seeds", "1", "--run-dir", "runs"]
-    listens = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background job would ignore it
+    listens = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a background job of a shell would ignore SIGINT
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, preexec_fn=listens)
     latest = tmp_path / "runs" / "seed=1" / "checkpoints" / "latest.safetensors"
     deadline = time.monotonic() + 60
@@ -429,7 +438,7 @@ def test_the_number_of_threads_makes_no_difference(tmp_path: Path) -> None:
 
 
 def _limited(root: str, limit: int) -> None:
-    """Train with files limited to `limit` bytes, as under a quota."""
+    """Train while no file may exceed `limit` bytes, as under a quota."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     try:
@@ -456,7 +465,7 @@ def test_a_quota_is_reported_and_the_run_resumes_with_more_space(processes: Any,
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 128 kB."""
+    """Mount a file system of 128 kB and yield its path."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(
@@ -507,4 +516,4 @@ def test_the_servers_of_the_makefile_listen_on_this_machine_only() -> None:
     assert len(commands) == 2
     for command in commands:
         assert ".ip=127.0.0.1" in command
-        assert "token=" not in command  # JupyterLab's own, made anew each time, stays on
+        assert "token=" not in command  # JupyterLab still makes a new token at each start
