@@ -241,7 +241,7 @@ def load_search() -> pd.DataFrame:
 
     The seeds of the search are not in the table of recipes. Trials were measured with 2^16 latents and 32 importance
     samples. `output_deficit` is ln N - H(X), in nats. Some trials have a linear cost of certainty.
-    `ternary_lab.information_loss` has only the squared cost.
+    `ternary_lab.losses.information_loss` has only the squared cost.
     """
     return pd.read_csv(PUBLISHED / SEARCH, keep_default_na=False, na_values=[""])
 
