@@ -1,6 +1,6 @@
 """Ternary Lab: training, measuring and auditing Ternary VAE v5.5 over all 19,683 ternary operations.
 
-The public names are imported when they are first used: importing the package alone imports no torch.
+A public name is imported when it is first used. Importing the package alone does not import torch.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # for type checkers, and read as text below: one line per public name
+if TYPE_CHECKING:  # Type checkers read these lines, and `_modules` reads them as text. A line declares a public name.
     from ternary_lab.config import Config as Config
     from ternary_lab.config_files import Counterfactual as Counterfactual
     from ternary_lab.config_files import load_config as load_config
@@ -43,13 +43,13 @@ if TYPE_CHECKING:  # for type checkers, and read as text below: one line per pub
     from ternary_lab.sweeps.run import run_sweep as run_sweep
     from ternary_lab.training.train import train as train
 
-# Without this, waiting threads spin, and two processes on the same cores become up to ten times slower. torch reads
-# it when it loads its thread library, so it is set before torch is imported.
+# Without this setting, waiting threads spin, and two processes on the same cores become up to ten times slower. torch
+# reads the setting when it loads its thread library, so the setting must be made before torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def _modules() -> dict[str, str]:
-    """Public name -> module, from the lines `from MODULE import NAME as NAME` above."""
+    """Return a dictionary from public name to module, read from the lines `from MODULE import NAME as NAME` above."""
     with open(__file__, encoding="utf-8") as source:
         words = [line.split() for line in source if line.startswith("    from ternary_lab.")]
     return {name: module for _, module, _, name, *_ in words}

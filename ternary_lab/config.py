@@ -1,9 +1,10 @@
-"""The configuration of an experiment: all its settings, with their defaults, ranges and descriptions.
+"""The configuration of an experiment: all settings, with defaults, ranges and descriptions.
 
-A setting is named by its dotted key, for example `beta.B.mode` or `training.total_epochs`. The settings that vary by
-epoch are in `schedules`. `config_files` reads configurations from files and explains errors.
+A dotted key names a setting, for example `beta.B.mode` or `training.total_epochs`. The letter e is the number of an
+epoch, counted from 0. The settings whose values depend on the epoch are in `schedules`. `config_files` reads
+configurations from files and explains errors.
 
-The runs of a cohort are computed together. They may differ in all settings except those in `STRUCTURAL`.
+A cohort is a set of runs that are computed together. Its runs may differ in all settings except those in `STRUCTURAL`.
 """
 
 from __future__ import annotations
@@ -26,17 +27,20 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 COUNTERFACTUALS = "counterfactuals"
-"""Name of two folders: the counterfactuals' files in `configs`, and the runs made from them."""
+"""Name of two folders: one in `configs` holds the files of counterfactuals, the other holds their runs."""
 CONNECTIVES: dict[str, tuple[str, ...]] = {
     "kleene": ("not", "min (Kleene and)", "max (Kleene or)"),
     "lukasiewicz": ("not", "Łukasiewicz implication"),
     "goedel": ("false", "min (Kleene and)", "max (Kleene or)", "Gödel implication"),
 }
-"""Logic -> its connectives: names of `space.NAMED`, `not` for negation and `false` for the constant -1."""
+"""The connectives of each logic. A connective is a name in `space.NAMED`, `not` (negation) or `false` (constant -1)."""
 
 
 def parse_structure(text: str) -> tuple[str, str]:
-    """(kind, name) of a structure that can be left out of training: see `splits`. Raises ValueError."""
+    """Return (kind, name) of a structure that can be left out of training; `splits` describes the structures.
+
+    Raises ValueError if the text is not the name of a structure.
+    """
     kind, _, name = text.partition(":")
     known = {"orbit": "[0-9]{1,5}", "logic": "|".join(CONNECTIVES), "pattern": "[-0+*]{9}"}
     if not re.fullmatch(known.get(kind, "(?!)"), name) or (kind == "orbit" and int(name) >= 19_683):
@@ -48,7 +52,7 @@ def parse_structure(text: str) -> tuple[str, str]:
 
 
 class Data(Section):
-    """The split of the space, and the batches of an epoch."""
+    """Settings of the split of the space, and of the batches of an epoch."""
 
     split_seed: int = Field(42, ge=0, le=2**32 - 1, description="seed of the split, apart from the run's seed")
     train_fraction: float = Field(0.8, gt=0, lt=1, description="share of the 19,683 operations to train on")
@@ -91,7 +95,10 @@ class Model(Section):
 
 
 class LossWeights(Section):
-    """Weights λ₁ of pathway A, λ₂ of pathway B and λ₃ of the entropy alignment; all three change during training."""
+    """The weights λ₁ of pathway A, λ₂ of pathway B and λ₃ of the entropy alignment.
+
+    All three weights change during training.
+    """
 
     initial: Weight = Field(0.7, description="λ₁ and λ₂ at epoch 0")
     low: Weight = Field(0.5, description="lower bound of λ₁ and λ₂")
@@ -110,12 +117,12 @@ class LossWeights(Section):
     lambda3_high: Weight = Field(0.75, description="upper bound of λ₃ after StateNet's correction")
 
     def lambda3(self, e: int) -> float:
-        """λ₃ at the start of epoch e."""
+        """Return λ₃ at the start of epoch e."""
         return self.lambda3_base + self.lambda3_amplitude * cycle(e, self.lambda3_period, phase=math.pi / 2)
 
 
 class KL(Section):
-    """The lower bound of the KL terms."""
+    """Settings of the lower bound of the KL terms."""
 
     free_bits: Weight = Field(0.5, description="lower bound of a dimension's KL, in nats")
     free_bits_per: Literal["sample", "dimension_mean"] = Field(
@@ -125,14 +132,17 @@ class KL(Section):
 
 @dataclass(frozen=True)
 class PathwayBatch:
-    """A batch of one pathway, for a loss term that a configuration adds. R runs, B operations, L latent dimensions."""
+    """A batch of one pathway, for an added loss term.
+
+    R is the number of runs, B the number of operations in the batch, and L the number of latent dimensions.
+    """
 
     target: Tensor
     """(R, B, 9, 3): one-hot operations."""
     mu: Tensor
     """(R, B, L): posterior means."""
     log_variance: Tensor
-    """(R, B, L)"""
+    """(R, B, L): logarithms of the posterior variances."""
     z: Tensor
     """(R, B, L): sampled latents."""
     logits: Tensor
@@ -141,9 +151,10 @@ class PathwayBatch:
 
 @dataclass(frozen=True)
 class TermGradients:
-    """Gradients of a term's value in the tensors of a `PathwayBatch`, of the same shapes; None for zero.
+    """Gradients of the value of a term with respect to the tensors of a `PathwayBatch`.
 
-    The gradients in μ and s leave out the part that reaches them through z.
+    Each gradient has the shape of its tensor. None stands for a gradient of zero. The gradients with respect to `mu`
+    and `log_variance` must not include the part that comes through `z`.
     """
 
     mu: Tensor | None = None
@@ -156,11 +167,12 @@ TermName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 
 
 class LossTerm(Choice):
-    """Base class of the loss terms that a configuration adds to those of v5.5.
+    """Base class of loss terms that a configuration adds to the terms of v5.5.
 
-    To add one, subclass it: a `mode` that no other term has, its words, the settings, and `value`. The class may be
-    defined anywhere, but before a configuration or a run that uses it is loaded. A configuration names each of its
-    terms. The columns in the history are NAME_A for the value and loss_NAME_A for its share in the training loss.
+    To add a term, write a subclass with a `mode` that no other term has, with `words`, with the settings of the term,
+    and with `value`. The class may be defined in any file, but it must be defined before a configuration or a run that
+    uses it is loaded. A configuration gives each added term a NAME. In the history, the column NAME_A holds the value
+    of the term for pathway A, and loss_NAME_A holds its share in the training loss.
 
         class LargeLogits(LossTerm):
             mode: Literal["large_logits"] = "large_logits"
@@ -174,24 +186,24 @@ class LossTerm(Choice):
     """
 
     words: ClassVar[str]
-    """Its words in messages."""
+    """Words that stand for the term in messages."""
     pathways: ClassVar[Literal["AB", "A", "B"]] = "AB"
     weight: float = Field(ge=-1e6, le=1e6, allow_inf_nan=False, description="factor of the term in the loss")
 
     def weight_at(self, epoch: int) -> float:
-        """The factor at an epoch, counted from 0."""
+        """Return the factor of the term in the loss at an epoch, which is counted from 0."""
         return self.weight
 
     @abstractmethod
     def value(self, batch: PathwayBatch) -> tuple[Tensor, TermGradients]:
-        """The value (R,) of a batch of one pathway, and its gradients: see `losses.PathwayBatch`.
+        """Return the value (R,) of this term on a batch of one pathway, and the gradients of this value.
 
-        A mean over the batch, in nats. The loss adds weight · value.
+        The value is a mean over the batch, in nats. The loss adds weight · value.
         """
 
 
 class Loss(Section):
-    """The terms that only pathway B has."""
+    """Settings of the loss terms of pathway B alone, and of added loss terms."""
 
     entropy_weight: Weight = Field(0.05, description="weight of B's output entropy S")
     repulsion_weight: Weight = Field(0.01, description="weight of B's latent repulsion")
@@ -202,7 +214,7 @@ class Loss(Section):
 
 
 class EntropyAlignment(Section):
-    """The term that aligns the latent entropies of A and B."""
+    """Settings of the alignment of the latent entropies of A and B."""
 
     gradient: Literal["none", "differentiable"] = Field(
         "none", description="v5.5 counts values in bins, which has no gradient; differentiable: each value in two bins"
@@ -210,9 +222,10 @@ class EntropyAlignment(Section):
 
 
 class Information(Section):
-    """Loss terms that raise the information of a decoder's output X about a prior latent Z, I(X;Z) = H(X) - H(X|Z).
+    """Settings of the information terms of the loss.
 
-    v5.5 has no such terms: the weights are 0.
+    These terms increase the mutual information I(X;Z) = H(X) - H(X|Z), where X is the output of a decoder and Z is a
+    latent drawn from the prior. v5.5 does not have these terms, so the default weights are 0.
     """
 
     noise_weight: Weight = Field(0.0, description="weight of the decoder noise H(X|Z), which is minimised")
@@ -226,17 +239,20 @@ class Information(Section):
 
     @property
     def enabled(self) -> bool:
-        """Whether any of the weights is above 0."""
+        """Return whether any weight is above 0."""
         return self.noise_weight > 0 or self.entropy_weight > 0 or self.certainty_weight > 0
 
     def weights(self, e: int) -> tuple[float, float, float]:
-        """Weights of H(X|Z), H(X) and the certainty at epoch e."""
+        """Return the weights of H(X|Z), of H(X) and of the certainty at epoch e."""
         share = jump(e, 1.0, self.start_epoch, self.ramp_epochs)
         return share * self.noise_weight, share * self.entropy_weight, share * self.certainty_weight
 
 
 class GradientBalance(Section):
-    """Scales that bring the gradient norms of both pathways together."""
+    """Settings of the gradient balance.
+
+    The balance multiplies the gradient of each pathway by a factor that makes the gradient norms more equal.
+    """
 
     enabled: bool = Field(True, description="whether the pathways' losses are scaled by their gradient norms")
     low: Positive = Field(0.5, description="lower bound of the scales")
@@ -247,7 +263,7 @@ class GradientBalance(Section):
 
 
 class StateNet(Section):
-    """The corrections by StateNet, and how StateNet itself is trained."""
+    """Settings of StateNet's corrections, and of the training of StateNet."""
 
     training: Literal["none", "hypergradient"] = Field(
         "none", description="v5.5 does not train it; hypergradient: by the effect of its corrections on validation"
@@ -265,7 +281,7 @@ class StateNet(Section):
 
 
 class Optimiser(Section):
-    """AdamW (Loshchilov & Hutter 2019)."""
+    """Settings of AdamW (Loshchilov & Hutter 2019)."""
 
     lr_steps: dict[Epoch, Positive] = Field(
         {0: 1e-3, 50: 5e-4, 120: 3e-4, 180: 1e-4, 220: 5e-5, 250: 2e-5, 300: 1e-5, 350: 5e-6},
@@ -290,7 +306,7 @@ class Optimiser(Section):
         return self
 
     def lr(self, e: int, horizon: int) -> float:
-        """Scheduled learning rate at epoch e."""
+        """Return the scheduled learning rate at epoch e; `horizon` is the setting schedule.horizon, in epochs."""
         rate = step_value(e, self.lr_steps)
         return rate * cosine_decay(e, horizon) if self.lr_decay == "cosine" else rate
 
@@ -304,7 +320,7 @@ class Training(Section):
 
 
 def _rename(name: Any) -> Any:
-    """The present name of a criterion: older configurations use an old one."""
+    """Return the present name of a criterion. Older configurations use an old name."""
     return OLD_NAMES.get(name, name) if isinstance(name, str) else name
 
 
@@ -312,14 +328,14 @@ CriterionName = Annotated[Criterion, BeforeValidator(_rename)]
 
 
 class EarlyStopping(Section):
-    """When a run stops before its last epoch."""
+    """Settings of early stopping."""
 
     patience: int = Field(100, ge=0, le=1_000_000, description="epochs without improvement before stopping; 0: never")
     metric: CriterionName = Field("val_loss", description="criterion that must improve (history.CRITERIA)")
 
 
 class Evaluation(Section):
-    """The metrics of every epoch."""
+    """Settings of the metrics after every epoch."""
 
     coverage_samples: int = Field(195_000, ge=1, le=10_000_000, description="prior samples per pathway and epoch")
     coverage_decoding: Literal["categorical", "argmax"] = Field("categorical", description="how samples are decoded")
@@ -331,7 +347,10 @@ class Evaluation(Section):
 
 
 class Checkpoints(Section):
-    """The epochs whose weights are kept."""
+    """Settings of the checkpoints.
+
+    They choose the epochs whose weights are kept.
+    """
 
     every: Epoch = Field(10, description="epochs between two checkpoints; 0: none")
     windows: tuple[tuple[Epoch, Epoch], ...] = Field(
@@ -339,7 +358,7 @@ class Checkpoints(Section):
     )
 
     def keeps(self, e: int) -> bool:
-        """Whether the weights of epoch e are kept."""
+        """Return whether the weights of epoch e are kept."""
         return (self.every > 0 and e % self.every == 0) or any(a <= e <= b for a, b in self.windows)
 
 
@@ -350,7 +369,7 @@ class Runtime(Section):
 
 
 class Config(Section):
-    """All settings of a run except its seed. The defaults are those of v5.5."""
+    """All settings of a run except the seed. The default values are the values of v5.5."""
 
     name: str = Field(
         "v5_5", max_length=80, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", description="name of the experiment"
@@ -394,51 +413,54 @@ class Config(Section):
 
     @property
     def criterion(self) -> Criterion:
-        """The criterion that chooses the epoch of the run's model."""
+        """Return the criterion that chooses the epoch whose weights become the model of the run."""
         return self.select_by or self.early_stopping.metric
 
     @property
     def added_columns(self) -> tuple[str, ...]:
-        """Columns of the history that the added loss terms have: value and share in the training loss."""
+        """Return the history columns of the added loss terms.
+
+        For each term, the columns of its value come first, then the columns of its share in the training loss.
+        """
         return tuple(
             f"{prefix}{name}_{pathway}"
             for name, term in self.loss.added.items() for prefix in ("", "loss_") for pathway in term.pathways
         )
 
     def betas(self, e: int) -> tuple[float, float]:
-        """(β_A, β_B) at epoch e."""
+        """Return (β_A, β_B) at epoch e."""
         return self.beta.values_at(e, self.schedule.horizon)
 
     def temperatures(self, e: int) -> tuple[float, float]:
-        """(τ_A, τ_B) at epoch e."""
+        """Return (τ_A, τ_B) at epoch e."""
         t, horizon, final = self.temperature, self.schedule.horizon, self.phases.final
         return t.A.value_at(e, horizon, final), t.B.value_at(e, horizon, final)
 
     def permeability(self, e: int, balanced: bool) -> float:
-        """ρ at epoch e; in phase 3 it depends on whether the gradients are balanced."""
+        """Return ρ at epoch e. After phase 2 and before phase 4, ρ depends on whether the gradients are balanced."""
         return self.rho.value_at(e, balanced, self.phases)
 
     def phase(self, e: int, previous: int, balanced: bool) -> int:
-        """Training phase 1..4 at epoch e."""
+        """Return the training phase 1..4 at epoch e; `previous` is the phase of the previous epoch."""
         return self.phases.phase_at(e, previous, balanced)
 
     def lr(self, e: int) -> float:
-        """Scheduled learning rate at epoch e."""
+        """Return the scheduled learning rate at epoch e."""
         return self.optimiser.lr(e, self.schedule.horizon)
 
     def lambda3(self, e: int) -> float:
-        """λ₃ at the start of epoch e."""
+        """Return λ₃ at the start of epoch e."""
         return self.loss_weights.lambda3(e)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain nested data for YAML and JSON; `load_config` reads them back."""
+        """Return the settings as nested dictionaries of plain values for YAML and JSON. `load_config` reads them."""
         data: dict[str, Any] = self.model_dump(mode="json")
         # JSON mode turns the epochs into text.
         data["optimiser"]["lr_steps"] = dict(self.optimiser.lr_steps)
         return data
 
     def as_yaml(self) -> str:
-        """All settings as YAML; `load_config` and `from_yaml` read them back."""
+        """Return all settings as a YAML text. `from_yaml` reads the text, and `load_config` reads a file with it."""
         return yaml.dump(self.as_dict(), Dumper=StrictDumper, sort_keys=False, allow_unicode=True)
 
 
@@ -448,23 +470,23 @@ STRUCTURAL = (
     "statenet.training", "statenet.lessons", "statenet.lesson_operations", "optimiser.clip_per",
     "training", "evaluation", "runtime",
 )
-"""Settings that are the same in all runs of a cohort: they decide shapes, operations and the number of epochs."""
+"""Settings that must be the same in all runs of a cohort, because they decide shapes, computations or epochs."""
 
 
 def is_structural(key: str) -> bool:
-    """Whether a dotted key is in `STRUCTURAL` or belongs to a group in it."""
+    """Return whether a dotted key is in `STRUCTURAL` or belongs to a group of settings in `STRUCTURAL`."""
     return any(key == name or key.startswith(f"{name}.") for name in STRUCTURAL)
 
 
 def differences(a: Config, b: Config) -> dict[str, tuple[Any, Any]]:
-    """Dotted key -> (value in a, value in b), for every setting in which two configurations differ."""
+    """Return a dictionary from dotted key to (value in a, value in b), for every setting that differs."""
     flat_a, flat_b = flatten(a.as_dict()), flatten(b.as_dict())
     keys = dict.fromkeys([*flat_a, *flat_b])
     return {key: (flat_a.get(key), flat_b.get(key)) for key in keys if flat_a.get(key) != flat_b.get(key)}
 
 
 def flatten(data: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested data as a flat mapping from dotted keys to values."""
+    """Return nested data as a flat dictionary from dotted key to value."""
     flat: dict[str, Any] = {}
     for key, value in data.items():
         name = f"{prefix}{key}"

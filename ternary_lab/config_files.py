@@ -1,7 +1,8 @@
-"""Configuration files: strict YAML, a `base` file, dotted overrides, shipped files by name, error messages.
+"""Reading of configuration files, of their overrides and of shipped files.
 
-An unknown key, a wrong type or a value out of range raises a ConfigError. It names the key and the allowed values; for
-an unknown key it names the nearest known ones. Values are never converted.
+The files are strict YAML. A file can name another file as its `base`, and dotted keys can override settings. An unknown
+key, a wrong type or a value out of range raises a ConfigError. The error names the key and the allowed values. For an
+unknown key, the error names the most similar known keys. Values are never converted.
 """
 
 from __future__ import annotations
@@ -24,7 +25,10 @@ LONGEST = 2**20
 
 
 def settings() -> Mapping[str, FieldInfo]:
-    """Dotted key -> its field, for every key that an override can set: groups, and the settings of all modes."""
+    """Return a dictionary from each dotted key that an override can set to the field of this key.
+
+    The keys include whole groups of settings, and the settings of every mode.
+    """
     found: dict[str, FieldInfo] = {}
 
     def visit(section: type[BaseModel], prefix: str) -> None:
@@ -40,14 +44,14 @@ def settings() -> Mapping[str, FieldInfo]:
 
 
 def load_config(source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> Config:
-    """A configuration from a YAML file, the name of a shipped file, or a mapping.
+    """Return the configuration in a YAML file, in a shipped file or in a mapping.
 
     Args:
-        source: a file may name another file as its `base`, by a path relative to itself. Then it holds only the
-            settings that differ from the base.
-        overrides: dotted key -> value. A new `mode` drops the settings that only the old mode had.
+        source: path of a YAML file, name of a shipped file, or mapping. A file may name another file as its `base`, by
+            a path relative to the file. Then the file holds only the settings that differ from the base.
+        overrides: values by dotted key. If a `mode` changes, the settings that only the old mode had are dropped.
 
-    Raises ConfigError for a file that cannot be read and for an invalid setting.
+    Raises ConfigError if a file cannot be read or a setting is invalid.
     """
     if isinstance(source, Mapping):
         data, origin = dict(source), "configuration"
@@ -60,7 +64,10 @@ def load_config(source: str | Path | Mapping[str, Any], overrides: Mapping[str, 
 
 
 def from_dict(data: Mapping[str, Any], origin: str = "configuration") -> Config:
-    """The configuration in nested plain data. Raises ConfigError."""
+    """Return the configuration that nested dictionaries of plain values describe.
+
+    Raises ConfigError if a setting is invalid.
+    """
     try:
         return Config.model_validate(tuples(data))
     except ValidationError as error:
@@ -70,28 +77,29 @@ def from_dict(data: Mapping[str, Any], origin: str = "configuration") -> Config:
 
 
 def from_yaml(text: str, origin: str) -> Config:
-    """The configuration in a YAML text without a `base`. Raises ConfigError."""
+    """Return the configuration in a YAML text without a `base`. Raises ConfigError if the text is invalid."""
     return from_dict(_mapping(text, origin), origin)
 
 
 def find_config(name: str | Path) -> Path:
-    """The path of a configuration file, which is given by its path or, if shipped, by its bare name."""
+    """Return the path of a configuration file. `name` is a path, or the bare name of a shipped file."""
     return find_shipped(name, config_files(), "configuration", "configs")
 
 
 def config_files() -> dict[str, Path]:
-    """Bare name -> path of the configurations that ship with the library."""
+    """Return a dictionary from bare name to path of the configurations that ship with the library."""
     return {
         file.relative_to(folder).with_suffix("").as_posix(): file
         for folder in shipped_folders("configs") for file in sorted(folder.rglob("*.yaml"))
-        if file.parent.name != COUNTERFACTUALS  # those are changes to configurations
+        if file.parent.name != COUNTERFACTUALS  # A counterfactual is a change to a configuration.
     }
 
 
 def find_shipped(name: str | Path, shipped: Mapping[str, Path], kind: str, listing: str) -> Path:
-    """The path of a file, which is given by its path or, if shipped, by its bare name.
+    """Return the path of a file. `name` is a path, or the bare name of a shipped file.
 
-    Raises ConfigError, which names the `kind` of file and `ternary-lab list LISTING`, if there is no such file.
+    Raises ConfigError if there is no such file. The error names the `kind` of file and the command
+    `ternary-lab list LISTING`, where LISTING is the text `listing`.
     """
     # Unlike Path, os.path does not raise for a name that is too long or holds odd characters.
     if os.path.isfile(name):
@@ -105,7 +113,10 @@ def find_shipped(name: str | Path, shipped: Mapping[str, Path], kind: str, listi
 
 
 class Counterfactual(Section):
-    """Changed settings for a run: it continues with them after one of its epochs, or starts again with them."""
+    """Changed settings for a run.
+
+    The run continues with these settings after one of its epochs, or it starts again with them.
+    """
 
     name: str = Field(description="name of the file and of the folder of its runs")
     title: str = Field(min_length=1, description="a few words for tables and legends")
@@ -114,7 +125,10 @@ class Counterfactual(Section):
 
 
 def load_counterfactual(path: str | Path) -> Counterfactual:
-    """A counterfactual from its YAML file or, if shipped, by its bare name. Raises ConfigError."""
+    """Return the counterfactual in a file. `path` is a path, or the bare name of a shipped file.
+
+    Raises ConfigError if there is no such file or the file is invalid.
+    """
     shipped = {file.stem: file for file in shipped_configs(COUNTERFACTUALS)}
     file = find_shipped(path, shipped, "counterfactual", "counterfactuals")
     data = _read_with_base(file, ())
@@ -127,17 +141,20 @@ def load_counterfactual(path: str | Path) -> Counterfactual:
 
 
 def shipped_configs(folder: str) -> list[Path]:
-    """The YAML files in a folder of `configs`, sorted by name."""
+    """Return the YAML files in a folder of `configs`, sorted by name."""
     return [file for parent in shipped_folders("configs") for file in sorted((parent / folder).glob("*.yaml"))]
 
 
 def shipped_counterfactuals() -> list[Counterfactual]:
-    """The counterfactuals that ship with the library, sorted by name."""
+    """Return the counterfactuals that ship with the library, sorted by name."""
     return [load_counterfactual(file) for file in shipped_configs(COUNTERFACTUALS)]
 
 
 def parse_override(text: str) -> tuple[str, Any]:
-    """(key, value) of the text `key=value` on a command line; the value is YAML. Raises ConfigError."""
+    """Return (key, value) of a text `key=value` from a command line. The value is read as YAML.
+
+    Raises ConfigError if the text has another form or the value is not valid YAML.
+    """
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise ConfigError(f"--set {text!r}: write key=value, for example training.total_epochs=60")
@@ -148,7 +165,10 @@ def parse_override(text: str) -> tuple[str, Any]:
 
 
 def shipped_folders(kind: str) -> list[Path]:
-    """The folders of `configs`, `sweeps` or `notebooks`: one beside the package (checkout) or inside it (wheel)."""
+    """Return the existing folders of this kind, where `kind` is `configs`, `sweeps` or `notebooks`.
+
+    A checkout has the folder beside the package. A wheel has the folder inside the package.
+    """
     package = Path(__file__).parent
     return [folder for folder in (package.parent / kind, package / "shipped" / kind) if folder.is_dir()]
 
@@ -169,7 +189,10 @@ def _read_with_base(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file: see `read_yaml`. Raises ConfigError for any other content."""
+    """Return the mapping in a YAML file, which `settings.read_yaml` reads.
+
+    Raises ConfigError if the file cannot be read or its content is not a mapping.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -203,7 +226,7 @@ def _nested(key: str, value: Any) -> dict[str, Any]:
 
 
 def _merge(base: dict[str, Any], change: Mapping[str, Any], place: str = "") -> dict[str, Any]:
-    """`base`, overridden by `change`; of the old settings, a new mode keeps only those that it has too."""
+    """Return `base` overridden by `change`. If the mode changes, only settings that the new mode also has are kept."""
     merged, family = dict(base), type(_default_at(place))
     mode = change.get("mode")
     if issubclass(family, Choice) and isinstance(mode, str) and mode in family.modes and merged.get("mode") != mode:
@@ -213,7 +236,7 @@ def _merge(base: dict[str, Any], change: Mapping[str, Any], place: str = "") -> 
         if isinstance(value, Mapping) and not isinstance(below, dict) and "mode" not in value:
             default = _default_at(inner)
             below = default.model_dump() if isinstance(default, Section) else None
-        # lr_steps is one value: a new table of steps replaces the whole old table.
+        # lr_steps counts as one value. A new table of steps replaces the whole old table.
         if isinstance(below, dict) and isinstance(value, Mapping) and key != "lr_steps":
             value = _merge(below, value, inner)
         merged[key] = value
@@ -221,7 +244,10 @@ def _merge(base: dict[str, Any], change: Mapping[str, Any], place: str = "") -> 
 
 
 def _default_at(place: str) -> Any:
-    """The default at a dotted key: with it `beta.B.lag` alone can override one number of the default mode."""
+    """Return the default value at a dotted key, or None if the key is unknown.
+
+    With this default, an override of `beta.B.lag` alone can change one number of the default mode.
+    """
     value: Any = Config()
     for part in place.split(".") if place else ():
         if not isinstance(value, Section) or part not in type(value).model_fields:
@@ -231,14 +257,17 @@ def _default_at(place: str) -> Any:
 
 
 def tuples(value: Any) -> Any:
-    """The value with all lists as tuples: strict validation does not accept a list for a tuple."""
+    """Return the value with all lists replaced by tuples. Strict validation accepts no list in place of a tuple."""
     if isinstance(value, Mapping):
         return {key: tuples(inner) for key, inner in value.items()}
     return tuple(tuples(inner) for inner in value) if isinstance(value, list | tuple) else value
 
 
 def explain(error: ValidationError, data: Mapping[str, Any], model: type[BaseModel] = Config) -> str:
-    """The first error that a model found in data, in one line: the key, and the allowed values or the nearest keys."""
+    """Return a message of one line on the first error that `model` found in `data`.
+
+    The message names the key, and the allowed values or the most similar known keys.
+    """
     problems = error.errors()
     first = problems[0]
     place = [part for part in first["loc"] if part != "[key]"]
@@ -256,12 +285,15 @@ def explain(error: ValidationError, data: Mapping[str, Any], model: type[BaseMod
 
 
 def _fields_at(place: list[int | str], data: Any, model: type[BaseModel]) -> Mapping[str, FieldInfo]:
-    """Name -> field of the settings in the group at a place in a model's data."""
+    """Return a dictionary from name to field, for the settings in one group of `model`.
+
+    `place` lists the keys that lead to the group. `data` is the data of the model; it holds the modes that it chooses.
+    """
     for part in place:
         annotation = model.model_fields[str(part)].annotation if str(part) in model.model_fields else None
-        if get_origin(annotation) is dict:  # from names that the user chose to groups of one kind
+        if get_origin(annotation) is dict:  # The user chose the keys. The values are groups of one type.
             annotation = get_args(annotation)[1]
-            annotation = getattr(annotation, "__origin__", annotation)  # without what `Annotated` adds
+            annotation = getattr(annotation, "__origin__", annotation)  # This removes the metadata of `Annotated`.
         data = data[part]
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             model = annotation

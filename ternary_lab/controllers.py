@@ -1,13 +1,15 @@
 """Controllers between epochs: gradient balance, loss weights λ, phase, and StateNet's corrections.
 
-At the start of an epoch, with n the moving averages of the pathways' gradient norms:
+Let n_A and n_B be the moving averages of the gradient norms of the pathways. At the start of an epoch,
 
     r = n_B / n_A          balanced: 0.8 < r < 1.2          momentum m: 0.95 if balanced, else 0.5
-    λ₁, λ₂ move by ±0.02 towards the weaker pathway, or by ±5 % by the coverage ratio of the previous epoch
 
-In the first batch of the epoch StateNet reads [H_A, H_B, KL_A, KL_B, r, ρ, λ₁, λ₂, λ₃]. It corrects lr for the epoch
-and the λ from the second batch on. Its corrections are plain numbers in the loss, so in v5.5 StateNet never receives a
-gradient. `training.statenet_learning` can give it one.
+If r is below or above this range, λ₁ and λ₂ change by ±0.02 in favour of the pathway with the weaker gradients.
+Otherwise, they can change by ±5 % in favour of the pathway with the lower coverage after the previous epoch.
+
+In the first batch of an epoch, StateNet reads [H_A, H_B, KL_A, KL_B, r, ρ, λ₁, λ₂, λ₃]. StateNet corrects the learning
+rate lr for the epoch, and the λ from the second batch on. The corrections are plain numbers in the loss, so StateNet
+receives no gradient in v5.5. `training.statenet_learning` can give StateNet a gradient.
 """
 
 from __future__ import annotations
@@ -17,12 +19,12 @@ from dataclasses import dataclass, replace
 from ternary_lab.config import Config, LossWeights
 
 TINY = 1e-8
-"""Keeps a ratio of gradient norms finite when a pathway's gradient has vanished."""
+"""Added to the denominator of a ratio of gradient norms, so that the ratio stays finite if the denominator is 0."""
 
 
 @dataclass(frozen=True)
 class Controllers:
-    """One run's controllers between two epochs."""
+    """State of the controllers of one run between two epochs."""
 
     lambda1: float
     lambda2: float
@@ -30,7 +32,10 @@ class Controllers:
     norm_B: float = 1.0
     phase: int = 1
     coverage_ratio: float | None = None
-    """Unique operations of B over those of A after the previous epoch; None before the first, or undrawn."""
+    """Number of distinct operations drawn by B after the previous epoch, divided by the number of A.
+
+    None before the first epoch, and if no operations were drawn.
+    """
 
     @staticmethod
     def initial(config: Config) -> Controllers:
@@ -39,7 +44,7 @@ class Controllers:
 
 @dataclass(frozen=True)
 class Plan:
-    """Every scheduled or controlled value of one run in one epoch, before StateNet's correction."""
+    """The scheduled and controlled values of one run in one epoch, before StateNet's correction."""
 
     epoch: int
     phase: int
@@ -57,14 +62,14 @@ class Plan:
 
 
 def gradient_ratio(controllers: Controllers) -> float:
-    """r = n_B / n_A."""
+    """Return the gradient ratio r = n_B / n_A."""
     return controllers.norm_B / (controllers.norm_A + TINY)
 
 
 def reads_coverage(config: Config, controllers: Controllers) -> bool:
-    """Whether the next epoch's plan depends on the coverage of the previous epoch.
+    """Return whether the plan of the next epoch depends on the coverage after the previous epoch.
 
-    It does where the pathways are balanced and the coverage rule can move λ₁ or λ₂.
+    The plan depends on it if the gradient ratio is inside its bounds and the coverage can change λ₁ or λ₂.
     """
     w = config.loss_weights
     moves = w.low < w.high and {w.coverage_factor, w.coverage_factor_down} != {1.0}
@@ -72,7 +77,7 @@ def reads_coverage(config: Config, controllers: Controllers) -> bool:
 
 
 def plan_epoch(config: Config, epoch: int, controllers: Controllers) -> Plan:
-    """The plan of an epoch, counted from 0, from the controllers after the previous epoch."""
+    """Return the plan of an epoch, counted from 0. `controllers` is the state after the previous epoch."""
     weights, balance = config.loss_weights, config.gradient_balance
     ratio = gradient_ratio(controllers) if epoch > 0 else 1.0
     balanced = weights.ratio_low < ratio < weights.ratio_high
@@ -101,7 +106,11 @@ def plan_epoch(config: Config, epoch: int, controllers: Controllers) -> Plan:
 def adapted(
     weights: LossWeights, lambda1: float, lambda2: float, ratio: float, coverage_ratio: float | None
 ) -> tuple[float, float]:
-    """λ₁ and λ₂, moved towards the pathway with the weaker gradients or, when balanced, the lower coverage."""
+    """Return λ₁ and λ₂ of the next epoch.
+
+    The pathway with the weaker gradients gains weight. If the gradients are balanced, the pathway with the lower
+    coverage gains weight.
+    """
     if ratio < weights.ratio_low:
         lambda1, lambda2 = lambda1 + weights.step, lambda2 - weights.step
     elif ratio > weights.ratio_high:
@@ -119,7 +128,7 @@ def clamp(value: float, low: float, high: float) -> float:
 
 @dataclass(frozen=True)
 class Correction:
-    """StateNet's outputs for one run's epoch, and the corrected lr and λ."""
+    """StateNet's outputs in one epoch of one run, with the corrected lr and λ."""
 
     delta_lr: float
     delta_lambda1: float
@@ -136,7 +145,7 @@ class Correction:
 
 
 def correct(config: Config, plan: Plan, outputs: tuple[float, float, float, float]) -> Correction:
-    """The plan's lr and λ corrected by StateNet's four outputs in (-1, 1)."""
+    """Return lr and the λ of a plan, corrected by the four outputs of StateNet, which are in (-1, 1)."""
     net, weights = config.statenet, config.loss_weights
     d_lr, d1, d2, d3 = outputs
     return Correction(
@@ -149,7 +158,10 @@ def correct(config: Config, plan: Plan, outputs: tuple[float, float, float, floa
 
 
 def correction_slopes(config: Config, plan: Plan, correction: Correction) -> tuple[float, float, float, float]:
-    """Derivatives of lr, λ₁, λ₂ and λ₃ in StateNet's four outputs; 0 where a value is at a bound."""
+    """Return the derivatives of lr, λ₁, λ₂ and λ₃, each with respect to its own output of StateNet.
+
+    The derivative of a value that is at a bound is 0.
+    """
     net, weights = config.statenet, config.loss_weights
     return (
         plan.lr * net.lr_scale * (net.lr_low < correction.lr < net.lr_high),
@@ -162,7 +174,7 @@ def correction_slopes(config: Config, plan: Plan, correction: Correction) -> tup
 def after_epoch(
     controllers: Controllers, plan: Plan, correction: Correction, norms: tuple[float, float]
 ) -> Controllers:
-    """The controllers after an epoch, without its coverage, which `after_counting` adds."""
+    """Return the controllers after an epoch. They lack the coverage of this epoch, which `after_counting` adds."""
     return replace(
         controllers,
         lambda1=correction.lambda1,
@@ -175,5 +187,8 @@ def after_epoch(
 
 
 def after_counting(controllers: Controllers, unique: tuple[int, int] | None) -> Controllers:
-    """The controllers with the numbers of distinct operations drawn after the epoch, of A and B; None: not drawn."""
+    """Return the controllers with the coverage ratio after an epoch.
+
+    `unique` holds the numbers of distinct operations that A and B drew. It is None if no operations were drawn.
+    """
     return replace(controllers, coverage_ratio=unique[1] / unique[0] if unique and unique[0] else None)

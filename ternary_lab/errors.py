@@ -1,7 +1,7 @@
-"""The library's exceptions, one class per kind of mistake, and the names that their messages suggest.
+"""The library's exceptions, and suggestions of known names for their messages.
 
-Every message is one line: it names the faulty value and a remedy. The command line prints it and exits with status 2;
-a programme catches `TernaryLabError`.
+Each kind of mistake has its own class. A message is one line, which names the faulty value and a remedy. The command
+line prints the message and exits with status 2. A programme can catch `TernaryLabError`.
 """
 
 from __future__ import annotations
@@ -11,43 +11,49 @@ from collections.abc import Iterable
 from importlib.util import find_spec
 
 FEW = 8
-"""A message lists all known names if there are at most this many."""
+"""Largest number of known names that a message lists completely."""
 
 
 class TernaryLabError(Exception):
-    """Base class of all errors that this library raises on purpose."""
+    """Base class of the errors that this library raises on purpose."""
 
 
 class ConfigError(TernaryLabError, ValueError):
-    """A setting that is unknown, of the wrong type or out of range, or a file that is not a configuration."""
+    """Error for an invalid setting or an invalid configuration file.
+
+    A setting is invalid if it is unknown, has the wrong type or is out of range.
+    """
 
 
 class InputError(TernaryLabError, ValueError):
-    """An argument whose shape, type, device or values do not fit the operation."""
+    """Error for an argument of wrong shape, type, device or value."""
 
 
 class DeviceError(TernaryLabError, RuntimeError):
-    """A device that is missing, busy or full, or that has failed."""
+    """Error for a device that is missing, busy or full, or that has failed."""
 
 
 class CheckpointError(TernaryLabError):
-    """A checkpoint that is missing, truncated, of another format or of other shapes, or that contains code."""
+    """Error for a checkpoint that cannot be loaded.
+
+    The checkpoint is missing or truncated, has another format or other shapes, or contains code.
+    """
 
 
 class DivergenceError(TernaryLabError, ArithmeticError):
-    """A loss or a gradient that is no longer finite."""
+    """Error for a loss or a gradient that is no longer finite."""
 
 
 class RunError(TernaryLabError):
-    """A run directory that cannot be read, written or continued."""
+    """Error for a run directory that cannot be read, written or continued."""
 
 
 class EngineError(TernaryLabError, RuntimeError):
-    """An engine for sweeps that is not installed, cannot be reached, or lacks resources."""
+    """Error for an engine of sweeps that is not installed, cannot be reached, or lacks resources."""
 
 
 class NotebookError(TernaryLabError):
-    """A notebook that lacks its parameters, or a parameter that a notebook does not accept."""
+    """Error for a notebook that lacks parameters, or for a parameter that a notebook does not accept."""
 
 
 EXTRAS = {
@@ -58,37 +64,38 @@ EXTRAS = {
     "explorer": ("anywidget", "jscatter", "traitlets", "umap"),
     "cluster": ("ray",),
 }
-"""Extra of pyproject.toml -> the packages that it installs, by the names under which they are imported."""
+"""The packages that each extra of pyproject.toml installs. A package has the name under which it is imported."""
 
 
 class MissingPackageError(TernaryLabError, ImportError):
-    """A package of an extra that is not installed."""
+    """Error for a package that belongs to an extra and is not installed."""
 
 
 def missing(package: str) -> str:
-    """Message that a package is not installed, with the command that installs it."""
+    """Return a message that a package is not installed, with the command that installs the package."""
     (extra,) = [extra for extra, packages in EXTRAS.items() if package in packages]
     return f"{package} is missing: pip install 'ternary-lab[{extra}]'"
 
 
 def need(*packages: str) -> None:
-    """Raise MissingPackageError for the first package that is not installed. Imports none of them."""
+    """Raise MissingPackageError for the first package that is not installed. No package is imported."""
     for package in packages:
         if find_spec(package) is None:
             raise MissingPackageError(missing(package))
 
 
 def nearest(name: str, known: Iterable[str], lists: str = "", prefix: str = "") -> str:
-    """The end of a message about an unknown name: up to three similar known names.
+    """Return the end of a message about an unknown name, with up to three similar known names.
 
-    If no name is similar, it lists all names where they are few, else the three nearest.
+    If no known name is similar, the text lists all known names if there are at most `FEW`, or else the three most
+    similar names.
 
     Args:
-        lists: a command that prints all names; mentioned where the names are many.
-        prefix: stands before each similar name.
+        lists: a command that prints all names. The text mentions this command if there are more than `FEW` names.
+        prefix: text in front of each similar name.
     """
     names = list(known)
-    name = name[:200]  # the time of a comparison grows with the square of the length
+    name = name[:200]  # The time of a comparison grows with the square of the length.
     if close := [f"{prefix}{one}" for one in difflib.get_close_matches(name, names, n=3, cutoff=0.5)]:
         said = f": did you mean {' or '.join(filter(None, (', '.join(close[:-1]), close[-1])))}?"
     elif len(names) <= FEW:

@@ -1,12 +1,14 @@
-"""The history of a run: its columns, and the criteria that choose its best epoch from them.
+"""The columns of a run's history, and the criteria that choose the best epoch.
 
     val_loss               validation loss under the current β and λ; values of different epochs are not comparable
     val_elbo               ELBO of the validation split, mean of both pathways
     coverage               sampled coverage, mean of both pathways
     informative_coverage   informative coverage, mean of both pathways
-    reconstruction         exact reconstruction of the validation split from the own code, mean of both pathways
+    reconstruction         share of validation operations that a pathway reconstructs exactly from its own latents,
+                           mean of both pathways
 
-A criterion never reads the test split. The first of several equally good epochs is the best, as in training.
+A criterion never reads the test split. If several epochs are equally good, the first of these epochs is the best, as in
+training.
 """
 
 from __future__ import annotations
@@ -23,17 +25,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """One run's epoch: a row of `history.csv`.
+    """One epoch of one run, as a row of `history.csv`.
 
-    Losses, entropies and KL are in nats, coverages and reconstruction in percent. Loss terms, H and λ are means over
-    the epoch's batches, so λ₁₋₃ mix the values before and after StateNet's correction. Where `evaluation.coverage_at`
-    leaves out the sampled coverage, it is NaN and its counts are None. `loss_*` are the shares of the terms in the
-    training loss, with λ, gradient scale and weight: their sum is `train_loss`. `loss_information_*` are 0 without
-    information terms; older histories lack them. `grad_norm_*` are norms of λ g ∇L before clipping. `val_elbo` is the
-    mean ELBO of both pathways on the validation split (higher is better). `delta_*` are StateNet's outputs in (-1, 1).
+    Losses, entropies and KL are in nats. Coverages and reconstruction are in percent. Loss terms, H and λ are means
+    over the batches of the epoch, so λ₁, λ₂ and λ₃ mix the values before and after StateNet's correction. After epochs
+    in which `evaluation.coverage_at` omits the sampled coverage, `coverage_*` is NaN and `unique_ops_*` is None.
+    `loss_*` is the share of a term in the training loss, with its λ, gradient scale g and weight. The sum of all shares
+    is `train_loss`. `loss_information_*` is 0 if there are no information terms, and older histories lack this column.
+    `grad_norm_*` is the norm of λ g ∇L before clipping. `val_elbo` is the mean ELBO of both pathways on the validation
+    split (higher is better). `delta_*` is an output of StateNet in (-1, 1).
 
-    Seconds are those of the whole cohort. `seconds_train` is the time of training and validation; the previous epoch is
-    measured beside them. `seconds_eval` is the time that the measurement of this epoch took beyond that.
+    The seconds are measured for the whole cohort. `seconds_train` is the time of training and validation; the
+    measurement of the previous epoch takes place during this time. `seconds_eval` is the additional time for which the
+    cohort waited for the measurement of this epoch.
     """
 
     run: str
@@ -93,35 +97,38 @@ class EpochRecord:
     loss_information_A: float = 0.0
     loss_information_B: float = 0.0
     added: Mapping[str, float] = field(default_factory=dict)
-    """Column -> value of the loss terms that the configuration adds: see `config.LossTerm`."""
+    """Values by column of the loss terms that the configuration adds; `config.LossTerm` describes these terms."""
 
 
 COLUMNS = tuple(f.name for f in fields(EpochRecord) if f.name != "added")
 LATER = {f.name: f.default for f in fields(EpochRecord) if f.default is not MISSING}
-"""The last columns, which older histories lack -> their values there."""
+"""Default values of the columns that older histories lack, by column. These columns are the last ones."""
 TIMING_COLUMNS = ("seconds_train", "seconds_eval")
 OLD_NAMES = {
     "info_coverage": "informative_coverage",
     "info_coverage_A": "informative_coverage_A",
     "info_coverage_B": "informative_coverage_B",
 }
-"""Names that files of runs and sweeps use -> the names that the library uses."""
+"""The names that the library uses, by the old names in the files of runs and sweeps."""
 _IN_FILES = {name: old for old, name in OLD_NAMES.items()}
 
 
 def name_in_files(name: str) -> str:
-    """The name of a column or criterion in a run's files, which keep an old name where they have always had it."""
+    """Return the name of a column or criterion in the files of runs.
+
+    These files keep the old name of a column that has been renamed in the library.
+    """
     return _IN_FILES.get(name, name)
 
 
 FILE_COLUMNS = tuple(name_in_files(name) for name in COLUMNS)
-"""`COLUMNS` as the head of `history.csv` has them. The columns of added loss terms follow."""
+"""The names of `COLUMNS` in the first line of `history.csv`. The columns of added loss terms follow in that line."""
 Criterion = Literal["val_loss", "val_elbo", "coverage", "informative_coverage", "reconstruction"]
 CRITERIA: tuple[Criterion, ...] = get_args(Criterion)
 
 
 def cost(values: Mapping[str, Any] | pd.DataFrame, criterion: Criterion) -> Any:
-    """The value of a criterion for a row of measurements, or for whole columns of them: smaller is better."""
+    """Return the cost of one row of measurements, or of each row of a table, under a criterion. Smaller is better."""
     match criterion:
         case "val_loss":
             return values["val_loss"]
@@ -132,9 +139,9 @@ def cost(values: Mapping[str, Any] | pd.DataFrame, criterion: Criterion) -> Any:
 
 
 def best_epoch(history: pd.DataFrame, criterion: Criterion, last: int | None = None) -> int:
-    """The epoch of one run that a criterion chooses among the measured ones up to `last`.
+    """Return the epoch that a criterion chooses from the history of one run, among the epochs up to `last`.
 
-    Raises InputError when none of them was measured.
+    Only epochs in which the criterion was measured count. Raises InputError if there is no such epoch.
     """
     rows = history if last is None else history[history["epoch"] <= last]
     costs = cost(rows, criterion).dropna()

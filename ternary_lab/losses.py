@@ -1,4 +1,4 @@
-"""The terms of the loss, each with its value and its gradient. In nats.
+"""The terms of the loss, with their values and gradients. Cross-entropy, KL and entropies are in nats.
 
     CE    Σ_k -ln p(x_k|z̃), mean over the batch
     KL    Σ_d max(-½(1 + s - μ² - e^s), free bits), mean over the batch
@@ -9,19 +9,23 @@
     L_B = CE_B + β_B KL_B - w_S S + w_rep rep
     L   = λ₁ g_A L_A + λ₂ g_B L_B + λ₃ |H_A - H_B|
 
-A term is declared once, in `TERMS`: its name, its words, its pathways, its weight, and the function that computes it.
-Its columns in the history, its share of the training loss and the message on divergence follow from the declaration. A
-configuration can add terms that are declared elsewhere: see `config.LossTerm`.
+Here g_A and g_B are the factors of the gradient balance (`training.step`), and H_A and H_B are latent entropies.
 
-Two parts of the loss are not such terms. The entropy alignment |H_A - H_B| belongs to both pathways. In v5.5 its H is a
-histogram without gradient, so it moves the reported loss and no parameter; `metrics.latent_entropy.soft_entropy` has a
-gradient. The information terms read latents drawn from the prior: see `information_loss`.
+`TERMS` declares each term once. A declaration holds the name of the term, its words for messages, its pathways, its
+weight, and the function that computes the term. The columns in the history, the share in the training loss and the
+message on divergence are derived from this declaration. A configuration can add terms that are declared elsewhere;
+`config.LossTerm` explains this.
 
-Cross-injection stops the gradient, so L_A moves pathway A alone and L_B pathway B alone. The factors λ g are applied to
-the whole gradient of a pathway at the end. Shapes are those of `model`.
+Two parts of the loss are not declared as terms. The first part is the entropy alignment |H_A - H_B|, which belongs to
+both pathways. In v5.5 the entropy H is computed from a histogram, which has no gradient, so the alignment changes the
+reported loss but no weight. `metrics.latent_entropy.soft_entropy` has a gradient. The second part is the information
+terms of `information_loss`, which read latents drawn from the prior.
 
-Gradients are written beside their terms. Autograd's bookkeeping would cost several times the arithmetic at this size;
-the tests differentiate every value and compare.
+Cross-injection stops the gradient, so L_A changes pathway A only, and L_B changes pathway B only. The factors λ g are
+applied to the whole gradient of a pathway at the end. Shapes are those of `model`.
+
+Each term computes its own gradient, because autograd's bookkeeping would cost several times as much as the arithmetic
+at this size. The tests compare every gradient with the result of autograd.
 """
 
 from __future__ import annotations
@@ -47,12 +51,15 @@ FreeBits = Literal["sample", "dimension_mean"]
 
 @dataclass(frozen=True)
 class Batch:
-    """The tensors that a loss term may read. R runs, B operations, L latent dimensions, 2 pathways."""
+    """Input tensors of the loss terms.
+
+    The dimensions are 2 pathways, R runs, B operations and L latent dimensions.
+    """
 
     mu: Tensor
     """(2, R, B, L): posterior means."""
     log_variance: Tensor
-    """(2, R, B, L)"""
+    """(2, R, B, L): logarithms of the posterior variances."""
     z: Tensor
     """(2, R, B, L): sampled latents."""
     free_bits_per: FreeBits = "sample"
@@ -62,27 +69,30 @@ class Batch:
     """(2, R, B, 9, 3): decoder outputs; only for terms of the output."""
 
     def decoded(self, target: Tensor, logits: Tensor) -> Batch:
-        """The same batch with its one-hot operations and the decoder outputs."""
+        """Return this batch with one-hot operations (R, B, 9, 3) and decoder outputs (2, R, B, 9, 3)."""
         return replace(self, target=target, logits=logits)
 
 
 @dataclass
 class Gradients:
-    """Gradients of L_A and L_B, each in its own pathway's tensors. Terms add to them."""
+    """Gradients of L_A with respect to tensors of pathway A, and of L_B with respect to tensors of pathway B.
+
+    Every loss term adds its gradients to these tensors.
+    """
 
     logits: Tensor | None = None
-    """(2, R, B, 9, 3)"""
+    """(2, R, B, 9, 3): gradients with respect to the decoder outputs."""
     mu: Tensor | None = None
-    """(2, R, B, L): without the part that reaches μ through z."""
+    """(2, R, B, L): gradients with respect to μ, without the part that comes through z."""
     log_variance: Tensor | None = None
-    """(2, R, B, L): likewise."""
+    """(2, R, B, L): gradients with respect to s, without the part that comes through z."""
     z: dict[int, Tensor] = field(default_factory=dict)
-    """Pathway (0 or 1) -> (R, B, L), without the part that comes from the decoder."""
+    """Gradients (R, B, L) with respect to z by pathway (0 or 1), without the part that comes from the decoder."""
     probabilities: Tensor | None = None
-    """(2, R, B, 9, 3): the softmax of the logits, which the cross-entropy leaves for later terms."""
+    """(2, R, B, 9, 3): softmax of the logits. The cross-entropy computes it, and later terms read it."""
 
     def add(self, pathway: int, weight: Tensor, of: TermGradients) -> None:
-        """Add the gradients of one pathway's term (R, B, ...), times its weight (R,)."""
+        """Add the gradients (R, B, ...) of a term for one pathway, multiplied by the weight (R,) of the term."""
         for name in ("logits", "mu", "log_variance"):
             gradient, whole = getattr(of, name), getattr(self, name)
             if gradient is not None:
@@ -94,44 +104,47 @@ class Gradients:
 
 @dataclass(frozen=True)
 class TermNumbers:
-    """The numbers of one term in one epoch, a value per run."""
+    """The numbers that one term reads in one epoch, with one value per run."""
 
     weight: Tensor
-    """(P, R): the weight in each of the term's pathways."""
+    """(P, R): weights of the term in its P pathways, where P is 1 or 2."""
     settings: Tensor
-    """(K, R): whatever else the term reads."""
+    """(K, R): the K other settings that the term reads."""
 
 
 Numbers = Mapping[str, TermNumbers]
-"""Name of a term -> its numbers."""
+"""The numbers of each term, by the name of the term."""
 
 
 @dataclass(frozen=True)
 class Term:
-    """One term of L_A, of L_B or of both: sign · weight · value. See the module."""
+    """One term of L_A, of L_B or of both.
+
+    The term adds sign · weight · value to the loss of a pathway.
+    """
 
     name: str
-    """Columns: NAME_A for the value, loss_NAME_A for the share in the training loss; likewise for B."""
+    """Name of the term. The column NAME_A holds its value for pathway A, and loss_NAME_A its share in the loss."""
     words: str
-    """Its words in messages."""
+    """Words that stand for the term in messages."""
     pathways: Literal["AB", "A", "B"]
     of: Literal["code", "output"]
-    """Terms of the code read μ, s and z alone; they are computed beside the decoders."""
+    """Tensors that the term reads. A term of the code reads only μ, s and z, so it need not wait for the decoders."""
     compute: Callable[[Batch, TermNumbers, Gradients], Tensor]
-    """Adds the weighted gradient to the last argument and returns the value (P, R)."""
+    """Function that returns the value (P, R) and adds the weighted gradient to its last argument."""
     weights: Callable[[Config, Plan], Sequence[float]]
-    """The weight in each of its pathways."""
+    """Function that returns the weight of the term in each of its pathways."""
     settings: Callable[[Config], Sequence[float]] = lambda _: ()
     sign: int = 1
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The value's columns, one for each pathway."""
+        """Return the columns of the value, one for each pathway of the term."""
         return tuple(f"{self.name}_{pathway}" for pathway in self.pathways)
 
     @property
     def indices(self) -> list[int]:
-        """Its pathways as indices, 0 for A and 1 for B."""
+        """Return the indices of the term's pathways: 0 for A and 1 for B."""
         return ["AB".index(pathway) for pathway in self.pathways]
 
 
@@ -181,12 +194,12 @@ TERMS = (
 
 
 def terms_of(config: Config) -> tuple[Term, ...]:
-    """Every term of a configuration: those of v5.5, then those that it adds."""
+    """Return all loss terms of a configuration: first the terms of v5.5, then the terms that the configuration adds."""
     return (*TERMS, *(_added(name, term) for name, term in config.loss.added.items()))
 
 
 def _added(name: str, term: LossTerm) -> Term:
-    """A term that a configuration adds, as the step computes it."""
+    """Return a declared `Term` for a `LossTerm` that a configuration adds."""
 
     def compute(batch: Batch, numbers: TermNumbers, into: Gradients) -> Tensor:
         assert batch.target is not None
@@ -207,11 +220,14 @@ def _added(name: str, term: LossTerm) -> Term:
 
 
 def compute_terms(terms: Iterable[Term], batch: Batch, numbers: Numbers, into: Gradients) -> dict[str, Tensor]:
-    """Column -> value (R,) of every term, in order; the weighted gradients are added to `into`."""
+    """Compute all terms and add the weighted gradients to `into`.
+
+    Returns a dictionary from column to value (R,), in the order in which the terms are computed.
+    """
     found: dict[str, Tensor] = {}
     left = list(terms)
     if batch.logits is not None and kernels.usable(batch.logits):
-        # One kernel computes both; see `backend.kernels`.
+        # One kernel computes the cross-entropy and the output entropy; see `backend.kernels`.
         assert batch.target is not None
         ce, entropy, into.logits = kernels.output_terms(batch.target, batch.logits, numbers["entropy"].weight[0])
         found |= {"ce_A": ce[0], "ce_B": ce[1], "entropy_B": entropy}
@@ -222,7 +238,10 @@ def compute_terms(terms: Iterable[Term], batch: Batch, numbers: Numbers, into: G
 
 
 def weighted(terms: Sequence[Term], values: Mapping[str, Tensor], numbers: Numbers) -> dict[str, Tensor]:
-    """Column -> sign · weight · value of every term, pathway A first. Values may have more dimensions in front."""
+    """Return a dictionary from column to sign · weight · value of each term, first for pathway A, then for B.
+
+    The values may have more dimensions in front of the run axis.
+    """
     found = {}
     for pathway in "AB":
         for term in terms:
@@ -233,7 +252,7 @@ def weighted(terms: Sequence[Term], values: Mapping[str, Tensor], numbers: Numbe
 
 
 def repeated(numbers: Numbers, times: int) -> dict[str, TermNumbers]:
-    """The numbers for `times` batches of each run, one after the other."""
+    """Return the numbers with each run repeated `times` times in succession, once for each of its batches."""
     return {
         name: TermNumbers(*(part.repeat_interleave(times, -1) for part in (of.weight, of.settings)))
         for name, of in numbers.items()
@@ -241,9 +260,11 @@ def repeated(numbers: Numbers, times: int) -> dict[str, TermNumbers]:
 
 
 def cross_entropy(target: Tensor, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """CE (2, R) of one-hot targets (R, B, 9, 3), the softmax p (2, R, B, 9, 3), and CE's gradient in the logits.
+    """Return the cross-entropy (2, R), the softmax p (2, R, B, 9, 3), and the gradient (2, R, B, 9, 3).
 
-    Written out, because torch's softmax is slow over a dimension of three.
+    The gradient of the cross-entropy is taken with respect to the logits (2, R, B, 9, 3). The targets are one-hot
+    operations (R, B, 9, 3). This function computes the softmax itself, because torch's softmax is slow over a dimension
+    of three.
     """
     batch = target.shape[1]
     shifted = logits - logits.amax(-1, keepdim=True)
@@ -258,10 +279,11 @@ def cross_entropy(target: Tensor, logits: Tensor) -> tuple[Tensor, Tensor, Tenso
 def free_bits_kl(
     mu: Tensor, log_variance: Tensor, free_bits: Tensor, per: FreeBits, weight: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """KL (2, R) with a floor of `free_bits` (R,) nats, and its gradients in μ and s times `weight` (2, R).
+    """Return the KL term (2, R) with a lower bound, and its gradients with respect to μ and s, multiplied by `weight`.
 
-    `sample` (v5.5) bounds every sample and dimension; `dimension_mean` the batch mean of each
-    dimension, as the paper does. Below the floor there is no gradient (Kingma et al. 2016).
+    The lower bound is `free_bits` (R,) nats, and `weight` has shape (2, R). If `per` is `sample`, as in v5.5, the bound
+    holds for the KL of every sample and dimension. If `per` is `dimension_mean`, as in the paper, the bound holds for
+    the batch mean of each dimension. Below the bound the gradient is 0 (Kingma et al. 2016).
     """
     batch = mu.shape[2]
     variance = log_variance.exp()
@@ -277,7 +299,10 @@ def free_bits_kl(
 
 
 def mean_output_entropy(p: Tensor) -> tuple[Tensor, Tensor]:
-    """S (R,) of probabilities (R, B, 9, 3), at most 9 ln 3 = 9.8875, and its gradient in the logits."""
+    """Return the mean output entropy S (R,) of probabilities (R, B, 9, 3), and its gradient (R, B, 9, 3).
+
+    The gradient is taken with respect to the logits. S is at most 9 ln 3 = 9.8875.
+    """
     mean = p.mean(1, keepdim=True)
     positive = mean + 1e-10
     log_mean = positive.log()
@@ -287,9 +312,11 @@ def mean_output_entropy(p: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def repulsion(z: Tensor, sigma: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """rep (R,) of latents z (R, B, L), and its gradient in z times `weight` (R,); 0 for a batch of one.
+    """Return the repulsion (R,) of latents z (R, B, L), and its gradient with respect to z.
 
-    The diagonal is masked: added and subtracted again, it would cancel the tiny rest in float32.
+    The gradient is multiplied by `weight` (R,). Both are 0 for a batch of one operation. The diagonal of the kernel is
+    set to 0. If it were added and later subtracted, the rounding of float32 would erase the much smaller sum of the
+    other entries.
     """
     batch = z.shape[1]
     if batch < 2:
@@ -297,7 +324,7 @@ def repulsion(z: Tensor, sigma: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]
     scaled = z / sigma[:, None, None]
     norms = scaled.square().sum(-1, keepdim=True)
     exponent = torch.baddbmm(norms.transpose(1, 2), scaled, scaled.transpose(1, 2), beta=-1, alpha=2).sub_(norms)
-    # exp(-80) is 1e-35: what is below makes no difference, and denormal numbers cost 50 times as much.
+    # exp(-80) is 1e-35. Smaller values make no difference, and denormal numbers cost 50 times as much time.
     kernel = exponent.clamp_(-80, 0).exp_()
     kernel.diagonal(dim1=1, dim2=2).zero_()
     pairs = batch * (batch - 1)
@@ -307,12 +334,12 @@ def repulsion(z: Tensor, sigma: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]
 
 
 FLOOR = 1e-12
-"""Smallest average probability whose logarithm is taken: a perfect generator has 5e-5."""
+"""Lower bound of an average probability before its logarithm is taken. A perfect generator has 5e-5."""
 
 
 @dataclass(frozen=True)
 class InformationWeights:
-    """Weights of the information terms, one value per run: (R,)."""
+    """Weights of the information terms. Each tensor has shape (R,)."""
 
     noise: Tensor
     output_entropy: Tensor
@@ -321,42 +348,56 @@ class InformationWeights:
 
 @dataclass(frozen=True)
 class InformationValues:
-    """Values of the information terms over the prior latents of one step. All (2, R)."""
+    """Values of the information terms over the prior latents of one step.
+
+    Each tensor has shape (2, R).
+    """
 
     noise: Tensor
     output_entropy: Tensor
     certainty: Tensor
 
     def weighted(self, w: InformationWeights) -> Tensor:
-        """(2, R): their share in L_A and L_B. All may have more dimensions in front."""
+        """Return the contribution (2, R) of the information terms to L_A and L_B.
+
+        Values and weights may have more dimensions in front of these.
+        """
         return w.noise * self.noise - w.output_entropy * self.output_entropy + w.certainty * self.certainty
 
 
 def information_loss(
     logits: Tensor, average: Tensor, decay: float, margin: float, w: InformationWeights
 ) -> tuple[InformationValues, Tensor]:
-    """Information terms from logits (2, R, M, 27) of M prior latents, and their gradient in the logits. v5.5 has none.
+    """Return the information terms, and their gradient with respect to the logits (2, R, M, 27) of M prior latents.
 
-        N = H(X|Z)    mean entropy of the output given its latent: decoder noise, to be made small
-        E = H(X)      entropy of the output distribution's moving average over steps, to be made large
-        C             Σ e²/2m over values and entries; e is the excess of the log-odds over the margin m
+    v5.5 does not have these terms. X is the output of a decoder, and Z is a latent from the prior.
 
-    L_A and L_B each gain w_N N - w_E E + w_C C of their own decoder. With w_N = w_E that is -w I(X;Z), the information
-    of the output about the latent. Large logits everywhere make N small, but then a posterior sample on the wrong side
-    of a threshold costs hundreds of nats. C penalises confidence beyond what is needed to decode correctly. It is
-    squared: a linear penalty only makes a decoder that is linear in z less steep, a growing one makes it bend.
+        H(X|Z)   mean entropy of the output given its latent; this is the noise of the decoder, to be minimised
+        H(X)     entropy of the moving average of the output distribution over steps, to be maximised
+        C        Σ d²/2m over values and entries, mean over latents; d is the excess of log-odds over the margin m
 
-    `average` (2, R, N) is the moving average of the output distribution over steps. It is brought up to date in place;
-    where it is all zeros, it takes this step's distribution.
+    To the loss of each pathway, the terms add w_noise H(X|Z) - w_entropy H(X) + w_certainty C of its own decoder. The
+    weights are the three tensors of `w`. If w_noise and w_entropy are equal, the first two terms are this weight times
+    -I(X;Z), where I(X;Z) is the mutual information between output and latent.
 
-    The gradient is that of w_N H(X|Z) - w_E H(X) + w_C C for the output distribution of these M latents, with the
-    moving average p̂ as the argument of the logarithm: ∂H(X)/∂p = -(ln p + 1) needs the frequency of an operation,
-    which M latents alone do not show. With z given, and E the mean over x ~ p(x|z),
+    Large logits everywhere make H(X|Z) small, but then a posterior sample on the wrong side of a threshold costs
+    hundreds of nats. So C penalises more confidence than correct decoding needs. The penalty is quadratic. With a
+    linear penalty, a decoder that is linear in z stays linear and only gets smaller slopes. A penalty whose slope grows
+    makes the decoder nonlinear.
 
-        ∂/∂ℓ_kc E[ln p̂(X)] = p_kc (E[ln p̂(X) | X_k = c] - E[ln p̂(X)])
+    `average` (2, R, N) is the moving average p̂ of the output distribution over steps. It is updated in place. If the
+    moving average of a run is all zeros, it becomes the distribution of this step.
 
-    and p(x|z) = u v splits into five entries and four (`metrics.information`). Two products with the table ln p̂ (81,
-    243) replace a sum over all N operations for each latent.
+    The returned gradient is the gradient of the sum above for the output distribution p of these M latents, but p̂
+    replaces p inside the logarithm. The reason is that ∂H(X)/∂p = -(ln p + 1) depends on the frequency of each
+    operation, and M latents are too few to estimate this frequency. Let ⟨·⟩ be the mean over x ~ p(x|z) for a given z.
+    Then, for class c of entry k with logit ℓ_kc and probability p_kc,
+
+        ∂/∂ℓ_kc ⟨ln p̂(X)⟩ = p_kc (⟨ln p̂(X) | X_k = c⟩ - ⟨ln p̂(X)⟩)
+
+    p(x|z) is a product u v, where u is the probability of the first five entries and v that of the last four
+    (`metrics.information`). So two products with the table ln p̂ (81, 243) replace a sum over all N operations for each
+    latent.
     """
     groups, latents = logits.shape[:2].numel(), logits.shape[2]
     entries = logits.view(groups, latents, ENTRIES, VALUES).permute(0, 2, 3, 1)
@@ -377,7 +418,7 @@ def information_loss(
 
     of_u = torch.matmul(_members(LOW, p.device), u * torch.bmm(log_table.transpose(1, 2), v))
     of_v = torch.matmul(_members(ENTRIES - LOW, p.device), v * torch.bmm(log_table, u))
-    joint = torch.cat((of_u, of_v), 1).view_as(p)  # p_kc E[ln p̂(X) | X_k = c]
+    joint = torch.cat((of_u, of_v), 1).view_as(p)  # p_kc ⟨ln p̂(X) | X_k = c⟩
     weight_n, weight_e, weight_c = (
         x.repeat(2)[:, None, None, None].div(latents) for x in (w.noise, w.output_entropy, w.certainty)
     )
@@ -390,28 +431,30 @@ def information_loss(
 
 
 def _certainty(shifted: Tensor, margin: float) -> tuple[Tensor, Tensor]:
-    """C (G,) of logits less the largest of their entry (G, 9, 3, M); the gradient (G, 9, 3, M) of its sum over latents.
+    """Return C (G,), and the gradient (G, 9, 3, M) of M C with respect to the logits of M latents.
+
+    `shifted` (G, 9, 3, M) holds the logits minus the largest logit of the same entry.
     """
     beyond = (shifted + margin).clamp_(max=0)
     value = beyond.square().sum((1, 2)).mean(1).div_(2 * margin)
     slope = beyond.div_(margin)
-    # One of the largest is lowered for all that lie too far below it.
+    # The largest logit of an entry gets the negative sum of the slopes, because it was subtracted from the others.
     slope.scatter_(2, shifted.argmax(2, keepdim=True), -slope.sum(2, keepdim=True))
     return value, slope
 
 
 @dataclass(frozen=True)
 class Alignment:
-    """The entropy alignment |H_A - H_B| of a batch by an H that has a gradient."""
+    """The entropy alignment |H_A - H_B| of a batch, with a differentiable entropy H."""
 
     entropy: Tensor
     """(2, R): H_A and H_B."""
     z: Tensor
-    """(2, R, B, L): gradient of |H_A - H_B| in the latents, before λ₃."""
+    """(2, R, B, L): gradient of |H_A - H_B| with respect to the latents, not yet multiplied by λ₃."""
 
 
 def alignment(z: Tensor) -> Alignment:
-    """The alignment of latents z (2, R, B, L) by `soft_entropy`."""
+    """Compute the entropy alignment of latents z (2, R, B, L) with `soft_entropy`."""
     entropy, slope = soft_entropy(z)
     towards = (entropy[0] - entropy[1]).sign()
     return Alignment(entropy, slope * torch.stack((towards, -towards))[:, :, None, None])
@@ -419,6 +462,10 @@ def alignment(z: Tensor) -> Alignment:
 
 @functools.cache
 def _members(entries: int, device: torch.device) -> Tensor:
-    """(3 entries, 3^entries): 1 where the joint value of the entries (the first lowest) has class c at entry k."""
+    """Return a matrix (3 entries, 3^entries) of zeros and ones.
+
+    Row 3 k + c belongs to class c of entry k. A column belongs to a joint value of all entries, in the order of
+    `space`. The element is 1 if the joint value has class c at entry k.
+    """
     values = space.operations(torch.arange(VALUES**entries))[:, :entries]
     return one_hot(values).flatten(1).t().contiguous().to(device)

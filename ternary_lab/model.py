@@ -1,18 +1,18 @@
-"""The dual-pathway VAE of v5.5, run-batched: every weight has a leading run axis.
+"""The dual-pathway VAE of v5.5 for several runs at once. Every weight has a leading run axis.
 
-Notation, also of `losses` and `training`:
+The following notation also holds in `losses` and `training`:
 
-    R   runs side by side          x     operations        (R, B, 9)      entries -1, 0, +1
-    B   batch                      μ, s  posterior mean and log-variance  (2, R, B, L)
+    R   number of runs             x     operations        (R, B, 9)      entries -1, 0, +1
+    B   operations of a batch      μ, s  posterior mean and log-variance  (2, R, B, L)
     L   latent dimensions          z     latents           (2, R, B, L)
     2   pathways, A then B         ℓ     logits            (2, R, B, 9, 3)
 
     z  = μ + τ σ ε                              posterior sample (z = μ in evaluation)
-    z̃_A = (1-ρ) z_A + ρ sg(z_B)                 cross-injection with stop-gradient; B likewise
-    ℓ  = decoder(z̃)                             each pathway its own decoder
+    z̃_A = (1-ρ) z_A + ρ sg(z_B)                 cross-injection; sg stops the gradient; z̃_B exchanges A and B
+    ℓ  = decoder(z̃)                             each pathway has its own decoder
 
-The weights are four contiguous blocks. An optimiser step, a norm or a copy is then one operation, and the two encoders,
-which have the same shape, are one batched product:
+The weights are stored in four contiguous tensors, which are called blocks. So an optimiser step, a norm or a copy is
+one operation per block. Both encoders have the same shape, so one batched product computes a layer of both.
 
     encoders (2, R, ·)    decoder_A (R, ·)    decoder_B (R, ·)    statenet (R, ·)
 """
@@ -40,7 +40,7 @@ LOGITS = space.ENTRIES * space.VALUES
 
 
 class Architecture:
-    """The shapes of the networks that a `config.Model` describes, and their names in a checkpoint."""
+    """The networks of a `config.Model`, with their shapes and their names in a checkpoint."""
 
     def __init__(self, settings: config.Model) -> None:
         self.settings = settings
@@ -71,11 +71,14 @@ class Architecture:
 
     @cached_property
     def parameters(self) -> int:
-        """Number of weights, StateNet included."""
+        """Return the number of weights, including StateNet."""
         return 2 * self.encoder.size + self.decoder_A.size + self.decoder_B.size + STATENET_SIZE
 
     def initialise(self, seed: int) -> Blocks:
-        """Initial weights of one run, on the CPU: the same numbers that the original draws for this seed."""
+        """Draw the initial weights of one run on the CPU.
+
+        The original implementation draws the same numbers for this seed.
+        """
         generator = torch.Generator().manual_seed(seed)
         blocks = self.empty()
         for network, row in (
@@ -87,7 +90,7 @@ class Architecture:
         return blocks
 
     def empty(self, runs: int = 1) -> Blocks:
-        """Blocks of zeros for `runs` runs, on the CPU."""
+        """Return blocks of zeros for `runs` runs, on the CPU."""
         return Blocks(
             torch.zeros(2, runs, self.encoder.size),
             torch.zeros(runs, self.decoder_A.size),
@@ -96,7 +99,7 @@ class Architecture:
         )
 
     def named(self, blocks: Blocks, run: int = 0) -> dict[str, Tensor]:
-        """Name in a v5.5 checkpoint -> view of one run's weight."""
+        """Return a dictionary from the name of a weight in a v5.5 checkpoint to a view of this weight of one run."""
         named: dict[str, Tensor] = {}
         for prefix, network, row in (
             ("encoder_A", self.encoder, blocks.encoders[0, run]),
@@ -108,7 +111,11 @@ class Architecture:
         return named | dict(statenet_parts(blocks.statenet[run]))
 
     def from_named(self, named: dict[str, Tensor], origin: str) -> Blocks:
-        """Blocks of one run from weights by name. Raises CheckpointError when any is missing or misshapen."""
+        """Return the blocks of one run, copied from a dictionary from name to weight.
+
+        Raises CheckpointError if a weight is missing, has another shape, or is not finite. `origin` names the
+        checkpoint in the error.
+        """
         blocks = self.empty()
         places = self.named(blocks)
         missing = [name for name in places if name not in named]
@@ -137,7 +144,10 @@ STATENET_SIZE = sum(math.prod(shape) for _, shape in _STATENET)
 
 
 def statenet_parts(row: Tensor) -> Iterator[tuple[str, Tensor]]:
-    """(name, view) of StateNet's weights in one row, or in every row at once with a leading run axis."""
+    """Yield (name, view) for each weight of StateNet.
+
+    `row` (..., size) holds the weights of one run, or of all runs if it has a leading run axis.
+    """
     at = 0
     for name, shape in _STATENET:
         size = math.prod(shape)
@@ -158,7 +168,10 @@ def _initialise_statenet(row: Tensor, generator: torch.Generator) -> None:
 
 
 class DualVAE:
-    """Forward passes of R runs. Its only state are the weights."""
+    """Forward passes of R runs.
+
+    The weights are the only state of this object.
+    """
 
     def __init__(self, architecture: Architecture, blocks: Blocks) -> None:
         self.architecture = architecture
@@ -173,16 +186,16 @@ class DualVAE:
         return self.blocks.decoder_A.device
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(μ, log σ²), each (2, R, B, L), of operations x (R, B, 9), from both encoders."""
+        """Encode operations x (R, B, 9) with both encoders. Return μ and log σ², both (2, R, B, L)."""
         runs, batch, entries = x.shape
         both = x.expand(2, runs, batch, entries).reshape(2 * runs, batch, entries)
         heads = self.architecture.encoder(self.blocks.encoders.flatten(0, 1), both)
-        # All sizes are given, because `view` cannot infer one where there are no operations.
+        # All sizes are given, because `view` cannot infer a size if there are no operations.
         mu, log_variance = heads.view(2, runs, batch, heads.shape[-1]).chunk(2, -1)
         return mu, log_variance
 
     def decode(self, z: Tensor) -> Tensor:
-        """Logits (2, R, B, 9, 3) of latents z (2, R, B, L): decoder A for pathway A, decoder B for pathway B."""
+        """Return the logits (2, R, B, 9, 3) of latents z (2, R, B, L). Each pathway uses its own decoder."""
         logits = torch.stack((
             self.architecture.decoder_A(self.blocks.decoder_A, z[0]),
             self.architecture.decoder_B(self.blocks.decoder_B, z[1]),
@@ -190,7 +203,10 @@ class DualVAE:
         return logits.view(*logits.shape[:-1], space.ENTRIES, space.VALUES)
 
     def decode_features(self, z: Tensor, pathway: Pathway) -> Tensor:
-        """Logits (R, 9, 3, M) of features-first latents (R, L, M) of one pathway, without a gradient."""
+        """Return the logits (R, 9, 3, M) of latents (R, L, M) of one pathway, without a gradient.
+
+        Here the latent dimension comes before the M latents.
+        """
         return self._decoders[pathway].infer(z).view(z.shape[0], space.ENTRIES, space.VALUES, z.shape[2])
 
     @cached_property
@@ -199,11 +215,11 @@ class DualVAE:
         return {"A": Bound(a.decoder_A, b.decoder_A), "B": Bound(a.decoder_B, b.decoder_B)}
 
     def run(self, index: int) -> DualVAE:
-        """A copy of one run."""
+        """Return a model of one run, with a copy of its weights."""
         return DualVAE(self.architecture, self.blocks.one(index).copy())
 
     def repeated(self, times: int) -> DualVAE:
-        """All runs `times` times, one whole cohort after the other."""
+        """Return a model in which the whole sequence of runs is repeated `times` times."""
         if times == 1:
             return self
         b = self.blocks
@@ -212,17 +228,20 @@ class DualVAE:
         ))
 
     def copy(self) -> DualVAE:
-        """A copy of all runs."""
+        """Return a copy of this model, with the weights of all its runs."""
         return DualVAE(self.architecture, self.blocks.copy())
 
 
 def inject(z: Tensor, rho: Tensor | float) -> Tensor:
-    """Cross-injection z̃ (2, R, B, L): (1-ρ) own latent + ρ other latent; the other latent gets no gradient."""
+    """Return the latents z̃ (2, R, B, L) after cross-injection: (1-ρ) own latent + ρ latent of the other pathway.
+
+    The latent of the other pathway receives no gradient.
+    """
     return torch.lerp(z, z.detach().flip(0), rho)
 
 
 def statenet(blocks: Blocks, inputs: Tensor) -> Tensor:
-    """StateNet's corrections (R, 4) of lr, λ₁, λ₂, λ₃, in (-1, 1), from its nine inputs (R, 9)."""
+    """Return StateNet's outputs (R, 4) in (-1, 1), which correct lr, λ₁, λ₂ and λ₃. `inputs` has shape (R, 9)."""
     w = dict(statenet_parts(blocks.statenet))
 
     def linear(name: str, x: Tensor) -> Tensor:
@@ -237,7 +256,10 @@ def statenet(blocks: Blocks, inputs: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class GaussianPosterior:
-    """q(z|x) = N(mean, diag exp(log_variance)); both (..., L)."""
+    """The Gaussian posterior q(z|x) = N(mean, diag exp(log_variance)).
+
+    Both tensors have shape (..., L).
+    """
 
     mean: Tensor
     log_variance: Tensor
@@ -247,21 +269,22 @@ class GaussianPosterior:
         return (0.5 * self.log_variance).exp()
 
     def sample(self, temperature: float = 1.0, *, generator: torch.Generator | None = None) -> Tensor:
-        """μ + τ σ ε with ε ~ N(0, I), (..., L); ε is drawn on the generator's device."""
+        """Draw a sample μ + τ σ ε (..., L) with ε ~ N(0, I). The numbers ε are drawn on the generator's device."""
         place = self.mean.device if generator is None else generator.device
         noise = torch.empty_like(self.mean, device=place).normal_(generator=generator).to(self.mean.device)
         return self.mean + temperature * self.std * noise
 
     def kl(self) -> Tensor:
-        """KL(q ‖ N(0, I)) in nats, summed over the latent dimensions: (...) (Kingma & Welling 2014)."""
+        """Return KL(q ‖ N(0, I)) in nats, summed over the latent dimensions; shape (...) (Kingma & Welling 2014)."""
         return gaussian_kl(self.mean, self.log_variance).sum(-1)
 
 
 class TernaryVAE:
-    """One trained dual-pathway VAE, on plain tensors.
+    """One trained dual-pathway VAE with methods on plain tensors.
 
-    `pathway`, "A" or "B", chooses the encoder and the decoder. Methods accept tensors on any device and return tensors
-    on the model's device. They never change the model. All raise InputError for arguments that do not fit.
+    The argument `pathway` is "A" or "B" and chooses the encoder and the decoder. Methods accept tensors on any device
+    and return tensors on the model's device. Methods never change the model. They raise InputError if an argument has a
+    wrong type, shape or value.
     """
 
     def __init__(self, settings: config.Model, blocks: Blocks) -> None:
@@ -277,13 +300,13 @@ class TernaryVAE:
         return self.settings.latent_dim
 
     def to(self, device: str | torch.device) -> TernaryVAE:
-        """The same model on another device."""
+        """Return this model on another device."""
         return TernaryVAE(self.settings, self.core.blocks.to(resolve_device(device)))
 
     @fenced
     @torch.no_grad()
     def encode(self, operations: Tensor, pathway: Pathway = "B") -> GaussianPosterior:
-        """Posterior of operations (..., 9) with entries -1, 0, +1: mean and log-variance (..., L)."""
+        """Return the posterior of operations (..., 9) with entries -1, 0, +1. Its tensors have shape (..., L)."""
         index = _pathway(pathway)
         x = space.check_operations(operations).to(self.device)
         mu, log_variance = self.core.encode(x.reshape(1, x.shape[:-1].numel(), space.ENTRIES))
@@ -293,7 +316,7 @@ class TernaryVAE:
     @fenced
     @torch.no_grad()
     def decode(self, z: Tensor, pathway: Pathway = "B") -> Tensor:
-        """Logits (..., 9, 3), classes in the order -1, 0, +1, of latents z (..., L)."""
+        """Return the logits (..., 9, 3) of latents z (..., L). The classes have the order -1, 0, +1."""
         _pathway(pathway)
         if not isinstance(z, Tensor) or not z.is_floating_point():
             raise InputError(f"latents must be a floating-point tensor (..., {self.latent_dim}), got {_kind(z)}")
@@ -311,9 +334,11 @@ class TernaryVAE:
     def sample(
         self, n: int, pathway: Pathway = "B", argmax: bool = False, *, generator: torch.Generator | None = None
     ) -> Tensor:
-        """n operations (n, 9) from the prior: z ~ N(0, I), then each entry is drawn, or its most probable value taken.
+        """Sample n operations (n, 9) from the prior.
 
-        Random numbers are drawn on the generator's device. A CPU generator gives the same operations on every device.
+        First z ~ N(0, I) is drawn. Then each entry is drawn from its probabilities or, if `argmax` is true, set to its
+        most probable value. Random numbers are drawn on the generator's device. A CPU generator gives the same
+        operations on every device.
         """
         if isinstance(n, bool) or not isinstance(n, int) or n < 0:
             raise InputError(f"n must be a number of operations, at least 0, got {n!r}")
@@ -328,7 +353,10 @@ class TernaryVAE:
     @fenced
     @torch.no_grad()
     def reconstruct(self, operations: Tensor, rho: float = 0.0, pathway: Pathway = "B") -> Tensor:
-        """Operations (..., 9) decoded by argmax from posterior means that are mixed with a share ρ of the other's."""
+        """Encode operations (..., 9) and decode them by argmax. Return the decoded operations (..., 9).
+
+        The decoder reads the mixture (1-ρ) own posterior mean + ρ posterior mean of the other pathway.
+        """
         if isinstance(rho, bool) or not isinstance(rho, int | float) or not 0 <= rho <= 1:
             raise InputError(f"rho must be a number in [0, 1], got {rho!r}")
         index = _pathway(pathway)
@@ -349,5 +377,5 @@ def _kind(value: object) -> str:
 
 
 def gaussian_kl(mu: Tensor, log_variance: Tensor) -> Tensor:
-    """KL(N(μ, e^s) ‖ N(0, 1)) of every sample and dimension (Kingma & Welling 2014)."""
+    """Return KL(N(μ, e^s) ‖ N(0, 1)) of every sample and dimension, in nats (Kingma & Welling 2014)."""
     return -0.5 * (1 + log_variance - mu.square() - log_variance.exp())

@@ -1,6 +1,7 @@
-"""Networks with a leading run axis: layers, forward and backward passes, and the blocks that hold their weights.
+"""Networks of several runs at once: layers, passes, and blocks of weights.
 
-One matrix product computes a layer of all R runs. Shapes and symbols are those of `model`.
+One matrix product computes a layer of all R runs. Shapes and symbols are those of `model`. A block (G, size) holds the
+weights of G groups, one group in each row. A group is one run of a decoder, or one run of one of the two encoders.
 """
 
 from __future__ import annotations
@@ -19,15 +20,18 @@ from ternary_lab.backend import kernels
 from ternary_lab.backend.threads import Lanes
 
 NARROW = 32
-"""Weight gradients with fewer columns are computed transposed: a product this thin is twice as slow on a CPU."""
+"""A weight gradient with fewer columns than this is computed transposed.
+
+Without the transposition, the product of such thin matrices takes twice as long on a CPU.
+"""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """y = act(W x + b + skip). W stacks one or more named linear maps.
+    """A layer y = act(W x + b + skip).
 
-    `skip` is the index of an earlier activation (0 is the network's input), which is added before the activation
-    function.
+    W stacks one or more named linear maps. `skip` is the index of an earlier activation, where 0 is the input of the
+    network. This activation is added before the activation function `act`.
     """
 
     names: tuple[str, ...]
@@ -43,9 +47,10 @@ class Layer:
 
 @dataclass(frozen=True)
 class Network:
-    """A feed-forward network. Its weights are rows of a block (G, size), one row per group.
+    """The layers of a feed-forward network.
 
-    A row holds the weight (outputs, inputs) and the bias (outputs) of each layer in turn.
+    The object holds no weights. Its methods read them from a block (G, size), which has one row per group. A row holds
+    the weight (outputs, inputs) and the bias (outputs) of the first layer, then of the next layer, and so on.
     """
 
     layers: tuple[Layer, ...]
@@ -55,7 +60,7 @@ class Network:
         return sum(layer.size for layer in self.layers)
 
     def views(self, block: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """(weight (G, outputs, inputs), bias (G, outputs)) of every layer, as views of the block (G, size)."""
+        """Return weight (G, outputs, inputs) and bias (G, outputs) of every layer as views of the block (G, size)."""
         views, at = [], 0
         groups = block.shape[0]
         for layer in self.layers:
@@ -66,7 +71,7 @@ class Network:
         return views
 
     def parts(self, row: Tensor) -> Iterator[tuple[str, Tensor]]:
-        """(name, view) of every named weight and bias in one row (size,), in the order of construction."""
+        """Yield (name, view) for every named weight and bias in one row (size,), in the order of the layers."""
         for layer, (weight, bias) in zip(self.layers, self.views(row.unsqueeze(0)), strict=True):
             width = layer.outputs // len(layer.names)
             for index, name in enumerate(layer.names):
@@ -75,7 +80,10 @@ class Network:
                 yield f"{name}.bias", bias[0, rows]
 
     def initialise(self, row: Tensor, generator: torch.Generator) -> None:
-        """Fill one row in place with ±1/√inputs uniform values, drawn layer by layer, weight before bias."""
+        """Fill one row (size,) in place with uniform values between -1/√inputs and 1/√inputs.
+
+        The values are drawn layer by layer. In each named linear map, the weight is drawn before the bias.
+        """
         for name, values in self.parts(row):
             if name.endswith(".weight"):
                 torch.nn.init.kaiming_uniform_(values, a=math.sqrt(5), generator=generator)
@@ -84,16 +92,19 @@ class Network:
                 torch.nn.init.uniform_(values, -bound, bound, generator=generator)
 
     def __call__(self, block: Tensor, x: Tensor) -> Tensor:
-        """Outputs (G, B, outputs) for x (G, B, inputs); differentiable once in the block and in x."""
+        """Return the outputs (G, B, outputs) for x (G, B, inputs).
+
+        The result can be differentiated once with respect to the block and x.
+        """
         return _Apply.apply(self, block, x)  # type: ignore[no-untyped-call,no-any-return]
 
 
 class Bound:
-    """A network bound to a block of weights and a block for their gradient.
+    """A network with a block of weights and a block for their gradients.
 
-    Both passes are written out, because autograd's overhead would dominate the step of so small a model. Views and
-    buffers are made once, and each weight's gradient is written directly to its place. The next call for a batch of the
-    same size overwrites the tensors that `forward` and `backward` return.
+    This class computes both passes itself, because autograd's overhead would dominate the time of a step in such a
+    small model. Views and buffers are created once, and each gradient is written directly into the gradient block. The
+    next call for a batch of the same size overwrites the tensors that `forward` and `backward` return.
     """
 
     def __init__(self, network: Network, block: Tensor, gradient: Tensor | None = None) -> None:
@@ -105,7 +116,10 @@ class Bound:
         self._lanes = Lanes(block.device)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Activations of x (G, B, inputs): x, every layer's output, the network's output last."""
+        """Return the activations for x (G, B, inputs): x first, then the output of every layer.
+
+        The last activation is the output of the network.
+        """
         activations = [x]
         buffers = self._of_size("forward", x, [layer.outputs for layer in self.network.layers])
         for layer, (_, transposed, bias), y in zip(self.network.layers, self.weights, buffers, strict=True):
@@ -121,9 +135,9 @@ class Bound:
         return activations
 
     def infer(self, features: Tensor) -> Tensor:
-        """Outputs (G, outputs, M) for features-first inputs (G, inputs, M).
+        """Return the outputs (G, outputs, M) for inputs (G, inputs, M).
 
-        With features first, entry probabilities and their products are contiguous in M.
+        The features come before the M samples, so entry probabilities and their products are contiguous in M.
         """
         activations = [features]
         for layer, (weight, _, bias) in zip(self.network.layers, self.weights, strict=True):
@@ -132,7 +146,11 @@ class Bound:
         return activations[-1]
 
     def backward(self, activations: list[Tensor], gradient: Tensor, to_input: bool) -> Tensor | None:
-        """Write the gradients of the weights from that of the output (G, B, outputs); return the input's if wanted."""
+        """Write the gradients of the weights into the gradient block.
+
+        `gradient` (G, B, outputs) is the gradient of the output. Returns the gradient of the input if `to_input` is
+        true, otherwise None.
+        """
         layers = self.network.layers
         buffers = self._of_size("backward", gradient, [layer.inputs for layer in layers])
         waiting: dict[int, Tensor] = {}
@@ -158,7 +176,11 @@ class Bound:
         return g if to_input else None
 
     def _write_gradients(self, layer: int, x: Tensor, g: Tensor, ones: Tensor) -> None:
-        """Write the gradients of one layer's weight and bias, from its input x (G, B, inputs) and its output's, g."""
+        """Write the gradients of weight and bias of one layer.
+
+        x (G, B, inputs) is the input of the layer, and g (G, B, outputs) is the gradient of its output before the
+        activation function.
+        """
         weight_place, transposed_place, bias_place = self.places[layer]
         if self.network.layers[layer].inputs < NARROW:
             transposed_place.copy_(torch.bmm(x.transpose(1, 2), g))
@@ -175,7 +197,7 @@ class Bound:
 
 
 class _Apply(torch.autograd.Function):
-    """A bound network as one node of the autograd graph."""
+    """Autograd function of a whole network, as one node of the graph."""
 
     @staticmethod
     def forward(ctx: Any, network: Network, block: Tensor, x: Tensor) -> Tensor:
@@ -195,7 +217,10 @@ class _Apply(torch.autograd.Function):
 
 @dataclass
 class Blocks:
-    """Weights, gradients or moments of R runs, one tensor per block: see `model`."""
+    """Weights, gradients or moments of R runs, in four blocks.
+
+    `model` describes the blocks.
+    """
 
     encoders: Tensor
     decoder_A: Tensor
@@ -203,21 +228,21 @@ class Blocks:
     statenet: Tensor
 
     def trained(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The blocks that receive a gradient."""
+        """Return the blocks that receive a gradient in every step. StateNet's block does not."""
         return self.encoders, self.decoder_A, self.decoder_B
 
     def copy(self) -> Blocks:
-        """A copy in new memory."""
+        """Return a copy in new memory."""
         return Blocks(*(block.clone(memory_format=torch.contiguous_format) for block in vars(self).values()))
 
     def one(self, run: int) -> Blocks:
-        """The blocks of one run, as views."""
+        """Return the blocks of one run, as views."""
         part = slice(run, run + 1)
         return Blocks(self.encoders[:, part], self.decoder_A[part], self.decoder_B[part], self.statenet[part])
 
     @staticmethod
     def join(parts: list[Blocks]) -> Blocks:
-        """The blocks of several runs joined along the run axis."""
+        """Join the blocks of several runs along the run axis."""
         axis = {"encoders": 1}
         return Blocks(**{
             f.name: torch.cat([getattr(part, f.name) for part in parts], axis.get(f.name, 0)) for f in fields(Blocks)

@@ -1,12 +1,13 @@
-"""Schedules: settings that know their value at an epoch. The epoch e counts from 0.
+"""Schedules: settings whose value depends on the epoch e, which counts from 0.
 
-    β_A, β_B   weights of the KL terms: a `Schedule` each    Betas
+    β_A, β_B   weights of the KL terms                       Betas
     τ_A, τ_B   temperatures of the posterior noise           Temperatures
     ρ          permeability between the pathways             Rho
     1..4       training phase                                Phases
 
-The defaults are those of v5.5. A new shape of β is one class: see `Schedule`. The learning rate and λ₃ are computed by
-their sections in `config`, from the functions `step_value`, `cosine_decay` and `cycle`.
+The right column names the group of settings. The default values are the values of v5.5. β_A and β_B are schedules of
+the class `Schedule`, and a subclass of `Schedule` defines a new shape of β. The learning rate and λ₃ are computed in
+`config`, with the functions `step_value`, `cosine_decay` and `cycle` of this module.
 """
 
 from __future__ import annotations
@@ -22,37 +23,47 @@ from ternary_lab.settings import Choice, Epoch, Fraction, Period, Positive, Sect
 
 
 def jump(e: int, end: float, at: int, ramp: int) -> float:
-    """0 before epoch `at`, then `end`: at once if `ramp` is 0, else end·min((e - at)/ramp, 1)."""
+    """Return 0 before epoch `at`. From epoch `at` on, return `end` if `ramp` is 0, else end·min((e - at)/ramp, 1)."""
     if e < at:
         return 0.0
     return end * min((e - at) / ramp, 1.0) if ramp > 0 else end
 
 
 def decay(e: int, start: float, end: float, delay: int, horizon: int) -> float:
-    """Linear from `start` at epoch `delay` to `end`, reached `horizon` epochs later; constant before and after."""
+    """Return a value that changes linearly from `start` to `end`.
+
+    The value is `start` until epoch `delay`. It reaches `end` `horizon` epochs later and then stays constant.
+    """
     return start + (end - start) * min(max(e - delay, 0) / horizon, 1.0)
 
 
 def cycle(e: int, period: int, phase: float = 0.0) -> float:
-    """cos(2π (e mod period)/period + phase)."""
+    """Return cos(2π (e mod period)/period + phase)."""
     return math.cos(2 * math.pi * (e % period) / period + phase)
 
 
 def step_value(e: int, steps: Mapping[int, float]) -> float:
-    """The value of the last step at or before e; `steps` maps first epoch -> value and contains 0."""
+    """Return the value of the step that contains epoch e.
+
+    `steps` is a dictionary from the first epoch of each step to its value. It must contain epoch 0.
+    """
     return steps[max(first for first in steps if first <= e)]
 
 
 def cosine_decay(e: int, horizon: int) -> float:
-    """(1 + cos(π e/horizon))/2: from 1 to 0 at `horizon`, then 0 (Loshchilov & Hutter 2017, without restarts)."""
+    """Return (1 + cos(π e/horizon))/2 until epoch `horizon`, and 0 afterwards.
+
+    The value falls from 1 at epoch 0 to 0 at epoch `horizon` (Loshchilov & Hutter 2017, without restarts).
+    """
     return 0.5 * (1 + math.cos(math.pi * min(e / horizon, 1.0)))
 
 
 class Schedule(Choice):
     """Base class of the schedules of β.
 
-    A new schedule is a subclass with a `mode` that no other schedule has, its settings, and `value_at`. It can be
-    defined anywhere. Define or import it before you load a configuration or a run that uses it.
+    To add a schedule, write a subclass with a `mode` that no other schedule has, with the settings of the schedule, and
+    with `value_at`. The subclass may be defined in any file. Define or import it before you load a configuration or a
+    run that uses it.
 
         class Exponential(Schedule):
             mode: Literal["exponential"] = "exponential"
@@ -64,20 +75,24 @@ class Schedule(Choice):
     """
 
     follows: ClassVar[bool] = False
-    """Whether the value depends on β of the other pathway."""
+    """Whether this schedule follows the other pathway, so that its value depends on β of the other pathway."""
 
     @abstractmethod
     def value_at(self, e: int, horizon: int, leader: float) -> float:
-        """β at epoch e.
+        """Return β at epoch e.
 
         Args:
             horizon: the setting schedule.horizon, in epochs.
-            leader: β of the other pathway at epoch e; defined only if this schedule `follows` it.
+            leader: β of the other pathway at epoch e if this schedule `follows` it; otherwise without a meaning.
         """
 
 
 class Staged(Schedule):
-    """v5.5's β_A: start·e/warmup during the warm-up, then linear from `start` to `end` at the horizon."""
+    """The schedule of β_A in v5.5.
+
+    During the warm-up, the value is start·e/warmup. Then the value changes linearly from `start` to `end`, which it
+    reaches at the horizon.
+    """
 
     mode: Literal["staged"] = "staged"
     start: Weight = Field(0.3, description="value at the end of the warm-up")
@@ -92,9 +107,10 @@ class Staged(Schedule):
 
 
 class Lagged(Schedule):
-    """v5.5's β_B: start·e/warmup during the warm-up, then leader·|sin lag|.
+    """The schedule of β_B in v5.5.
 
-    With start = 0, as in v5.5, it is 0 during the warm-up and then jumps to 0.707 of the leading β.
+    During the warm-up, the value is start·e/warmup. Then the value is leader·|sin lag|, where the leader is β of the
+    other pathway. With start = 0, as in v5.5, the value is 0 during the warm-up and then jumps to 0.707 of the leader.
     """
 
     mode: Literal["lagged_after_warmup"] = "lagged_after_warmup"
@@ -111,7 +127,10 @@ class Lagged(Schedule):
 
 
 class LinearWarmup(Schedule):
-    """end·min(e/warmup, 1): the report describes β_B like this."""
+    """A linear rise to a constant: end·min(e/warmup, 1).
+
+    The report on v5.5 describes β_B with this formula.
+    """
 
     mode: Literal["linear_warmup"] = "linear_warmup"
     end: Weight = Field(0.5, description="value after the warm-up")
@@ -122,7 +141,10 @@ class LinearWarmup(Schedule):
 
 
 class Jump(Schedule):
-    """0, then `end`: see `jump`."""
+    """A jump from 0 to `end`, or a linear rise.
+
+    The function `jump` gives the formula.
+    """
 
     mode: Literal["jump"] = "jump"
     end: Weight = Field(0.5, description="value after the jump")
@@ -134,7 +156,7 @@ class Jump(Schedule):
 
 
 class Constant(Schedule):
-    """The same value at every epoch."""
+    """A schedule with the same value at every epoch."""
 
     mode: Literal["constant"] = "constant"
     value: Weight = Field(1.0, description="the value at every epoch")
@@ -144,7 +166,7 @@ class Constant(Schedule):
 
 
 class Off(Schedule):
-    """0 at every epoch."""
+    """A schedule that is 0 at every epoch."""
 
     mode: Literal["off"] = "off"
 
@@ -153,7 +175,10 @@ class Off(Schedule):
 
 
 class Betas(Section):
-    """Weights of the KL terms. At most one of them follows the other."""
+    """Schedules of β_A and β_B, the weights of the KL terms.
+
+    At most one of the two may depend on the other.
+    """
 
     A: SerializeAsAny[Schedule] = Staged()
     B: SerializeAsAny[Schedule] = Lagged()
@@ -166,7 +191,7 @@ class Betas(Section):
         return self
 
     def values_at(self, e: int, horizon: int) -> tuple[float, float]:
-        """(β_A, β_B) at epoch e."""
+        """Return (β_A, β_B) at epoch e."""
         if self.A.follows:
             b = self.B.value_at(e, horizon, 0.0)
             return self.A.value_at(e, horizon, b), b
@@ -175,10 +200,10 @@ class Betas(Section):
 
 
 class TemperatureA(Section):
-    """τ_A = max(base + amplitude·cos(2π (e mod period)/period), floor).
+    """The temperature τ_A = max(base + amplitude·cos(2π (e mod period)/period), floor).
 
-    base falls linearly from `start` to `end`. The amplitude is cyclic_amplitude·base; in phase 4 it is
-    temp_boost_amplitude.
+    The base changes linearly from `start` to `end`, which it reaches at schedule.horizon. The amplitude is
+    cyclic_amplitude·base. In phase 4 the amplitude is temp_boost_amplitude. Without temp_cyclic the amplitude is 0.
     """
 
     start: Positive = Field(1.0, description="base at epoch 0")
@@ -190,14 +215,17 @@ class TemperatureA(Section):
     floor: Weight = Field(0.1, description="the temperature is at least this")
 
     def value_at(self, e: int, horizon: int, final: int) -> float:
-        """τ_A at epoch e; phase 4 begins at epoch `final`."""
+        """Return τ_A at epoch e. Phase 4 begins at epoch `final`."""
         base = decay(e, self.start, self.end, 0, horizon)
         amplitude = self.temp_boost_amplitude if e >= final else self.cyclic_amplitude * base
         return max(base + (amplitude * cycle(e, self.period) if self.temp_cyclic else 0.0), self.floor)
 
 
 class TemperatureB(Section):
-    """τ_B: linear from `start` to `end` after a delay; another constant in phase 4."""
+    """The temperature τ_B.
+
+    After a delay, τ_B changes linearly from `start` to `end`. In phase 4 it has another constant value.
+    """
 
     start: Positive = Field(0.9, description="value until delay_epochs")
     end: Positive = Field(0.2, description="value `horizon` epochs after the delay")
@@ -205,19 +233,22 @@ class TemperatureB(Section):
     temp_phase4: Positive = Field(0.3, description="value in phase 4")
 
     def value_at(self, e: int, horizon: int, final: int) -> float:
-        """τ_B at epoch e; phase 4 begins at epoch `final`."""
+        """Return τ_B at epoch e. Phase 4 begins at epoch `final`."""
         return self.temp_phase4 if e >= final else decay(e, self.start, self.end, self.delay_epochs, horizon)
 
 
 class Temperatures(Section):
-    """τ scales the posterior noise in training, z = μ + τ σ ε."""
+    """The temperatures τ_A and τ_B, which scale the posterior noise in training: z = μ + τ σ ε."""
 
     A: TemperatureA = TemperatureA()
     B: TemperatureB = TemperatureB()
 
 
 class Phases(Section):
-    """First epoch of each phase; phase 3 waits for balanced gradients."""
+    """The first epochs of the training phases 2, 3 and 4.
+
+    Phase 3 begins only when the gradients are balanced, at its first epoch or later.
+    """
 
     consolidation: Epoch = Field(40, description="first epoch of phase 2: ρ starts to rise")
     convergence: Epoch = Field(120, description="first epoch at which phase 3 can begin")
@@ -231,7 +262,10 @@ class Phases(Section):
         return self
 
     def phase_at(self, e: int, previous: int, balanced: bool) -> int:
-        """Training phase 1..4. Phase 3 begins only while gradients are balanced; then it lasts until phase 4."""
+        """Return the training phase 1..4 at epoch e; `previous` is the phase of the previous epoch.
+
+        Phase 3 begins only in an epoch with balanced gradients. Once it has begun, phase 3 lasts until phase 4.
+        """
         if e < self.consolidation:
             return 1
         if e < self.convergence:
@@ -242,17 +276,22 @@ class Phases(Section):
 
 
 class Rho(Section):
-    """Permeability ρ: the share of the other pathway's (stopped) latent that a decoder reads."""
+    """The permeability ρ.
+
+    ρ is the share of the other pathway's latent in the input of a decoder. This latent receives no gradient.
+    """
 
     isolated: Fraction = Field(0.1, description="ρ in phase 1")
     consolidated: Fraction = Field(0.3, description="ρ at the end of phase 2")
     coupled: Fraction = Field(0.7, description="ρ in phase 4")
 
     def value_at(self, e: int, balanced: bool, phases: Phases) -> float:
-        """ρ at epoch e.
+        """Return ρ at epoch e.
 
-        `isolated` in phase 1, linear to `consolidated` in phase 2, `coupled` in phase 4. Between phases 2 and 4 it is
-        linear from `consolidated` to `coupled` while gradients are balanced, else `consolidated`.
+        Before epoch `phases.convergence`, ρ is `isolated` in phase 1 and rises linearly to `consolidated` in phase 2.
+        In phase 4, ρ is `coupled`. In between, ρ depends on whether the gradients are balanced in epoch e. If they are
+        balanced, ρ lies on a line from `consolidated` to `coupled`, which ends at `phases.convergence_end`. Otherwise ρ
+        is `consolidated`.
         """
         if e < phases.consolidation:
             return self.isolated

@@ -1,6 +1,7 @@
-"""Groups of settings: their base classes, the ranges of their numbers, and the YAML that they are written in.
+"""Base classes of groups of settings, ranges of numbers, and strict YAML.
 
-`Section` is a group of settings. `Choice` is a group that a configuration chooses by its `mode`, such as a schedule.
+`Section` is a group of settings. `Choice` is a group that exists in several variants, such as a schedule. A
+configuration chooses the variant by the setting `mode`.
 """
 
 from __future__ import annotations
@@ -31,22 +32,26 @@ DEEPEST = 100
 
 
 class Section(BaseModel):
-    """A group of settings: strict, closed, immutable."""
+    """A group of settings.
+
+    Values are not converted between types, unknown keys are errors, and an instance cannot be changed.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 class Choice(Section):
-    """A group of settings that a configuration chooses by its `mode`, from a family that anybody can extend.
+    """Base class of groups of settings that exist in several variants.
 
-    A direct subclass is a family, for example `schedules.Schedule`. A subclass of a family becomes a member by its own
-    `mode: Literal["name"] = "name"`. A setting of the family's type accepts every member, even if it is defined later
-    and elsewhere.
+    A direct subclass of `Choice`, for example `schedules.Schedule`, is a base class of variants. A subclass of this
+    base class becomes a variant if it declares a name by `mode: Literal["name"] = "name"`. A setting whose type is the
+    base class accepts every variant, even if the variant is defined later and in another file. So users can add
+    variants.
     """
 
     mode: str
     modes: ClassVar[dict[str, type[Choice]]]
-    """Mode -> member of the family."""
+    """The variants by mode."""
 
     @classmethod
     def __pydantic_init_subclass__(cls, **_: Any) -> None:
@@ -55,7 +60,7 @@ class Choice(Section):
         elif get_origin(annotation := cls.model_fields["mode"].annotation) is Literal:
             (mode,) = get_args(annotation)
             known = cls.modes.get(mode, cls)
-            # A notebook cell that is executed again replaces its own class.
+            # If a notebook cell is executed again, the new class replaces the old class of the same name.
             if (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
                 raise TypeError(f"{cls.__qualname__}: mode {mode!r} is taken by {known.__qualname__}: choose another")
             cls.modes[mode] = cls
@@ -63,7 +68,7 @@ class Choice(Section):
     @model_validator(mode="wrap")
     @classmethod
     def _member(cls, data: Any, handler: ModelWrapValidatorHandler[Choice]) -> Choice:
-        """Data for the family, validated by the member whose mode they name."""
+        """Validate data for a base class of variants with the variant that the data name by `mode`."""
         if "modes" not in vars(cls) or not isinstance(data, dict):
             return handler(data)
         mode = data.get("mode")
@@ -76,7 +81,7 @@ class Choice(Section):
 
 
 class StrictLoader(SafeLoader):
-    """Safe YAML that reads 1e-3 as a number and refuses a key given twice."""
+    """A safe YAML loader that reads 1e-3 as a number and rejects duplicate keys."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -91,7 +96,7 @@ class StrictLoader(SafeLoader):
 
 
 class StrictDumper(SafeDumper):
-    """Safe YAML that puts a text into quotes where `StrictLoader` would read a number."""
+    """A safe YAML dumper that quotes each text that `StrictLoader` would read as a number."""
 
 
 for _kind in (StrictLoader, StrictDumper):
@@ -102,9 +107,10 @@ for _kind in (StrictLoader, StrictDumper):
 
 
 def read_yaml(text: str) -> Any:
-    """The content of a YAML text, read by `StrictLoader`. Raises yaml.YAMLError and ValueError.
+    """Return the content of a YAML text, which `StrictLoader` reads.
 
-    Refuses more than `DEEPEST` levels. Refuses aliases, because a page of them can unfold to more than memory holds.
+    Raises yaml.YAMLError or ValueError if the text is invalid, has aliases, or has more than `DEEPEST` levels. Aliases
+    are not allowed, because a page of aliases can expand to more data than fits into memory.
     """
     depth = 0
     for event in yaml.parse(text, Loader=SafeLoader):

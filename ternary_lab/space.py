@@ -1,14 +1,14 @@
-"""The space of operations: all 3^9 = 19,683 truth tables of a binary operation on {-1, 0, +1}.
+"""The space of operations: all 3^9 = 19,683 truth tables of binary operations on {-1, 0, +1}.
 
-Notation of the whole library:
+The following notation holds in the whole library:
 
     N = 19,683   number of operations          k = 0..8   entry of a truth table
     i            operation index, 0..N-1       x_k        entry k, in {-1, 0, +1}
 
     x_k(i) = (i // 3^k) mod 3 - 1              i = sum_k (x_k + 1) 3^k
 
-Entry k = 3 (a + 1) + (b + 1) is the result of the operation for the arguments a and b. So a truth table reshaped to 3x3
-has a row for each a and a column for each b, both in the order -1, 0, +1.
+Entry k = 3 (a + 1) + (b + 1) is the result of the operation for the arguments a and b. So a truth table that is
+reshaped to 3x3 has a row for each a and a column for each b. Rows and columns have the order -1, 0, +1.
 """
 
 from __future__ import annotations
@@ -28,19 +28,23 @@ SIZE = VALUES**ENTRIES
 
 @dataclass(frozen=True)
 class Split:
-    """Operation indices (int64, 1-D) of four disjoint parts, which together are all N operations."""
+    """A split of all N operations into four disjoint parts.
+
+    Each tensor holds operation indices (int64, 1-D).
+    """
 
     train: Tensor
     validation: Tensor
     test: Tensor
     left_out: Tensor
-    """Operations that were removed from the three other parts; empty by default."""
+    """Operations that were removed from the three other parts. This part is empty by default."""
 
 
 def operations(indices: Tensor | None = None) -> Tensor:
-    """Truth tables, float32 (..., 9) with values -1, 0, +1; by default all 19,683 in the order of their indices.
+    """Return the truth tables of operation indices (...) as float32 (..., 9) with values -1, 0, +1.
 
-    Raises InputError when `indices` is not an integer tensor with values in 0..19,682.
+    By default, all 19,683 tables are returned in the order of their indices. Raises InputError if `indices` is not an
+    integer tensor with values in 0..19,682.
     """
     if indices is None:
         indices = torch.arange(SIZE, device="cpu")
@@ -58,9 +62,10 @@ def operations(indices: Tensor | None = None) -> Tensor:
 
 
 def index_of(tables: Tensor) -> Tensor:
-    """Operation indices, int64 (...), of truth tables (..., 9): the inverse of `operations`.
+    """Return the operation indices, int64 (...), of truth tables (..., 9).
 
-    Raises InputError when an entry is not -1, 0 or +1 or the last dimension is not 9.
+    This function is the inverse of `operations`. Raises InputError if an entry is not -1, 0 or +1, or if the last
+    dimension is not 9.
     """
     classes = check_operations(tables).long() + 1
     powers = VALUES ** torch.arange(ENTRIES, device=classes.device)
@@ -68,7 +73,10 @@ def index_of(tables: Tensor) -> Tensor:
 
 
 def check_operations(tables: Tensor) -> Tensor:
-    """The tables as float32. Raises InputError unless they are truth tables: (..., 9) with entries -1, 0 or +1."""
+    """Return the tables as float32.
+
+    Raises InputError unless they are truth tables (..., 9) with entries -1, 0 or +1.
+    """
     if not isinstance(tables, Tensor):
         raise InputError(f"operations must be a torch tensor (..., 9), got {type(tables).__name__}")
     check_dense(tables, "operations")
@@ -84,7 +92,10 @@ def check_operations(tables: Tensor) -> Tensor:
 
 
 def check_dense(tensor: Tensor, name: str) -> None:
-    """Raise InputError for a tensor that is sparse, quantised or on the meta device; `name` is for the message."""
+    """Raise InputError for a tensor that is sparse, quantised or on the meta device.
+
+    `name` stands for the tensor in the message.
+    """
     if tensor.layout != torch.strided or tensor.device.type == "meta" or tensor.is_quantized:
         kind = "meta" if tensor.device.type == "meta" else str(tensor.layout).removeprefix("torch.")
         raise InputError(f"{name} must be an ordinary dense tensor, got a {kind} one: convert it with .to_dense()")
@@ -93,12 +104,14 @@ def check_dense(tensor: Tensor, name: str) -> None:
 def split(
     split_seed: int, train: float = 0.8, validation: float = 0.1, left_out: Tensor | None = None
 ) -> Split:
-    """A random split of the space into train, validation and test (15,746, 1,968 and 1,969 operations at 80/10/10).
+    """Split the space at random into train, validation and test parts.
+
+    With the default shares, the parts have 15,746, 1,968 and 1,969 operations.
 
     Args:
-        train: share of the space.
-        validation: likewise; the test part is the rest.
-        left_out: indices of operations that are then removed from these parts; the other operations do not move.
+        train: share of the space in the train part.
+        validation: share of the space in the validation part. All other operations are the test part.
+        left_out: indices of operations that are removed from the parts. Every other operation stays in its part.
     """
     generator = torch.Generator("cpu").manual_seed(split_seed)
     order = torch.randperm(SIZE, generator=generator, device="cpu")
@@ -112,7 +125,7 @@ def split(
 
 
 def from_function(operation: Callable[[int, int], int]) -> Tensor:
-    """The truth table, float32 (9,), of a Python function of two values in {-1, 0, +1}."""
+    """Return the truth table, float32 (9,), of a Python function of two values in {-1, 0, +1}."""
     values = (-1, 0, 1)
     return check_operations(torch.tensor([operation(a, b) for a in values for b in values], device="cpu"))
 
@@ -133,14 +146,14 @@ NAMED: dict[str, Callable[[int, int], int]] = {
     "projection a": lambda a, b: a,
     "projection b": lambda a, b: b,
 }
-"""Named operations; -1, 0, +1 read as false, unknown, true (Kleene 1938, Łukasiewicz 1920, Gödel 1932)."""
+"""Operations that have a name. Here -1, 0, +1 mean false, unknown, true (Kleene 1938, Łukasiewicz 1920, Gödel 1932)."""
 
 
 def named() -> dict[str, int]:
-    """Name -> operation index of every operation in `NAMED`."""
+    """Return a dictionary from name to operation index, for every operation in `NAMED`."""
     return {name: int(index_of(from_function(function))) for name, function in NAMED.items()}
 
 
 def one_hot(x: Tensor) -> Tensor:
-    """Operations x (..., 9) as float one-hot classes (..., 9, 3)."""
+    """Return operations x (..., 9) as one-hot classes (..., 9, 3) of type float32."""
     return torch.nn.functional.one_hot((x + 1).long(), 3).float()

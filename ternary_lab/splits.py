@@ -1,12 +1,14 @@
 """The split of a configuration, and the structures that can be left out of training.
 
+A structure is a named set of operations:
+
     structure            | operations
     orbit:2019           | the orbit of operation 2019 under isotopy and swap (see `symmetry`)
     logic:kleene         | all operations that the connectives of the logic define (`config.CONNECTIVES`)
     pattern:++-******    | all operations with these entries, in the order of `space`; * stands for any value
 
-A random test split tests whether a model interpolates between the operations of its training. Leaving out a structure
-tests whether it generalises to a whole region.
+A random test split tests whether a model interpolates between training operations. A left-out structure tests whether a
+model generalises to a whole region of the space.
 """
 
 from __future__ import annotations
@@ -23,9 +25,9 @@ from ternary_lab.errors import ConfigError, InputError
 
 @fenced
 def split(data: config.Data) -> space.Split:
-    """The split of a configuration, with the left-out structure as a fourth part: see `space.split`.
+    """Return the split of a configuration. The left-out structure is the fourth part.
 
-    Raises ConfigError if no operation is left in another part.
+    `space.split` computes the split. Raises ConfigError if the left-out structure leaves another part empty.
     """
     left_out = members(data.left_out) if data.left_out else None
     found = space.split(data.split_seed, data.train_fraction, data.validation_fraction, left_out)
@@ -37,13 +39,16 @@ def split(data: config.Data) -> space.Split:
 
 @fenced
 def per_epoch(data: config.Data) -> int:
-    """Number of operations in an epoch of training."""
+    """Return the number of operations in an epoch of training."""
     return data.epoch_operations or len(split(data).train)
 
 
 @fenced
 def members(structure: str) -> Tensor:
-    """Indices, int64 and ascending, of the operations of a structure. Raises InputError for any other text."""
+    """Return the indices of the operations of a structure, as int64 in ascending order.
+
+    Raises InputError if `structure` is not the name of a structure.
+    """
     try:
         kind, name = config.parse_structure(structure)
     except ValueError as error:
@@ -64,9 +69,10 @@ def members(structure: str) -> Tensor:
 
 @lru_cache
 def _definable(logic: str) -> Tensor:
-    """Indices of the operations that the connectives of a logic define: the binary part of their clone.
+    """Return the indices of the operations that the connectives of a logic define.
 
-    Starts with the two projections and applies the connectives until no new operation appears.
+    These operations are the binary part of the clone of the connectives. The function starts with the two projections
+    and applies the connectives until no new operation appears.
     """
     new = torch.tensor(sorted(space.named()[f"projection {name}"] for name in "ab"))
     known = torch.zeros(space.SIZE, dtype=torch.bool)
@@ -81,9 +87,10 @@ def _definable(logic: str) -> Tensor:
 
 
 def _applied(connective: str, new: Tensor, known: Tensor) -> Tensor:
-    """Indices of the operations that a connective makes of pairs of operations, given as classes (n, 9) and (m, 9).
+    """Return the indices of the operations that a connective makes from pairs of operations.
 
-    A pair is a new and a known operation, in both orders.
+    A pair consists of one of n new and one of m known operations, in both orders. `new` (n, 9) and `known` (m, 9) hold
+    the classes 0, 1, 2 of the entries.
     """
     if connective == "not":
         return space.index_of(1 - new)
@@ -98,5 +105,5 @@ def _applied(connective: str, new: Tensor, known: Tensor) -> Tensor:
 
 
 def _classes(operations: Tensor) -> Tensor:
-    """Classes 0, 1, 2 of the entries of operations, given as indices (n,): int64 (n, 9)."""
+    """Return the classes 0, 1, 2 of the entries of operations, as int64 (n, 9). `operations` holds indices (n,)."""
     return space.operations(operations).long() + 1

@@ -1,15 +1,16 @@
 """Symmetries, orbits and algebraic properties of the operations.
 
-Notation: f(a, b) is the entry of a truth table in row a and column b (see `space`); α, β, γ are permutations
-of {-1, 0, +1}. A symmetry g maps f to
+f(a, b) is the entry of a truth table in row a and column b (`space` defines the order). α, β and γ are permutations of
+{-1, 0, +1}, and N is the number of operations. A symmetry g maps f to
 
     g f (a, b) = γ( f( α⁻¹ a, β⁻¹ b ) )            or, with a swap,  γ( f( β⁻¹ b, α⁻¹ a ) )
 
     isomorphism   α = β = γ                         Harrison 1966, https://doi.org/10.1090/S0002-9939-1966-0200219-9
     isotopy       α, β, γ independent               Albert 1943, https://doi.org/10.2307/1990259
 
-An orbit holds the operations that a group maps to each other; N = Σ orbit sizes. Paratopy also exchanges a or b with
-the result. That is defined for Latin squares only, so it is not a symmetry of the space.
+An orbit is a set of operations that the symmetries of a group map to each other. The sizes of all orbits add up to N.
+Paratopy also exchanges a or b with the result. Such an exchange is defined for Latin squares only, so paratopy is not a
+symmetry of the space.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from ternary_lab.errors import InputError
 from ternary_lab.space import ENTRIES, SIZE, VALUES
 
 Permutation: TypeAlias = tuple[int, int, int]
-"""Images of -1, 0 and +1."""
+"""The images of -1, 0 and +1."""
 IDENTITY: Permutation = (-1, 0, 1)
 NEGATION: Permutation = (1, 0, -1)
 PERMUTATIONS: tuple[Permutation, ...] = tuple((p[0], p[1], p[2]) for p in permutations(IDENTITY))
@@ -50,9 +51,10 @@ def _inverse(permutation: Permutation) -> Permutation:
 
 @dataclass(frozen=True)
 class Symmetry:
-    """A relabelling of a by `left` (α), of b by `right` (β) and of the result by `output` (γ).
+    """A symmetry of the space of operations.
 
-    With `swap`, a and b are exchanged first. Raises InputError for anything but permutations of -1, 0, +1.
+    It relabels a by `left` (α), b by `right` (β) and the result by `output` (γ). If `swap` is true, a and b are
+    exchanged first. Raises InputError if `left`, `right` or `output` is not a permutation of -1, 0, +1.
     """
 
     left: Permutation = IDENTITY
@@ -67,18 +69,18 @@ class Symmetry:
 
     @property
     def source(self) -> list[int]:
-        """For each of the nine entries of g f, the entry of f that it copies before the result is relabelled."""
+        """For each of the nine entries of g f, return the index of the entry of f whose value γ relabels."""
         pairs = product(_inverse(self.left), _inverse(self.right))
         return [3 * (y + 1) + x + 1 if self.swap else 3 * (x + 1) + y + 1 for x, y in pairs]
 
     def __call__(self, tables: Tensor) -> Tensor:
-        """The images, float32 (..., 9), of truth tables (..., 9). Raises InputError for other values."""
+        """Return the images, float32 (..., 9), of truth tables (..., 9). Raises InputError for invalid tables."""
         classes = space.check_operations(tables)[..., self.source].long() + 1
         return torch.tensor(self.output, dtype=torch.float32, device=classes.device)[classes]
 
     def __matmul__(self, first: Symmetry) -> Symmetry:
-        """This symmetry after `first`: (h @ g) f = h (g f)."""
-        # Moving a swap past a relabelling exchanges the relabellings of a and b.
+        """Return the symmetry that applies `first` and then this symmetry: (h @ g) f = h (g f)."""
+        # If a relabelling and a swap change their order, the relabellings of a and b are exchanged.
         left, right = (first.right, first.left) if self.swap else (first.left, first.right)
         return Symmetry(
             _after(self.left, left), _after(self.right, right), _after(self.output, first.output),
@@ -91,9 +93,10 @@ class Symmetry:
         return Symmetry(right, left, output, True) if self.swap else Symmetry(left, right, output)
 
     def fixed(self) -> int:
-        """Number of operations with g f = f, computed without listing them.
+        """Return the number of operations with g f = f, without listing these operations.
 
-        One value determines the entries of such a table along a cycle of l entries, and γ^l must leave it unchanged
+        g moves the entries of a table in cycles. If g f = f, the value of one entry determines the values of all
+        entries in its cycle. In a cycle of l entries, γ^l must leave this value unchanged
         (de Bruijn 1959, https://doi.org/10.1016/S1385-7258(59)50008-0).
         """
         count, remaining, source = 1, set(range(ENTRIES)), self.source
@@ -103,13 +106,13 @@ class Symmetry:
             while entry in remaining:
                 remaining.remove(entry)
                 entry, power = source[entry], _after(self.output, power)
-            assert entry == start  # `source` is a permutation
+            assert entry == start  # This holds because `source` is a permutation.
             count *= sum(value == image for value, image in zip(IDENTITY, power, strict=True))
         return count
 
 
 Group: TypeAlias = Sequence[Symmetry]
-"""All elements of a group."""
+"""A group, given by the sequence of all its elements."""
 
 
 def _with_swap(group: Group) -> Group:
@@ -129,15 +132,16 @@ GROUPS: dict[str, Group] = {
 }
 """Groups that act on the space, by name.
 
-`swap` exchanges a and b. `negation` negates a, b and the result independently. Known numbers of orbits:
-isomorphism 3,330 (https://oeis.org/A001329), with swap 1,734 (anti-isomorphism, https://oeis.org/A001424),
-isotopy 139 (matrices up to permutations of rows, columns and symbols, https://oeis.org/A091060).
+`swap` exchanges a and b. `negation` negates a, b and the result independently. The literature gives these numbers of
+orbits: isomorphism 3,330 (https://oeis.org/A001329), isomorphism and swap 1,734 (anti-isomorphism,
+https://oeis.org/A001424), isotopy 139 (matrices up to permutations of rows, columns and symbols,
+https://oeis.org/A091060).
 """
 
 
 def images(group: Group) -> Tensor:
-    """Operation index of g f, for every g of the group and every f: int64 (|G|, N)."""
-    # The index of an image is linear in the one-hot entries of f: one matrix product, exact in float64.
+    """Return the operation index of g f for every g of the group G and every f, as int64 (|G|, N)."""
+    # The index of an image is linear in the one-hot entries of f. So one matrix product suffices; float64 is exact.
     entries = one_hot(space.operations().long() + 1, VALUES).reshape(SIZE, -1).double()
     weights = torch.zeros(len(group), ENTRIES, VALUES, dtype=torch.float64)
     powers = (VALUES ** torch.arange(ENTRIES)).double()
@@ -147,35 +151,39 @@ def images(group: Group) -> Tensor:
 
 
 def orbits(group: Group) -> Tensor:
-    """Smallest index in the orbit of each operation: int64 (N,)."""
+    """Return the smallest index in the orbit of each operation, as int64 (N,)."""
     return images(group).amin(0)
 
 
 def orbit_sizes(group: Group) -> Tensor:
-    """Size of each orbit, int64 (orbits,), in the order of their smallest indices; each size divides |G|."""
+    """Return the size of each orbit as int64 (orbits,).
+
+    The orbits have the order of their smallest indices. Each size divides the number of symmetries in the group.
+    """
     sizes: Tensor = torch.unique(orbits(group), return_counts=True)[1]
     return sizes
 
 
 def orbit_count(group: Group) -> int:
-    """Number of orbits: the mean number of operations that a symmetry fixes. It lists no operations.
+    """Return the number of orbits, without listing operations.
 
-    Burnside's lemma (Burnside 1897, Theory of Groups of Finite Order; Frobenius 1887).
+    By Burnside's lemma, the number of orbits is the mean number of operations that a symmetry of the group fixes
+    (Burnside 1897, Theory of Groups of Finite Order; Frobenius 1887).
     """
     return sum(g.fixed() for g in group) // len(group)
 
 
-# Properties. Each function maps truth tables (..., 9) to bool (...) and raises InputError for other values. Its
-# docstring states the property and how many operations have it.
+# Properties. Each function maps truth tables (..., 9) to bool (...) and raises InputError for invalid tables. Its
+# docstring states the property and the number of operations that have the property.
 
 
 def _grid(tables: Tensor) -> Tensor:
-    """Classes 0, 1, 2 of the entries: int64 (M, 3, 3), rows a, columns b."""
+    """Return the classes 0, 1, 2 of the entries of M tables, as int64 (M, 3, 3) with a row per a and a column per b."""
     return (space.check_operations(tables).long() + 1).reshape(-1, VALUES, VALUES)
 
 
 def _like(tables: Tensor, values: Tensor) -> Tensor:
-    """Values (M,) in the shape (...) of the tables (..., 9)."""
+    """Reshape values (M,) to the shape (...) of the tables (..., 9)."""
     return values.reshape(tables.shape[:-1])
 
 
@@ -184,13 +192,16 @@ def _classes(tables: Tensor) -> Tensor:
 
 
 def commutative(tables: Tensor) -> Tensor:
-    """f(a, b) = f(b, a). 3^6 (https://oeis.org/A023813)."""
+    """Return whether f(a, b) = f(b, a). There are 3^6 such operations (https://oeis.org/A023813)."""
     f = _grid(tables)
     return _like(tables, (f == f.mT).all((1, 2)))
 
 
 def associative(tables: Tensor) -> Tensor:
-    """f(f(a, b), c) = f(a, f(b, c)): a semigroup (https://oeis.org/A023814)."""
+    """Return whether f(f(a, b), c) = f(a, f(b, c)).
+
+    There are 113 such operations (https://oeis.org/A023814). They are semigroups.
+    """
     f = _grid(tables)
     pairs = f.flatten(1)  # f(a, b), or f(b, c)
     first = f.gather(1, pairs[:, :, None].expand(-1, -1, VALUES))  # (M, ab, c)
@@ -199,46 +210,59 @@ def associative(tables: Tensor) -> Tensor:
 
 
 def idempotent(tables: Tensor) -> Tensor:
-    """f(a, a) = a. 3^6 (https://oeis.org/A090588)."""
+    """Return whether f(a, a) = a. There are 3^6 such operations (https://oeis.org/A090588)."""
     diagonal = _grid(tables).diagonal(dim1=1, dim2=2)
     return _like(tables, (diagonal == _classes(tables)).all(1))
 
 
 def has_identity(tables: Tensor) -> Tensor:
-    """An e with f(e, a) = f(a, e) = a for every a: a unital groupoid. 3 · 3^4, because there is at most one e."""
+    """Return whether there is an identity element e, with f(e, a) = f(a, e) = a for every a.
+
+    There are 3 · 3^4 such operations, because an operation has at most one identity element. They are unital groupoids.
+    """
     f, a = _grid(tables), _classes(tables)
     return _like(tables, ((f == a).all(2) & (f.mT == a).all(2)).any(1))
 
 
 def has_absorbing(tables: Tensor) -> Tensor:
-    """An e with f(e, a) = f(a, e) = e for every a: a zero element. 3 · 3^4."""
+    """Return whether there is an absorbing element e, with f(e, a) = f(a, e) = e for every a.
+
+    There are 3 · 3^4 = 243 such operations. An absorbing element is also called a zero element.
+    """
     f, e = _grid(tables), _classes(tables)[:, None]
     return _like(tables, ((f == e).all(2) & (f.mT == e).all(2)).any(1))
 
 
 def quasigroup(tables: Tensor) -> Tensor:
-    """Each value once in every row and column: a Latin square. 12 (https://oeis.org/A002860)."""
+    """Return whether each value occurs once in every row and every column, as in a Latin square.
+
+    There are 12 such operations (https://oeis.org/A002860).
+    """
     f, values = _grid(tables), _classes(tables)
     rows, columns = f.sort(2).values, f.mT.sort(2).values
     return _like(tables, ((rows == values) & (columns == values)).all((1, 2)))
 
 
 def conservative(tables: Tensor) -> Tensor:
-    """f(a, b) is a or b (quasitrivial). 2^6."""
+    """Return whether f(a, b) is always a or b (also called quasitrivial). There are 2^6 such operations."""
     f, values = _grid(tables), _classes(tables)
     return _like(tables, ((f == values) | (f == values[:, None])).all((1, 2)))
 
 
 def monotone(tables: Tensor) -> Tensor:
-    """Increasing in a and in b, with -1 < 0 < +1. 175 (MacMahon 1916: plane partitions in a box 3 x 3 x 2)."""
+    """Return whether f never decreases when a or b increases, with -1 < 0 < +1.
+
+    There are 175 such operations (MacMahon 1916: plane partitions in a box 3 x 3 x 2).
+    """
     f = _grid(tables)
     return _like(tables, (f.diff(dim=1) >= 0).all((1, 2)) & (f.diff(dim=2) >= 0).all((1, 2)))
 
 
 def regular(tables: Tensor) -> Tensor:
-    """If 0 is read as unknown, a known result stays the same when an unknown argument becomes known.
+    """Return whether f is monotone in the order 0 < -1, 0 < +1.
 
-    f is monotone in the order 0 < -1, 0 < +1 (Kleene 1952, Introduction to Metamathematics, section 64).
+    Let 0 mean unknown. Then a known result stays the same when an unknown argument becomes known (Kleene 1952,
+    Introduction to Metamathematics, section 64). There are 197 such operations.
     """
     f = _grid(tables)
     kept = [(g[:, 1:2] == 1) | (g == g[:, 1:2]) for g in (f, f.mT)]
@@ -246,12 +270,15 @@ def regular(tables: Tensor) -> Tensor:
 
 
 def preserves_classical(tables: Tensor) -> Tensor:
-    """Arguments -1 and +1 give -1 or +1, as in all extensions of two-valued logic. 2^4 · 3^5."""
+    """Return whether f(a, b) is -1 or +1 for all arguments a and b in {-1, +1}.
+
+    All extensions of two-valued logic have this property. There are 2^4 · 3^5 such operations.
+    """
     return _like(tables, (_grid(tables)[:, ::2, ::2] != 1).all((1, 2)))
 
 
 def self_dual(tables: Tensor) -> Tensor:
-    """f(-a, -b) = -f(a, b). 3^4."""
+    """Return whether f(-a, -b) = -f(a, b). There are 3^4 such operations."""
     f = _grid(tables)
     return _like(tables, (f.flip(1, 2) == 2 - f).all((1, 2)))
 
@@ -263,29 +290,32 @@ PREDICATES: dict[str, Callable[[Tensor], Tensor]] = {
         preserves_classical, self_dual,
     )
 }
-"""The properties by name."""
+"""The functions of the properties by name."""
 
 DEPENDENCE = ("constant", "a", "b", "both")
 
 
 def dependence(tables: Tensor) -> Tensor:
-    """The arguments that f depends on, as a position in `DEPENDENCE`: int64 (...). 3, 24, 24 and 19,632 operations."""
+    """Return the arguments on which f depends, as an index int64 (...) into `DEPENDENCE`.
+
+    The four values hold for 3, 24, 24 and 19,632 operations.
+    """
     f = _grid(tables)
     on_a, on_b = (f != f[:, :1]).any(2).any(1), (f != f[:, :, :1]).any(2).any(1)
     return _like(tables, on_a + 2 * on_b.long())
 
 
 def properties() -> pd.DataFrame:
-    """A table of all operations and their properties: N rows, the row number is the operation index.
+    """Return a table of the properties of all operations. It has N rows, and the row number is the operation index.
 
     | column | type | meaning |
     |---|---|---|
-    | those of `PREDICATES` | bool | the function of that name |
-    | depends_on | category | constant, a, b, both: the arguments that the result depends on |
-    | zeros | int | number of entries that are 0, 0..9 |
-    | values | int | number of different results, 1..3 |
+    | the names in `PREDICATES` | bool | the function of that name |
+    | depends_on | category | constant, a, b, both: the arguments on which the result depends |
+    | zeros | int | number of entries that are 0; 0..9 |
+    | values | int | number of different results; 1..3 |
     | automorphisms | int | number of relabellings α = β = γ that do not change the operation: 1, 2, 3 or 6 |
-    | isomorphism_class, isotopy_class | int | smallest index in the orbit |
+    | isomorphism_class, isotopy_class | int | smallest operation index in the orbit under this group |
     """
     tables = space.operations()
     classes = {name: orbits(GROUPS[name]) for name in ("isomorphism", "isotopy")}

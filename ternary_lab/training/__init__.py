@@ -1,6 +1,6 @@
-"""Training: one optimiser step, an epoch of steps, a cohort of runs side by side, and the generator `train`.
+"""Training: an optimiser step, an epoch, a cohort of runs side by side, and the generator `train`.
 
-For: everything between a configuration and a row of the history, in memory. `runs` writes it to disk.
-Order: `run_state` and `step`, `epoch_steps`, `statenet_learning`, `epoch_figures`, `cohort`, `train`.
-May import: the core and `metrics`.
+The package computes, in memory, the rows of the history from a configuration. The package `runs` writes them to disk.
+The order of its modules is `run_state` and `step`, `epoch_steps`, `statenet_learning`, `epoch_figures`, `cohort`,
+`train`. A module imports only modules before it, the core, and `metrics`.
 """

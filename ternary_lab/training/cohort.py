@@ -1,7 +1,7 @@
-"""Training: a cohort of runs, its epochs, validation, early stopping, and the generator `train`.
+"""A cohort of runs: its epochs, their measurement, and early stopping.
 
-The R runs of a cohort are computed together. Each has its own weights, random streams, schedules and controllers, so
-the other runs change its numbers by float rounding at most.
+The R runs of a cohort are computed together. Each run has its own weights, random streams, schedules and controllers.
+So the other runs of the cohort change the numbers of a run by float rounding at most.
 """
 
 from __future__ import annotations
@@ -32,16 +32,23 @@ from ternary_lab.training.statenet_learning import StateNetLearning
 from ternary_lab.training.step import Stepper
 
 Measures = Literal["all", "coverage"]
-"""Every metric of a row, or only the sampled coverage, which is all that the original measures."""
+"""The metrics that are measured after an epoch.
+
+`all` stands for every metric of a row of the history. `coverage` stands for the sampled coverage alone, which is the
+only metric that the original implementation measures.
+"""
 SHARED_FROM = 3
-"""From so many runs on a training step uses several CPU threads: half of them, the others measure."""
+"""Smallest number of runs with which a training step uses several CPU threads.
+
+The step then uses half of the CPU threads, and the other threads measure the previous epoch.
+"""
 
 
 class Cohort:
-    """R runs trained side by side, advanced one epoch at a time.
+    """R runs that are trained side by side, one epoch at a time.
 
-    Configurations may differ from run to run in values, not in `config.STRUCTURAL` settings. Raises ConfigError when
-    they do.
+    The configurations of the runs may differ, except in the settings in `config.STRUCTURAL`. Raises ConfigError if they
+    differ in such a setting.
     """
 
     def __init__(
@@ -69,9 +76,12 @@ class Cohort:
         self._threads = 1 if self.runs < SHARED_FROM else max(1, threads // 2)
         self._helpers = helping_threads(threads - self._threads if device.type == "cpu" else 0)
         self.diverged: dict[str, str] = {}
-        """Runs that have left because a loss or gradient was not finite: name -> the term and the place."""
+        """Messages by name of the runs that left the cohort because a loss or gradient was not finite.
+
+        A message names the first value that was not finite, and its epoch.
+        """
         self._uncounted: tuple[Measurement, list[int]] | None = None
-        """A measurement whose counts the controllers have not read yet, and the place of each run in it."""
+        """A measurement whose counts the controllers have not read yet, and the index of each run in it."""
         if states is None:
             states = [RunState.initial(c, s) for c, s in zip(self.configs, self.seeds, strict=True)]
         self._load(states)
@@ -83,7 +93,7 @@ class Cohort:
         self.epoch, _ = epochs.pop()
         self.controllers = [state.controllers for state in states]
         self.step = Stepper.of(self.configs, states, self.device)
-        self._steps: Steps | None = None  # of the epoch before
+        self._steps: Steps | None = None  # These are the steps of the previous epoch.
         self._learning: StateNetLearning | None = None
         if self.config.statenet.training != "none":
             self._learning = StateNetLearning(self.step, self.x_validation, self.streams)
@@ -104,16 +114,16 @@ class Cohort:
         return len(self.seeds)
 
     def streams(self, purpose: Purpose, epoch: int = 0) -> Streams:
-        """The runs' random streams, on the device where this experiment draws its random numbers."""
+        """Return the random streams of the runs, on the device on which this experiment draws random numbers."""
         return self._source.streams(self.seeds, purpose, epoch)
 
     def state(self, index: int) -> RunState:
-        """A copy of one run's state on the CPU. Later epochs do not change it."""
+        """Return a copy of the state of one run on the CPU. Later epochs do not change the copy."""
         self._count()
         return self._states()[index]
 
     def _states(self) -> list[RunState]:
-        """Copies of all runs' states on the CPU. From a GPU they come in one transfer."""
+        """Return copies of the states of all runs on the CPU. One transfer copies all states from a GPU."""
         return [
             RunState(
                 self.epoch, self.step.steps, weights, first, second, self.controllers[i], self.best[i],
@@ -123,7 +133,7 @@ class Cohort:
         ]
 
     def keep(self, indices: Sequence[int]) -> None:
-        """Go on with some of the runs only."""
+        """Keep only the runs with these indices in the cohort."""
         every = self._states()
         if self._uncounted is not None:
             measurement, places = self._uncounted
@@ -133,21 +143,31 @@ class Cohort:
         self._load([every[i] for i in indices])
 
     def drop_stopped(self) -> bool:
-        """Go on with the runs that have not stopped; False when there is none."""
+        """Remove the runs that have stopped from the cohort. Return False if all runs have stopped, otherwise True.
+
+        If all runs have stopped, the cohort keeps its runs.
+        """
         going = [i for i, stopped in enumerate(self.stopped) if stopped is None]
         if going and len(going) < self.runs:
             self.keep(going)
         return bool(going)
 
     def advance(self) -> list[EpochRecord]:
-        """Train and measure one epoch; the records come in the order of the runs."""
+        """Train and measure one epoch. Return the records in the order of the runs.
+
+        Raises DivergenceError if every run has diverged.
+        """
         epoch = self.train_next()
         if epoch is None:
             raise self.divergence()
         return [record for record, _ in epoch.finish()]
 
     def epochs(self) -> Iterator[Epoch]:
-        """Train every run to its end. An epoch is measured while the next one is trained, and yielded after it."""
+        """Train every run to its end and yield the epochs.
+
+        If no criterion or controller needs the result earlier, an epoch is measured while the next epoch is trained. An
+        epoch is yielded after the training of the next epoch, and the last epoch is yielded at the end.
+        """
         before: Epoch | None = None
         try:
             while True:
@@ -165,7 +185,7 @@ class Cohort:
                 before.measurement.cancel()
 
     def train_next(self) -> Epoch | None:
-        """Train one epoch and begin to measure it; None when every run has diverged in it."""
+        """Train one epoch and prepare its measurement. Return None if every run has diverged in this epoch."""
         if self._uncounted is not None and self.device.type == "cpu":
             self._uncounted[0].begin()
         if any(map(control.reads_coverage, self.configs, self.controllers)):
@@ -182,10 +202,10 @@ class Cohort:
         if not finite:
             return None
         if found:
-            # The other runs go on as if a diverged one had never been among them.
+            # The other runs continue as if a diverged run had never been in the cohort.
             norms = self.step.norms[:, finite].contiguous()
             self.keep(finite)
-            self.step.norms.copy_(norms)  # `keep` has taken those of the controllers, an epoch old
+            self.step.norms.copy_(norms)  # `keep` has restored the norms of the controllers, which are an epoch old.
             figures = {name: [values[i] for i in finite] for name, values in figures.items()}
             plans, corrections = [plans[i] for i in finite], [corrections[i] for i in finite]
             val_loss = [val_loss[i] for i in finite]
@@ -205,7 +225,11 @@ class Cohort:
         return Epoch(rows, self._states(), tuple(self.names), measurement, self.config.added_columns)
 
     def train_planned(self, plans: Sequence[Plan]) -> tuple[dict[str, list[Any]], list[Correction]]:
-        """One pass over the training split, order and noise from each run's own streams: see `train_epoch`."""
+        """Train one pass over the training split. Return the results of `train_epoch`.
+
+        The order of the operations and the noise come from the random streams of each run. The setting
+        `data.epoch_operations` can make the pass shorter or longer.
+        """
         held = len(self.x_train)
         n = self.config.data.epoch_operations or held
         with at_most_threads(self._threads):
@@ -219,9 +243,10 @@ class Cohort:
     def train_epoch(
         self, plans: Sequence[Plan], x: Tensor, noise: Tensor
     ) -> tuple[dict[str, list[Any]], list[Correction]]:
-        """One pass over x (R, n, 9) in the order given, with noise (2, R, n, L).
+        """Train one pass over operations x (R, n, 9) in this order, with noise (2, R, n, L).
 
-        Returns the batch means of every recorded figure, one per run, and StateNet's corrections.
+        Returns a dictionary from column of the history to one value per run, which is the mean over the steps, and
+        StateNet's corrections.
         """
         steps = begin_epoch(self.step, x, noise, self.streams("prior", self.epoch), self._steps)
         self._steps = steps
@@ -235,7 +260,7 @@ class Cohort:
             if i == 0:
                 inputs = self.step.statenet_inputs(plans, forward)
                 corrections = self.step.corrections(plans, inputs)
-                # lr is corrected at once, the λ from the second batch on.
+                # StateNet corrects lr at once, and the λ from the second batch on.
                 steps.use(self.step.settings(plans, [
                     replace(Correction.none(plan), lr=c.lr) for plan, c in zip(plans, corrections, strict=True)
                 ]))
@@ -248,24 +273,27 @@ class Cohort:
                 settings = self.step.settings(plans, corrections)
                 steps.use(settings)
         if self._uncounted is not None:
-            self._uncounted[0].begin()  # a GPU measures while it computes the steps that are queued by now
+            self._uncounted[0].begin()  # A GPU measures while it computes the steps that are already queued.
         self._per_step = epoch_columns(self.step, steps.figures(), settings)
         means = torch.stack([values.double().mean(0) for values in self._per_step.values()]).tolist()
         return dict(zip(self._per_step, means, strict=True)), corrections
 
     def measurement(self) -> Measurement:
-        """The measurement of the present weights, to be begun beside the next epoch or when its result is read."""
+        """Return a measurement of the present weights, which has not begun.
+
+        The measurement begins during the training of the next epoch, or when its result is read.
+        """
         always = self.config.evaluation.coverage_at == "every_epoch" or self._measures == "coverage"
         read = [always or control.reads_coverage(*of) for of in zip(self.configs, self.controllers, strict=True)]
         groups: list[Group]
-        if self.device.type == "cpu":  # run by run, so that the activations stay in a core's cache
+        if self.device.type == "cpu":  # The runs are measured one by one, so that a core's cache holds the activations.
             groups = [Group(self.model.run(i), (seed,), (read[i],)) for i, seed in enumerate(self.seeds)]
         else:
             groups = [Group(self.model.copy(), tuple(self.seeds), tuple(read))]
         return Measurement(self._source, groups, self.epoch, self._helpers, coverage_only=self._measures == "coverage")
 
     def _count(self) -> None:
-        """Give the controllers the counts of the last measurement."""
+        """Update the controllers with the counts of the last measurement, if they have not read these counts yet."""
         if self._uncounted is not None:
             measurement, places = self._uncounted
             counts = measurement.result(counts_only=True).unique_operations
@@ -275,34 +303,43 @@ class Cohort:
             self._uncounted = None
 
     def _judge(self, rows: Sequence[Mapping[str, Any]], measurement: Measurement) -> None:
-        """Keep each run's best epochs; end a run that has not improved for `patience` epochs, or is complete."""
+        """Update the best epochs of each run, and decide whether a run stops.
+
+        A run stops if it has not improved for `patience` epochs or if it is complete.
+        """
         for i, (config, row) in enumerate(zip(self.configs, rows, strict=True)):
-            if {config.early_stopping.metric, config.criterion} != {"val_loss"}:  # known before the measurement
+            if {config.early_stopping.metric, config.criterion} != {"val_loss"}:  # val_loss needs no measurement.
                 row = {**row, **{name: values[i] for name, values in measurement.result().metrics.items()}}
             self.best[i] = self.best[i].or_better(row, config.early_stopping.metric)
             self.selected[i] = self.selected[i].or_better(row, config.criterion)
             self.stopped[i] = reason_to_stop(config, row["epoch"], self.best[i])
 
     def divergence(self) -> DivergenceError:
-        """The error that names the runs in `diverged`."""
+        """Return the error that names the runs in `diverged`."""
         return DivergenceError("; ".join(f"{name}: {reason}" for name, reason in self.diverged.items()))
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """One trained epoch of a cohort; its measurement may still be under way."""
+    """One trained epoch of a cohort.
+
+    Its measurement may be incomplete.
+    """
 
     rows: Sequence[Mapping[str, Any]]
-    """The columns of each run's `EpochRecord` that training itself knows."""
+    """For each run, the columns of its `EpochRecord` that are known without the measurement."""
     states: Sequence[RunState]
     company: tuple[str, ...]
-    """Names of the runs."""
+    """Names of the runs, in the order of `rows`. Runs that diverged in this epoch are not included."""
     measurement: Measurement
     added_columns: Sequence[str] = ()
     """Columns of the loss terms that the configuration adds."""
 
     def finish(self) -> list[tuple[EpochRecord, RunState]]:
-        """Wait for the measurement: each run's record, and the state that the next epoch starts from."""
+        """Wait until the measurement is complete. Return the record and the state of each run.
+
+        The next epoch starts from this state.
+        """
         measured = self.measurement.result()
         finished = []
         for i, (row, state) in enumerate(zip(self.rows, self.states, strict=True)):
@@ -315,7 +352,7 @@ class Epoch:
 
 
 def check_cohort(configs: Sequence[Config]) -> None:
-    """Raises ConfigError unless the configurations can be trained side by side."""
+    """Raise ConfigError unless the configurations can be trained side by side."""
     for other in configs[1:]:
         for key in differences(configs[0], other):
             if is_structural(key):
@@ -323,7 +360,7 @@ def check_cohort(configs: Sequence[Config]) -> None:
 
 
 def _of_plan(plan: Plan, correction: Correction) -> dict[str, Any]:
-    """The columns that come from a run's plan and StateNet's correction of it."""
+    """Return the columns of the history that come from the plan of a run and from StateNet's correction of the plan."""
     kept = {k: v for k, v in asdict(plan).items() if k not in ("lr", "lambda1", "lambda2", "lambda3")}
     deltas = {k: v for k, v in asdict(correction).items() if k.startswith("delta_")}
     return {**kept, **deltas, "lr_scheduled": plan.lr, "lr": correction.lr}

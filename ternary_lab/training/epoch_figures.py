@@ -1,4 +1,4 @@
-"""Figures of a trained epoch: the columns of its steps, the validation loss, and values that are not finite."""
+"""Recorded values of a trained epoch: history columns, validation loss, and messages on divergence."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ternary_lab.training.step import Figures, Stepper, StepSettings
 
 
 def epoch_columns(step: Stepper, found: Figures, settings: StepSettings) -> dict[str, Tensor]:
-    """Column of the history -> (S, R): its value in each of S steps."""
+    """Return a dictionary from history column to the values (S, R) in S steps of R runs."""
     log = found.log
     entropy = torch.cat([batch_entropy(part) for part in torch.split(found.z, 64)]).unbind(1)
     compared = (log["aligned_A"], log["aligned_B"]) if step.aligns else entropy
@@ -37,11 +37,14 @@ def epoch_columns(step: Stepper, found: Figures, settings: StepSettings) -> dict
 
 
 def validation_losses(step: Stepper, model: DualVAE, x: Tensor, s: StepSettings) -> list[float]:
-    """The loss of operations x (V, 9) for every run, mean over batches: z = μ, and gradient scales 1."""
+    """Return the loss of operations x (V, 9) for every run, as the mean over batches.
+
+    The latents are the posterior means, z = μ, and the factors of the gradient balance are 1.
+    """
     rows, batch = len(x), step.config.data.batch_size
-    if x.device.type == "cpu":  # batch by batch, which a core's cache holds
+    if x.device.type == "cpu":  # One batch at a time fits into a core's cache.
         spans = [(start, min(start + batch, rows), 1) for start in range(0, rows, batch)]
-    else:  # all full batches at once, as if they belonged to as many more runs
+    else:  # All full batches are computed at once, as if each batch belonged to a run of its own.
         full = rows // batch * batch
         spans = [(0, full, rows // batch)] * (full > 0) + [(full, rows, 1)] * (full < rows)
     found = [_batch_losses(step, model, x[a:b], s, batches) for a, b, batches in spans]
@@ -50,7 +53,7 @@ def validation_losses(step: Stepper, model: DualVAE, x: Tensor, s: StepSettings)
 
 
 def _batch_losses(step: Stepper, model: DualVAE, x: Tensor, s: StepSettings, batches: int) -> Tensor:
-    """The loss of every batch and run, (batches, R), of operations x (B batches, 9)."""
+    """Return the loss (batches, R) of every batch and run. x (B · batches, 9) holds batches of B operations."""
     x = x.expand(step.runs, -1, -1)
     mu, log_variance = model.encode(x)
     logits, target, numbers, lambdas = model.decode(inject(mu, s.rho)), space.one_hot(x), s.terms, s.lambdas
@@ -71,14 +74,18 @@ def divergences(
     terms: Sequence[losses.Term], means: Mapping[str, Sequence[float]], per_step: Mapping[str, Tensor],
     val_loss: Sequence[float], epoch: int,
 ) -> dict[int, str]:
-    """Index of each run that has diverged in an epoch -> the first value that was not finite, with the remedy.
+    """Return a dictionary from the index of each run that diverged in this epoch to a message.
+
+    The message names the first value that was not finite, and a remedy.
 
     Args:
-        means: column -> mean over the epoch of each run.
-        per_step: column -> (S, R), see `epoch_columns`.
-        val_loss: of each run after the epoch.
+        terms: the loss terms.
+        means: for each column, one value per run, which is the mean over the epoch.
+        per_step: for each column, the values (S, R) that `epoch_columns` returns.
+        val_loss: validation loss of each run after the epoch.
+        epoch: number of the epoch, for the message.
     """
-    # Columns in the order in which a step computes them.
+    # The columns are in the order in which a step computes them.
     words = {
         **{column: term.words for term in terms for column in term.columns},
         "H_A": "the latent entropy", "H_B": "the latent entropy",
@@ -88,7 +95,7 @@ def divergences(
     found = {}
     for run, loss in enumerate(val_loss):
         if not all(math.isfinite(means[column][run]) for column in words):
-            # The first step in which a value was not finite, and the first such value in it.
+            # Find the first step in which a value was not finite, and the first such value of this step.
             bad = ~torch.stack([per_step[column][:, run] for column in words]).isfinite()
             step = int(bad.any(0).nonzero()[0])
             column = list(words)[int(bad[:, step].nonzero()[0])]

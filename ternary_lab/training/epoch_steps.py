@@ -1,9 +1,12 @@
-"""The steps of an epoch, taken with a `Stepper` in one of two ways that give the same figures.
+"""The steps of an epoch, which a `Stepper` computes in one of two ways.
 
-    PlainSteps      computes each step when it is asked for; used on a CPU
-    ReplayedSteps   reads and writes at fixed addresses, so that on CUDA a step is captured once as a graph and then
-                    replayed: a step has some 200 kernels of two microseconds, and launching them one by one takes ten
-                    times as long as computing them
+Both ways give the same values:
+
+    PlainSteps      computes each step directly; used on a CPU
+    ReplayedSteps   reads and writes at fixed addresses; on CUDA it captures a step once as a graph and replays it
+
+A graph saves time, because a step has some 200 kernels of two microseconds. It takes ten times as long to launch these
+kernels one by one as to compute them.
 """
 
 from __future__ import annotations
@@ -25,17 +28,20 @@ class Steps(Protocol):
 
     def __len__(self) -> int: ...
     def use(self, settings: StepSettings) -> None:
-        """Take the settings for the calls to come."""
+        """Set the settings for all following calls."""
     def forward(self) -> Pass:
-        """The next step's forward pass. The step after it overwrites the tensors."""
+        """Compute the forward pass of the next step. The following step overwrites the returned tensors."""
     def update(self) -> StepRecord:
-        """The optimiser step that belongs to the last forward pass. The step after it overwrites the tensors."""
+        """Take the optimiser step that belongs to the last forward pass. The following step overwrites the tensors."""
     def figures(self) -> Figures:
-        """The figures of all steps."""
+        """Return the logged values of all steps."""
 
 
 class PlainSteps:
-    """The steps of an epoch, each computed when it is asked for: see the module."""
+    """The steps of an epoch without graphs.
+
+    Each step is computed when it is requested.
+    """
 
     def __init__(self, stepper: Stepper, x: Tensor, noise: Tensor, draws: Streams) -> None:
         self._stepper, self._draws = stepper, draws
@@ -73,7 +79,10 @@ class PlainSteps:
 
 @dataclass(frozen=True)
 class _Graphs:
-    """A captured step of one kind: its two graphs, and the tensors at fixed addresses that their replay fills."""
+    """The two graphs of a captured step, and the tensors at fixed addresses that a replay fills.
+
+    A captured step serves all steps that have the same number of operations and both have or lack information terms.
+    """
 
     forward: torch.cuda.CUDAGraph
     update: torch.cuda.CUDAGraph
@@ -82,7 +91,10 @@ class _Graphs:
 
 
 class ReplayedSteps:
-    """The steps of every epoch of a cohort, captured once and replayed: see the module."""
+    """The steps of every epoch of a cohort, as CUDA graphs.
+
+    A graph is captured once and then replayed. Without CUDA, each step is computed when it is requested.
+    """
 
     def __init__(self, stepper: Stepper, operations: int) -> None:
         self._stepper, self.operations = stepper, operations
@@ -102,10 +114,10 @@ class ReplayedSteps:
         self._packed = buffer(stepper.numbers, runs)
         self._at = buffer(1, dtype=torch.int64)
         self._graphs: dict[tuple[int, bool], _Graphs] = {}
-        self._pool: Any = None  # memory that the graphs share, as they never run side by side
+        self._pool: Any = None  # The graphs share this memory, because they never run at the same time.
 
     def begin(self, x: Tensor, noise: Tensor, draws: Streams) -> None:
-        """Go to the first step of an epoch."""
+        """Copy the operations, noise and streams of an epoch, and go to its first step."""
         self._draws, self._next = draws, 0
         self._settings: StepSettings | None = None
         self._x.flatten(1, 2)[:, : self.operations] = x
@@ -129,10 +141,10 @@ class ReplayedSteps:
         self._kind = batch, self._settings.information is not None
         if self._latents is not None and self._settings.information is not None:
             self._latents.copy_(self._stepper.prior_latents(self._draws))
-        if self._stepper.device.type != "cuda":  # nothing to capture with
+        if self._stepper.device.type != "cuda":  # Only CUDA has graphs.
             self._pass = self._forward(*self._kind)
             return self._pass
-        with torch.cuda.device(self._stepper.device):  # graphs are captured and replayed on the current one
+        with torch.cuda.device(self._stepper.device):  # A graph is captured and replayed on the current device.
             if self._kind not in self._graphs:
                 self._graphs[self._kind] = self._capture(*self._kind)
             self._graphs[self._kind].forward.replay()
@@ -148,7 +160,7 @@ class ReplayedSteps:
         return self._graphs[self._kind].record
 
     def _forward(self, batch: int, informed: bool) -> Pass:
-        """The step's forward pass, all at fixed addresses."""
+        """Compute the forward pass of a step. All inputs and outputs are at fixed addresses."""
         s = self._settings
         assert s is not None
         runs = self._stepper.runs
@@ -170,7 +182,11 @@ class ReplayedSteps:
         return record
 
     def _capture(self, batch: int, informed: bool) -> _Graphs:
-        """The step's graphs. Capturing computes nothing; a step that is undone prepares it."""
+        """Capture the graphs of a step with `batch` operations.
+
+        The capture itself computes nothing. Before the capture, one step is computed as a warm-up, and the tensors that
+        it changed are restored.
+        """
         stepper = self._stepper
         moving, steps = [*stepper.moving(), self._at], stepper.steps
         before = [tensor.clone() for tensor in moving]
@@ -196,10 +212,14 @@ class ReplayedSteps:
 
 
 def begin_epoch(stepper: Stepper, x: Tensor, noise: Tensor, draws: Streams, before: Steps | None) -> Steps:
-    """The steps of one pass over operations x (R, n, 9) with noise (2, R, n, L), and prior latents from `draws`.
+    """Return the steps of one pass over operations x (R, n, 9) with noise (2, R, n, L).
 
     Args:
-        before: the steps of the epoch before; their buffers and graphs are used again where they fit.
+        stepper: the weights, and the computation of a step.
+        x: operations in the order of the pass.
+        noise: the noise ε of the posterior samples.
+        draws: random streams of the prior latents.
+        before: steps of the previous epoch. Their buffers and graphs are used again if the number of operations is n.
     """
     if stepper.device.type == "cpu":
         return PlainSteps(stepper, x, noise, draws)

@@ -1,4 +1,4 @@
-"""Memory: an estimate for each run of a cohort, the free memory, and the largest cohort that fits."""
+"""Estimates of the memory of a run, of the free memory, and of the largest cohort that fits."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ from ternary_lab.model import Architecture
 from ternary_lab.space import ENTRIES, SIZE, VALUES
 
 SPARE = 1.25
-"""Factor for memory that the allocator holds beyond the numbers counted in `run_bytes`."""
+"""Factor for the memory that the allocator holds in addition to the numbers that `run_bytes` counts."""
 
 
 def run_bytes(config: Config, device: str) -> int:
-    """An estimate of the bytes that one run of a cohort needs for training and measuring.
+    """Estimate the bytes that one run of a cohort needs for training and measuring.
 
-    It counts numbers of four bytes, for P parameters, an epoch of n operations in batches of B, latents of L
-    dimensions, W units in all networks together and D units in the larger decoder. During the whole epoch:
+    The estimate counts numbers of four bytes. The run has P parameters, n operations per epoch, batches of B
+    operations, L latent dimensions, W units in all networks together, D units in the larger decoder, and M Sobol
+    latents, which are measured in parts of at most `PART` latents. N is the number of all operations. The following
+    numbers are in memory during the whole epoch:
 
         12 P                  weights, gradients, both moments; the copy to be measured; states of two epochs
         n (54 + 4 L)          operations of an epoch, one-hot targets, noise and latents
@@ -29,18 +31,20 @@ def run_bytes(config: Config, device: str) -> int:
         M (L + 9)             Sobol latents
         K (W + 81 + 4·324)    K prior latents of a step, if the loss has information terms
 
-    During a part of measuring:
+    The following numbers are in memory only during some tasks of the measurement:
 
         2 S V (W + 81 + L)    -ELBO of V held-out operations with S samples
         C (W + 81 + 4·324)    on a CPU: a decoded chunk of C latents and its outer products
         C (D + L)             on a GPU: the decoder's activations for a part of C latents, or
-        C 2·324               its outer products
+        C 2·324               on a GPU: the outer products of this part
 
-    The threads of a CPU do these at the same time, a GPU one after the other. The sum is multiplied by `SPARE`.
+    The threads of a CPU do these tasks at the same time, so their numbers are added. A GPU does one task after the
+    other, so the largest number counts. The sum is multiplied by `SPARE`.
 
-    Measured with v5.5: on two CPU threads 95 MB per run for 8 runs and 55 MB for 64 (benchmarks/cpu.json). On an H100 a
-    peak of 1.7 GB for 1 run (few runs are measured in several parts at once), 2.0 GB for 8, 9.8 GB for 128 and 35.8 GB
-    for 512 (benchmarks/cuda.json): 67 MB for each further run, where the estimate is 92 MB.
+    Measured values with v5.5 are as follows. On two CPU threads, a run needs 95 MB in a cohort of 8 runs and 55 MB in a
+    cohort of 64 (benchmarks/cpu.json). On an H100, the peak is 1.7 GB for 1 run (a GPU measures several parts at once
+    if there are few runs), 2.0 GB for 8 runs, 9.8 GB for 128 and 35.8 GB for 512 (benchmarks/cuda.json). So each
+    further run needs 67 MB, while the estimate is 92 MB.
     """
     architecture, m, e = Architecture(config.model), config.model, config.evaluation
     decoder_b = m.decoder_B_hidden * (1 + 2 * m.decoder_B_blocks)
@@ -65,9 +69,10 @@ def run_bytes(config: Config, device: str) -> int:
 
 
 def free_bytes(device: str) -> int:
-    """Bytes for one cohort: 80 % of the GPU memory that this process can use, or half the machine's memory per core.
+    """Return the number of bytes that one cohort may use.
 
-    Raises DeviceError if the GPU is busy.
+    On a GPU, this is 80 % of the memory that the process can use. On a CPU, it is half of the machine's memory, divided
+    by the number of cores. Raises DeviceError if the GPU is busy.
     """
     if device != "cpu":
         place = resolve_device(device)
@@ -77,7 +82,10 @@ def free_bytes(device: str) -> int:
 
 
 def room(config: Config, runs: int, device: str) -> str:
-    """The remedy for a cohort of `runs` that did not fit into the memory: the largest cohort that does."""
+    """Return a message for a cohort of `runs` runs that did not fit into memory.
+
+    The message names the largest cohort that fits. If not even one run fits, the message names other remedies.
+    """
     free = free_bytes(device)
     most = min(free // run_bytes(config, device), runs - 1)
     cause = f"{runs} run{'s' if runs > 1 else ''} of {config.name} found no room in {free / 1e9:.1f} GB"

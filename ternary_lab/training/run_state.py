@@ -19,20 +19,23 @@ from ternary_lab.networks import Blocks
 
 @dataclass(frozen=True)
 class Best:
-    """The best epoch so far by a criterion; `value` counts as smaller is better."""
+    """The best epoch so far under a criterion. A smaller `value` is better."""
 
     value: float = float("inf")
     epoch: int = -1
 
     def or_better(self, row: Mapping[str, Any], criterion: Criterion) -> Best:
-        """This epoch, or that of a row of the history if it is better."""
+        """Return the epoch of `row`, a row of the history, if it is better than this epoch, or else this epoch."""
         value = cost(row, criterion)
         return Best(value, row["epoch"]) if value < self.value else self
 
 
 @dataclass
 class RunState:
-    """Everything that one run carries from epoch to epoch. Random streams are named by seed and epoch."""
+    """State of one run between two epochs.
+
+    It contains no state of random generators, because seed and epoch determine all random streams.
+    """
 
     next_epoch: int
     steps: int
@@ -41,17 +44,17 @@ class RunState:
     second_moments: Blocks
     controllers: Controllers
     best: Best
-    """By the early-stopping metric."""
+    """The best epoch under the early-stopping metric."""
     selected: Best = Best()
-    """By the criterion that the run's model is chosen by."""
+    """The best epoch under the criterion that chooses the run's model."""
     stopped: str | None = None
-    """Why the run has ended, or None."""
+    """Reason why the run has ended, or None if it has not ended."""
     output: Tensor | None = None
-    """(2, 1, N): moving average of the output distributions, where the loss has information terms."""
+    """(2, 1, N): moving averages of the output distributions of A and B, or None without information terms."""
 
     @staticmethod
     def initial(config: Config, seed: int) -> RunState:
-        """The state before the first epoch."""
+        """Return the state of a run before its first epoch."""
         architecture = Architecture(config.model)
         return RunState(
             0, 0, architecture.initialise(seed), architecture.empty(), architecture.empty(),
@@ -61,7 +64,10 @@ class RunState:
 
 
 def reason_to_stop(config: Config, epoch: int, best: Best) -> str | None:
-    """Why a run ends after an epoch, or None while it goes on. `best` is by the early-stopping metric."""
+    """Return the reason why a run ends after this epoch, or None if the run continues.
+
+    `best` is the best epoch under the early-stopping metric.
+    """
     patience, metric = config.early_stopping.patience, config.early_stopping.metric
     if patience and epoch - best.epoch >= patience:
         return f"early stop: {metric} has not improved since epoch {best.epoch}"

@@ -1,16 +1,18 @@
-"""StateNet's learning, a guest of the training loop: hypergradients of lr, λ₁, λ₂, λ₃ train StateNet.
+"""Training of StateNet by hypergradients of lr, λ₁, λ₂ and λ₃.
 
-A hypergradient says how an objective V after one AdamW step changes with the settings of that step. With the step
-θ' = θ - lr (m̂/(√v̂ + ε) + w θ) and its gradient g, scaled by λ g and clipped (Bengio 2000; Baydin et al. 2018):
+A hypergradient is the derivative of an objective V after one AdamW step with respect to the settings of this step. Let
+θ' = θ - lr (m̂/(√v̂ + ε) + w θ) be the step, where m̂ and v̂ are the bias-corrected moments, ε is the setting `eps`, and
+w is the weight decay. Let g be the gradient after balancing, weighting by λ and clipping. Then (Bengio 2000; Baydin et
+al. 2018)
 
     dV/dlr = ∇V(θ') · ∂θ'/∂lr             dV/dλ = ∇V(θ') · ∂θ'/∂g · ∂g/∂λ
 
-AdamW works entry by entry, so ∂θ'/∂g is a vector; m and v before the step are constants. The method looks one step
-ahead and misses effects that come later (the short-horizon bias of Wu et al. 2018).
+AdamW computes each weight separately, so ∂θ'/∂g is a vector. The moments before the step are constants. The method
+looks one step ahead and misses later effects (the short-horizon bias of Wu et al. 2018).
 
-The objective is the -ELBO of some validation operations, minus a multiple of the information I(X;Z) where
-`statenet.information_weight` is not 0. A few steps of each epoch are lessons. R runs; the weights of a pathway are the
-rows of its encoder and its decoder, each (R, ·).
+The objective is the -ELBO of some validation operations. If `statenet.information_weight` is not 0, this weight times
+the information I(X;Z) is subtracted. StateNet learns from a few steps of each epoch, which are called lessons. There
+are R runs. The weights of a pathway are the rows (R, ·) of its encoder and the rows (R, ·) of its decoder.
 """
 
 from __future__ import annotations
@@ -33,7 +35,10 @@ from ternary_lab.training.step import Pass, Stepper, StepRecord, StepSettings
 
 
 def lesson_steps(config: Config, steps: int) -> list[int]:
-    """The steps of an epoch of `steps` steps that are lessons. Never the first: its λ are not corrected yet."""
+    """Return the indices of the lessons in an epoch of `steps` steps.
+
+    The first step is never a lesson, because StateNet does not correct its λ.
+    """
     net = config.statenet
     if net.training == "none":
         return []
@@ -42,12 +47,12 @@ def lesson_steps(config: Config, steps: int) -> list[int]:
 
 
 class StateNetLearning:
-    """The lessons of a cohort's StateNets.
+    """The lessons of the StateNets of a cohort.
 
     Args:
-        stepper: of the cohort.
+        stepper: the stepper of the cohort.
         x: (V, 9): validation operations.
-        streams: the cohort's random streams by purpose and number.
+        streams: function that returns the random streams of the cohort for a purpose and a number.
     """
 
     def __init__(self, stepper: Stepper, x: Tensor, streams: Callable[[Purpose, int], Streams]) -> None:
@@ -55,11 +60,15 @@ class StateNetLearning:
         self._slope: Tensor | None = None
 
     def begin_epoch(self, epoch: int, steps: int) -> None:
-        """Choose the lessons of an epoch."""
+        """Choose the lessons of an epoch of `steps` steps."""
         self._epoch, self._lessons = epoch, lesson_steps(self._step.config, steps)
 
     def before_update(self, i: int, forward: Pass) -> None:
-        """Before step i: the gradient of |H_A - H_B| in the encoders, which the step overwrites."""
+        """Keep the gradient of |H_A - H_B| with respect to the encoders' weights, if step i is a lesson.
+
+        If the alignment has no gradient, nothing is kept. This method must be called before the optimiser step, because
+        the step changes the weights.
+        """
         self._slope = None
         if i in self._lessons and forward.alignment is not None:
             nothing = torch.zeros_like(forward.z)
@@ -70,15 +79,22 @@ class StateNetLearning:
         self, i: int, record: StepRecord, settings: StepSettings, plans: Sequence[Plan],
         corrections: Sequence[Correction], inputs: Tensor,
     ) -> None:
-        """After step i, if it is a lesson: one AdamW step of StateNet along the hypergradient.
+        """Train StateNet by one AdamW step along the hypergradient, if step i is a lesson.
+
+        This method must be called after the optimiser step.
 
         Args:
-            inputs: (R, 9), from which StateNet made the corrections.
+            i: index of the step in the epoch.
+            record: record of the optimiser step.
+            settings: settings of the optimiser step.
+            plans: plan of each run.
+            corrections: correction of each plan.
+            inputs: (R, 9): inputs of StateNet from which it computed the corrections.
         """
         if i not in self._lessons:
             return
         step, number = self._step, self._epoch * self._step.config.statenet.lessons + self._lessons.index(i)
-        # AdamW leaves the gradients as it used them; the objective's gradients are about to replace them.
+        # `step.gradients` holds the gradients that AdamW used. The gradients of the objective will overwrite them.
         gradients = Blocks(*(block.clone() for block in vars(step.gradients).values()))
         taken = TakenStep(
             step.blocks, gradients, step.first_moments, step.second_moments, settings.lambdas, record.clip,
@@ -121,12 +137,15 @@ class StateNetLearning:
             x.repeat(2, 1, 1), space.one_hot(x), noise.transpose(0, 1), judged,
             step.prior_latents(streams) if judged.information is not None else None,
         )
-        step.outputs.copy_(average)  # the moving average is one of training latents only
+        step.outputs.copy_(average)  # Only the latents of training steps may change the moving average.
         step.differentiate(forward, judged, one)
 
 
 def _elbo_numbers(settings: StepSettings) -> dict[str, TermNumbers]:
-    """Numbers of the terms that make the loss the -ELBO: CE and KL weigh 1, without free bits, the other terms 0."""
+    """Return numbers of the loss terms with which the loss equals the -ELBO.
+
+    The cross-entropy and the KL term have weight 1, the other terms have weight 0, and the KL term has no lower bound.
+    """
     found = {}
     for name, numbers in settings.terms.items():
         weight = torch.full_like(numbers.weight, float(name in ("ce", "kl")))
@@ -136,7 +155,10 @@ def _elbo_numbers(settings: StepSettings) -> dict[str, TermNumbers]:
 
 @dataclass(frozen=True)
 class AdamW:
-    """The optimiser at its last step: the number of that step, from 1, and the settings of each run, (R, 1)."""
+    """AdamW at its last step.
+
+    `step` is the number of this step, counted from 1. The other attributes are settings with one value per run, (R, 1).
+    """
 
     step: int
     lr: Tensor
@@ -146,41 +168,52 @@ class AdamW:
     weight_decay: Tensor
 
     def sensitivity(self, weights: Tensor, first: Tensor, second: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        """∂θ'/∂lr and ∂θ'/∂g, entry by entry, from θ', m and v after the step and its gradient."""
+        """Return ∂θ'/∂lr and ∂θ'/∂g for each weight.
+
+        `weights` holds θ', `first` and `second` hold both moments after the step, and `gradient` holds the gradient g
+        of the step.
+        """
         unbiased = 1 - self.beta1**self.step, 1 - self.beta2**self.step
         mean, root = first / unbiased[0], (second / unbiased[1]).sqrt_()
         below = root + self.eps
         direction = mean / below
         before = (weights + self.lr * direction) / (1 - self.lr * self.weight_decay)
         of_mean = (1 - self.beta1) / unbiased[0] / below
-        # An entry that has never had a gradient has root 0 and stays where it is.
+        # A weight that has never had a gradient has root 0. The lower bound on the root prevents a division by 0.
         of_root = (1 - self.beta2) / unbiased[1] * gradient / root.clamp_min(torch.finfo(root.dtype).tiny)
         return -(direction + self.weight_decay * before), -self.lr * (of_mean - direction / below * of_root)
 
 
 @dataclass(frozen=True)
 class TakenStep:
-    """A step just taken. Gradients are those that AdamW used: scaled by λ g, and clipped."""
+    """An optimiser step that has just been taken.
+
+    `gradients` holds the gradients that AdamW used, after balancing, weighting by λ and clipping.
+    """
 
     weights: Blocks
     gradients: Blocks
     first_moments: Blocks
     second_moments: Blocks
     lambdas: Tensor
-    """(3, R)"""
+    """(3, R): λ₁, λ₂, λ₃."""
     clip: Tensor
-    """(2, R): factor of the clipping; 1 where nothing was clipped."""
+    """(2, R): factor of the clipping. It is 1 if the gradient was not clipped."""
     apart: bool
-    """Whether each pathway was clipped by its own norm."""
+    """Whether each pathway was clipped by the norm of its own gradient."""
     alignment: Tensor | None
-    """(2, R, ·): gradient of |H_A - H_B| in the encoders, or None where it has none."""
+    """(2, R, ·): gradient of |H_A - H_B| with respect to the encoders' weights, or None if there is no gradient."""
 
 
 def control_gradients(step: TakenStep, objective: Blocks, optimiser: AdamW) -> Tensor:
-    """dV/d(lr, λ₁, λ₂, λ₃), (R, 4), for the gradient of V in the weights after the step."""
+    """Return the derivatives (R, 4) of the objective V with respect to lr, λ₁, λ₂ and λ₃.
+
+    `objective` holds the gradient of V with respect to the weights after the step.
+    """
     runs = step.clip.shape[1]
     of_lr = step.clip.new_zeros(runs)
-    # Inner products in each pathway: e = ∇V ∂θ'/∂g with g and with the alignment's gradient a; g with g and with a.
+    # Let e = ∇V ∂θ'/∂g, and let a be the gradient of the alignment. These are the inner products e·g, e·a, g·g and g·a
+    # in each pathway.
     e_g, e_a, g_g, g_a = step.clip.new_zeros(4, 2, runs)
     for p in range(2):
         parts = zip(*(_parts(b, p) for b in (
@@ -195,9 +228,9 @@ def control_gradients(step: TakenStep, objective: Blocks, optimiser: AdamW) -> T
             if i == 0 and step.alignment is not None:
                 e_a[p] += (e * step.alignment[p]).sum(-1)
                 g_a[p] += (gradient * step.alignment[p]).sum(-1)
-    # Clipping removes the part along g: a change dg becomes c (dg - g (g·dg)/‖g‖²).
+    # Clipping by a factor c removes the component along g. A change dg becomes c (dg - g (g·dg)/‖g‖²).
     clipped_by = [e_g, g_g] if step.apart else [x.sum(0, keepdim=True).expand_as(x) for x in (e_g, g_g)]
-    # The part of g that comes from λ_A L_A and λ_B L_B; the alignment gives the rest.
+    # One part of g comes from λ₁ L_A and λ₂ L_B. The other part is `due` times a, and comes from the alignment.
     due = step.clip * step.lambdas[2]
     e_p, g_p = e_g - due * e_a, g_g - due * g_a
     along = torch.where(step.clip < 1, clipped_by[0] / clipped_by[1].clamp_min(torch.finfo(g_g.dtype).tiny), 0)

@@ -1,6 +1,7 @@
-"""One optimiser step of R runs side by side: settings, forward pass, losses, gradients, clipping, AdamW.
+"""One optimiser step of R runs side by side.
 
-Shapes and symbols are those of `model`. `epoch_steps` takes the steps of an epoch.
+A step consists of forward pass, losses, gradients, gradient balance, clipping and AdamW. Shapes and symbols are those
+of `model`. `epoch_steps` takes the steps of an epoch.
 """
 
 from __future__ import annotations
@@ -27,47 +28,51 @@ from ternary_lab.networks import Blocks, Bound
 from ternary_lab.training.run_state import RunState
 
 FIXED = 19
-"""Rows of `StepSettings.packed` in front of the numbers of the loss terms."""
+"""Number of rows of `StepSettings.packed` in front of the rows for the loss terms."""
 
 
 @dataclass(frozen=True)
 class StepSettings:
-    """The numbers that a training step reads besides its batch: views of one tensor with a value per run.
+    """Settings of a training step.
 
-    One tensor, because a transfer to a GPU costs the same for one number as for all of them. Shapes are (R,) unless
-    said.
+    They are the numbers that a step reads in addition to its batch. All are views of one tensor, which has one row per
+    number and one column per run. A transfer of this tensor to a GPU takes no longer than a transfer of one number. The
+    shape of a view is (R,) unless another shape is given.
     """
 
     packed: Tensor
-    """(FIXED + numbers of the terms, R): all of them, in the order of `Stepper.settings`."""
+    """(FIXED + numbers of the loss terms, R): all numbers, in the order of `Stepper.settings`."""
     terms: losses.Numbers
-    """Weights and settings of every loss term."""
+    """Weights and settings of the loss terms."""
     free_bits_per: losses.FreeBits
     lambdas: Tensor
     """(3, R): λ₁, λ₂, λ₃."""
     temperature: Tensor
-    """(2, R, 1, 1)"""
+    """(2, R, 1, 1): τ_A and τ_B."""
     rho: Tensor
-    """(R, 1, 1)"""
+    """(R, 1, 1): ρ."""
     kept: Tensor
     """(R, 1, 1): 1 - ρ."""
     forgetting: Tensor
-    """1 - m, of the moving averages of the gradient norms."""
+    """1 - m, where m is the momentum of the moving averages of the gradient norms."""
     scale_low: Tensor
     scale_high: Tensor
     grad_clip: Tensor
     rates: Tensor
     """(5, R): learning rate, β₁, β₂, ε, weight decay of AdamW."""
     information: InformationWeights | None
-    """None where the loss of no run has information terms in this epoch."""
+    """Weights of the information terms, or None if no run has information terms in this epoch."""
     lr: Sequence[float]
-    """The learning rates once more, as Python numbers of full precision."""
+    """The learning rate of each run as a Python number of full precision."""
 
     @staticmethod
     def unpacked(
         packed: Tensor, config: Config, terms: Sequence[losses.Term], informed: bool, lr: Sequence[float]
     ) -> StepSettings:
-        """The settings in a packed tensor; `informed` is whether a loss has information terms in this epoch."""
+        """Return the settings that a packed tensor holds.
+
+        `informed` is true if a run has information terms in this epoch. `lr` holds the exact learning rates.
+        """
         numbers, row = {}, FIXED
         for term in terms:
             middle = row + len(term.pathways)
@@ -84,57 +89,60 @@ class StepSettings:
 
 @dataclass(frozen=True)
 class Pass:
-    """A forward pass of a batch, with everything that the backward pass needs."""
+    """Results of the forward pass of a batch, and the tensors that the backward pass needs."""
 
     values: Mapping[str, Tensor]
-    """Column -> value (R,) of every loss term."""
+    """Values (R,) of the loss terms by column."""
     gradients: losses.Gradients
     z: Tensor
     """(2, R, B, L): sampled latents, before injection."""
     noise: Tensor
     """(2, R, B, L): z - μ."""
     activations: tuple[list[Tensor], list[Tensor], list[Tensor]]
-    """Of the encoders, decoder A and decoder B."""
+    """Activations of the encoders, of decoder A and of decoder B."""
     alignment: losses.Alignment | None
-    """None where the alignment has no gradient."""
+    """The entropy alignment, or None if the alignment has no gradient."""
     information: losses.InformationValues | None
     d_logits: Tensor
-    """(2, R, B + M, 27): gradients in the decoders' logits; those of M prior latents follow those of the batch."""
+    """(2, R, B + M, 27): gradients with respect to the logits, first of B operations, then of M prior latents."""
 
 
 @dataclass(frozen=True)
 class StepRecord:
-    """The gradient balance and clipping of an optimiser step; tensors (2, R)."""
+    """Gradient balance and clipping of an optimiser step.
+
+    Each tensor has shape (2, R).
+    """
 
     scale: Tensor
-    """g, the gradient balance."""
+    """Factors g of the gradient balance."""
     norm: Tensor
     """Gradient norms of the pathways before clipping."""
     clip: Tensor
-    """Factor of the clipping, at most 1."""
+    """Factors of the clipping, at most 1."""
 
 
 @dataclass(frozen=True)
 class Figures:
-    """Figures of S steps."""
+    """Logged values and latents of S steps."""
 
     log: Mapping[str, Tensor]
-    """Name -> (S, R), see `Stepper.logged`."""
+    """Values (S, R) by name. The names are those in `Stepper.logged`."""
     z: Tensor
-    """(S, 2, R, B, L): latents; NaN in the places that a batch leaves empty."""
+    """(S, 2, R, B, L): latents. A batch with fewer than B operations is filled up with NaN."""
 
 
 class Stepper:
-    """The weights of R runs in training, and the step that changes them.
+    """The weights of R runs in training, and the step that changes the weights.
 
     Args:
-        configs: of the runs; they may differ in values only.
+        configs: configurations of the runs. They must agree in the settings in `config.STRUCTURAL`.
         blocks: weights of all runs, on the device.
-        first_moments: AdamW's moving averages of their gradients.
-        second_moments: those of their squared gradients.
+        first_moments: AdamW's moving averages of the gradients.
+        second_moments: AdamW's moving averages of the squared gradients.
         outputs: (2, R, N): moving averages of the output distributions.
         norms: (2, R): moving averages of the gradient norms.
-        steps: steps taken so far.
+        steps: number of steps taken so far.
     """
 
     def __init__(
@@ -163,7 +171,7 @@ class Stepper:
         self._part_norms = torch.empty(2, 2, self.runs, device=self.device)
         self._lanes = Lanes(self.device)
         parts = (blocks, self.gradients, first_moments, second_moments)
-        # Run -> pathway -> part -> the contiguous rows of the pathway's encoder and decoder.
+        # _rows[run][pathway][part] lists the contiguous rows of the encoder and of the decoder of a pathway.
         self._rows = [
             [[[p.encoders[i, run], (p.decoder_A, p.decoder_B)[i][run]] for p in parts] for i in range(2)]
             for run in range(self.runs)
@@ -171,7 +179,7 @@ class Stepper:
 
     @staticmethod
     def of(configs: Sequence[Config], states: Sequence[RunState], device: torch.device) -> Stepper:
-        """The stepper of runs in given states, which stand at the same step."""
+        """Return the stepper of runs in these states. All states must have the same number of steps."""
         blocks, first_moments, second_moments = (
             Blocks.join([getattr(state, name) for state in states]).to(device)
             for name in ("blocks", "first_moments", "second_moments")
@@ -184,9 +192,9 @@ class Stepper:
         )
 
     def copies(self) -> Iterator[tuple[Blocks, Blocks, Blocks, Tensor]]:
-        """Of each run, copies on the CPU: weights, both moments, and the moving average of the output distributions.
+        """Yield CPU copies of each run's weights, first moments, second moments, and moving averages of the outputs.
 
-        From a GPU they come in one transfer.
+        One transfer copies all tensors from a GPU.
         """
         every = (self.blocks, self.first_moments, self.second_moments)
         *blocks, outputs = _on_cpu([*(block for part in every for block in vars(part).values()), self.outputs])
@@ -195,11 +203,11 @@ class Stepper:
             yield weights.one(i), first.one(i), second.one(i), outputs[:, i : i + 1]
 
     def values(self, rows: Sequence[float] | Sequence[Sequence[float]]) -> Tensor:
-        """One value, or several, of every run: (R,) or (R, K) float32 on the device."""
+        """Return one value, or K values, of every run as a float32 tensor (R,) or (R, K) on the device."""
         return on_device(rows, torch.float32, self.device)
 
     def settings(self, plans: Sequence[Plan], corrections: Sequence[Correction]) -> StepSettings:
-        """The plans and corrections as tensors over runs."""
+        """Return the settings of a step, from the plan and the correction of each run."""
         rows, informed = [], False
         for c, p, k in zip(self.configs, plans, corrections, strict=True):
             o, information = c.optimiser, c.information.weights(p.epoch)
@@ -214,15 +222,20 @@ class Stepper:
         return StepSettings.unpacked(packed, self.config, self.terms, informed, [k.lr for k in corrections])
 
     def prior_latents(self, draws: Streams) -> Tensor:
-        """Latents (R, M, L) of one step, from the prior."""
+        """Draw the M prior latents (R, M, L) of one step."""
         return draws.normal(self.config.information.latents, self.config.model.latent_dim).to(self.device)
 
     def forward(
         self, x: Tensor, target: Tensor, eps: Tensor, s: StepSettings, latents: Tensor | None = None
     ) -> Pass:
-        """Operations x (2R, B, 9), once for each encoder, with noise ε (2, R, B, L), up to the loss terms.
+        """Compute the forward pass of a batch, including the values and gradients of the loss terms.
 
-        Latents (R, M, L) drawn from the prior, the same for both pathways, add the information terms.
+        Args:
+            x: (2R, B, 9): operations, first of all runs for encoder A, then of all runs for encoder B.
+            target: (R, B, 9, 3): the same operations as one-hot classes.
+            eps: (2, R, B, L): noise ε.
+            s: settings of the step.
+            latents: (R, M, L): latents from the prior for the information terms. Both pathways read the same latents.
         """
         runs, batch = target.shape[:2]
         encoded = self._encoders.forward(x)
@@ -254,12 +267,16 @@ class Stepper:
         return Pass(values, gradients, z, noise, (encoded, decoded_a, decoded_b), alignment, informed, d_logits)
 
     def update(self, forward: Pass, s: StepSettings) -> StepRecord:
-        """One optimiser step from a forward pass: differentiate, balance, clip, AdamW, moving averages."""
+        """Take one optimiser step from a forward pass.
+
+        The step computes the gradients, balances and clips them, applies AdamW, and updates the moving averages of the
+        gradient norms.
+        """
         scale = torch.ones_like(self.norms)
         if self.config.gradient_balance.enabled:
             ratio = self.norms.flip(0) / (self.norms + control.TINY)
             scale = torch.minimum(torch.maximum(ratio, s.scale_low), s.scale_high)
-        # The gradients are those of L_A and L_B; λ g and the clipping are one factor per pathway.
+        # `differentiate` computes the gradients of L_A and L_B. λ, g and the clipping form one factor per pathway.
         factor = s.lambdas[:2] * scale
         self.differentiate(forward, s, factor)
         g, parts = self.gradients, self._part_norms
@@ -279,17 +296,17 @@ class Stepper:
         return StepRecord(scale, norm, clip)
 
     def differentiate(self, forward: Pass, s: StepSettings, factor: Tensor) -> None:
-        """Gradients of L_A with respect to pathway A and of L_B with respect to pathway B, into their blocks.
+        """Write the gradients of L_A (for pathway A) and of L_B (for pathway B) into the gradient blocks.
 
-        They are multiplied by `factor` (2, R) afterwards. The alignment belongs to no pathway, so its gradient is
-        divided by `factor` here.
+        The caller multiplies the gradients by `factor` (2, R) afterwards. This factor must not change the gradient of
+        the alignment, which belongs to no single pathway. So this method divides the alignment's gradient by `factor`.
         """
         _, decoded_a, decoded_b = forward.activations
         d_b, d_a = self._lanes.together(
             lambda: self._decoder_B.backward(decoded_b, forward.d_logits[1], to_input=True),
             lambda: self._decoder_A.backward(decoded_a, forward.d_logits[0], to_input=True),
         )
-        batch = forward.z.shape[2]  # prior latents, which come from no encoder, follow it
+        batch = forward.z.shape[2]  # The rest are prior latents, which come from no encoder.
         d_z = torch.stack((d_a[:, :batch], d_b[:, :batch])).mul_(s.kept)
         for pathway, gradient in forward.gradients.z.items():
             d_z[pathway].add_(gradient)
@@ -301,7 +318,11 @@ class Stepper:
         self.differentiate_encoders(forward, d_z, forward.gradients.mu, forward.gradients.log_variance)
 
     def differentiate_encoders(self, forward: Pass, d_z: Tensor, mu: Tensor, log_variance: Tensor) -> None:
-        """Gradients of the encoders from those in z, and from those in μ and s that do not come through z."""
+        """Write the gradients of the encoders' weights into the gradient block.
+
+        `d_z` is the gradient with respect to z. `mu` and `log_variance` are the gradients with respect to μ and s,
+        without the part that comes through z.
+        """
         # z = μ + τ σ ε, and so ∂z/∂s = (z - μ)/2.
         d_head = d_z.new_empty(*d_z.shape[:-1], 2 * d_z.shape[-1])
         d_mu, d_log_variance = d_head.chunk(2, -1)
@@ -310,13 +331,16 @@ class Stepper:
         self._encoders.backward(forward.activations[0], d_head.flatten(0, 1), to_input=False)
 
     def _adamw(self, divisor: Tensor, s: StepSettings) -> None:
-        """AdamW (Loshchilov & Hutter 2019); each run has its learning rate, each pathway its gradients' divisor."""
+        """Apply AdamW (Loshchilov & Hutter 2019) with the learning rate of each run.
+
+        The gradients are first divided by `divisor` (2, R), which has one value per pathway and run.
+        """
         if self.device.type == "cpu":
             step = torch.tensor(float(self.steps))
             for i, (config, rate) in enumerate(zip(self.configs, s.lr, strict=True)):
                 o = config.optimiser
                 for pathway, (weights, gradients, first, second) in enumerate(self._rows[i]):
-                    # The kernel behind torch.optim.AdamW(fused=True), without that class's bookkeeping per step.
+                    # torch.optim.AdamW(fused=True) calls this kernel, but it adds bookkeeping in every step.
                     torch._fused_adamw_(
                         weights, gradients, first, second, [], [step] * len(weights), lr=rate, beta1=o.beta1,
                         beta2=o.beta2, weight_decay=o.weight_decay, eps=o.eps, amsgrad=False, maximize=False,
@@ -325,7 +349,7 @@ class Stepper:
             return
         self._taken.add_(1)
         parts = self.blocks, self.gradients, self.first_moments, self.second_moments
-        learns = self.config.statenet.training != "none"  # it learns from the gradients as the step took them
+        learns = self.config.statenet.training != "none"  # StateNet learns from the gradients that AdamW used.
 
         def update(name: str, divisor: Tensor, rates: Tensor) -> None:
             weights, gradients, first, second = (getattr(part, name).flatten(0, -2) for part in parts)
@@ -338,13 +362,13 @@ class Stepper:
         )
 
     def statenet_inputs(self, plans: Sequence[Plan], forward: Pass) -> Tensor:
-        """(R, 9): the inputs of StateNet, from the epoch's first forward pass; see `controllers`."""
+        """Return the inputs (R, 9) of StateNet, from the first forward pass of the epoch; `controllers` lists them."""
         scheduled = self.values([(p.grad_ratio, p.rho, p.lambda1, p.lambda2, p.lambda3) for p in plans])
         kl = torch.stack((forward.values["kl_A"], forward.values["kl_B"]), 1)
         return torch.cat((batch_entropy(forward.z).t(), kl, scheduled), 1)
 
     def corrections(self, plans: Sequence[Plan], inputs: Tensor) -> list[Correction]:
-        """StateNet's corrections of every run's plan."""
+        """Return StateNet's correction of the plan of each run."""
         if not self.config.model.use_statenet:
             return [Correction.none(plan) for plan in plans]
         outputs = statenet(self.blocks, inputs).tolist()
@@ -354,7 +378,7 @@ class Stepper:
         ]
 
     def row(self, forward: Pass, record: StepRecord, s: StepSettings) -> Tensor:
-        """The figures of a step (len(logged), R), in the order of `logged`."""
+        """Return the values (len(logged), R) of a step that are logged, in the order of `logged`."""
         informed = torch.zeros_like(record.norm)
         if forward.information is not None and s.information is not None:
             informed = forward.information.weighted(s.information)
@@ -363,17 +387,17 @@ class Stepper:
         return torch.cat(parts if forward.alignment is None else [*parts, forward.alignment.entropy])
 
     def figures(self, log: Tensor, z: Tensor) -> Figures:
-        """The rows of S steps (S, len(logged), R) by name, with their latents."""
+        """Split the log (S, len(logged), R) of S steps by name. Return the values (S, R) and the latents z."""
         return Figures(dict(zip(self.logged, log.unbind(1), strict=True)), z)
 
     def moving(self) -> list[Tensor]:
-        """Every tensor that a step changes and the next one reads."""
+        """Return every tensor that a step changes and the next step reads."""
         blocks = [b for part in (self.blocks, self.first_moments, self.second_moments) for b in part.trained()]
         return [*blocks, self.outputs, self.norms, self._taken]
 
 
 def _on_cpu(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Copies of the tensors on the CPU, from a GPU by one transfer."""
+    """Return copies of the tensors on the CPU. One transfer copies all tensors from a GPU."""
     if tensors[0].device.type == "cpu":
         return [tensor.clone() for tensor in tensors]
     whole = torch.cat([tensor.flatten() for tensor in tensors])

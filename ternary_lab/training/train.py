@@ -1,4 +1,4 @@
-"""The generator `train`, which yields a record per run and epoch and writes nothing; checks of seeds and cohorts."""
+"""The generator `train`, and the check of its seeds."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ from ternary_lab.training.memory import room
 def train(
     config: Config, seeds: Sequence[int] = (42,), *, device: str | torch.device = "auto"
 ) -> Iterator[EpochRecord]:
-    """Train one run per seed side by side and yield a record per run and epoch, epoch by epoch.
+    """Train one run per seed side by side, and yield one record per run and epoch, epoch by epoch.
 
-    Nothing is written. Leaving the loop early is safe. Raises ConfigError for no seeds, a seed given twice or one that
-    is not in 0..2^32 - 1; DeviceError for a device that is not there; and, at the end, DivergenceError when a loss or
-    gradient of a run was not finite. The other runs are trained to their end before.
+    Nothing is written to disk. It is safe to leave the loop early. Raises ConfigError if there are no seeds, if a seed
+    is given twice, or if a seed is not in 0..2^32 - 1. Raises DeviceError if the device does not exist. Raises
+    DivergenceError at the end if a loss or gradient of a run was not finite; the other runs are trained to their end
+    first.
     """
     check_seeds(seeds)
     place = resolve_device(device)
@@ -37,7 +38,7 @@ def train(
 
 
 def check_seeds(seeds: Sequence[int]) -> None:
-    """Raises ConfigError unless seeds are distinct integers in 0..2^32 - 1, at least one."""
+    """Raise ConfigError unless `seeds` holds at least one integer, all in 0..2^32 - 1, and no integer twice."""
     if len(seeds) == 0:
         raise ConfigError("seeds: none given: give at least one, for example 42")
     for seed in seeds:
