@@ -33,7 +33,7 @@ from ternary_lab import controllers as control
 from ternary_lab import space, splits
 from ternary_lab.backend.cpus import available_cpus
 from ternary_lab.backend.devices import resolve_device
-from ternary_lab.backend.numerics import fenced
+from ternary_lab.backend.numerics import with_fixed_arithmetic
 from ternary_lab.backend.threads import at_most_threads
 from ternary_lab.config import Config
 from ternary_lab.config_files import load_config
@@ -51,7 +51,7 @@ TRAINED: Mapping[str, tuple[str, int]] = {
 """Published run and epoch of each model with a sharp decoder, by name."""
 
 
-@fenced
+@with_fixed_arithmetic
 def bench(*, device: str = "auto", repeats: int = 5) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the name of each measurement when it ends, and a dictionary of all results so far.
 
@@ -169,7 +169,7 @@ def evaluation_flop(config: Config, samples: int, latents: int) -> float:
     return (samples + latents) * decoders + float(latents * 2 * 2 * 2 * space.SIZE)
 
 
-@fenced
+@with_fixed_arithmetic
 def measuring_seconds(config: Config, device: torch.device, rounds: int = 5) -> dict[str, float]:
     """Return the seconds of the measurement after an epoch, by name of the model.
 

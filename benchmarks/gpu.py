@@ -44,7 +44,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from ternary_lab import DeviceError, controllers, load_config, space, train
 from ternary_lab.backend.devices import resolve_device
-from ternary_lab.backend.numerics import fenced
+from ternary_lab.backend.numerics import with_fixed_arithmetic
 from ternary_lab.config import Config
 from ternary_lab.metrics import coverage
 from ternary_lab.model import Architecture
@@ -184,7 +184,7 @@ def class_indices(device: torch.device) -> Checked:
     return not any(wrong.values()), {"wrong": wrong}
 
 
-@fenced
+@with_fixed_arithmetic
 def parity(config: Config, device: torch.device) -> Checked:
     """Check that an epoch on the CPU and on the device gives the same metrics with the same random numbers.
 
@@ -209,7 +209,7 @@ def parity(config: Config, device: torch.device) -> Checked:
     return not apart, {"apart": apart}
 
 
-@fenced
+@with_fixed_arithmetic
 def repeats(config: Config, device: torch.device) -> Checked:
     """Check that two runs end in the same bytes after two epochs.
 
@@ -277,7 +277,7 @@ def peaks(device: torch.device, size: int, copied: int) -> dict[str, float]:
     return {"flop_per_second": 2 * size**3 / product, "bytes_per_second": 2 * copied / copy}
 
 
-@fenced
+@with_fixed_arithmetic
 def cohort(
     config: Config, runs: int, device: torch.device, times: int, peak: Mapping[str, float] | None
 ) -> dict[str, float]:
@@ -298,7 +298,7 @@ def cohort(
     return row
 
 
-@fenced
+@with_fixed_arithmetic
 def kernels(runs: int, device: torch.device, shares: tuple[float, float] = (0.052, 0.104)) -> dict[str, float]:
     """Return the numbers of kernels, copies, launches, graph launches and host waits of one training step.
 

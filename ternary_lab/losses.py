@@ -108,8 +108,8 @@ class TermNumbers:
 
     weight: Tensor
     """(P, R): weights of the term in its P pathways, where P is 1 or 2."""
-    settings: Tensor
-    """(K, R): the K other settings that the term reads."""
+    settings: Sequence[Tensor]
+    """The other settings that the term reads, (R,) each."""
 
 
 Numbers = Mapping[str, TermNumbers]
@@ -222,7 +222,7 @@ def _added(name: str, term: LossTerm) -> Term:
 def compute_terms(terms: Iterable[Term], batch: Batch, numbers: Numbers, into: Gradients) -> dict[str, Tensor]:
     """Compute all terms and add the weighted gradients to `into`.
 
-    Returns a dictionary from column to value (R,), in the order in which the terms are computed.
+    Returns a dictionary from the name of a term to its value (P, R) in each of its P pathways.
     """
     found: dict[str, Tensor] = {}
     left = list(terms)
@@ -230,17 +230,23 @@ def compute_terms(terms: Iterable[Term], batch: Batch, numbers: Numbers, into: G
         # One kernel computes the cross-entropy and the output entropy; see `backend.kernels`.
         assert batch.target is not None
         ce, entropy, into.logits = kernels.output_terms(batch.target, batch.logits, numbers["entropy"].weight[0])
-        found |= {"ce_A": ce[0], "ce_B": ce[1], "entropy_B": entropy}
+        found |= {"ce": ce, "entropy": entropy.unsqueeze(0)}
         left = [term for term in left if term.name not in ("ce", "entropy")]
     for term in left:
-        found |= zip(term.columns, term.compute(batch, numbers[term.name], into), strict=True)
+        found[term.name] = term.compute(batch, numbers[term.name], into)
     return found
+
+
+def by_column(terms: Sequence[Term], values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the values of `compute_terms` as a dictionary from column to value (R,)."""
+    return {column: value for term in terms for column, value in zip(term.columns, values[term.name], strict=True)}
 
 
 def weighted(terms: Sequence[Term], values: Mapping[str, Tensor], numbers: Numbers) -> dict[str, Tensor]:
     """Return a dictionary from column to sign · weight · value of each term, first for pathway A, then for B.
 
-    The values may have more dimensions in front of the run axis.
+    Args:
+        values: dictionary from column to value (..., R).
     """
     found = {}
     for pathway in "AB":
@@ -254,7 +260,9 @@ def weighted(terms: Sequence[Term], values: Mapping[str, Tensor], numbers: Numbe
 def repeated(numbers: Numbers, times: int) -> dict[str, TermNumbers]:
     """Return the numbers with each run repeated `times` times in succession, once for each of its batches."""
     return {
-        name: TermNumbers(*(part.repeat_interleave(times, -1) for part in (of.weight, of.settings)))
+        name: TermNumbers(
+            of.weight.repeat_interleave(times, -1), [setting.repeat_interleave(times) for setting in of.settings]
+        )
         for name, of in numbers.items()
     }
 

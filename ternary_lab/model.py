@@ -30,7 +30,7 @@ from torch import Tensor
 
 from ternary_lab import config, space
 from ternary_lab.backend.devices import resolve_device
-from ternary_lab.backend.numerics import fenced
+from ternary_lab.backend.numerics import with_fixed_arithmetic
 from ternary_lab.errors import CheckpointError, InputError
 from ternary_lab.networks import Blocks, Bound, Layer, Network
 
@@ -303,7 +303,7 @@ class TernaryVAE:
         """Return this model on another device."""
         return TernaryVAE(self.settings, self.core.blocks.to(resolve_device(device)))
 
-    @fenced
+    @with_fixed_arithmetic
     @torch.no_grad()
     def encode(self, operations: Tensor, pathway: Pathway = "B") -> GaussianPosterior:
         """Return the posterior of operations (..., 9) with entries -1, 0, +1. Its tensors have shape (..., L)."""
@@ -313,7 +313,7 @@ class TernaryVAE:
         shape = (*x.shape[:-1], self.latent_dim)
         return GaussianPosterior(mu[index, 0].reshape(shape), log_variance[index, 0].reshape(shape))
 
-    @fenced
+    @with_fixed_arithmetic
     @torch.no_grad()
     def decode(self, z: Tensor, pathway: Pathway = "B") -> Tensor:
         """Return the logits (..., 9, 3) of latents z (..., L). The classes have the order -1, 0, +1."""
@@ -329,7 +329,7 @@ class TernaryVAE:
         logits = self.core.decode_features(flat.t().unsqueeze(0), pathway)
         return logits[0].permute(2, 0, 1).reshape(*z.shape[:-1], space.ENTRIES, space.VALUES)
 
-    @fenced
+    @with_fixed_arithmetic
     @torch.no_grad()
     def sample(
         self, n: int, pathway: Pathway = "B", argmax: bool = False, *, generator: torch.Generator | None = None
@@ -350,7 +350,7 @@ class TernaryVAE:
         uniform = torch.empty_like(logits, device=place).uniform_(1e-20, 1, generator=generator).to(self.device)
         return (logits - (-uniform.log()).log()).argmax(-1).float() - 1
 
-    @fenced
+    @with_fixed_arithmetic
     @torch.no_grad()
     def reconstruct(self, operations: Tensor, rho: float = 0.0, pathway: Pathway = "B") -> Tensor:
         """Encode operations (..., 9) and decode them by argmax. Return the decoded operations (..., 9).

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ternary_lab.backend import kernels
-from ternary_lab.backend.threads import Lanes
+from ternary_lab.backend.threads import SideStreams
 
 NARROW = 32
 """A weight gradient with fewer columns than this is computed transposed.
@@ -113,7 +113,7 @@ class Bound:
         places = network.views(gradient) if gradient is not None else []
         self.places = [(weight, weight.transpose(1, 2), bias.unsqueeze(1)) for weight, bias in places]
         self._buffers: dict[tuple[str, int], list[Tensor]] = {}
-        self._lanes = Lanes(block.device)
+        self._side_streams = SideStreams(block.device)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Return the activations for x (G, B, inputs): x first, then the output of every layer.
@@ -162,7 +162,7 @@ class Bound:
             if layer.relu:
                 place = torch.empty_like(g) if g is gradient else g
                 g = torch.ops.aten.threshold_backward.grad_input(g, activations[i + 1], 0, grad_input=place)
-            self._lanes.aside(partial(self._write_gradients, i, activations[i], g, ones))
+            self._side_streams.aside(partial(self._write_gradients, i, activations[i], g, ones))
             if layer.skip is not None:
                 waiting[layer.skip] = g
             if i == 0 and not to_input:
@@ -172,7 +172,7 @@ class Bound:
                 g = torch.bmm(g, weight, out=buffers[i])
             else:
                 g = torch.baddbmm(skipped, g, weight, out=buffers[i])
-        self._lanes.join()
+        self._side_streams.join()
         return g if to_input else None
 
     def _write_gradients(self, layer: int, x: Tensor, g: Tensor, ones: Tensor) -> None:

@@ -19,11 +19,11 @@ import torch
 from torch import Tensor
 
 from ternary_lab import config, space, symmetry
-from ternary_lab.backend.numerics import fenced
+from ternary_lab.backend.numerics import with_fixed_arithmetic
 from ternary_lab.errors import ConfigError, InputError
 
 
-@fenced
+@with_fixed_arithmetic
 def split(data: config.Data) -> space.Split:
     """Return the split of a configuration. The left-out structure is the fourth part.
 
@@ -37,13 +37,13 @@ def split(data: config.Data) -> space.Split:
     return found
 
 
-@fenced
+@with_fixed_arithmetic
 def per_epoch(data: config.Data) -> int:
     """Return the number of operations in an epoch of training."""
     return data.epoch_operations or len(split(data).train)
 
 
-@fenced
+@with_fixed_arithmetic
 def members(structure: str) -> Tensor:
     """Return the indices of the operations of a structure, as int64 in ascending order.
 

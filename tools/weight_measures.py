@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from ternary_lab.backend.numerics import fenced
+from ternary_lab.backend.numerics import with_fixed_arithmetic
 from ternary_lab.runs.load import RunSet
 from ternary_lab.studies.checkpoints_and_ensembles.tables import RECOMMENDED, checkpoint_ensembles
 from ternary_lab.studies.generalisation.tables import path_qualities
@@ -19,7 +19,7 @@ from ternary_lab.studies.generalisation.tables import path_qualities
 MEASURES = ("informative_coverage", "neg_iwae", "noisy")
 
 
-@fenced
+@with_fixed_arithmetic
 def weight_measures(runs: RunSet, *, progress: bool = False) -> pd.DataFrame:
     """Return a table with the columns seed, measure and value, and one row per seed and measure.
 

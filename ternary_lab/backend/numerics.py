@@ -1,12 +1,13 @@
 """The library's floating-point arithmetic, which does not depend on the caller's torch settings.
 
-Inside `fence` the default type is float32, the default device is the CPU, matrix products have full float32 precision,
-autocast is off, and denormal numbers count as zero. When the fence ends, the caller's settings are restored.
+Inside `fixed_arithmetic` the default type is float32, the default device is the CPU, matrix products have full float32
+precision, autocast is off, and denormal numbers count as zero. At the end the caller's settings are restored.
 
 Denormal numbers count as zero because some processors need a hundred times as long for a denormal number as for another
 number. Products of the probabilities of a sharp decoder, whose entries are almost certain, are often denormal.
 
-Public functions that compute are decorated with `fenced`. The library's own threads start with `prepare_thread`.
+Public functions that compute are decorated with `with_fixed_arithmetic`. The library's own threads start with
+`prepare_thread`.
 """
 
 from __future__ import annotations
@@ -30,8 +31,11 @@ _ENVIRONMENT_BYTES = 64
 
 
 @contextmanager
-def fence() -> Iterator[None]:
-    """Use the library's arithmetic inside this context. A fence inside a fence of the same thread does nothing."""
+def fixed_arithmetic() -> Iterator[None]:
+    """Use the library's arithmetic inside this context.
+
+    A second context inside it, in the same thread, does nothing.
+    """
     if _thread.depth:
         yield
         return
@@ -55,17 +59,17 @@ def fence() -> Iterator[None]:
         yield
 
 
-def fenced(function: Callable[P, T]) -> Callable[P, T]:
-    """Return a version of the function that runs inside `fence`.
+def with_fixed_arithmetic(function: Callable[P, T]) -> Callable[P, T]:
+    """Return a version of the function that runs inside `fixed_arithmetic`.
 
-    A generator leaves the fence while the caller handles a value.
+    A generator leaves the context while the caller handles a value.
     """
     if inspect.isgeneratorfunction(function):
         return cast(Callable[P, T], _fenced_generator(function))
 
     @functools.wraps(function)
     def inside(*args: P.args, **kwargs: P.kwargs) -> T:
-        with fence():
+        with fixed_arithmetic():
             return function(*args, **kwargs)
 
     return inside
@@ -77,14 +81,14 @@ def _fenced_generator(function: Callable[P, Iterator[T]]) -> Callable[P, Iterato
         values = function(*args, **kwargs)
         try:
             while True:
-                with fence():
+                with fixed_arithmetic():
                     try:
                         value = next(values)
                     except StopIteration:
                         return
                 yield value
         finally:
-            with fence():
+            with fixed_arithmetic():
                 values.close()  # type: ignore[attr-defined]
 
     return inside
@@ -103,7 +107,7 @@ def denormals_are_zero() -> bool:
 
 def can_flush_denormals() -> bool:
     """Return whether this processor can treat denormal numbers as zero, as x86-64 and 64-bit ARM can."""
-    with fence():
+    with fixed_arithmetic():
         return denormals_are_zero()
 
 
@@ -145,7 +149,7 @@ class _Thread(threading.local):
 class _Process:
     """torch's settings for the whole process.
 
-    The first thread that enters a fence changes these settings. The last thread that leaves a fence restores them.
+    The first thread that enters the context changes these settings. The last thread that leaves it restores them.
     """
 
     def __init__(self) -> None:

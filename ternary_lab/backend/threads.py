@@ -39,11 +39,11 @@ def helping_threads(count: int) -> ThreadPoolExecutor | None:
     return ThreadPoolExecutor(count, "helper", prepare_thread) if count > 0 else None
 
 
-class Lanes:
-    """Parallel CUDA streams (lanes) for independent calls while a CUDA graph is captured.
+class SideStreams:
+    """Parallel CUDA streams for independent calls while a CUDA graph is captured.
 
     When no graph is captured, the calls are executed one after the other. The caller must keep all tensors that a call
-    reads until `join`. A call must not use the `Lanes` object that executes it.
+    reads until `join`. A call must not use the `SideStreams` object that executes it.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -55,7 +55,7 @@ class Lanes:
         """Execute the calls, join, and return the results in the order of the calls. Put the longest call first."""
         if not self._capturing():
             return [call() for call in calls]
-        others = [self._on_lane(i, call) for i, call in enumerate(calls[1:])]
+        others = [self._on_stream(i, call) for i, call in enumerate(calls[1:])]
         first = calls[0]()
         self.join()
         return [first, *others]
@@ -63,26 +63,26 @@ class Lanes:
     def aside(self, call: Callable[[], object]) -> None:
         """Execute a call whose result is not read before `join`. Calls that are set aside run one after the other."""
         if self._capturing():
-            self._on_lane(0, call)
+            self._on_stream(0, call)
         else:
             call()
 
     def join(self) -> None:
-        """Make all later work wait for the calls on the lanes."""
-        for lane in self._streams[: self._open]:
-            torch.cuda.current_stream(self._device).wait_stream(lane)
+        """Make all later work wait for the calls on the side streams."""
+        for stream in self._streams[: self._open]:
+            torch.cuda.current_stream(self._device).wait_stream(stream)
         self._open = 0
 
     def _capturing(self) -> bool:
         return self._device.type == "cuda" and torch.cuda.is_current_stream_capturing()
 
-    def _on_lane(self, index: int, call: Callable[[], T]) -> T:
+    def _on_stream(self, index: int, call: Callable[[], T]) -> T:
         if index == len(self._streams):
             self._streams.append(torch.cuda.Stream(self._device))  # type: ignore[no-untyped-call]
-        lane = self._streams[index]
-        lane.wait_stream(torch.cuda.current_stream(self._device))
+        stream = self._streams[index]
+        stream.wait_stream(torch.cuda.current_stream(self._device))
         self._open = max(self._open, index + 1)
-        with torch.cuda.stream(lane):
+        with torch.cuda.stream(stream):
             return call()
 
 

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ternary_lab import notebooks
-from ternary_lab.backend.numerics import fenced
+from ternary_lab.backend.numerics import with_fixed_arithmetic
 from ternary_lab.config import COUNTERFACTUALS
 from ternary_lab.config_files import load_config, shipped_configs, shipped_counterfactuals
 from ternary_lab.errors import NotebookError
@@ -51,7 +51,7 @@ PROBE_EVERY = 10
 """Step between the measured epochs of the runs on part of the space."""
 
 
-@fenced
+@with_fixed_arithmetic
 def reproduce(*, quick: bool, device: str, everything: bool = False) -> Iterator[str]:
     """Train the runs and write the report in the working directory.
 

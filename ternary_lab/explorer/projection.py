@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ternary_lab.backend.numerics import fenced
+from ternary_lab.backend.numerics import with_fixed_arithmetic
 from ternary_lab.errors import InputError
 
 ROTATED = ("first axis of the plane", "second axis of the plane")
@@ -49,7 +49,7 @@ class Projection:
         return Projection((self.points.double() @ (u @ vh)).float(), self.scale, axes, self.note)
 
 
-@fenced
+@with_fixed_arithmetic
 def principal_directions(mu: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Return the directions (count, L) in which codes (N, L) have the largest variance.
 
@@ -60,7 +60,7 @@ def principal_directions(mu: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return vectors.T.flip(0)[:count].to(mu), values.clamp_min(0).sqrt().flip(0)[:count].to(mu)
 
 
-@fenced
+@with_fixed_arithmetic
 def pca(mu: Tensor) -> Projection:
     """Project codes (N, L) to the two directions in which they have the largest variance (Pearson 1901).
 
@@ -86,7 +86,7 @@ def dimensions(mu: Tensor, first: int, second: int) -> Projection:
     return _scaled(mu[:, [first, second]], (f"μ_{first}", f"μ_{second}"))
 
 
-@fenced
+@with_fixed_arithmetic
 def umap(mu: Tensor, neighbours: int = 15) -> Projection:
     """Project codes (N, L) to a plane with UMAP (McInnes, Healy, Melville 2018).
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ternary_lab.backend.numerics import fenced
+from ternary_lab.backend.numerics import with_fixed_arithmetic
 from ternary_lab.config import differences
 from ternary_lab.errors import RunError
 from ternary_lab.figures.history import FIGURES, disruption, epoch_entropy
@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 
-@fenced
+@with_fixed_arithmetic
 def draw_all(
     runs: RunRecord | RunSet,
     folder: str | Path,
@@ -59,7 +59,7 @@ def draw_all(
     return files
 
 
-@fenced
+@with_fixed_arithmetic
 def draw_history(name: str, runs: RunRecord | RunSet) -> Drawing:
     """Draw one figure of `FIGURES` for one run, or for several runs with one configuration."""
     return FIGURES[name](runs.history, _each(runs)[0].config)

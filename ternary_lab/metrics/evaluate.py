@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ternary_lab import config, space, splits
-from ternary_lab.backend.numerics import fenced
+from ternary_lab.backend.numerics import with_fixed_arithmetic
 from ternary_lab.backend.random_streams import Streams, stream
 from ternary_lab.backend.threads import in_order
 from ternary_lab.errors import InputError
@@ -98,7 +98,7 @@ class Evaluation:
         }
 
 
-@fenced
+@with_fixed_arithmetic
 @torch.no_grad()
 def evaluate(
     model: TernaryVAE,

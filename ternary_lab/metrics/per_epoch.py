@@ -148,7 +148,8 @@ class Measurement:
     def begin(self) -> None:
         """Start the measurement in the helpers, or on a GPU in a separate CUDA stream beside other work.
 
-        The helpers use the caller's numerical settings. So call `begin` and `result` inside the same `fence`.
+        The helpers use the caller's numerical settings. So call `begin` and `result` inside the same context
+        `fixed_arithmetic`.
         """
         every = (self._draws, self._latents, self._held_out)
         if self._beside is None:

@@ -26,7 +26,7 @@ from safetensors.numpy import save as save_arrays
 from safetensors.torch import load as load_tensors
 from torch import Tensor
 
-from ternary_lab.backend.numerics import fenced
+from ternary_lab.backend.numerics import with_fixed_arithmetic
 from ternary_lab.config import Config
 from ternary_lab.config_files import from_yaml
 from ternary_lab.controllers import Controllers
@@ -66,7 +66,7 @@ class Checkpoint:
         return TernaryVAE(self.config.model, self.blocks)
 
 
-@fenced
+@with_fixed_arithmetic
 def save(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint atomically. Raises RunError if the file cannot be written."""
     write_atomically(path, encoded(checkpoint, checkpoint.config.as_yaml()))
@@ -112,7 +112,7 @@ def encoded(checkpoint: Checkpoint, config: str) -> bytes:
     return save_arrays(arrays, {FORMAT: json.dumps(header, allow_nan=False)})
 
 
-@fenced
+@with_fixed_arithmetic
 def load(path: Path) -> Checkpoint:
     """Read a checkpoint that `save` has written. Raises CheckpointError for any other file, and for a damaged file."""
     data = _read(path)
@@ -161,7 +161,7 @@ def load(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path}: damaged checkpoint: {type(error).__name__}: {error}") from None
 
 
-@fenced
+@with_fixed_arithmetic
 def load_model(source: str | Path, *, device: str | torch.device = "cpu") -> TernaryVAE:
     """Return the model in a checkpoint file.
 
@@ -172,7 +172,7 @@ def load_model(source: str | Path, *, device: str | torch.device = "cpu") -> Ter
     return open_checkpoint(source).model().to(device)
 
 
-@fenced
+@with_fixed_arithmetic
 def open_checkpoint(source: str | Path) -> Checkpoint:
     """Read a checkpoint of this library, or of the original v5.5 if the suffix is `.pt` or `.pth`.
 

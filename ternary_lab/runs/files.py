@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from ternary_lab.backend.numerics import fenced
+from ternary_lab.backend.numerics import with_fixed_arithmetic
 from ternary_lab.errors import RunError
 
 
@@ -97,7 +97,7 @@ def sync_directory(folder: Path) -> None:
             os.close(directory)
 
 
-@fenced
+@with_fixed_arithmetic
 def read_csv(source: Any, **options: Any) -> pd.DataFrame:
     """Read a table from a CSV file or buffer, with exact floats. `options` are passed to `pandas.read_csv`.
 

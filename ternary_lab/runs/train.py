@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from ternary_lab.backend.devices import gpu_errors, resolve_device
-from ternary_lab.backend.numerics import fenced
+from ternary_lab.backend.numerics import with_fixed_arithmetic
 from ternary_lab.config import Config
 from ternary_lab.config_files import Counterfactual, load_config
 from ternary_lab.errors import ConfigError, RunError
@@ -40,7 +40,7 @@ from ternary_lab.training.train import check_seeds
 LOGGER = logging.getLogger(__name__)
 
 
-@fenced
+@with_fixed_arithmetic
 def run_experiment(
     config: Config,
     seeds: Sequence[int] = (42,),
@@ -77,7 +77,7 @@ def run_experiment(
     return RunSet({seed: RunRecord(root / f"seed={seed}") for seed in seeds})
 
 
-@fenced
+@with_fixed_arithmetic
 def branch(
     run: RunRecord,
     epoch: int,
@@ -103,7 +103,7 @@ def branch(
     return RunRecord(path)
 
 
-@fenced
+@with_fixed_arithmetic
 def train_counterfactuals(
     runs: Sequence[RunRecord],
     counterfactuals: Sequence[Counterfactual],
@@ -164,7 +164,7 @@ def _branch_plan(
     return RunPlan(path, changed, run.seed, point.state, label)
 
 
-@fenced
+@with_fixed_arithmetic
 def train_runs(
     plans: Sequence[RunPlan],
     *,

@@ -11,7 +11,7 @@ import torch
 
 from ternary_lab import space, splits
 from ternary_lab.backend.devices import resolve_device
-from ternary_lab.backend.numerics import fenced
+from ternary_lab.backend.numerics import with_fixed_arithmetic
 from ternary_lab.errors import DeviceError, TernaryLabError
 from ternary_lab.metrics.per_epoch import Group, Measurement, Source
 from ternary_lab.runs import checkpoint, load
@@ -85,7 +85,7 @@ class Verification:
         }
 
 
-@fenced
+@with_fixed_arithmetic
 def verify(run: RunRecord) -> Verification:
     """Check every file of a run. If all files are intact, compute the metrics of the newest weights again.
 

@@ -29,7 +29,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ternary_lab import space, splits
-from ternary_lab.backend.numerics import fenced
+from ternary_lab.backend.numerics import with_fixed_arithmetic
 from ternary_lab.backend.random_streams import Streams, stream
 from ternary_lab.backend.threads import in_order
 from ternary_lab.errors import RunError
@@ -51,7 +51,7 @@ v5.5's test split has this size. If the test split is larger, its first operatio
 """
 
 
-@fenced
+@with_fixed_arithmetic
 @torch.no_grad()
 def probe(model: DualVAE, rho: float, split: space.Split, seed: int = 0, epoch: int = 0) -> dict[str, float]:
     """Return a dictionary from each column of the module's table to its value, for a model of one run.
@@ -127,7 +127,7 @@ def _coverages(model: DualVAE, seed: int, epoch: int) -> dict[str, float]:
     return row | {"union": 100 * either.float().mean().item(), "jaccard": (both.sum() / either.sum()).item()}
 
 
-@fenced
+@with_fixed_arithmetic
 def probe_run(run: RunRecord, *, every: int = 1, progress: bool = False) -> pd.DataFrame:
     """Return a table of probes with a row per epoch that has a checkpoint, in the order of the epochs.
 
@@ -145,7 +145,7 @@ def probe_run(run: RunRecord, *, every: int = 1, progress: bool = False) -> pd.D
     return pd.DataFrame(rows)
 
 
-@fenced
+@with_fixed_arithmetic
 def write_probes(run: RunRecord, *, every: int = 1, progress: bool = False) -> Path:
     """Write the table of `probe_run` into the run's directory, with seven digits, and return the path of the file."""
     path = run.path / PROBES

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ternary_lab.backend.numerics import fenced
+from ternary_lab.backend.numerics import with_fixed_arithmetic
 from ternary_lab.errors import RunError
 from ternary_lab.history import COLUMNS, OLD_NAMES, TIMING_COLUMNS
 from ternary_lab.runs.checksums import check_csv
@@ -43,7 +43,7 @@ EVERY = 30.0
 """Longest time in seconds between two lines about the progress of a sweep."""
 
 
-@fenced
+@with_fixed_arithmetic
 def run_sweep(
     sweep: Sweep,
     run_dir: str | Path | None = None,

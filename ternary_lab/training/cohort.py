@@ -29,7 +29,7 @@ from ternary_lab.training.epoch_figures import divergences, epoch_columns, valid
 from ternary_lab.training.epoch_steps import Steps, begin_epoch
 from ternary_lab.training.run_state import RunState, reason_to_stop
 from ternary_lab.training.statenet_learning import StateNetLearning
-from ternary_lab.training.step import Stepper
+from ternary_lab.training.step import Stepper, statenet_corrections, statenet_inputs
 
 Measures = Literal["all", "coverage"]
 """The metrics that are measured after an epoch.
@@ -47,19 +47,12 @@ The step then uses half of the CPU threads, and the other threads measure the pr
 class Cohort:
     """R runs that are trained side by side, one epoch at a time.
 
-    The configurations of the runs may differ, except in the settings in `config.STRUCTURAL`. Raises ConfigError if they
-    differ in such a setting.
+    Raises ConfigError if the configurations differ in a setting that `config.STRUCTURAL` lists.
     """
 
     def __init__(
-        self,
-        configs: Sequence[Config],
-        seeds: Sequence[int],
-        device: torch.device,
-        states: Sequence[RunState] | None = None,
-        names: Sequence[str] | None = None,
-        *,
-        measures: Measures = "all",
+        self, configs: Sequence[Config], seeds: Sequence[int], device: torch.device,
+        states: Sequence[RunState] | None = None, names: Sequence[str] | None = None, *, measures: Measures = "all",
     ) -> None:
         check_cohort(configs)
         self.configs, self.seeds, self.device = list(configs), list(seeds), device
@@ -76,10 +69,7 @@ class Cohort:
         self._threads = 1 if self.runs < SHARED_FROM else max(1, threads // 2)
         self._helpers = helping_threads(threads - self._threads if device.type == "cpu" else 0)
         self.diverged: dict[str, str] = {}
-        """Messages by name of the runs that left the cohort because a loss or gradient was not finite.
-
-        A message names the first value that was not finite, and its epoch.
-        """
+        """Name of each run that left because a value was not finite, with a message that names the value."""
         self._uncounted: tuple[Measurement, list[int]] | None = None
         """A measurement whose counts the controllers have not read yet, and the index of each run in it."""
         if states is None:
@@ -143,20 +133,14 @@ class Cohort:
         self._load([every[i] for i in indices])
 
     def drop_stopped(self) -> bool:
-        """Remove the runs that have stopped from the cohort. Return False if all runs have stopped, otherwise True.
-
-        If all runs have stopped, the cohort keeps its runs.
-        """
+        """Remove the runs that have stopped. Return False, and remove none, if all have stopped."""
         going = [i for i, stopped in enumerate(self.stopped) if stopped is None]
         if going and len(going) < self.runs:
             self.keep(going)
         return bool(going)
 
     def advance(self) -> list[EpochRecord]:
-        """Train and measure one epoch. Return the records in the order of the runs.
-
-        Raises DivergenceError if every run has diverged.
-        """
+        """Train and measure one epoch and return the runs' records. Raises DivergenceError if all runs diverge."""
         epoch = self.train_next()
         if epoch is None:
             raise self.divergence()
@@ -225,10 +209,9 @@ class Cohort:
         return Epoch(rows, self._states(), tuple(self.names), measurement, self.config.added_columns)
 
     def train_planned(self, plans: Sequence[Plan]) -> tuple[dict[str, list[Any]], list[Correction]]:
-        """Train one pass over the training split. Return the results of `train_epoch`.
+        """Train one pass over the training split and return the results of `train_epoch`.
 
-        The order of the operations and the noise come from the random streams of each run. The setting
-        `data.epoch_operations` can make the pass shorter or longer.
+        The random streams of each run give the order of the operations and the noise.
         """
         held = len(self.x_train)
         n = self.config.data.epoch_operations or held
@@ -258,8 +241,8 @@ class Cohort:
         for i in range(len(steps)):
             forward = steps.forward()
             if i == 0:
-                inputs = self.step.statenet_inputs(plans, forward)
-                corrections = self.step.corrections(plans, inputs)
+                inputs = statenet_inputs(self.step, plans, forward)
+                corrections = statenet_corrections(self.step, plans, inputs)
                 # StateNet corrects lr at once, and the λ from the second batch on.
                 steps.use(self.step.settings(plans, [
                     replace(Correction.none(plan), lr=c.lr) for plan, c in zip(plans, corrections, strict=True)
@@ -279,10 +262,7 @@ class Cohort:
         return dict(zip(self._per_step, means, strict=True)), corrections
 
     def measurement(self) -> Measurement:
-        """Return a measurement of the present weights, which has not begun.
-
-        The measurement begins during the training of the next epoch, or when its result is read.
-        """
+        """Return a measurement of the present weights. It begins beside the next epoch, or when its result is read."""
         always = self.config.evaluation.coverage_at == "every_epoch" or self._measures == "coverage"
         read = [always or control.reads_coverage(*of) for of in zip(self.configs, self.controllers, strict=True)]
         groups: list[Group]
@@ -293,7 +273,7 @@ class Cohort:
         return Measurement(self._source, groups, self.epoch, self._helpers, coverage_only=self._measures == "coverage")
 
     def _count(self) -> None:
-        """Update the controllers with the counts of the last measurement, if they have not read these counts yet."""
+        """Update the controllers with the counts of the last measurement, unless they have read them."""
         if self._uncounted is not None:
             measurement, places = self._uncounted
             counts = measurement.result(counts_only=True).unique_operations
@@ -303,10 +283,7 @@ class Cohort:
             self._uncounted = None
 
     def _judge(self, rows: Sequence[Mapping[str, Any]], measurement: Measurement) -> None:
-        """Update the best epochs of each run, and decide whether a run stops.
-
-        A run stops if it has not improved for `patience` epochs or if it is complete.
-        """
+        """Update the best epochs of each run, and stop the runs that are complete or no longer improve."""
         for i, (config, row) in enumerate(zip(self.configs, rows, strict=True)):
             if {config.early_stopping.metric, config.criterion} != {"val_loss"}:  # val_loss needs no measurement.
                 row = {**row, **{name: values[i] for name, values in measurement.result().metrics.items()}}

@@ -63,7 +63,8 @@ def _batch_losses(step: Stepper, model: DualVAE, x: Tensor, s: StepSettings, bat
         logits, target = logits.reshape(2, *each, *logits.shape[3:]), target.reshape(*each, *target.shape[2:])
         numbers, lambdas = losses.repeated(numbers, batches), lambdas.repeat_interleave(batches, -1)
     batch = losses.Batch(mu, log_variance, mu, s.free_bits_per, target, logits)
-    values = losses.weighted(step.terms, losses.compute_terms(step.terms, batch, numbers, losses.Gradients()), numbers)
+    found = losses.compute_terms(step.terms, batch, numbers, losses.Gradients())
+    values = losses.weighted(step.terms, losses.by_column(step.terms, found), numbers)
     pathway = {p: reduce(operator.add, (v for column, v in values.items() if column[-1] == p)) for p in "AB"}
     entropy = soft_entropy(mu)[0] if step.aligns else batch_entropy(mu)
     value = lambdas[0] * pathway["A"] + lambdas[1] * pathway["B"] + lambdas[2] * (entropy[0] - entropy[1]).abs()

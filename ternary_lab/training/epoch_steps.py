@@ -48,7 +48,7 @@ class PlainSteps:
         self._both, self._target, self._noise = x.repeat(2, 1, 1), space.one_hot(x), noise
         self._batch = stepper.config.data.batch_size
         self._count = -(-x.shape[1] // self._batch)
-        self._next, self._log = 0, torch.empty(self._count, len(stepper.logged), stepper.runs)
+        self._log: list[Tensor] = []
         self._z = torch.full((self._count, *noise.shape[:2], self._batch, noise.shape[3]), float("nan"))
 
     def __len__(self) -> int:
@@ -58,7 +58,7 @@ class PlainSteps:
         self._settings = settings
 
     def forward(self) -> Pass:
-        s, step = self._settings, self._next
+        s, step = self._settings, len(self._log)
         part = slice(step * self._batch, (step + 1) * self._batch)
         latents = self._stepper.prior_latents(self._draws) if s.information is not None else None
         self._pass = self._stepper.forward(
@@ -69,12 +69,11 @@ class PlainSteps:
 
     def update(self) -> StepRecord:
         record = self._stepper.update(self._pass, self._settings)
-        self._log[self._next] = self._stepper.row(self._pass, record, self._settings)
-        self._next += 1
+        self._log.append(self._stepper.row(self._pass, record, self._settings))
         return record
 
     def figures(self) -> Figures:
-        return self._stepper.figures(self._log, self._z)
+        return self._stepper.figures(torch.stack(self._log), self._z)
 
 
 @dataclass(frozen=True)

@@ -149,7 +149,8 @@ def _elbo_numbers(settings: StepSettings) -> dict[str, TermNumbers]:
     found = {}
     for name, numbers in settings.terms.items():
         weight = torch.full_like(numbers.weight, float(name in ("ce", "kl")))
-        found[name] = TermNumbers(weight, torch.zeros_like(numbers.settings) if name == "kl" else numbers.settings)
+        settings_of = [torch.zeros_like(setting) for setting in numbers.settings] if name == "kl" else numbers.settings
+        found[name] = TermNumbers(weight, settings_of)
     return found
 
 

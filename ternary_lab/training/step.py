@@ -18,7 +18,7 @@ from ternary_lab import losses, space
 from ternary_lab.backend import kernels
 from ternary_lab.backend.devices import on_device
 from ternary_lab.backend.random_streams import Streams
-from ternary_lab.backend.threads import Lanes
+from ternary_lab.backend.threads import SideStreams
 from ternary_lab.config import Config
 from ternary_lab.controllers import Correction, Plan
 from ternary_lab.losses import InformationWeights, TermNumbers
@@ -77,7 +77,7 @@ class StepSettings:
         for term in terms:
             middle = row + len(term.pathways)
             end = middle + len(term.settings(config))
-            numbers[term.name] = TermNumbers(packed[row:middle], packed[middle:end])
+            numbers[term.name] = TermNumbers(packed[row:middle], packed[middle:end].unbind())
             row = end
         return StepSettings(
             packed, numbers, config.kl.free_bits_per, lambdas=packed[0:3], temperature=packed[3:5, :, None, None],
@@ -92,7 +92,7 @@ class Pass:
     """Results of the forward pass of a batch, and the tensors that the backward pass needs."""
 
     values: Mapping[str, Tensor]
-    """Values (R,) of the loss terms by column."""
+    """Name of a loss term, with its value (P, R) in each of its P pathways."""
     gradients: losses.Gradients
     z: Tensor
     """(2, R, B, L): sampled latents, before injection."""
@@ -169,7 +169,7 @@ class Stepper:
         self._decoder_A = Bound(self.architecture.decoder_A, blocks.decoder_A, self.gradients.decoder_A)
         self._decoder_B = Bound(self.architecture.decoder_B, blocks.decoder_B, self.gradients.decoder_B)
         self._part_norms = torch.empty(2, 2, self.runs, device=self.device)
-        self._lanes = Lanes(self.device)
+        self._side_streams = SideStreams(self.device)
         parts = (blocks, self.gradients, first_moments, second_moments)
         # _rows[run][pathway][part] lists the contiguous rows of the encoder and of the decoder of a pathway.
         self._rows = [
@@ -247,7 +247,7 @@ class Stepper:
             injected = torch.cat((injected, latents.expand(2, -1, -1, -1)), 2)
         code, gradients = losses.Batch(mu, log_variance, z, s.free_bits_per), losses.Gradients()
         of_code = [term for term in self.terms if term.of == "code"]
-        decoded_b, decoded_a, values, alignment = self._lanes.together(
+        decoded_b, decoded_a, values, alignment = self._side_streams.together(
             lambda: self._decoder_B.forward(injected[1]), lambda: self._decoder_A.forward(injected[0]),
             lambda: losses.compute_terms(of_code, code, s.terms, gradients),
             lambda: losses.alignment(z) if self.aligns else None,
@@ -280,7 +280,7 @@ class Stepper:
         factor = s.lambdas[:2] * scale
         self.differentiate(forward, s, factor)
         g, parts = self.gradients, self._part_norms
-        self._lanes.together(
+        self._side_streams.together(
             partial(torch.linalg.vector_norm, g.decoder_B, dim=-1, out=parts[1, 1]),
             partial(torch.linalg.vector_norm, g.encoders, dim=-1, out=parts[0]),
             partial(torch.linalg.vector_norm, g.decoder_A, dim=-1, out=parts[1, 0]),
@@ -302,7 +302,7 @@ class Stepper:
         the alignment, which belongs to no single pathway. So this method divides the alignment's gradient by `factor`.
         """
         _, decoded_a, decoded_b = forward.activations
-        d_b, d_a = self._lanes.together(
+        d_b, d_a = self._side_streams.together(
             lambda: self._decoder_B.backward(decoded_b, forward.d_logits[1], to_input=True),
             lambda: self._decoder_A.backward(decoded_a, forward.d_logits[0], to_input=True),
         )
@@ -355,34 +355,18 @@ class Stepper:
             weights, gradients, first, second = (getattr(part, name).flatten(0, -2) for part in parts)
             kernels.adamw(weights, gradients, first, second, divisor, rates, self._taken, learns)
 
-        self._lanes.together(
+        self._side_streams.together(
             partial(update, "decoder_B", divisor[1], s.rates),
             lambda: update("encoders", divisor.flatten(), s.rates.repeat(1, 2)),
             partial(update, "decoder_A", divisor[0], s.rates),
         )
-
-    def statenet_inputs(self, plans: Sequence[Plan], forward: Pass) -> Tensor:
-        """Return the inputs (R, 9) of StateNet, from the first forward pass of the epoch; `controllers` lists them."""
-        scheduled = self.values([(p.grad_ratio, p.rho, p.lambda1, p.lambda2, p.lambda3) for p in plans])
-        kl = torch.stack((forward.values["kl_A"], forward.values["kl_B"]), 1)
-        return torch.cat((batch_entropy(forward.z).t(), kl, scheduled), 1)
-
-    def corrections(self, plans: Sequence[Plan], inputs: Tensor) -> list[Correction]:
-        """Return StateNet's correction of the plan of each run."""
-        if not self.config.model.use_statenet:
-            return [Correction.none(plan) for plan in plans]
-        outputs = statenet(self.blocks, inputs).tolist()
-        return [
-            control.correct(config, plan, tuple(output))
-            for config, plan, output in zip(self.configs, plans, outputs, strict=True)
-        ]
 
     def row(self, forward: Pass, record: StepRecord, s: StepSettings) -> Tensor:
         """Return the values (len(logged), R) of a step that are logged, in the order of `logged`."""
         informed = torch.zeros_like(record.norm)
         if forward.information is not None and s.information is not None:
             informed = forward.information.weighted(s.information)
-        parts = [forward.values[column].unsqueeze(0) for term in self.terms for column in term.columns]
+        parts = [forward.values[term.name] for term in self.terms]
         parts += [record.scale, record.norm, s.lambdas, informed]
         return torch.cat(parts if forward.alignment is None else [*parts, forward.alignment.entropy])
 
@@ -394,6 +378,23 @@ class Stepper:
         """Return every tensor that a step changes and the next step reads."""
         blocks = [b for part in (self.blocks, self.first_moments, self.second_moments) for b in part.trained()]
         return [*blocks, self.outputs, self.norms, self._taken]
+
+
+def statenet_inputs(step: Stepper, plans: Sequence[Plan], forward: Pass) -> Tensor:
+    """Return the nine inputs of StateNet for every run, (R, 9), from the first forward pass of an epoch."""
+    scheduled = step.values([(p.grad_ratio, p.rho, p.lambda1, p.lambda2, p.lambda3) for p in plans])
+    return torch.cat((batch_entropy(forward.z).t(), forward.values["kl"].t(), scheduled), 1)
+
+
+def statenet_corrections(step: Stepper, plans: Sequence[Plan], inputs: Tensor) -> list[Correction]:
+    """Return StateNet's correction of the plan of every run, from its inputs (R, 9)."""
+    if not step.config.model.use_statenet:
+        return [Correction.none(plan) for plan in plans]
+    outputs = statenet(step.blocks, inputs).tolist()
+    return [
+        control.correct(config, plan, tuple(output))
+        for config, plan, output in zip(step.configs, plans, outputs, strict=True)
+    ]
 
 
 def _on_cpu(tensors: Sequence[Tensor]) -> list[Tensor]:

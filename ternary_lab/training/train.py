@@ -8,7 +8,7 @@ from functools import partial
 import torch
 
 from ternary_lab.backend.devices import gpu_errors, resolve_device
-from ternary_lab.backend.numerics import fenced
+from ternary_lab.backend.numerics import with_fixed_arithmetic
 from ternary_lab.config import Config
 from ternary_lab.errors import ConfigError
 from ternary_lab.history import EpochRecord
@@ -16,7 +16,7 @@ from ternary_lab.training.cohort import Cohort
 from ternary_lab.training.memory import room
 
 
-@fenced
+@with_fixed_arithmetic
 def train(
     config: Config, seeds: Sequence[int] = (42,), *, device: str | torch.device = "auto"
 ) -> Iterator[EpochRecord]:

@@ -156,9 +156,9 @@ def test_openmp_threads_flush_denormals_inside_the_fence_only() -> None:
         return float((tiny * 1.0 == 0).double().mean())
 
     assert flushed() == 0.0
-    with numerics.fence():
+    with numerics.fixed_arithmetic():
         assert flushed() == 1.0
-        with numerics.fence():
+        with numerics.fixed_arithmetic():
             assert flushed() == 1.0
         assert flushed() == 1.0
     assert flushed() == 0.0
@@ -166,7 +166,7 @@ def test_openmp_threads_flush_denormals_inside_the_fence_only() -> None:
 
 def test_an_error_inside_restores_the_settings() -> None:
     def fail() -> None:
-        with numerics.fence():
+        with numerics.fixed_arithmetic():
             assert torch.get_default_dtype() == torch.float32
             raise ZeroDivisionError
 
@@ -196,5 +196,5 @@ def test_products_below_the_range_of_float32_are_kept() -> None:
         assert int((want < 1e-38).sum()) > 10
         torch.testing.assert_close(found.p[0][held], want[held], rtol=1e-4, atol=0)
 
-    with numerics.fence():
+    with numerics.fixed_arithmetic():
         exact(decoder_sums(lambda z: logits[..., : z.shape[-1]], torch.zeros(1, 16, 2000)))

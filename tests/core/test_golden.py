@@ -73,8 +73,9 @@ def test_one_step_has_the_originals_numbers(file: Path, case: dict[str, Any]) ->
     x = operations(indices).unsqueeze(0)
     forward = cohort.step.forward(x.repeat(2, 1, 1), one_hot(x), _noise(case["shift"]), settings)
     step = cohort.step.update(forward, settings)
-    terms = {column: value.item() for column, value in forward.values.items()}
-    shares = losses.weighted(cohort.step.terms, forward.values, settings.terms)
+    values = losses.by_column(cohort.step.terms, forward.values)
+    terms = {column: value.item() for column, value in values.items()}
+    shares = losses.weighted(cohort.step.terms, values, settings.terms)
     pathway = [sum(value.item() for column, value in shares.items() if column[-1] == p) for p in "AB"]
     h = batch_entropy(forward.z)[:, 0].tolist()
     lambdas = settings.lambdas[:, 0].tolist()

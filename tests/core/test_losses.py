@@ -121,18 +121,17 @@ def test_a_batch_of_one_does_not_repel() -> None:
 
 def test_the_gradients_are_those_of_the_pathway_losses() -> None:
     mu, s, z, logits, target = _latents(6), _latents(7), _latents(8), _logits(), _target()
-    beta, free_bits = torch.rand(2, R).double(), torch.full((1, R), 0.3).double()
+    beta, free_bits = torch.rand(2, R).double(), torch.full((R,), 0.3).double()
     weight_entropy, weight_repulsion = torch.rand(2, 1, R).double()
-    none = torch.empty(0, R).double()
     numbers = {
-        "ce": TermNumbers(torch.ones(2, R).double(), none), "kl": TermNumbers(beta, free_bits),
-        "entropy": TermNumbers(weight_entropy, none),
-        "repulsion": TermNumbers(weight_repulsion, torch.full((1, R), 1.5).double()),
+        "ce": TermNumbers(torch.ones(2, R).double(), []), "kl": TermNumbers(beta, [free_bits]),
+        "entropy": TermNumbers(weight_entropy, []),
+        "repulsion": TermNumbers(weight_repulsion, [torch.full((R,), 1.5).double()]),
     }
     # Autograd differentiates the definitions, because the terms of the library change tensors in place.
     p = torch.softmax(logits, -1)
     ce = -(torch.log_softmax(logits, -1) * target).sum((2, 3, 4)) / B
-    kl = torch.maximum(model.gaussian_kl(mu, s), free_bits[0, :, None, None]).sum((2, 3)) / B
+    kl = torch.maximum(model.gaussian_kl(mu, s), free_bits[:, None, None]).sum((2, 3)) / B
     mean = p[1].mean(1)
     entropy = -(mean * (mean + 1e-10).log()).sum((1, 2))
     apart = (z[1].unsqueeze(1) - z[1].unsqueeze(2)).square().sum(-1)
@@ -145,14 +144,15 @@ def test_the_gradients_are_those_of_the_pathway_losses() -> None:
     with torch.no_grad():
         gradients = losses.Gradients()
         batch = losses.Batch(mu, s, z, target=target, logits=logits)
-        values = losses.weighted(losses.TERMS, losses.compute_terms(losses.TERMS, batch, numbers, gradients), numbers)
+        found = losses.compute_terms(losses.TERMS, batch, numbers, gradients)
+        values = losses.weighted(losses.TERMS, losses.by_column(losses.TERMS, found), numbers)
     assert list(values) == ["ce_A", "kl_A", "ce_B", "kl_B", "entropy_B", "repulsion_B"]
     _close(torch.stack((values["ce_A"] + values["kl_A"], sum(values[c] for c in values if c[-1] == "B"))), loss)
     assert list(gradients.z) == [1]
     assert not expected[2][0].any()
-    for found, right in zip(
+    for part, right in zip(
         (gradients.mu, gradients.log_variance, gradients.z[1], gradients.logits),
         (expected[0], expected[1], expected[2][1], expected[3]), strict=True,
     ):
-        assert found is not None
-        _close(found, right)
+        assert part is not None
+        _close(part, right)

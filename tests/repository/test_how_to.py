@@ -19,10 +19,10 @@ SECONDS = 2.0
 
 
 def _blocks(page: Path) -> list[tuple[int, str]]:
-    """(line in the page, source) of every fenced block of Python."""
+    """(line in the page, source) of every with_fixed_arithmetic block of Python."""
     text = page.read_text(encoding="utf-8")
-    fenced = re.finditer(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    return [(text[: found.start(1)].count("\n"), found[1]) for found in fenced]
+    with_fixed_arithmetic = re.finditer(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [(text[: found.start(1)].count("\n"), found[1]) for found in with_fixed_arithmetic]
 
 
 @pytest.fixture(scope="module", autouse=True)

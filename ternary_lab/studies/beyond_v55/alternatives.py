@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from ternary_lab import config_files, space
 from ternary_lab.backend.devices import resolve_device
-from ternary_lab.backend.numerics import fenced
+from ternary_lab.backend.numerics import with_fixed_arithmetic
 from ternary_lab.backend.random_streams import stream
 from ternary_lab.errors import CheckpointError, ConfigError, DivergenceError
 from ternary_lab.metrics import baselines
@@ -65,7 +65,7 @@ class Trained:
         return replace(self, blocks=[block.to(device) for block in self.blocks])
 
 
-@fenced
+@with_fixed_arithmetic
 def train_family(
     family: Family,
     seeds: Sequence[int],
@@ -133,7 +133,7 @@ def load_trained(path: Path) -> Trained:
         raise CheckpointError(f"{path}: not weights of an alternative: {error}: delete it to train again") from None
 
 
-@fenced
+@with_fixed_arithmetic
 def benchmark(
     seeds: Sequence[int],
     run_dir: str | Path = "runs/alternatives",
@@ -167,7 +167,7 @@ def benchmark(
     return pd.DataFrame(rows)
 
 
-@fenced
+@with_fixed_arithmetic
 def family_rows(
     name: str, trained: Trained, latents: int = LATENTS, *, progress: bool = False
 ) -> Iterator[dict[str, Any]]:
@@ -180,7 +180,7 @@ def family_rows(
                "seconds": trained.seconds, **values}
 
 
-@fenced
+@with_fixed_arithmetic
 def v5_5_rows(
     runs: RunSet, epoch: int = EPOCH, latents: int = LATENTS, *, device: str | torch.device = "cpu",
     progress: bool = False,
@@ -200,7 +200,7 @@ def v5_5_rows(
                    **pathway_metrics(found, pathway)}
 
 
-@fenced
+@with_fixed_arithmetic
 def floor_rows(
     seeds: Sequence[int], latents: int = LATENTS, *, device: str | torch.device = "cpu"
 ) -> Iterator[dict[str, Any]]:

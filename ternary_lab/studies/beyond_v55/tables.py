@@ -18,7 +18,7 @@ import torch
 from tqdm import tqdm
 
 from ternary_lab import space, splits
-from ternary_lab.backend.numerics import fenced
+from ternary_lab.backend.numerics import with_fixed_arithmetic
 from ternary_lab.config_files import load_config
 from ternary_lab.errors import ConfigError, RunError, nearest
 from ternary_lab.metrics.baselines import scaled
@@ -100,7 +100,7 @@ FEWER = ("part", "front")
 """Groups that are trained with half of the seeds, because their effects are far larger than the intervals."""
 
 
-@fenced
+@with_fixed_arithmetic
 def write_recipes(
     names: Sequence[str], seeds: Sequence[int], folder: Path, table: Path, latents: int | None = None, *,
     device: str | torch.device = "auto", progress: bool = False,
@@ -128,7 +128,7 @@ def write_recipes(
     return table
 
 
-@fenced
+@with_fixed_arithmetic
 def write_all(
     folder: str | Path, table: str | Path, *, device: str | torch.device = "auto", progress: bool = False
 ) -> Path:
@@ -165,7 +165,7 @@ def sharpened_rows(
                 yield {"recipe": SHARPENED, "factor": factor, **values}
 
 
-@fenced
+@with_fixed_arithmetic
 def end_point(run: RunRecord) -> Checkpoint:
     """Return the checkpoint of epoch `END` or, if the run is shorter, of its last epoch.
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ternary_lab import history, space, splits
-from ternary_lab.backend.numerics import fenced
+from ternary_lab.backend.numerics import with_fixed_arithmetic
 from ternary_lab.backend.random_streams import stream
 from ternary_lab.metrics import likelihood
 from ternary_lab.metrics.decoding import entry_probabilities
@@ -118,7 +118,7 @@ def chosen_by_length(outcomes: pd.DataFrame, ends: Sequence[int]) -> pd.DataFram
 # Checkpoints together
 
 
-@fenced
+@with_fixed_arithmetic
 @torch.no_grad()
 def checkpoint_ensembles(
     runs: RunSet, epochs: Sequence[int] = RECOMMENDED, latents: int = 65_536, *, progress: bool = False
@@ -168,7 +168,7 @@ def checkpoint_ensembles(
     return pd.DataFrame(rows)
 
 
-@fenced
+@with_fixed_arithmetic
 @torch.no_grad()
 def pathway_ensembles(run: RunRecord, epochs: Sequence[int]) -> pd.DataFrame:
     """Combine both pathways of a run, and return the percentage of test operations that each rule decodes exactly.
@@ -198,7 +198,7 @@ def pathway_ensembles(run: RunRecord, epochs: Sequence[int]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-@fenced
+@with_fixed_arithmetic
 @torch.no_grad()
 def generator_pairs(runs: RunSet, epoch: int, latents: int = 65_536) -> pd.DataFrame:
     """Measure each pathway as a generator, and a generator that uses A or B with equal chance.
@@ -219,7 +219,7 @@ def generator_pairs(runs: RunSet, epoch: int, latents: int = 65_536) -> pd.DataF
 # Single checkpoints
 
 
-@fenced
+@with_fixed_arithmetic
 @torch.no_grad()
 def operation_bounds(run: RunRecord, epoch: int) -> pd.DataFrame:
     """Return -ELBO and -IWAE of each test operation, in nats, for each pathway.
@@ -239,7 +239,7 @@ def operation_bounds(run: RunRecord, epoch: int) -> pd.DataFrame:
     ], ignore_index=True)
 
 
-@fenced
+@with_fixed_arithmetic
 def reliabilities(runs: RunSet, epochs: Sequence[int]) -> pd.DataFrame:
     """Return the calibration of test entries that are decoded from posterior samples.
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ternary_lab import space, splits
-from ternary_lab.backend.numerics import fenced
+from ternary_lab.backend.numerics import with_fixed_arithmetic
 from ternary_lab.backend.random_streams import stream
 from ternary_lab.config import Config
 from ternary_lab.errors import RunError
@@ -105,7 +105,7 @@ def left_out_structures(experiments: Mapping[str, RunSet], epoch: int = LAST) ->
     return pd.DataFrame(rows)
 
 
-@fenced
+@with_fixed_arithmetic
 def injected_reconstruction(run: RunRecord, epochs: Iterable[int], shares: Sequence[float]) -> pd.DataFrame:
     """Return the reconstruction of test operations from codes in which the other pathway has a share ρ.
 
@@ -124,7 +124,7 @@ def injected_reconstruction(run: RunRecord, epochs: Iterable[int], shares: Seque
     return pd.DataFrame(rows)
 
 
-@fenced
+@with_fixed_arithmetic
 def denoising_shares(runs: RunSet, epoch: int, entries: Sequence[int] = (1, 2), operations: int = 200) -> pd.DataFrame:
     """Return the percentages of disturbed tables that decode to the original, the disturbed and other tables.
 
@@ -142,7 +142,7 @@ def denoising_shares(runs: RunSet, epoch: int, entries: Sequence[int] = (1, 2), 
     return pd.DataFrame(rows)
 
 
-@fenced
+@with_fixed_arithmetic
 def displaced_reconstruction(runs: RunSet, epochs: Iterable[int], radii: Sequence[float]) -> pd.DataFrame:
     """Return the reconstruction of test operations whose codes are displaced by each of the lengths `radii`.
 
@@ -169,7 +169,7 @@ def half_radii(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-@fenced
+@with_fixed_arithmetic
 def path_qualities(runs: RunSet, epoch: int, pairs: int = 300) -> pd.DataFrame:
     """Return the quality of latent paths between pairs of test operations, averaged over pairs at the same distance.
 
@@ -189,7 +189,7 @@ def path_qualities(runs: RunSet, epoch: int, pairs: int = 300) -> pd.DataFrame:
     return pd.concat(rows, ignore_index=True)
 
 
-@fenced
+@with_fixed_arithmetic
 def latent_arithmetic(runs: RunSet, epoch: int, attempts: int = 4000, operations: int = 300) -> pd.DataFrame:
     """Return the results of latent arithmetic with trained and with untrained networks.
 
@@ -207,7 +207,7 @@ def latent_arithmetic(runs: RunSet, epoch: int, attempts: int = 4000, operations
     return pd.DataFrame(rows)
 
 
-@fenced
+@with_fixed_arithmetic
 def neighbourhood_preservation(runs: RunSet, epoch: int, anchors: int = 200) -> pd.DataFrame:
     """Return how well trained and untrained networks preserve neighbourhoods around test operations.
 

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from ternary_lab import space
-from ternary_lab.backend.numerics import fenced
+from ternary_lab.backend.numerics import with_fixed_arithmetic
 from ternary_lab.backend.random_streams import stream
 from ternary_lab.errors import RunError
 from ternary_lab.metrics.latent_entropy import aggregate_posterior, posterior_code, sampled_code
@@ -22,7 +22,7 @@ POINTS = 400
 """Largest number of points of a density in a table."""
 
 
-@fenced
+@with_fixed_arithmetic
 def code_history(run: RunRecord, epochs: Sequence[int] | None = None, *, temperature: float = 1.0) -> pd.DataFrame:
     """Return measures of the code of all 19,683 operations, with a row per epoch, pathway and dimension.
 
@@ -57,7 +57,7 @@ def code_history(run: RunRecord, epochs: Sequence[int] | None = None, *, tempera
     return pd.concat(frames, ignore_index=True)
 
 
-@fenced
+@with_fixed_arithmetic
 def posteriors(run: RunRecord, epochs: Sequence[int]) -> pd.DataFrame:
     """Return the densities of the aggregate posteriors q(z_k) over all operations.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ternary_lab.backend.numerics import fenced
+from ternary_lab.backend.numerics import with_fixed_arithmetic
 from ternary_lab.studies.report.evidence import Evidence, collect_evidence
 from ternary_lab.studies.report.ledger import ledger
 from ternary_lab.studies.report.rules import rule
@@ -31,7 +31,7 @@ def judge_all(evidence: Evidence) -> list[Judgement]:
     ]
 
 
-@fenced
+@with_fixed_arithmetic
 def judge_runs(sources: Sequence[str | Path], *, progress: bool = False) -> list[Judgement]:
     """Return a judgement on every claim, from the evidence of runs.
 

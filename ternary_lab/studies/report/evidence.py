@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 
 from ternary_lab import space, splits
-from ternary_lab.backend.numerics import fenced
+from ternary_lab.backend.numerics import with_fixed_arithmetic
 from ternary_lab.backend.random_streams import Streams
 from ternary_lab.config import COUNTERFACTUALS, Config
 from ternary_lab.config_files import shipped_counterfactuals
@@ -141,7 +141,7 @@ class Evidence:
         return len({hash(tuple(row)) for row in tables.int().tolist()}) - int(drawn.sum())
 
 
-@fenced
+@with_fixed_arithmetic
 def collect_evidence(sources: Sequence[str | Path], *, progress: bool = False) -> Evidence:
     """Collect the evidence of runs with at least two seeds in all.
 
