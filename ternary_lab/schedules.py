@@ -247,7 +247,7 @@ class Temperatures(Section):
 class Phases(Section):
     """The first epochs of the training phases 2, 3 and 4.
 
-    Phase 3 begins only when the gradients are balanced, at its first epoch or later.
+    The epoch of phase 3 is the earliest possible one: phase 3 begins later if the gradients are not balanced then.
     """
 
     consolidation: Epoch = Field(40, description="first epoch of phase 2: ρ starts to rise")

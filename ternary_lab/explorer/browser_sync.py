@@ -74,7 +74,7 @@ class BrowserSync(anywidget.AnyWidget):
         self.observe(self._on_shown, "shown")
 
     def request(self) -> None:
-        """Draw now, or as soon as the browser is ready. Requests that wait become one drawing."""
+        """Draw now, or as soon as the browser is ready. Several waiting requests are drawn only once."""
         with self._lock:
             if time.monotonic() < self._free_at:
                 self._wait()

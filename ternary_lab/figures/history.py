@@ -126,7 +126,7 @@ def _both(name: str) -> tuple[str, ...]:
 
 
 def losses(history: pd.DataFrame, config: Config) -> Drawing:
-    """Plot the training and validation loss of all epochs, and the epochs around the disruption enlarged.
+    """Plot the training and validation loss of all epochs, and enlarge the epochs around the disruption.
 
     The axis of all epochs is logarithmic, or symmetric-logarithmic if a loss is not positive. Without a disruption, the
     last epochs are enlarged.

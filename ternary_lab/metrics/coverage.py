@@ -109,8 +109,8 @@ def drawing_calls(
     """Return calls that together draw n operations of each run.
 
     The draws are divided into parts. One call draws one part, or several parts at once. Each call returns which
-    operations occur, bool (R, N). The key of a call is the number of its first part. `streams` returns the random
-    streams of the parts that its argument names; each part has its own stream.
+    operations occur, bool (R, N). The key of a call is the number of its first part. `streams` takes a list of names of
+    parts and returns their random streams. Each part has its own stream.
     """
     sizes = part_sizes(n)
 

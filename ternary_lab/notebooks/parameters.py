@@ -141,7 +141,7 @@ def parameters(path: str | Path) -> dict[str, Parameter]:
 def check_parameters(path: str | Path, values: Mapping[str, object]) -> dict[str, Value]:
     """Check values with the parameters of a notebook (`Parameter.check`). Return the checked values by name.
 
-    Raises NotebookError for an unknown name, and also as `Parameter.check` and `parameters` do.
+    Raises NotebookError if a name is unknown. It also raises the errors of `Parameter.check` and `parameters`.
     """
     known = _parameters_with(path, values)
     return {name: known[name].check(value) for name, value in values.items()}

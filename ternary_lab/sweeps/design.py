@@ -173,7 +173,7 @@ class Design(Section):
 
 
 class Budget(Section):
-    """Largest number of runs or epochs that a sweep may have. At least one of the two numbers is given."""
+    """The largest number of runs and the largest number of epochs of a sweep. At least one of them must be given."""
 
     runs: int | None = Field(None, ge=1, description="runs at most")
     epochs: int | None = Field(None, ge=1, description="epochs of all runs together at most")

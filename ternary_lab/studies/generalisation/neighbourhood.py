@@ -2,7 +2,7 @@
 
 Neighbourhoods are preserved if operations that differ in few entries have nearby codes, and if nearby codes belong to
 such operations. For an operation i, take the k nearest neighbours in one space that are not among the k nearest in the
-other space. Each such neighbour counts by how far its rank in the other space exceeds k (Venna & Kaski 2001). An
+other space. Each such neighbour adds a penalty: its rank in the other space minus k (Venna & Kaski 2001). An
 operation i for which this is measured is called an anchor. With n anchors among N points:
 
     trustworthiness  1 - 2/(n k (2N - 3k - 1)) Σ_i Σ_{j near i in the code} max(0, rank in the space of operations - k)

@@ -1,4 +1,4 @@
-"""Figures of the report: verdicts on claims, terms and codes of the disruption, and counterfactual runs."""
+"""Figures of the report: verdicts on claims, loss terms and codes at the disruption, counterfactual runs."""
 
 from __future__ import annotations
 

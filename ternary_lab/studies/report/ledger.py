@@ -61,7 +61,7 @@ class Claim:
 
     @property
     def span(self) -> tuple[int, int]:
-        """First and last epoch. Without an epoch, the span is the whole run."""
+        """First and last epoch. If the claim names no epoch, the span is the whole run."""
         if isinstance(self.epoch, list):
             return self.epoch[0], self.epoch[1]
         return (0, 103) if self.epoch is None else (self.epoch, self.epoch)
@@ -122,7 +122,7 @@ class Ledger:
         return float(value[0]), float(value[1])
 
     def hard(self, claim: str) -> list[Contradiction]:
-        """Return the hard contradictions of a claim that arithmetic confirms."""
+        """Return the hard contradictions of a claim, but only those that arithmetic confirms."""
         return [
             c for c in self.contradictions.values() if c.strength == "hard" and claim in c.ids and self.holds(c.id)
         ]

@@ -93,7 +93,7 @@ class Judgement:
 def predicts(values: Sequence[float], value: float, half_digit: float = 0.0) -> bool:
     """Return whether a printed value lies in the prediction interval of the values.
 
-    The printed value may be changed by up to half of its last digit, `half_digit`.
+    The printed value is rounded, so a difference of up to `half_digit`, half a unit of its last digit, is allowed.
     """
     low, high = prediction_interval(values)
     slack = half_digit * (1 + 1e-9) + ROUNDING
