@@ -64,7 +64,7 @@ def load_config(source: str | Path | Mapping[str, Any], overrides: Mapping[str, 
 
 
 def from_dict(data: Mapping[str, Any], origin: str = "configuration") -> Config:
-    """Return the configuration that nested dictionaries of plain values describe.
+    """Return the configuration that is described by `data`, a nested dictionary of plain values.
 
     Raises ConfigError if a setting is invalid.
     """

@@ -8,7 +8,7 @@ The following notation also holds in `losses` and `training`:
     2   pathways, A then B         ℓ     logits            (2, R, B, 9, 3)
 
     z  = μ + τ σ ε                              posterior sample (z = μ in evaluation)
-    z̃_A = (1-ρ) z_A + ρ sg(z_B)                 cross-injection; sg stops the gradient; z̃_B exchanges A and B
+    z̃_A = (1-ρ) z_A + ρ sg(z_B)                 cross-injection; sg stops the gradient; for z̃_B exchange A and B
     ℓ  = decoder(z̃)                             each pathway has its own decoder
 
 The weights are stored in four contiguous tensors, which are called blocks. So an optimiser step, a norm or a copy is

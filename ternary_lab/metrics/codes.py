@@ -40,7 +40,7 @@ def code_sizes(mu: Tensor, log_variance: Tensor) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def code_cross_entropy(model: DualVAE, mu: Tensor, x: Tensor, rho: float) -> Tensor:
-    """Return the cross-entropy (2, R), nats, of operations x (R, B, 9) decoded from the codes μ (2, R, B, L) of x.
+    """Decode the codes μ (2, R, B, L) of operations x (R, B, 9) and return the cross-entropy (2, R) with x, in nats.
 
     Before decoding, a share ρ of each code is replaced by the code of the other pathway (`model.inject`).
     """

@@ -139,7 +139,9 @@ def parameters(path: str | Path) -> dict[str, Parameter]:
 
 
 def check_parameters(path: str | Path, values: Mapping[str, object]) -> dict[str, Value]:
-    """Check values with the parameters of a notebook (`Parameter.check`). Return the checked values by name.
+    """Check each value against the notebook parameter of the same name, by `Parameter.check`.
+
+    Return the checked values by name.
 
     Raises NotebookError if a name is unknown. It also raises the errors of `Parameter.check` and `parameters`.
     """

@@ -33,8 +33,8 @@ While one thread waits for the disk, other threads encode checkpoints. One flush
 class EpochWriter:
     """Threads that write the files of an epoch while the next epoch is trained.
 
-    The threads begin to write an epoch only after the files of the previous epoch are complete for every run. At its
-    end, the `with` block waits for the threads.
+    The threads begin to write an epoch only after the files of the previous epoch are complete for every run. The
+    `with` block waits for the threads before it ends.
     """
 
     def __init__(self, runs: int) -> None:

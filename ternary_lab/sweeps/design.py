@@ -80,8 +80,8 @@ class Values(Section):
     def between(self, u: float, whole: bool) -> Any:
         """Return the value at position u in [0, 1).
 
-        Equal intervals of u belong to each of the `values`, or to equal parts of the range on its scale. `whole` asks
-        for a whole number.
+        If the key has a list of `values`, each value has an interval of u of the same length. If the key has a range,
+        equal intervals of u give equal parts of the range, on the scale of the key. `whole` asks for a whole number.
         """
         if self.values is not None:
             return self.values[int(u * len(self.values))]

@@ -98,7 +98,7 @@ class BetaVAE(Family):
         return _cross_entropy(logits, x) + beta * gaussian_kl(mu, log_variance).sum(-1).mean(1)
 
     def model(self, blocks: Sequence[Tensor]) -> TernaryVAE:
-        """Return the first run as one pathway of a two-pathway model. The other decoder has weights 0."""
+        """Return the first run as one pathway of a two-pathway model, whose other decoder has weights 0."""
         encoder, decoder = (block.detach()[:1] for block in blocks)
         empty = Architecture(self.settings).empty()
         decoders = {"A": empty.decoder_A.to(decoder), "B": empty.decoder_B.to(decoder), self.pathway: decoder}

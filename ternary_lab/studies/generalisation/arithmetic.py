@@ -54,8 +54,8 @@ def analogies(model: TernaryVAE, pathway: Pathway, n: int, generator: torch.Gene
 def edit_vectors(model: TernaryVAE, pathway: Pathway, operations: Tensor) -> Tensor:
     """Return the mean displacement (9, 3, 3, L) of a code when entry k changes from v to w, at index [k, v, w].
 
-    The mean is over those of the given operations, by index (n,), whose entry k has the value v. The displacement is 0
-    if v = w, or if there is no such operation.
+    `operations` (n,) holds indices of operations. The mean is taken over the operations whose entry k has the value v.
+    The displacement is 0 if v = w, or if there is no such operation.
     """
     mu, operations = _codes(model, pathway), operations.cpu()
     vectors = mu.new_zeros(ENTRIES, VALUES, VALUES, mu.shape[1])
@@ -71,7 +71,9 @@ def edit_vectors(model: TernaryVAE, pathway: Pathway, operations: Tensor) -> Ten
 
 @torch.no_grad()
 def edits(model: TernaryVAE, pathway: Pathway, operations: Tensor, vectors: Tensor) -> Arithmetic:
-    """Return the results of every change of one entry of operations, which are given by index (n,).
+    """Change one entry of each operation in every possible way, and return the results.
+
+    `operations` (n,) holds indices of operations.
 
     A change is made by adding one of the `vectors` of `edit_vectors` to a code.
     """

@@ -67,8 +67,8 @@ def heat_maps(code: pd.DataFrame) -> Drawing:
     """Draw heat maps of the corrected entropy (above) and of the KL of q(z_k) from N(0, 1) (below).
 
     q(z_k) is the aggregate posterior of the dimension k. Each map has the epochs as columns and the dimensions as rows.
-    Pathway A is on the left, pathway B on the right. `code` comes from `tables.code_history`. A cross marks entropies
-    of fewer than 500 values inside [-3, 3].
+    Pathway A is on the left, pathway B on the right. `code` comes from `tables.code_history`. A cross marks an entropy
+    that was computed from fewer than 500 values in [-3, 3].
     """
     normal, kl = normal_entropy(), code["prior_kl"]
     kinds: dict[str, tuple[str, str, Normalize]] = {
