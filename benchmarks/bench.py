@@ -386,7 +386,7 @@ def _of_one(result: Mapping[str, Any]) -> dict[str, str]:
             f"{floor_seconds(result):.2f}",
     }
     for label, key in (
-        ("an epoch of what the original does: training, validation, sampled coverage, s", "original_work_seconds"),
+        ("an epoch of the original's work: training, validation, sampled coverage, s", "original_work_seconds"),
         ("`evaluate` at its defaults, s", "evaluate_seconds"),
         ("`import ternary_lab`, s", "import_seconds"),
         ("`ternary-lab --help`, s", "help_seconds"),

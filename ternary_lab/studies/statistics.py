@@ -17,6 +17,7 @@ import pandas as pd
 from scipy.special import stdtrit
 
 from ternary_lab.errors import RunError
+from ternary_lab.runs.files import read_csv
 from ternary_lab.runs.load import local_or_published
 
 
@@ -120,4 +121,4 @@ def load_table(path: str | Path, content: str, command: str) -> pd.DataFrame:
     file = local_or_published(path)
     if not file.is_file():
         raise RunError(f"{path}: no table of {content}: make one with `ternary-lab {command}`")
-    return pd.read_csv(file)
+    return read_csv(file)

@@ -24,7 +24,7 @@ from ternary_lab.errors import RunError
 from ternary_lab.history import COLUMNS, OLD_NAMES, TIMING_COLUMNS
 from ternary_lab.runs.checksums import check_csv
 from ternary_lab.runs.directory import RunPlan
-from ternary_lab.runs.files import write_atomically
+from ternary_lab.runs.files import read_csv, write_atomically
 from ternary_lab.runs.load import HISTORY, local_or_published, read_text
 from ternary_lab.runs.locks import locked
 from ternary_lab.runs.train import train_runs
@@ -206,7 +206,7 @@ def results(sweep: Sweep, run_dir: str | Path | None = None) -> pd.DataFrame:
 
 def read_results(source: str | Path | io.StringIO) -> pd.DataFrame:
     """Read the table in a results.csv. Every number is read exactly as it was written."""
-    return pd.read_csv(source, keep_default_na=False, na_values=["", "nan"]).rename(columns=OLD_NAMES)
+    return read_csv(source, keep_default_na=False, na_values=["", "nan"]).rename(columns=OLD_NAMES)
 
 
 def load_results(path: str | Path = TABLE) -> pd.DataFrame:

@@ -157,6 +157,8 @@ class Stepper:
         self.gradients = Blocks(*(torch.zeros_like(block) for block in vars(blocks).values()))
         self.aligns = self.config.entropy_alignment.gradient == "differentiable"
         self.terms = losses.terms_of(self.config)
+        self._code_terms = [term for term in self.terms if term.of == "code"]
+        self._output_terms = [term for term in self.terms if term.of == "output"]
         self.numbers = FIXED + sum(len(t.pathways) + len(t.settings(self.config)) for t in self.terms)
         self.logged = (
             *(column for term in self.terms for column in term.columns), "scale_A", "scale_B", "norm_A", "norm_B",
@@ -246,16 +248,14 @@ class Stepper:
         if latents is not None:
             injected = torch.cat((injected, latents.expand(2, -1, -1, -1)), 2)
         code, gradients = losses.Batch(mu, log_variance, z, s.free_bits_per), losses.Gradients()
-        of_code = [term for term in self.terms if term.of == "code"]
         decoded_b, decoded_a, values, alignment = self._side_streams.together(
             lambda: self._decoder_B.forward(injected[1]), lambda: self._decoder_A.forward(injected[0]),
-            lambda: losses.compute_terms(of_code, code, s.terms, gradients),
+            lambda: losses.compute_terms(self._code_terms, code, s.terms, gradients),
             lambda: losses.alignment(z) if self.aligns else None,
         )
         every = torch.stack((decoded_a[-1], decoded_b[-1]))
         whole = code.decoded(target, every[:, :, :batch].view(2, *target.shape))
-        of_output = [term for term in self.terms if term.of == "output"]
-        values |= losses.compute_terms(of_output, whole, s.terms, gradients)
+        values |= losses.compute_terms(self._output_terms, whole, s.terms, gradients)
         assert gradients.logits is not None
         d_logits, informed = gradients.logits.flatten(3), None
         if latents is not None and s.information is not None:

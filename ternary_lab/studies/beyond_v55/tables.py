@@ -26,7 +26,7 @@ from ternary_lab.metrics.evaluate import Evaluation, evaluate
 from ternary_lab.metrics.quantities import QUANTITIES, label
 from ternary_lab.model import PATHWAYS, Pathway, TernaryVAE
 from ternary_lab.runs.checkpoint import Checkpoint
-from ternary_lab.runs.files import write_table
+from ternary_lab.runs.files import read_csv, write_table
 from ternary_lab.runs.load import PUBLISHED, RunRecord, RunSet, load_runs
 from ternary_lab.runs.train import run_experiment
 from ternary_lab.studies.beyond_v55.alternative_families import pathway_metrics
@@ -122,7 +122,7 @@ def write_recipes(
             rows += sharpened_rows(runs, latents=latents or LATENTS, progress=progress)
         found = pd.DataFrame(rows)
         if table.is_file():
-            before = pd.read_csv(table)
+            before = read_csv(table)
             found = pd.concat([before[~before["recipe"].isin(found["recipe"])], found], ignore_index=True)
         write_table(found, table)
     return table
@@ -243,7 +243,7 @@ def load_search() -> pd.DataFrame:
     samples. `output_deficit` is ln N - H(X), in nats. Some trials have a linear cost of certainty.
     `ternary_lab.losses.information_loss` has only the squared cost.
     """
-    return pd.read_csv(PUBLISHED / SEARCH, keep_default_na=False, na_values=[""])
+    return read_csv(PUBLISHED / SEARCH, keep_default_na=False, na_values=[""])
 
 
 def recipe_names(table: pd.DataFrame, *wanted: str) -> list[str]:

@@ -21,6 +21,7 @@ from ternary_lab.errors import RunError
 from ternary_lab.metrics.coverage import drawn_operations
 from ternary_lab.metrics.evaluate import SAMPLES
 from ternary_lab.model import PATHWAYS, Architecture, DualVAE
+from ternary_lab.runs.files import read_csv
 from ternary_lab.runs.load import ANSWERS, CONFIG, FULL, PUBLISHED, RunRecord, load_runs
 from ternary_lab.studies.probes import probe_run
 
@@ -183,7 +184,7 @@ def _of_seed(record: RunRecord, progress: bool) -> SeedEvidence:
     plain = _without_probes(record)
     found: dict[str, float] = {}
     if record.path.is_relative_to(PUBLISHED) and (PUBLISHED / ANSWERS).is_file():
-        table = pd.read_csv(PUBLISHED / ANSWERS)
+        table = read_csv(PUBLISHED / ANSWERS)
         of_seed = table[table["seed"] == record.seed]
         found = dict(zip(of_seed["measure"], of_seed["value"], strict=True))
     return replace(plain, probes=probes.set_index("epoch"), controls=controls, weight_measures=found)
