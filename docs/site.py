@@ -42,7 +42,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
         {"Ternary Lab": "README.md"},
         {"Notebooks": notebooks},
         {"How do I…": how_to},
-        {"Background": ["slurm.md", "three_inputs.md"]},
+        {"Background": ["statistics.md", "slurm.md", "three_inputs.md"]},
         {"Reference": reference},
         {"Contributing": ["CONTRIBUTING.md", "CHANGELOG.md"]},
     ]

@@ -95,7 +95,7 @@ def reproduce(*, quick: bool, device: str, everything: bool = False) -> Iterator
     for notebook in STUDIES if everything else ():
         given = _accepted(source / notebook, sources)
         yield f"{notebooks.run_notebook(source / notebook, reports / notebook, given)}: executed"
-    page = notebooks.export_html(report, reports / "report.html", hide_input=True)
+    page = notebooks.export_html(report, reports / "report.html")
     yield f"{page}: the report, opens in any browser"
 
 

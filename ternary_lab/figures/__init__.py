@@ -1,8 +1,8 @@
 """Figures of runs: functions that draw them, one common style, and files that record their origin.
 
 A figure function returns a `Drawing`: the figure, its alternative text and its data. `FIGURES` holds the figures of a
-training history, `draw_all` saves them, and a `Gallery` shows and saves the figures of a notebook. This package may
-import the core, `metrics` and `runs`.
+training history, `draw_all` saves them, and a `Gallery` shows and saves the figures of a notebook. `show_table` shows a
+table. This package may import the core, `metrics` and `runs`.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ from ternary_lab.figures.history import FIGURES, disruption, epoch_entropy
 from ternary_lab.figures.save import Animation, Drawing, Gallery, render, show
 from ternary_lab.figures.space import truth_tables
 from ternary_lab.figures.style import PATHWAY, style
+from ternary_lab.figures.tables import show_table, table
 from ternary_lab.runs.load import RunRecord, RunSet
 
 __all__ = [
     "FIGURES", "PATHWAY", "Animation", "Drawing", "Gallery", "disruption", "draw_all", "draw_history", "epoch_entropy",
-    "render", "show", "show_history", "style", "truth_tables",
+    "render", "show", "show_history", "show_table", "style", "table", "truth_tables",
 ]
 
 

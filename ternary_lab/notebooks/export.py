@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,16 +14,25 @@ if TYPE_CHECKING:
 _PAGE = "{% extends 'lab/index.html.j2' %}" + "".join(
     f"{{% block {block} %}}{{% endblock %}}"
     for block in ("html_head_js", "html_head_js_mathjax", "html_head_js_mermaidjs", "jupyter_widgets")
-)
+) + """
+{% block input_group %}<details class="code"><summary>code</summary>{{ super() }}</details>{% endblock %}
+{% block body_header %}{{ super() }}
+<style>details.code > summary { cursor: pointer; color: #757575; font: 0.8em sans-serif; margin-left: 70px }
+math[display="block"] { margin: 0.6em 0 }</style>
+<p style="text-align: right"><button type="button" onclick="const all = [...document.querySelectorAll('details.code')],
+ open = !all.every((one) => one.open); all.forEach((one) => { one.open = open })">show or hide all code</button></p>
+{% endblock %}"""
 _STAND_IN = "<p><em>An interactive view: open the notebook to use it.</em></p>"
+_FORMULA = re.compile(r"(?<!\\)\$\$(.+?)\$\$|(?<![\\$])\$(?![\s\d])([^$\n]+?)(?<!\s)\$(?!\d)", re.DOTALL)
+_CODE = re.compile(r"(```.*?```|`[^`\n]*`)", re.DOTALL)
 
 
-def export_html(path: str | Path, output: str | Path, *, hide_input: bool = False) -> Path:
+def export_html(path: str | Path, output: str | Path) -> Path:
     """Write a notebook as one HTML file that loads nothing from the network. Return the path of this file.
 
-    If `hide_input` is true, the code is left out. Each widget is replaced by a sentence with the advice to open the
-    notebook. Formulas stay as TeX source. Raises NotebookError if the notebook cannot be read, or if `output` cannot be
-    written.
+    The code of each cell is folded; a button opens the code of all cells. Formulas become MathML, which browsers show
+    without a script. Each widget is replaced by a sentence with the advice to open the notebook. Raises NotebookError if
+    the notebook cannot be read, or if `output` cannot be written.
     """
     from jinja2 import DictLoader
     from nbconvert import HTMLExporter
@@ -30,21 +40,45 @@ def export_html(path: str | Path, output: str | Path, *, hide_input: bool = Fals
     path, output = Path(path), Path(output)
     notebook = read_notebook(path)
     notebook.metadata.pop("widgets", None)
+    formulas: dict[str, str] = {}
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = _without_formulas(cell.source, formulas)
     for _, shown in outputs_of(notebook):
         if "data" in shown and shown.data.pop(WIDGET_VIEW, None):
             shown.data.setdefault("text/html", _STAND_IN)
+        if "data" in shown and "text/markdown" in shown.data:
+            shown.data["text/markdown"] = _without_formulas(shown.data["text/markdown"], formulas)
     page = HTMLExporter(  # type: ignore[no-untyped-call]
         template_name="lab",
         template_file="page.html.j2",
         extra_loaders=[DictLoader({"page.html.j2": _PAGE})],
         embed_images=True,
-        exclude_input=hide_input,
-        exclude_input_prompt=hide_input,
     )
     title = page_title(notebook) or path.stem
     html, _ = page.from_notebook_node(notebook, {"metadata": {"name": title, "path": str(path.parent)}})
+    for mark, mathml in formulas.items():
+        html = html.replace(mark, mathml)
     write_text(output, html)
     return output
+
+
+def _without_formulas(markdown: str, formulas: dict[str, str]) -> str:
+    """Return a Markdown text with a mark for each TeX formula, `$...$` or `$$...$$`; add its MathML to `formulas`.
+
+    The marks pass unchanged through the converter of Markdown, which would break the MathML. A dollar sign in code,
+    after a backslash, or before a digit or a space does not begin a formula.
+    """
+    from latex2mathml.converter import convert
+
+    def marked(found: re.Match[str]) -> str:
+        block, inline = found.groups()
+        mark = f"FORMULA{len(formulas):04d}END"
+        formulas[mark] = convert(" ".join((block or inline).split()), display="block" if block else "inline")
+        return mark
+
+    parts = _CODE.split(markdown)
+    return "".join(part if i % 2 else _FORMULA.sub(marked, part) for i, part in enumerate(parts))
 
 
 def page_title(notebook: NotebookNode) -> str | None:

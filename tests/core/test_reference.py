@@ -14,6 +14,7 @@ import reference
 import torch
 
 from ternary_lab import controllers, load_config
+from ternary_lab.studies.report.original import RUNS
 from ternary_lab.training.cohort import Cohort
 from ternary_lab.training.run_state import RunState
 
@@ -68,7 +69,7 @@ class FirstEpoch:
 @pytest.fixture(scope="module", params=[43, 44])
 def first_epoch(request: pytest.FixtureRequest, one_thread: None) -> FirstEpoch:
     seed = request.param
-    rows = csv.DictReader((DATA / "original_runs.csv").read_text().splitlines())
+    rows = csv.DictReader(RUNS.read_text().splitlines())
     printed = next(row for row in rows if int(row.pop("seed")) == seed and row["epoch"] == "0")
     return FirstEpoch(seed, printed, *next(reference.original_epochs(seed)))
 

@@ -6,7 +6,6 @@ The formulas are tested at every breakpoint.
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -16,6 +15,7 @@ from hypothesis import strategies as st
 from ternary_lab import load_config, schedules
 from ternary_lab.config import Config
 from ternary_lab.schedules import Staged
+from ternary_lab.studies.report.original import RUNS
 
 CONFIG = Config()
 BREAKPOINTS = (0, 30, 40, 50, 60, 90, 120, 180, 200, 220, 250, 270, 300, 350, 400)
@@ -24,7 +24,7 @@ NEIGHBOURS = sorted({e + d for e in BREAKPOINTS for d in (-1, 0, 1) if e + d >= 
 
 @pytest.fixture(scope="module")
 def original() -> pd.DataFrame:
-    return pd.read_csv(Path(__file__).parents[1] / "data" / "original_runs.csv", dtype=str)
+    return pd.read_csv(RUNS, dtype=str)
 
 
 def test_schedules_equal_the_originals_log_to_its_printed_precision(original: pd.DataFrame) -> None:
