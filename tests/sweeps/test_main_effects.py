@@ -116,7 +116,7 @@ def _spread_of_the_published_sweep() -> np.ndarray:
 @pytest.mark.parametrize("kind", ["normal", "skewed"])
 def test_without_an_interaction_the_answer_is_yes_at_most_once_in_20(kind: str) -> None:
     """The spread of the simulated runs is that of the published sweep, which differs tenfold between points."""
-    spread, simulations = _spread_of_the_published_sweep(), 300
+    spread, simulations = _spread_of_the_published_sweep(), 200
     generator = np.random.default_rng(10)
     additive = np.linspace(0, 1, spread.shape[0])[:, None] - np.linspace(0, 2, spread.shape[1])
     yes = 0

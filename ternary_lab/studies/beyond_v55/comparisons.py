@@ -106,30 +106,33 @@ def differences_table(differences: pd.DataFrame, form: str = "+z.2f") -> pd.Data
 
     A text ends with an asterisk if the interval excludes 0.
     """
-    cells = differences.assign(
-        column=differences["metric"] + "_" + differences["pathway"],
-        cell=[
-            f"{x.mean:{form}} [{x.low:{form}}, {x.high:{form}}]{' *' * (x.decided != UNDECIDED)}"
-            for x in differences.itertuples()
-        ],
-    )
-    wide = cells.pivot(index="title", columns="column", values="cell")
-    return wide.loc[list(dict.fromkeys(cells["title"])), list(dict.fromkeys(cells["column"]))].rename_axis(None, axis=1)
+    cells = {
+        (x.title, f"{x.metric}_{x.pathway}"):
+        f"{x.mean:{form}} [{x.low:{form}}, {x.high:{form}}]{' *' if x.decided != UNDECIDED else ''}"
+        for x in differences.itertuples()
+    }
+    titles, metrics, pathways = (dict.fromkeys(differences[name]) for name in ("title", "metric", "pathway"))
+    names = [f"{metric}_{p}" for metric in metrics for p in pathways]
+    columns = {name: [cells[title, name] for title in titles] for name in names}
+    return pd.DataFrame(columns, index=pd.Index(titles, name="title"))
 
 
 def decisions(differences: pd.DataFrame) -> str:
-    """Return a phrase that says which titles are higher and lower in the primary outcome, such as "higher: X (A)".
+    """Return a sentence on what the intervals of one metric decide, such as `Higher: X (A); not decided: 3 of 4.`
 
     Args:
         differences: rows of one metric, with the columns title, decided and, if pathways are compared, pathway.
     """
     said = []
-    for side in ("higher", "lower", UNDECIDED):
+    for side in ("higher", "lower"):
         rows = differences[differences["decided"] == side]
         pathways = [f" ({p})" for p in rows["pathway"]] if "pathway" in rows else [""] * len(rows)
         names = [f"{title}{pathway}" for title, pathway in zip(rows["title"], pathways, strict=True)]
         said += [f"{side}: {', '.join(names)}"] if names else []
-    return "; ".join(said)
+    undecided = int((differences["decided"] == UNDECIDED).sum())
+    said += [f"{UNDECIDED}: {undecided} of {len(differences)}"] if undecided else []
+    text = "; ".join(said)
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 def rows_by_hand(latents: int = LATENTS, seed: int = 0) -> pd.DataFrame:
