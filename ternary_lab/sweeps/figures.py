@@ -54,7 +54,7 @@ def main_effects(effects: pd.DataFrame, words: Words = None) -> Drawing:
             if metric == metrics[-1]:
                 axis.set_xlabel(_said(key, words))
         for row, metric in enumerate(metrics):
-            axes[row * len(keys)].set_ylabel(fill(_said(metric, words), 22))
+            axes[row * len(keys)].set_ylabel(fill(_said(metric, words), 26))
         figure_of(axes[0]).supxlabel(
             f"dot: mean over points; bar: 95 % interval of the effect over {effects['n'].min()} seeds; "
             "dotted line: mean of all", fontsize=7,
@@ -129,7 +129,7 @@ def interactions(found: pd.DataFrame, words: Words = None) -> Drawing:
         for axis in axes[len(pairs):]:
             axis.remove()
         figure = figure_of(axes[0])
-        bar = figure.colorbar(ScalarMappable(norm, "PuOr_r"), ax=axes[: len(pairs)], aspect=30, shrink=0.9)
+        bar = figure.colorbar(ScalarMappable(norm, "PRGn"), ax=axes[: len(pairs)], aspect=30, shrink=0.9)
         bar.set_label(f"interaction in {_said(metric, words)}")
         figure.supxlabel(
             f"dot: the interval over {found['n'].max()} seeds excludes 0 (simultaneous 95 % intervals)", fontsize=7
@@ -155,7 +155,7 @@ def _heat_map(axis: Axes, rows: pd.DataFrame, norm: Normalize) -> None:
         for name in ("mean", "text")
     )
     means = means.rename(index=_text, columns=_text)
-    heat_map(axis, means, cmap="PuOr_r", norm=norm, text=words.to_numpy(), annot_kws={"fontsize": 6.5})
+    heat_map(axis, means, cmap="PRGn", norm=norm, text=words.to_numpy(), annot_kws={"fontsize": 6.5})
 
 
 def parallel(table: pd.DataFrame, metric: str, words: Words = None) -> Drawing:
