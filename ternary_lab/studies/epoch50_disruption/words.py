@@ -17,7 +17,7 @@ from ternary_lab.studies.epoch50_disruption.tables import (
 )
 from ternary_lab.studies.statistics import Interval, median_and_range
 
-RISES, STAYS, MATCHED = "beta_b_rises", "beta_b_stays_0", "beta_b_warms_up_matched"
+RISES, STAYS, NOTHING, MATCHED = "beta_b_rises", "beta_b_stays_0", "nothing_at_50", "beta_b_warms_up_matched"
 BENEFIT = {
     "higher": "The jump itself is harmful",
     "lower": "The jump itself is useful",
@@ -79,6 +79,24 @@ def answer(measured: pd.DataFrame, final: pd.DataFrame, differences: pd.DataFram
             f"{difference(differences, MATCHED, SAME_AGE)} points after as many epochs with $\\beta_B$ above 0."
         )
     return found
+
+
+def spikes_and_surges(measured: pd.DataFrame) -> str:
+    """Return a sentence on spikes without a surge and one on a surge without a spike.
+
+    `measured` is the table of `tables.spike_and_surge`. A loss that rises by half from one epoch to the next is a
+    spike.
+    """
+    stays, rises = (measured[measured["name"].isin(names)] for names in ((STAYS, NOTHING), (RISES,)))
+    spikes = stays[stays["sudden"] > 1.5]
+    found = (
+        f"If $\\beta_B$ stays 0, the loss rises by more than half within one epoch in {len(spikes)} of {len(stays)} runs. "
+        f"The largest surge of these runs is {stays['surge'].max():+z.2f} points. If $\\beta_B$ rises over 20 epochs, "
+        f"the loss of epoch 50 or 51 is at most {rises['overshoot'].max():.2f} times that of epoch 60. "
+        f"The smallest surge of these runs is {rises['surge'].min():+z.1f} points."
+    )
+    both = len(spikes) and stays["surge"].max() < 1 and rises["overshoot"].max() < 1 and rises["surge"].min() > 1
+    return f"{found} So there are spikes without a surge, and surges without a spike." if both else found
 
 
 def decided_names(differences: pd.DataFrame) -> str:
