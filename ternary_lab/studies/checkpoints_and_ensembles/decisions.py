@@ -8,6 +8,8 @@ and its secondary outcomes are another.
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 
 from ternary_lab.metrics.quantities import QUANTITIES
@@ -80,6 +82,21 @@ def model_differences(rivals: pd.DataFrame) -> pd.DataFrame:
     table = pd.concat(parts, ignore_index=True).drop(columns="title")
     primary = next(iter(MEASURES))
     return _judged(paired_differences(table, "rival", "v5.5", list(MEASURES), by=["decoder"], primary=primary))
+
+
+def shown(row: pd.Series[Any], form: str = "+z.2f") -> str:
+    """Return a difference and its interval as text, such as `+0.25 [+0.10, +0.40]`. `row` is a row of a table above."""
+    mean, low, high = (format(float(row[name]), form) for name in ("mean", "low", "high"))
+    return mean if low == mean == high else f"{mean} [{low}, {high}]"
+
+
+def shown_table(differences: pd.DataFrame, rows: str, columns: str, form: str = "+z.2f") -> pd.DataFrame:
+    """Return a table of texts: difference, interval and decision, with the values of two columns as its sides."""
+    words = differences["better"].map({"better": " better", "worse": " worse"}).fillna("")
+    texts = differences.apply(shown, axis=1, form=form) + words
+    order = {side: list(dict.fromkeys(differences[side])) for side in (rows, columns)}
+    wide = differences.assign(text=texts).pivot(index=rows, columns=columns, values="text")
+    return wide.reindex(index=order[rows], columns=order[columns]).rename_axis(columns=None)
 
 
 def _judged(differences: pd.DataFrame) -> pd.DataFrame:

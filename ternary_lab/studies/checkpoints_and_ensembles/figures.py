@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.lines import Line2D
 
 from ternary_lab import history, space
 from ternary_lab.config import Config
@@ -24,14 +25,12 @@ from ternary_lab.figures.parts import (
 )
 from ternary_lab.figures.save import Drawing
 from ternary_lab.figures.style import (
-    BLUE,
     GREEN,
     GREY,
     INK,
-    ORANGE,
     PATHWAY,
     PURPLE,
-    VERMILION,
+    SKY,
     figure_of,
     new_axes,
     style,
@@ -40,8 +39,8 @@ from ternary_lab.metrics.quantities import QUANTITIES, label
 from ternary_lab.studies.checkpoints_and_ensembles.choices import CRITERIA, OUTCOMES
 from ternary_lab.studies.checkpoints_and_ensembles.tables import EQUAL, best_member
 
-MARKS = {"val_loss": ("o", VERMILION), "val_elbo": ("s", BLUE), "coverage": ("^", PURPLE),
-         "informative_coverage": ("D", GREEN), "reconstruction": ("v", ORANGE)}
+MARKS = {"val_loss": ("o", INK), "val_elbo": ("s", SKY), "coverage": ("^", PURPLE),
+         "informative_coverage": ("D", GREEN), "reconstruction": ("v", INK)}
 """Marker and colour of each criterion."""
 FEWEST = 50
 """Smallest number of predictions in a bin that is drawn."""
@@ -91,20 +90,22 @@ def answer(choices: pd.DataFrame, measures: pd.DataFrame, rivals: pd.DataFrame) 
                                    "value": theirs["informative_coverage"] - theirs["seed"].map(ours)}))
     table = pd.concat([costs, read, *parts], ignore_index=True)
     titles = {
-        "epoch": "choice of the epoch:\n-ELBO, test, difference, nats", "reading": "reading together:\ntest exact, %",
-        "model": "β-VAE minus v5.5:\ninformative coverage, points",
+        "epoch": ("choice of the epoch", "-ELBO, test, nats, above\nthat by validation ELBO"),
+        "reading": ("reading together", "exact from posterior\nsamples, test, %"),
+        "model": ("β-VAE minus v5.5", "informative coverage,\npoints"),
     }
     with new_axes(1, 3, 2.9) as axes:
-        for axis, (panel, title) in zip(axes, titles.items(), strict=True):
+        for axis, (panel, (title, words)) in zip(axes, titles.items(), strict=True):
             shown = table[table["panel"] == panel]
             dots(axis, shown, "value", "row")
             axis.set_title(title)
-            axis.set_xlabel(f"n = {shown['seed'].nunique()}")
+            axis.set_xlabel(f"{words}, n = {shown['seed'].nunique()}")
             if panel != "reading":
                 axis.axvline(0, color=GREY, linestyle=":", linewidth=0.9, zorder=1)
         axes[0].set_xscale("symlog", linthresh=1)
         axes[0].xaxis.set_major_formatter("{x:g}")
-        axes[0].set_xticks([0, 1, 10, 100, 1000])
+        axes[0].set_xticks([0, 1, 30, 1000])
+        axes[0].set_xlim(left=-0.3)
     middle = table.groupby(["panel", "row"], sort=False)["value"].median()
     said = [
         f"{words} {', '.join(f'{value:.3g} ({row})' for row, value in middle[panel].items())}"
@@ -246,7 +247,8 @@ def pathway_ensembles(table: pd.DataFrame) -> Drawing:
                 band(axis, rows, "epoch", "exact", color=colour, linestyle=line, label=words)
             axis.set_title(f"test exact, %, from {origin}")
         label_epochs(axes)
-        legend_below(axes, f"n = {table['seed'].nunique()}", ncols=4)
+        seeds = table["seed"].unique()
+        legend_below(axes, f"one run, seed {seeds[0]}" if len(seeds) == 1 else f"n = {len(seeds)}", ncols=4)
     last = table[(table["epoch"] == table["epoch"].max()) & (table["code"] == "sample")].groupby("rule")["exact"].mean()
     said = ", ".join(f"{value:.3g} % ({rule})" for rule, value in last.items())
     alt = (
@@ -298,21 +300,24 @@ def calibration(table: pd.DataFrame) -> Drawing:
     """Plot the accuracy of single entries against the confidence of the decoder, with a panel for each pathway.
 
     Lines and bands are the median and the range over the runs. A bin is drawn if each run has at least `FEWEST`
-    predictions in it. `table` comes from `tables.reliabilities`.
+    predictions in it. `table` comes from `tables.reliabilities` and has two epochs.
     """
     epochs = sorted(table["epoch"].unique())
     filled = table.groupby(["epoch", "pathway", "bin"])["count"].transform("min") >= FEWEST
     shown = table[filled].assign(bin=table.groupby(["epoch", "pathway", "bin"])["confidence"].transform("median"))
     with new_axes(1, 2, 2.8, sharey=True) as axes:
         for axis, (p, colour) in zip(axes, PATHWAY.items(), strict=True):
-            for epoch, line in zip(epochs, ("--", "-", ":"), strict=False):
+            for epoch, line in zip(epochs, ("--", "-"), strict=True):
                 rows = shown[(shown["pathway"] == p) & (shown["epoch"] == epoch)]
-                band(axis, rows, "bin", "accuracy", color=colour, linestyle=line, marker="o", label=f"epoch {epoch}")
-            axis.plot([1 / 3, 1], [1 / 3, 1], color=GREY, linestyle=":", linewidth=0.9, label="calibrated")
+                band(axis, rows, "bin", "accuracy", color=colour, linestyle=line, marker="o")
+            axis.plot([1 / 3, 1], [1 / 3, 1], color=GREY, linestyle=":", linewidth=0.9)
             axis.set_title(f"pathway {p}: accuracy of an entry")
             axis.set_xlabel("confidence of the decoder")
-        legend_below(axes[:1], f"test split, one posterior sample; median and range, n = {table['seed'].nunique()}",
-                     ncols=len(epochs) + 1)
+        note = f"test split, one posterior sample; median and range, n = {table['seed'].nunique()}"
+        words = (*(f"epoch {epoch}" for epoch in epochs), "calibrated")
+        lines: dict[str, Any] = dict(zip(words, ("--", "-", ":"), strict=True))
+        handles = [Line2D([], [], color=GREY, linestyle=line, label=name) for name, line in lines.items()]
+        legend_below(axes, note, handles, ncols=len(handles))
     gap = (table["confidence"] - table["accuracy"]) * table["count"]
     gaps = table.assign(gap=gap).groupby(["epoch", "pathway"])
     bias = 100 * (gaps["gap"].sum() / gaps["count"].sum()).unstack()
@@ -338,8 +343,8 @@ def operation_bounds(table: pd.DataFrame) -> Drawing:
             reference(axis, np.log(space.SIZE), "ln N")
             axis.set_title(f"pathway {p}: nats")
         label_epochs(axes, "zeros in the truth table", most=9)
-        axes[0].set_ylim(bottom=6)
-        axes[0].legend(title="median, 5 % and 95 % of operations", loc="lower left")
+        axes[0].set_ylim(bottom=8)
+        legend_below(axes[:1], "median, 5 % and 95 % of operations, one run", ncols=3)
     bounds = {p: table[table["pathway"] == p]["neg_iwae"] for p in PATHWAY}
     said = "; ".join(
         f"in pathway {p} the median is {bound.median():.3g} and 90 % lie between {bound.quantile(0.05):.3g} and "

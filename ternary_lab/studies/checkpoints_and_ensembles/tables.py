@@ -195,9 +195,8 @@ def ensemble_measures(runs: RunSet, epochs: Sequence[int] = RECOMMENDED, latents
         raise RunError(f"seeds {lacking}: the weights of epochs {list(epochs)} are needed: train the runs again")
     table = table[table["seed"].isin(list(runs)) & ~table["measure"].str.startswith("path: ")]
     table[["member", "name"]] = table["measure"].str.rsplit(": ", n=1, expand=True)
-    table = table.assign(order=table["member"].map({m: i for i, m in enumerate(dict.fromkeys(table["member"]))}))
-    wide = table.pivot_table(index=["order", "member", "seed"], columns="name", values="value")
-    return wide.reset_index().drop(columns="order").rename_axis(columns=None)
+    wide = table.pivot_table(index=["member", "seed"], columns="name", values="value").rename_axis(columns=None)
+    return _in_order(wide.reset_index(), epochs)
 
 
 @with_fixed_arithmetic
@@ -219,7 +218,16 @@ def measured_ensembles(
     pairs = pairs[pairs["rule"].isin(list(words))]
     members = "epoch " + pairs["epoch"].astype(str) + ", " + pairs["rule"].map(words)
     added = pd.DataFrame({"member": members, "seed": pairs["seed"], "noisy": pairs["exact"]})
-    return pd.concat([table, added], ignore_index=True)
+    return _in_order(pd.concat([table, added], ignore_index=True), epochs)
+
+
+def _in_order(table: pd.DataFrame, epochs: Sequence[int]) -> pd.DataFrame:
+    """Return the rows in the order of the members: single checkpoints first, then all together, then pathways."""
+    k = len(epochs)
+    names = [*(f"epoch {e}" for e in epochs), *(f"epoch {e}, {k} samples" for e in epochs)]
+    places = {name: i for i, name in enumerate([*names, best_member(k), EQUAL, LEARNED])}
+    place = table["member"].map(lambda name: places.get(name, len(places)))
+    return table.assign(place=place).sort_values(["place", "member", "seed"], ignore_index=True).drop(columns="place")
 
 
 @with_fixed_arithmetic
