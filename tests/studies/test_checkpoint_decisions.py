@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -14,7 +15,7 @@ from ternary_lab.studies.checkpoints_and_ensembles import decisions
 from ternary_lab.studies.checkpoints_and_ensembles.choices import CRITERIA, OUTCOMES
 from ternary_lab.studies.checkpoints_and_ensembles.tables import EQUAL, LEARNED, best_member
 
-TIMES = 250
+TIMES = 200
 """Simulated experiments of each test."""
 MOST = 0.05 + 3 * math.sqrt(0.05 * 0.95 / TIMES)
 
@@ -113,3 +114,23 @@ def test_a_pathway_is_compared_with_v5_5_of_the_same_decoder_and_seed() -> None:
     assert row["mean"] == pytest.approx((theirs - ours).mean())
     assert row["comparisons"] == 6 * (len(decisions.MEASURES) - 1)
     assert its.at["informative_coverage", "comparisons"] == 6
+
+
+def test_a_table_of_texts_has_each_difference_with_its_decision() -> None:
+    measures = _measures(np.random.default_rng(3))
+    measures.loc[measures["member"] == EQUAL, "neg_iwae"] -= 1000
+    measures.loc[measures["member"] == LEARNED, "neg_iwae"] = math.nan
+    found = decisions.generator_differences(measures)
+    texts = decisions.shown_table(found, "member", "metric")
+    assert list(texts.index) == [EQUAL, LEARNED]
+    assert texts.loc[LEARNED, "neg_iwae"] == "–"
+    assert re.fullmatch(r"-[\d,]+ \[-[\d,]+, -\d+\] better", texts.at[EQUAL, "neg_iwae"])
+    row = found[(found["member"] == EQUAL) & (found["metric"] == "effective_coverage")].iloc[0]
+    assert texts.at[EQUAL, "effective_coverage"] == f"{row['mean']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}]"
+
+
+def test_pairs_of_readings_are_those_of_the_members() -> None:
+    rows = [{"member": f"epoch 60, {name}", "seed": seed, "noisy": value + seed}
+            for name, value in (("both pathways", 10.0), ("better pathway, 2 samples", 20.0)) for seed in (1, 2)]
+    pairs = decisions.pathway_pairs(pd.DataFrame(rows), 60)
+    assert pairs.to_dict("list") == {"seed": [1, 2], "epoch": [60, 60], "both": [11.0, 12.0], "better": [21.0, 22.0]}

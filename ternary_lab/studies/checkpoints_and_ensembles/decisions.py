@@ -8,6 +8,7 @@ and its secondary outcomes are another.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pandas as pd
@@ -57,10 +58,17 @@ def generator_differences(measures: pd.DataFrame, best: str = best_member()) -> 
     return _judged(paired_differences(some, "member", best, ["informative_coverage", "effective_coverage", "neg_iwae"]))
 
 
+def pathway_pairs(measures: pd.DataFrame, epoch: int) -> pd.DataFrame:
+    """Return the exact reconstructions at an epoch that `pathway_differences` compares, a row per seed."""
+    at = measures.pivot(index="seed", columns="member", values="noisy")
+    both, better = (at[f"epoch {epoch}, {name}"] for name in ("both pathways", "better pathway, 2 samples"))
+    return pd.DataFrame({"epoch": epoch, "both": both, "better": better}).reset_index()
+
+
 def pathway_differences(pairs: pd.DataFrame) -> pd.DataFrame:
     """Compare both pathways that decode together with the better pathway, which decodes two samples.
 
-    `pairs` has the columns seed, epoch, both and better, in percent of test operations. The differences at all epochs
+    `pairs` has the columns of `pathway_pairs`, in percent of test operations. The differences at all epochs
     are one family.
     """
     long = pairs.melt(["seed", "epoch"], ["both", "better"], "reader", "noisy")
@@ -85,8 +93,14 @@ def model_differences(rivals: pd.DataFrame) -> pd.DataFrame:
 
 
 def shown(row: pd.Series[Any], form: str = "+z.2f") -> str:
-    """Return a difference and its interval as text, such as `+0.25 [+0.10, +0.40]`. `row` is a row of a table above."""
-    mean, low, high = (format(float(row[name]), form) for name in ("mean", "low", "high"))
+    """Return a difference and its interval as text, such as `+0.25 [+0.10, +0.40]`, or a dash for no difference.
+
+    `row` is a row of a table above. Differences of 100 and more are rounded to whole numbers.
+    """
+    values = [float(row[name]) for name in ("mean", "low", "high")]
+    if math.isnan(values[0]):
+        return "–"
+    mean, low, high = (format(value, form if abs(values[0]) < 100 else "+z,.0f") for value in values)
     return mean if low == mean == high else f"{mean} [{low}, {high}]"
 
 
