@@ -281,7 +281,7 @@ def rate_and_distortion(probes: pd.DataFrame, first: int = 50, marks: Sequence[i
             axis.plot(rate, np.log(space.SIZE) - rate, color=GREEN, linestyle="--", label="bound: ln N - KL")
             axis.set_ylim(bottom=-0.1)
             axis.set_title(f"pathway {p}: distortion (CE), nats")
-            axis.set_xlabel("rate (KL), nats; numbers are epochs")
+            axis.set_xlabel("rate (KL), nats; numbers: epochs; line: median")
         axes[1].legend(loc="upper right")
     last = shown[shown["epoch"] == shown["epoch"].max()]
     said = "; ".join(
@@ -344,7 +344,7 @@ def operation_bounds(table: pd.DataFrame) -> Drawing:
             axis.set_title(f"pathway {p}: nats")
         label_epochs(axes, "zeros in the truth table", most=9)
         axes[0].set_ylim(bottom=8)
-        legend_below(axes[:1], "median, 5 % and 95 % of operations, one run", ncols=3)
+        legend_below(axes[:1], "median, 5 % and 95 % of operations, one run", ncols=3, handlelength=3)
     bounds = {p: table[table["pathway"] == p]["neg_iwae"] for p in PATHWAY}
     said = "; ".join(
         f"in pathway {p} the median is {bound.median():.3g} and 90 % lie between {bound.quantile(0.05):.3g} and "
