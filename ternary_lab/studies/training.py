@@ -56,7 +56,8 @@ def _of_one_run(rows: pd.DataFrame, last: int) -> dict[str, float]:
         return float(rows[column].loc[jump + places[place]])
 
     return {
-        "epochs": len(rows), "best_epoch": float(rows.index[rows["val_loss"].argmin()]), "lowest_loss": rows["train_loss"].min(),
+        "epochs": len(rows), "best_epoch": float(rows.index[int(rows["val_loss"].argmin())]),
+        "lowest_loss": rows["train_loss"].min(),
         **{f"loss_{place}": at(place, "train_loss") for place in places},
         **{f"{column}_{place}": at(place, column) for column in ("beta_B", "kl_B") for place in ("before", "at")},
         "reconstruction_B_before": at("before", "reconstruction_B"),
