@@ -14,8 +14,8 @@ A claim gets the first of these verdicts whose condition holds:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from statistics import median
 from typing import Any
@@ -33,6 +33,7 @@ class Verdict(StrEnum):
     UNTESTABLE = "not testable here"
     EXACT = "exact"
     CONTRADICTS = "contradicts itself"
+    TOO_WIDE = "too wide to tell"
     ARTEFACT = "artefact of the metric"
     REPRODUCED = "reproduced"
     DIRECTION = "direction only"
@@ -71,7 +72,7 @@ class Rule:
 class Judgement:
     """A claim with the measured value and the verdict.
 
-    `low` and `high` are the least and the greatest values of the runs.
+    `low` and `high` are the least and the greatest values of the runs. They describe the runs and decide nothing.
     """
 
     claim: Claim
@@ -81,12 +82,28 @@ class Judgement:
     runs: int
     verdict: Verdict
     note: str
+    rule: str = ""
+    """The test in words, with its threshold."""
+    interval: tuple[float, float] | None = None
+    """The 95 % prediction interval for one more seed, if it decides. A range has one for each end, in `note`."""
+    values: Mapping[int, float] = field(default_factory=dict)
+    """The measured value of each seed. It is empty if the claim is not decided by runs."""
+    holds: tuple[int, int] | None = None
+    """(k, n) if the claim is a statement that is true in k of n runs."""
+    evidence: str = ""
+    """What decides the claim, for example "8 runs of v5_5" or "the configuration"."""
+    lines: tuple[int, ...] = ()
+    """Lines of the report that contain the claim, counted from 1."""
+    same_as: str = ""
+    """The first claim of the report that states the same figure. It is empty for that claim itself."""
 
     def as_dict(self) -> dict[str, Any]:
         return {
             "id": self.claim.id, "claimed": self.claim.value if self.claim.number is not None else self.claim.claimed,
             "measured": self.measured, "low": self.low, "high": self.high, "runs": self.runs,
-            "verdict": str(self.verdict), "note": self.note,
+            "verdict": str(self.verdict), "note": self.note, "rule": self.rule, "interval": self.interval,
+            "values": dict(self.values), "holds": self.holds, "evidence": self.evidence, "lines": self.lines,
+            "same_as": self.same_as,
         }
 
 
