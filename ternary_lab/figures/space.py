@@ -18,7 +18,7 @@ from torch import Tensor
 from ternary_lab import space, symmetry
 from ternary_lab.figures.parts import heat_map, log_scale
 from ternary_lab.figures.save import Drawing
-from ternary_lab.figures.style import ENTRY, PATHWAY, WIDTH, new_axes
+from ternary_lab.figures.style import ENTRY, INK, WIDTH, new_axes
 
 COLUMNS = 5
 """Largest number of truth tables in a row of the figure."""
@@ -78,14 +78,16 @@ def orbits_by_size() -> Drawing:
     with new_axes(2, 3, 4.0) as axes:
         for axis, name in zip(axes, symmetry.GROUPS, strict=True):
             rows = data[data["group"] == name].sort_values("size")
-            axis.bar(range(len(rows)), rows["orbits"], color=PATHWAY["A"])
+            axis.plot(range(len(rows)), rows["orbits"], "o", color=INK)
+            axis.set_xlim(-0.5, len(rows) - 0.5)
             axis.set_xticks(range(len(rows)), rows["size"].astype(str), rotation=90 if len(rows) > 6 else 0)
             log_scale(axis)
+            axis.set_ylim(rows["orbits"].min() / 2, rows["orbits"].max() * 2)
             axis.set_title(f"{name}\n{rows['orbits'].sum():,} orbits")
         for axis in axes[3:]:
             axis.set_xlabel("operations in the orbit")
         for axis in axes[::3]:
             axis.set_ylabel("orbits")
     said = ", ".join(f"{name} {len(symmetry.orbit_sizes(group)):,}" for name, group in symmetry.GROUPS.items())
-    alt = f"Six bar charts on a log scale show the number of orbits by size under groups of symmetries: {said}."
+    alt = f"Six dot charts with a log scale show the number of orbits by size under groups of symmetries: {said}."
     return Drawing.of(axes, alt, data)
