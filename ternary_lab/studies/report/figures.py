@@ -20,14 +20,16 @@ from ternary_lab.studies.report.headline import CONFIGURATION
 
 COLOURS = {
     Verdict.EXACT: "#8CCFBB", Verdict.REPRODUCED: GREEN, Verdict.TOO_WIDE: "#F0E442", Verdict.DIRECTION: SKY,
-    Verdict.ARTEFACT: ORANGE, Verdict.CONTRADICTS: PURPLE, Verdict.NOT: INK, Verdict.UNTESTABLE: "#CFCFCF",
+    Verdict.ARTEFACT: ORANGE, Verdict.CONTRADICTS: PURPLE, Verdict.NOT: INK, Verdict.UNTESTABLE: "#DCDCDC",
 }
 """Colours of the verdicts. The verdicts that support a claim come first. Grey means that a claim cannot be tested."""
 ROW = 0.155
 """Height of a section, in inches."""
 LONGEST = 54
 """Largest number of characters of a section's title that are shown."""
-COMPARED = {"train_loss": "training loss, nats", "coverage": "coverage {p}, %", "kl": "KL {p}, nats", "H": "H {p}, nats"}
+COMPARED = {
+    "train_loss": "training loss, nats", "coverage": "coverage {p}, %", "kl": "KL {p}, nats", "H": "H {p}, nats",
+}
 """Quantities that the original prints in every epoch, with their titles. Those with {p} have a value per pathway."""
 UNIT_WORDS = {"deviations": "shift, standard deviations of the seeds", "percent": "shift, % of the figure"}
 """Labels of the shifts in a table of error rates."""
