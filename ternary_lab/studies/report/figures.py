@@ -162,7 +162,10 @@ def error_rates(rates: pd.DataFrame) -> Drawing:
         axes[0].set_ylim(0, 100)
         legend_below([axes[0]], f"bars: 95 % interval of the share reproduced, {rates['seeds'].max()} left-out seeds",
                      ncols=4, handlelength=0.8, handleheight=0.8)
-    parts = rates[rates["verdict"] == str(Verdict.REPRODUCED)].itertuples()
-    said = "; ".join(f"{100 * row.share:.0f} % at {row.shift:g} {row.unit}" for row in parts)
+    parts = rates[rates["verdict"] == str(Verdict.REPRODUCED)]
+    said = "; ".join(
+        f"{100 * share:.0f} % at {shift:g} {unit}"
+        for share, shift, unit in zip(parts["share"], parts["shift"], parts["unit"], strict=True)
+    )
     alt = f"Stacked bars show how often each verdict is given to planted claims. Judged reproduced are: {said}."
     return Drawing.of(axes, alt, rates)
