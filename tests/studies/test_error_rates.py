@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -25,8 +26,8 @@ from ternary_lab.studies.report.error_rates import (
 )
 from ternary_lab.studies.report.evidence import Evidence, SeedEvidence
 from ternary_lab.studies.report.ledger import Claim, ledger
-from ternary_lab.studies.report.rule_builders import reading
-from ternary_lab.studies.report.verdicts import judge
+from ternary_lab.studies.report.rule_builders import column
+from ternary_lab.studies.report.verdicts import Rule, judge
 from ternary_lab.studies.statistics import share_interval
 
 CONFIG = load_config("v5_5")
@@ -34,16 +35,16 @@ REPRODUCED, TOO_WIDE, NOT = Verdict.REPRODUCED, Verdict.TOO_WIDE, Verdict.NOT
 
 
 def _planted(values: np.ndarray, decimals: int = 6) -> tuple[Evidence, list[Figure]]:
-    """Runs and figures whose values are a table with a row per seed and a column per figure."""
+    """Runs and figures whose values at epochs 49 to 51 are a table with a row per seed and a column per figure."""
     columns = [f"x{i}" for i in range(values.shape[1])]
     evidence = Evidence([
-        SeedEvidence(seed, CONFIG, pd.DataFrame([row], columns=columns, index=[50]), pd.DataFrame(), "early stop")
+        SeedEvidence(seed, CONFIG, pd.DataFrame([row] * 3, [49, 50, 51], columns), pd.DataFrame(), "early stop")
         for seed, row in enumerate(values.tolist())
     ])
     return evidence, [
         Figure(
-            Claim(name, "s", "t", "metric", name, "A", 50, 0.0, None, None, decimals), reading(name, 50),
-            dict(enumerate(values[:, i].tolist())),
+            Claim(name, "s", "t", "metric", name, "A", 50, 0.0, None, None, decimals),
+            Rule(measure=column(name, 50), epochs=partial(column, name)), dict(enumerate(values[:, i].tolist())),
         )
         for i, name in enumerate(columns)
     ]
@@ -102,12 +103,14 @@ def test_each_verdict_is_the_one_of_the_judge() -> None:
 
 def test_impossible_and_unchanged_claims_are_not_planted() -> None:
     evidence, found = _planted(np.array([[99.0, 0.5], [98.0, 0.6], [97.0, 0.4]]), decimals=1)
-    found[0] = dataclasses.replace(found[0], claim=dataclasses.replace(found[0].claim, unit="pct"))
+    for i, quantity in enumerate(("coverage_sampled_pct", "kl_nats")):
+        found[i] = dataclasses.replace(found[i], claim=dataclasses.replace(found[i].claim, quantity=quantity))
     table = judge_planted(evidence, found)
     above = table[(table["id"] == "x0") & (table["sign"] == 1) & (table["unit"] == "percent")]
     assert above.empty  # 97 % and 5 % of it are more than 100 %
     below = table[(table["id"] == "x1") & (table["sign"] == -1) & (table["unit"] == "deviations")]
-    assert below["shift"].max() == 4  # 0.4 - 4 * 0.1
+    assert below["shift"].max() == 4  # 0.5 - 4 * 0.1 is possible
+    assert len(below[below["seed"] == 2]) == 4  # so is 0.4 - 4 * 0.1 = 0
     small = table[(table["id"] == "x1") & (table["unit"] == "percent") & (table["shift"] == 5)]
     assert small.empty  # 5 % of 0.5 rounds away
 

@@ -94,7 +94,7 @@ def test_the_page_loads_nothing_and_escapes_what_it_shows(judgements: list[Judge
     assert "it is &lt;b&gt;" in text
     assert "a &lt;script&gt; &amp; b" in text
     assert "x &lt; 3" in text
-    assert not re.search(r"https?:|url\(|@import|\bsrc=|\bimport\(|fetch", fragment(judgements))
+    assert not re.search(r"(src|href)=['\"]?https?:|url\(|@import|\bsrc=|\bimport\(|fetch", fragment(judgements))
 
 
 def test_a_row_shows_what_decides() -> None:

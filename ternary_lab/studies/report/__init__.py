@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -21,16 +22,20 @@ __all__ = [
 
 
 def judge_all(evidence: Evidence) -> list[Judgement]:
-    """Return a judgement on every claim, in the order of the ledger."""
-    claims = list(ledger().claims.values())
-    rules = {claim.id: rule(claim) for claim in claims}
-    return [
-        judge(claim, rules[claim.id], evidence, ledger(), [
-            (other, rules[other.id]) for other in claims
-            if (other.quantity, other.pathway) == (claim.quantity, claim.pathway)
-        ])
-        for claim in claims
-    ]
+    """Return a judgement on every claim, in the order of the ledger.
+
+    A claim that states a figure again has the judgement of the first claim that states it.
+    """
+    whole = ledger()
+    rules = [(claim, rule(claim)) for claim in whole.claims.values()]
+    found = {
+        claim.id: judge(claim, its, evidence, whole, rules) for claim, its in rules if claim.id not in whole.repeats
+    }
+    for again, first in whole.repeats.items():
+        found[again] = replace(
+            found[first], claim=whole.claims[again], lines=whole.lines[again], same_as=first,
+        )
+    return [found[name] for name in whole.claims]
 
 
 @with_fixed_arithmetic
