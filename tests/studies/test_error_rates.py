@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -14,9 +13,7 @@ import pytest
 from ternary_lab import load_config
 from ternary_lab.studies.report import Verdict, collect_evidence
 from ternary_lab.studies.report.error_rates import (
-    DEVIATIONS,
     GIVEN,
-    PERCENTAGES,
     Figure,
     clustered_interval,
     figures,
@@ -26,12 +23,19 @@ from ternary_lab.studies.report.error_rates import (
 )
 from ternary_lab.studies.report.evidence import Evidence, SeedEvidence
 from ternary_lab.studies.report.ledger import Claim, ledger
-from ternary_lab.studies.report.rule_builders import column
 from ternary_lab.studies.report.verdicts import Rule, judge
 from ternary_lab.studies.statistics import share_interval
 
 CONFIG = load_config("v5_5")
+SHIFTED = (0.0, 2.0, 4.0)
 REPRODUCED, TOO_WIDE, NOT = Verdict.REPRODUCED, Verdict.TOO_WIDE, Verdict.NOT
+
+
+def _rule(values: np.ndarray, figure: int) -> Rule:
+    """The rule that reads the column of a figure in the table, which is faster than reading a history."""
+    def measure(run: SeedEvidence) -> float:
+        return float(values[run.seed, figure])
+    return Rule(measure=measure, epochs=lambda epoch: measure)
 
 
 def _planted(values: np.ndarray, decimals: int = 6) -> tuple[Evidence, list[Figure]]:
@@ -44,7 +48,7 @@ def _planted(values: np.ndarray, decimals: int = 6) -> tuple[Evidence, list[Figu
     return evidence, [
         Figure(
             Claim(name, "s", "t", "metric", name, "A", 50, 0.0, None, None, decimals),
-            Rule(measure=column(name, 50), epochs=partial(column, name)), dict(enumerate(values[:, i].tolist())),
+            _rule(values, i), dict(enumerate(values[:, i].tolist())),
         )
         for i, name in enumerate(columns)
     ]
@@ -58,7 +62,8 @@ def _share(rates: pd.DataFrame, unit: str, shift: float, verdicts: Sequence[Verd
 @pytest.fixture(scope="module")
 def normal() -> pd.DataFrame:
     """Rates for 150 independent normal figures of 8 seeds, far from 0, so that no interval is too wide."""
-    return verdict_rates(judge_planted(*_planted(np.random.default_rng(3).normal(100, 1, (8, 150)))))
+    shifts = {"deviations": SHIFTED, "percent": (50.0,)}
+    return verdict_rates(judge_planted(*_planted(np.random.default_rng(3).normal(100, 1, (8, 150))), shifts))
 
 
 def test_a_true_figure_is_called_false_in_one_of_20_cases(normal: pd.DataFrame) -> None:
@@ -67,7 +72,7 @@ def test_a_true_figure_is_called_false_in_one_of_20_cases(normal: pd.DataFrame) 
     assert abs(held - 0.95) < 3 * error
 
 
-@pytest.mark.parametrize("shift", DEVIATIONS[1:])
+@pytest.mark.parametrize("shift", SHIFTED[1:])
 def test_a_shifted_figure_is_reproduced_as_often_as_chance_puts_it_into_the_interval(
     normal: pd.DataFrame, shift: float
 ) -> None:
@@ -80,11 +85,11 @@ def test_a_shifted_figure_is_reproduced_as_often_as_chance_puts_it_into_the_inte
 
 
 def test_the_share_reproduced_falls_with_the_error(normal: pd.DataFrame) -> None:
-    shares = [_share(normal, "deviations", shift, [REPRODUCED]) for shift in DEVIATIONS]
+    shares = [_share(normal, "deviations", shift, [REPRODUCED]) for shift in SHIFTED]
     assert shares == sorted(shares, reverse=True)
     assert shares[0] > 0.9
     assert shares[-1] < 0.2
-    assert _share(normal, "percent", PERCENTAGES[-1], [NOT]) == 1
+    assert _share(normal, "percent", 50, [NOT]) == 1
 
 
 def test_each_verdict_is_the_one_of_the_judge() -> None:

@@ -20,7 +20,7 @@ from matplotlib.patches import Rectangle
 
 from ternary_lab.figures import render
 from ternary_lab.studies.report import Judgement, Verdict, claims_table, headline, judge_runs
-from ternary_lab.studies.report.error_rates import GIVEN, UNITS
+from ternary_lab.studies.report.error_rates import GIVEN, SHIFTS
 from ternary_lab.studies.report.figures import (
     COLOURS,
     counted,
@@ -263,11 +263,11 @@ def test_every_column_that_is_compared_is_printed_by_the_original() -> None:
 def test_the_figure_of_error_rates_stacks_to_100_percent() -> None:
     rows = [
         (unit, shift, str(verdict), 0.25, 0.1, 0.5, 80, 8)
-        for unit, shifts in UNITS.items() for shift in shifts for verdict in GIVEN
+        for unit, shifts in SHIFTS.items() for shift in shifts for verdict in GIVEN
     ]
     rates = pd.DataFrame(rows, columns=["unit", "shift", "verdict", "share", "low", "high", "n", "seeds"])
     drawing = error_rates(rates)
-    for axis, shifts in zip(drawing.figure.axes, UNITS.values(), strict=True):
+    for axis, shifts in zip(drawing.figure.axes, SHIFTS.values(), strict=True):
         heights = np.array([[bar.get_height() for bar in bars] for bars in axis.containers if hasattr(bars, "patches")
                             and len(bars.patches)])
         assert heights.shape == (len(GIVEN), len(shifts))

@@ -26,11 +26,8 @@ from ternary_lab.studies.report.rules import rule
 from ternary_lab.studies.report.verdicts import Measure, Rule, Verdict, judge
 from ternary_lab.studies.statistics import LEVEL, share_interval
 
-DEVIATIONS = (0.0, 1.0, 2.0, 3.0, 4.0)
-"""Shifts in standard deviations of the seeds. At 0 the planted claims are true."""
-PERCENTAGES = (0.0, 5.0, 10.0, 20.0, 50.0)
-"""Shifts in percent of the figure."""
-UNITS = {"deviations": DEVIATIONS, "percent": PERCENTAGES}
+SHIFTS = {"deviations": (0.0, 1.0, 2.0, 3.0, 4.0), "percent": (0.0, 5.0, 10.0, 20.0, 50.0)}
+"""Shifts in standard deviations of the seeds, and in percent of the figure."""
 GIVEN = (Verdict.REPRODUCED, Verdict.TOO_WIDE, Verdict.DIRECTION, Verdict.NOT)
 """Verdicts that a planted claim can get."""
 NO_CONTRADICTIONS = Ledger({}, {}, {})
@@ -105,7 +102,9 @@ def _remembered(measure: Measure) -> Measure:
     return remembered
 
 
-def judge_planted(evidence: Evidence, found: Sequence[Figure] | None = None) -> pd.DataFrame:
+def judge_planted(
+    evidence: Evidence, found: Sequence[Figure] | None = None, shifts: Mapping[str, Sequence[float]] = SHIFTS
+) -> pd.DataFrame:
     """Return the verdicts on planted claims, with a row per left-out seed, figure, unit, shift and sign of the shift.
 
     The columns are seed, id, unit ("deviations" or "percent"), shift, sign (+1, -1, or 0 for a true claim) and verdict.
@@ -115,6 +114,7 @@ def judge_planted(evidence: Evidence, found: Sequence[Figure] | None = None) -> 
     Args:
         evidence: at least three runs.
         found: the figures to plant; those of `figures` unless given.
+        shifts: the sizes of the shifts, by unit. At a shift of 0 the claims are true.
     """
     found = figures(evidence) if found is None else found
     rows = []
@@ -124,7 +124,7 @@ def judge_planted(evidence: Evidence, found: Sequence[Figure] | None = None) -> 
         siblings = _siblings(found, true)
         for figure, claim in zip(found, true, strict=True):
             known: dict[object, Verdict] = {}
-            for unit, shift, sign, planted in _shifted(figure, claim):
+            for unit, shift, sign, planted in _shifted(figure, claim, shifts):
                 if planted.value not in known:
                     beside = siblings[claim.quantity, claim.pathway]
                     known[planted.value] = judge(planted, figure.rule, others, NO_CONTRADICTIONS, beside).verdict
@@ -142,14 +142,16 @@ def _siblings(
     return groups
 
 
-def _shifted(figure: Figure, true: Claim) -> Iterator[tuple[str, float, int, Claim]]:
+def _shifted(
+    figure: Figure, true: Claim, shifts: Mapping[str, Sequence[float]]
+) -> Iterator[tuple[str, float, int, Claim]]:
     """Yield unit, shift, sign and claim of a true claim and of its shifted copies."""
     value = true.number
     assert value is not None
     low, high = BOUNDS.get(true.quantity, (-math.inf, math.inf))
-    for unit, shifts in UNITS.items():
+    for unit, sizes in shifts.items():
         step = figure.deviation if unit == "deviations" else abs(value) / 100
-        for shift in shifts:
+        for shift in sizes:
             for sign in (1, -1) if shift else (0,):
                 planted = figure.planted(value + sign * shift * step)
                 assert planted.number is not None

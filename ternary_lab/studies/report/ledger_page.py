@@ -29,7 +29,8 @@ UNITS = {"pct": " %", "pct_points": " points", **{unit: f" {unit}" for unit in (
 """Words for the units of claimed values. Other units are clear from the statement."""
 _STYLE = """
 .ledger table{border-collapse:collapse;width:100%;font-size:13px;line-height:1.35;table-layout:fixed}
-.ledger td,.ledger th{text-align:left!important;vertical-align:top;padding:4px 6px;white-space:normal;overflow-wrap:anywhere}
+.ledger td,.ledger th{text-align:left!important;vertical-align:top;padding:4px 6px}
+.ledger td{white-space:normal;overflow-wrap:anywhere}
 .ledger tr{border-bottom:1px solid rgba(128,128,128,.3)}
 .ledger .section th{font-size:14px;padding-top:14px}
 .ledger small{display:block;opacity:.8;font-size:12px}
