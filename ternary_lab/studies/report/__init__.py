@@ -12,12 +12,13 @@ from ternary_lab.backend.numerics import with_fixed_arithmetic
 from ternary_lab.studies.report.evidence import Evidence, collect_evidence
 from ternary_lab.studies.report.headline import Headline, headline
 from ternary_lab.studies.report.ledger import ledger
+from ternary_lab.studies.report.original import original_agreement, original_tests
 from ternary_lab.studies.report.rules import rule
 from ternary_lab.studies.report.verdicts import Judgement, Verdict, judge
 
 __all__ = [
     "Evidence", "Headline", "Judgement", "Verdict", "claims_table", "collect_evidence", "headline", "judge_all",
-    "judge_runs", "ledger",
+    "judge_runs", "ledger", "original_agreement", "original_tests",
 ]
 
 

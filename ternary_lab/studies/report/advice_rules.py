@@ -52,7 +52,7 @@ ADVICE_RULES: Mapping[str, Rule] = {
     "rec-keep-warmup-schedule": statement(
         f"Informative coverage ({AT_THE_END}) as scheduled minus with a warm-up of β_B to the scheduled value",
         lambda run: run.against("beta_b_warms_up_matched", final_information), at_least(0, "points"),
-        "It depends on the metric: effective coverage differs by {effective:+.1f} points and -ELBO by {elbo:+.2f} "
+        "Effective coverage differs by {effective:+.1f} points and -ELBO by {elbo:+.2f} "
         "nats.",
         also={
             "effective": lambda run: run.against("beta_b_warms_up_matched", lambda r: r.cycle("effective_coverage")),
@@ -64,7 +64,7 @@ ADVICE_RULES: Mapping[str, Rule] = {
         "Informative coverage with the jump at 40 minus as scheduled (mean of both pathways and of the 30 epochs that "
         "begin 24 epochs after the jump)",
         lambda run: _moved(run, "informative_coverage"), above(0, "points"),
-        "It depends on the metric: effective coverage differs by {effective:+.1f} points. At the same epochs, 74-103, "
+        "Effective coverage differs by {effective:+.1f} points. At the same epochs, 74-103, "
         "informative coverage is {epochs:+.2f} points higher, but those runs have had ten epochs more since the jump.",
         also={
             "effective": lambda run: _moved(run, "effective_coverage"),
@@ -81,7 +81,7 @@ ADVICE_RULES: Mapping[str, Rule] = {
         "Informative coverage of B (mean of epochs 74-103) with β_B 0.5 minus as scheduled",
         lambda run: -run.against("beta_b_jumps_to_half", lambda r: r.mean("informative_coverage_B", 74, 103)),
         above(0, "points"),
-        "It depends on the metric: effective coverage differs by {effective:+.1f} points and -ELBO by {elbo:+.2f} "
+        "Effective coverage differs by {effective:+.1f} points and -ELBO by {elbo:+.2f} "
         "nats.",
         also={
             "effective": lambda run: -run.against(
@@ -94,7 +94,7 @@ ADVICE_RULES: Mapping[str, Rule] = {
     "higher-beta-generalisation": statement(
         "B's exact reconstruction of held-out operations (mean of epochs 74-103) with β_B 0.5 minus as scheduled",
         lambda run: -run.against("beta_b_jumps_to_half", lambda r: r.mean("reconstruction_B", 74, 103)),
-        above(0, "points"), "As scheduled it is {scheduled:.2f} %, so there is hardly anything to gain.",
+        above(0, "points"), "As scheduled it is {scheduled:.2f} %.",
         also={"scheduled": lambda run: run.mean("reconstruction_B", 74, 103)},
         needs=(control("beta_b_jumps_to_half"),), until=103,
     ),
@@ -112,7 +112,7 @@ ADVICE_RULES: Mapping[str, Rule] = {
         lambda run: run.both("neg_elbo", run.best) - run.both("neg_elbo", run.peak), above(0, "nats"),
     ),
     "rec-prod-checkpoints-60-70": statement(
-        "Informative coverage of epochs 60-70 minus that of epoch 100, mean of both pathways,",
+        "Informative coverage of epochs 60-70 minus that of epoch 100, mean of both pathways",
         lambda run: sum(run.mean(f"informative_coverage_{p}", 60, 70) for p in PATHWAYS) / 2
         - run.both("informative_coverage", 100), at_least(0, "points"), "-ELBO differs by {elbo:+.2f} nats.",
         also={"elbo": lambda run: sum(run.mean(f"neg_elbo_{p}", 60, 70) for p in PATHWAYS) / 2
@@ -128,15 +128,15 @@ ADVICE_RULES: Mapping[str, Rule] = {
     "rec-future-diminishing": statement(
         "The gain of mean sampled coverage from epoch 119 to 399", lambda run: run.change_after_119("coverage"),
         at_most(0.25, "points"),
-        "Informative coverage changes by {information:+.1f} points: it is lost.",
+        "Informative coverage changes by {information:+.1f} points.",
         also={"information": lambda run: run.change_after_119("informative_coverage")}, needs=(whole_run(),), until=0,
     ),
     "rec-future-saving-67": configured(
-        "The share of the planned epochs after 120, in percent,",
+        "The share of the planned epochs after 120, in percent",
         lambda c: 100 * (1 - ledger().v("rec-future-stop-120") / c.training.total_epochs), source="arithmetic",
     ),
     "rec-future-denser-checks": statement(
-        "The epochs between two counts of coverage, which must be more than 1 to become fewer,",
+        "The epochs between two counts of coverage, which must be more than 1 to become fewer",
         lambda run: float(run.history.index.to_series().diff().max()), above(1, "epoch"), until=0,
     ),
     # Ensembles

@@ -87,13 +87,13 @@ class Need:
 
 def control(*names: str) -> Need:
     """Return the need for counterfactual runs of the same seed."""
-    listed = " and ".join(names)
-    return Need(f"counterfactual {listed}", f"the counterfactual {listed}", lambda run: set(names) <= set(run.controls))
+    listed = f"{'counterfactuals' if len(names) > 1 else 'counterfactual'} {' and '.join(names)}"
+    return Need(listed, f"the {listed}", lambda run: set(names) <= set(run.controls))
 
 
 def weights(*epochs: int) -> Need:
     """Return the need for measures of saved weights, at all the given epochs or, if there are none, at any epoch."""
-    where = " of epoch " + " and ".join(map(str, epochs)) if epochs else ""
+    where = f" of {'epochs' if len(epochs) > 1 else 'epoch'} {' and '.join(map(str, epochs))}" if epochs else ""
     return Need(
         f"saved weights{where}", f"their saved weights{where}",
         lambda run: len(run.probes) > 0 and set(epochs) <= set(run.probes.index),

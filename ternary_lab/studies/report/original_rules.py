@@ -12,6 +12,7 @@ from typing import Any
 from ternary_lab.studies.report.evidence import Evidence, SeedEvidence
 from ternary_lab.studies.report.ledger import ledger
 from ternary_lab.studies.report.original import original_code, original_runs
+from ternary_lab.studies.report.rule_builders import lr_correction, number
 from ternary_lab.studies.report.verdicts import Rule
 
 CODE = original_code()
@@ -48,18 +49,24 @@ def _raw(name: str) -> str:
     return f"{values.min():.3f} to {values.max():.3f}"
 
 
-def _statenet_range(number: int) -> Rule:
+RAW_RATE = (
+    f"The printed figure is not the correction. It is StateNet's raw output with the weights of seed {SEED}, "
+    f"{_raw('delta_lr')} in the original's own run of this seed. A scale of 5 % makes the correction of it."
+)
+
+
+def _statenet_range(index: int) -> Rule:
     """Return a rule for the shift of a loss weight by StateNet."""
-    name = f"delta_lambda{number}"
+    name = f"delta_lambda{index}"
 
     def shift(run: SeedEvidence) -> Any:
         return run.config.statenet.lambda_scale * run.over(name, 0, 103)
     return Rule(
-        of=f"The least and the greatest shift of λ{'₁₂₃'[number - 1]} by StateNet in epochs 0-103",
+        of=f"The least and the greatest shift of λ{'₁₂₃'[index - 1]} by StateNet in epochs 0-103",
         ends=(lambda run: float(shift(run).min()), lambda run: float(shift(run).max())),
         order=lambda run: float(shift(run).min()) > 0,
-        note="The printed range is not the shift. It is StateNet's raw output with the weights of seed 42, "
-        f"{_raw(name)} in the original's own run of this seed, and a scale of 1 % then makes the shift of it.",
+        note=f"The printed range is not the shift. It is StateNet's raw output with the weights of seed {SEED}, "
+        f"{_raw(name)} in the original's own run of this seed. A scale of 1 % makes the shift of it.",
     )
 
 
@@ -124,16 +131,29 @@ ORIGINAL_RULES: Mapping[str, Rule] = {
         f"It says: {CODE.early_session['disruption']}.",
     ),
     "history-sampling-coverage": _known(
-        "The sampled coverage of A in the earlier session, in percent,", CODE.early_session["sampled_coverage"]["A"],
+        "The sampled coverage of A in the earlier session, in percent", CODE.early_session["sampled_coverage"]["A"],
         _in(SESSION), "It is a printed figure; no weights of that session exist here.",
     ),
     "history-hash-coverage": _known(
-        "The hash-validated coverage of A in the earlier session, in percent,",
+        "The hash-validated coverage of A in the earlier session, in percent",
         CODE.early_session["hash_validated_coverage"]["A"], _in(SESSION),
         "It is a printed figure; no weights of that session exist here. Coverage of v5.5 with 50,000 argmax draws is "
         "as low (notebook 05).",
     ),
     # Runs of the original
+    "delta-lr-phase-2": number(
+        "The mean correction of the learning rate by StateNet in epochs 40-103, in percent",
+        lambda run: float(lr_correction(run).loc[40:].mean()),
+        RAW_RATE, order=lambda run: float(lr_correction(run).loc[40:].mean()) > 0, until=103,
+    ),
+    "delta-lr-typical": Rule(
+        of="The middle half of StateNet's corrections of the learning rate in epochs 0-103, in percent",
+        ends=(
+            lambda run: float(lr_correction(run).quantile(0.25)),
+            lambda run: float(lr_correction(run).quantile(0.75)),
+        ),
+        note=RAW_RATE, order=lambda run: float(lr_correction(run).min()) > 0,
+    ),
     "seed-reproducible": Rule(
         of="Whether the original's run of seed 42 on another machine repeats the printed training losses",
         fact=_repeated, source="3 printed runs of the original",

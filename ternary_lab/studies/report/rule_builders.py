@@ -19,6 +19,8 @@ PEAK_EPOCH = 69
 WORDS = {"phase": "the phase of training", "unique_ops": "the number of distinct operations among the prior draws"}
 """Words for columns that are not in `QUANTITIES`."""
 COVERED_UNTRAINED = "An untrained network covers more than that with as many draws."
+MATTERS = 1
+"""A benefit of the spike counts if it is at least this share of the outcome without the spike, in percent."""
 AT_THE_END = "mean of both pathways and of epochs 74-103"
 """The time and the pathways of outcomes at the end of training: one cycle of the temperature τ_A."""
 
@@ -77,6 +79,11 @@ def spread(name: str) -> Measure:
         values = run.over(name, 90, 103)
         return float(100 * (values.max() - values.min()) / values.mean())
     return measure
+
+
+def lr_correction(run: SeedEvidence) -> Any:
+    """Return StateNet's relative correction of the learning rate in each of epochs 0-103, in percent."""
+    return 100 * (run.over("lr", 0, 103) / run.over("lr_scheduled", 0, 103) - 1)
 
 
 def final_information(run: SeedEvidence) -> float:

@@ -108,7 +108,7 @@ BY_QUANTITY: Mapping[str, Callable[[Claim], Rule]] = {
     "phase_index": _plain("phase"),
     "param_count": _setting("The number of parameters", _parameters, "the architecture"),
     "param_share_pct": _setting(
-        "The share of all parameters, in percent,",
+        "The share of all parameters, in percent",
         lambda evidence, c: 100 * _parameters(evidence, c) / evidence.architecture.parameters, "the architecture",
     ),
     "input_dim": _setting("The number of entries of an operation", lambda evidence, c: space.ENTRIES, "the space"),
@@ -118,22 +118,22 @@ BY_QUANTITY: Mapping[str, Callable[[Claim], Rule]] = {
     ),
     "split_size": _setting("The number of operations of the split", _part, "the split"),
     "split_share_pct": _setting(
-        "The share of operations in the split, in percent,",
+        "The share of operations in the split, in percent",
         lambda evidence, c: 100 * _part(evidence, c) / space.SIZE, "the split",
     ),
     "batch_size": _configured("The batch size", lambda c: c.data.batch_size),
     "weight_decay": _configured("The weight decay", lambda c: c.optimiser.weight_decay),
     "grad_clip": _configured("The clipping norm", lambda c: c.optimiser.grad_clip),
-    "free_bits_nats_per_dim": _configured("The free bits, in nats per dimension,", lambda c: c.kl.free_bits),
+    "free_bits_nats_per_dim": _configured("The free bits, in nats per dimension", lambda c: c.kl.free_bits),
     "epochs_planned": _configured("The number of planned epochs", lambda c: c.training.total_epochs),
     "checkpoint_freq": _configured("The number of epochs between checkpoints", lambda c: c.checkpoints.every),
     "lambda3": _configured("The base of λ₃", lambda c: c.loss_weights.lambda3_base),
     "lambda3_amplitude": _configured("The amplitude of λ₃", lambda c: c.loss_weights.lambda3_amplitude),
     "statenet_lr_scale_pct": _configured(
-        "StateNet's scale for the learning rate, in percent,", lambda c: 100 * c.statenet.lr_scale
+        "StateNet's scale for the learning rate, in percent", lambda c: 100 * c.statenet.lr_scale
     ),
     "statenet_lambda_scale_pct": _configured(
-        "StateNet's scale for the loss weights, in percent,", lambda c: 100 * c.statenet.lambda_scale
+        "StateNet's scale for the loss weights, in percent", lambda c: 100 * c.statenet.lambda_scale
     ),
     "epochs_completed": lambda claim: number("The last epoch", lambda run: run.last, until=0),
 }

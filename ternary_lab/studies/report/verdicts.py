@@ -98,13 +98,13 @@ class Rule:
         if self.why:
             return f"None. {self.why}"
         if self.fact is not None:
-            return f"{self.of} has the claimed value, as printed. Source: {self.source}."
+            return f"{self.of}: as claimed, to the printed digit, in {self.source}."
         if self.true is not None:
-            test = f"{self.of} is {self.true.words} in every run."
+            test = f"{self.of}: {self.true.words} in every run."
         elif self.ends is not None:
-            test = f"{self.of}: both ends lie in the 95 % prediction intervals for one more seed."
+            test = f"{self.of}: both claimed ends lie in the 95 % prediction intervals for one more seed."
         else:
-            test = f"{self.of} lies in the 95 % prediction interval for one more seed."
+            test = f"{self.of}: the claimed number lies in the 95 % prediction interval for one more seed."
         return f"{test} Artefact if {self.beats}." if self.baseline is not None else test
 
 
@@ -368,13 +368,24 @@ class _Case:
         for epoch in (here - 1, here + 1):
             if not 0 <= epoch <= min(run.last for run in self.runs):
                 continue
-            values = list(self.values(self.rule.epochs(epoch)).values())
-            if predicts(values, number, self.claim.half_digit, bounds=self.bounds):
+            values = self.values(self.rule.epochs(epoch))
+            interval = self.predicted(values)
+            wide = too_wide(interval, number, bounds=self.bounds)
+            if _contains(interval, number, self.claim.half_digit) and not wide:
+                middle = f"{median(values.values()):.4g}"
                 return (
-                    f"The runs show this figure at epoch {epoch} (median {median(values):.4g}), not at {here}: "
-                    "the cell is probably labelled one epoch off."
+                    f"The runs show this figure at epoch {epoch} (median {middle}), not at {here}: the cell is "
+                    "probably labelled one epoch off."
                 )
         return ""
+
+    @property
+    def source(self) -> str:
+        """What decides the claim, in words."""
+        if self.rule.fact is not None:
+            return self.rule.source
+        runs = f"{len(self.runs)} runs of {self.evidence.config.name}"
+        return " with ".join(filter(None, (runs, " and ".join(need.source for need in self.rule.needs))))
 
     def judgement(self, verdict: Verdict, finding: _Finding, note: str = "") -> Judgement:
         """Return the judgement, with the texts of the rule filled in."""
@@ -387,17 +398,10 @@ class _Case:
         if values:
             figures |= {"median": median(values), "low": low, "high": high, "n": len(values)}
         own = self.rule.note.format(**figures) if enough or not (self.rule.also or self.rule.measure) else ""
-        if self.rule.why:
-            evidence = ""
-        elif self.rule.fact is not None:
-            evidence = self.rule.source
-        else:
-            sources = [f"{len(self.runs)} runs of {self.evidence.config.name}", *(n.source for n in self.rule.needs)]
-            evidence = " with ".join((sources[0], " and ".join(filter(None, sources[1:])))) if any(sources[1:]) \
-                else sources[0]
         return Judgement(
             self.claim, median(values) if values else finding.measured, low, high,
             len(self.runs) if values or finding.ends else 0, verdict,
             " ".join(filter(None, (note, finding.note, own))), self.rule.words, finding.interval, finding.values,
-            finding.count, evidence, self.ledger.lines.get(self.claim.id, ()),
+            finding.count, "" if verdict is Verdict.UNTESTABLE else self.source,
+            self.ledger.lines.get(self.claim.id, ()),
         )
