@@ -112,7 +112,7 @@ def judge_planted(
     bounds of the quantity, for example more than 100 % of the space.
 
     Args:
-        evidence: at least three runs.
+        evidence: at least three runs, so that two are left.
         found: the figures to plant; those of `figures` unless given.
         shifts: the sizes of the shifts, by unit. At a shift of 0 the claims are true.
     """

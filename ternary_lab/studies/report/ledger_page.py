@@ -140,7 +140,7 @@ def _row(judgement: Judgement) -> str:
     smaller = [
         f"<a href='#{name}' title='link to this claim'>#</a> {claim.id}{f', {lines}' if judgement.lines else ''}",
         judgement.rule and testable and f"<u>Rule:</u> {html.escape(judgement.rule)}",
-        judgement.evidence and f"<u>Evidence:</u> {html.escape(judgement.evidence)}",
+        judgement.evidence not in judgement.rule and f"<u>Evidence:</u> {html.escape(judgement.evidence)}",
         repeated, html.escape(judgement.note),
     ]
     statement = html.escape(claim.statement) + "".join(f"<small>{line}</small>" for line in smaller if line)
