@@ -31,7 +31,6 @@ from ternary_lab.figures import (
 )
 from ternary_lab.figures.history import overview
 from ternary_lab.runs.provenance import source_hash
-from ternary_lab.studies.report.figures import REPORT
 
 SMALL = {
     "data.batch_size": 2048, "training.total_epochs": 6, "evaluation.coverage_samples": 2000, "evaluation.latents": 64,
@@ -196,7 +195,7 @@ def test_the_published_figures_are_those_that_notebooks_show_and_histories_have(
     texts = [path.read_text(encoding="utf-8") for path in (ROOT / "notebooks").glob("*.ipynb")]
     shown = [name for text in texts for name in re.findall(r'gallery\.show\(\\"(\w+)', text)]
     assert len(set(shown)) == len(shown) > 25
-    assert set(MANIFEST) == {*FIGURES, *REPORT, *shown, "epoch50"}
+    assert set(MANIFEST) == {*FIGURES, *shown, "epoch50"}
     rows = pd.read_csv(ROOT / "figures" / "loss.csv")
     history = load_runs("v5_5").history
     last = history.groupby("seed")["epoch"].max().min()  # A figure ends where the first run ends.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -11,26 +12,31 @@ from ternary_lab.backend.numerics import with_fixed_arithmetic
 from ternary_lab.studies.report.evidence import Evidence, collect_evidence
 from ternary_lab.studies.report.headline import Headline, headline
 from ternary_lab.studies.report.ledger import ledger
+from ternary_lab.studies.report.original import original_agreement, original_tests
 from ternary_lab.studies.report.rules import rule
 from ternary_lab.studies.report.verdicts import Judgement, Verdict, judge
 
 __all__ = [
     "Evidence", "Headline", "Judgement", "Verdict", "claims_table", "collect_evidence", "headline", "judge_all",
-    "judge_runs", "ledger",
+    "judge_runs", "ledger", "original_agreement", "original_tests",
 ]
 
 
 def judge_all(evidence: Evidence) -> list[Judgement]:
-    """Return a judgement on every claim, in the order of the ledger."""
-    claims = list(ledger().claims.values())
-    rules = {claim.id: rule(claim) for claim in claims}
-    return [
-        judge(claim, rules[claim.id], evidence, ledger(), [
-            (other, rules[other.id]) for other in claims
-            if (other.quantity, other.pathway) == (claim.quantity, claim.pathway)
-        ])
-        for claim in claims
-    ]
+    """Return a judgement on every claim, in the order of the ledger.
+
+    A claim that states a figure again has the judgement of the first claim that states it.
+    """
+    whole = ledger()
+    rules = [(claim, rule(claim)) for claim in whole.claims.values()]
+    found = {
+        claim.id: judge(claim, its, evidence, whole, rules) for claim, its in rules if claim.id not in whole.repeats
+    }
+    for again, first in whole.repeats.items():
+        found[again] = replace(
+            found[first], claim=whole.claims[again], lines=whole.lines[again], same_as=first,
+        )
+    return [found[name] for name in whole.claims]
 
 
 @with_fixed_arithmetic

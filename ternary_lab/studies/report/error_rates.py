@@ -19,17 +19,15 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
-from ternary_lab.studies.report.evidence import Evidence, SeedEvidence
+from ternary_lab.studies.report.conditions import BOUNDS
+from ternary_lab.studies.report.evidence import Evidence, MissingValueError, SeedEvidence
 from ternary_lab.studies.report.ledger import Claim, Ledger, ledger
 from ternary_lab.studies.report.rules import rule
 from ternary_lab.studies.report.verdicts import Measure, Rule, Verdict, judge
 from ternary_lab.studies.statistics import LEVEL, share_interval
 
-DEVIATIONS = (0.0, 1.0, 2.0, 3.0, 4.0)
-"""Shifts in standard deviations of the seeds. At 0 the planted claims are true."""
-PERCENTAGES = (0.0, 5.0, 10.0, 20.0, 50.0)
-"""Shifts in percent of the figure."""
-UNITS = {"deviations": DEVIATIONS, "percent": PERCENTAGES}
+SHIFTS = {"deviations": (0.0, 1.0, 2.0, 3.0, 4.0), "percent": (0.0, 5.0, 10.0, 20.0, 50.0)}
+"""Shifts in standard deviations of the seeds, and in percent of the figure."""
 GIVEN = (Verdict.REPRODUCED, Verdict.TOO_WIDE, Verdict.DIRECTION, Verdict.NOT)
 """Verdicts that a planted claim can get."""
 NO_CONTRADICTIONS = Ledger({}, {}, {})
@@ -70,8 +68,11 @@ def figures(evidence: Evidence, claims: Iterable[Claim] | None = None) -> list[F
         its = rule(claim)
         if claim.number is None or its.why or its.measure is None or its.true is not None or its.fact is not None:
             continue
-        figure = _figure(claim, its, evidence)
-        if all(map(math.isfinite, figure.values.values())) and figure.deviation >= 2 * claim.half_digit:
+        try:
+            figure = _figure(claim, its, evidence)
+        except MissingValueError:  # some run lacks the evidence
+            continue
+        if figure.deviation >= 2 * claim.half_digit:
             found.setdefault(tuple(figure.values.values()), figure)
     return list(found.values())
 
@@ -86,7 +87,7 @@ def _figure(claim: Claim, its: Rule, evidence: Evidence) -> Figure:
         assert read is not None
         return by_epoch.setdefault(epoch, _remembered(read(epoch)))
 
-    kept = replace(its, measure=measure, epochs=epochs if read is not None else None, baseline=None, note="", also=None)
+    kept = replace(its, measure=measure, epochs=epochs if read is not None else None, baseline=None, note="", also={})
     return Figure(claim, kept, {run.seed: measure(run) for run in evidence.runs})
 
 
@@ -101,16 +102,19 @@ def _remembered(measure: Measure) -> Measure:
     return remembered
 
 
-def judge_planted(evidence: Evidence, found: Sequence[Figure] | None = None) -> pd.DataFrame:
+def judge_planted(
+    evidence: Evidence, found: Sequence[Figure] | None = None, shifts: Mapping[str, Sequence[float]] = SHIFTS
+) -> pd.DataFrame:
     """Return the verdicts on planted claims, with a row per left-out seed, figure, unit, shift and sign of the shift.
 
     The columns are seed, id, unit ("deviations" or "percent"), shift, sign (+1, -1, or 0 for a true claim) and verdict.
-    A shifted claim is left out if the shift does not change its printed digits, or if it gives a number that the
-    quantity cannot have: a negative one, or more than 100 % of a whole.
+    A shifted claim is left out if the shift does not change its printed digits, or if it gives a number outside the
+    bounds of the quantity, for example more than 100 % of the space.
 
     Args:
-        evidence: at least three runs.
+        evidence: at least three runs, so that two are left.
         found: the figures to plant; those of `figures` unless given.
+        shifts: the sizes of the shifts, by unit. At a shift of 0 the claims are true.
     """
     found = figures(evidence) if found is None else found
     rows = []
@@ -120,7 +124,7 @@ def judge_planted(evidence: Evidence, found: Sequence[Figure] | None = None) -> 
         siblings = _siblings(found, true)
         for figure, claim in zip(found, true, strict=True):
             known: dict[object, Verdict] = {}
-            for unit, shift, sign, planted in _shifted(figure, claim):
+            for unit, shift, sign, planted in _shifted(figure, claim, shifts):
                 if planted.value not in known:
                     beside = siblings[claim.quantity, claim.pathway]
                     known[planted.value] = judge(planted, figure.rule, others, NO_CONTRADICTIONS, beside).verdict
@@ -138,19 +142,20 @@ def _siblings(
     return groups
 
 
-def _shifted(figure: Figure, true: Claim) -> Iterator[tuple[str, float, int, Claim]]:
+def _shifted(
+    figure: Figure, true: Claim, shifts: Mapping[str, Sequence[float]]
+) -> Iterator[tuple[str, float, int, Claim]]:
     """Yield unit, shift, sign and claim of a true claim and of its shifted copies."""
     value = true.number
     assert value is not None
-    positive = min(figure.values.values()) >= 0
-    limit = 100 if positive and figure.claim.unit == "pct" and max(figure.values.values()) <= 100 else math.inf
-    for unit, shifts in UNITS.items():
+    low, high = BOUNDS.get(true.quantity, (-math.inf, math.inf))
+    for unit, sizes in shifts.items():
         step = figure.deviation if unit == "deviations" else abs(value) / 100
-        for shift in shifts:
+        for shift in sizes:
             for sign in (1, -1) if shift else (0,):
                 planted = figure.planted(value + sign * shift * step)
-                possible = (not positive or (planted.number or 0) >= 0) and (planted.number or 0) <= limit
-                if possible and (sign == 0 or planted.value != true.value):
+                assert planted.number is not None
+                if low <= planted.number <= high and (sign == 0 or planted.value != true.value):
                     yield unit, shift, sign, planted
 
 

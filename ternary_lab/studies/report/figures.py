@@ -20,14 +20,16 @@ from ternary_lab.studies.report.headline import CONFIGURATION
 
 COLOURS = {
     Verdict.EXACT: "#8CCFBB", Verdict.REPRODUCED: GREEN, Verdict.TOO_WIDE: "#F0E442", Verdict.DIRECTION: SKY,
-    Verdict.ARTEFACT: ORANGE, Verdict.CONTRADICTS: PURPLE, Verdict.NOT: INK, Verdict.UNTESTABLE: "#CFCFCF",
+    Verdict.ARTEFACT: ORANGE, Verdict.CONTRADICTS: PURPLE, Verdict.NOT: INK, Verdict.UNTESTABLE: "#DCDCDC",
 }
 """Colours of the verdicts. The verdicts that support a claim come first. Grey means that a claim cannot be tested."""
 ROW = 0.155
 """Height of a section, in inches."""
 LONGEST = 54
 """Largest number of characters of a section's title that are shown."""
-COMPARED = {"train_loss": "training loss, nats", "coverage": "coverage {p}, %", "kl": "KL {p}, nats", "H": "H {p}, nats"}
+COMPARED = {
+    "train_loss": "training loss, nats", "coverage": "coverage {p}, %", "kl": "KL {p}, nats", "H": "H {p}, nats",
+}
 """Quantities that the original prints in every epoch, with their titles. Those with {p} have a value per pathway."""
 UNIT_WORDS = {"deviations": "shift, standard deviations of the seeds", "percent": "shift, % of the figure"}
 """Labels of the shifts in a table of error rates."""
@@ -160,7 +162,10 @@ def error_rates(rates: pd.DataFrame) -> Drawing:
         axes[0].set_ylim(0, 100)
         legend_below([axes[0]], f"bars: 95 % interval of the share reproduced, {rates['seeds'].max()} left-out seeds",
                      ncols=4, handlelength=0.8, handleheight=0.8)
-    parts = rates[rates["verdict"] == str(Verdict.REPRODUCED)].itertuples()
-    said = "; ".join(f"{100 * row.share:.0f} % at {row.shift:g} {row.unit}" for row in parts)
+    parts = rates[rates["verdict"] == str(Verdict.REPRODUCED)]
+    said = "; ".join(
+        f"{100 * share:.0f} % at {shift:g} {unit}"
+        for share, shift, unit in zip(parts["share"], parts["shift"], parts["unit"], strict=True)
+    )
     alt = f"Stacked bars show how often each verdict is given to planted claims. Judged reproduced are: {said}."
     return Drawing.of(axes, alt, rates)

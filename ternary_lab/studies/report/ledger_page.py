@@ -29,11 +29,12 @@ UNITS = {"pct": " %", "pct_points": " points", **{unit: f" {unit}" for unit in (
 """Words for the units of claimed values. Other units are clear from the statement."""
 _STYLE = """
 .ledger table{border-collapse:collapse;width:100%;font-size:13px;line-height:1.35;table-layout:fixed}
-.ledger td,.ledger th{text-align:left;vertical-align:top;padding:4px 6px;white-space:normal;overflow-wrap:anywhere}
+.ledger td,.ledger th{text-align:left!important;vertical-align:top;padding:4px 6px}
+.ledger td{white-space:normal;overflow-wrap:anywhere}
 .ledger tr{border-bottom:1px solid rgba(128,128,128,.3)}
 .ledger .section th{font-size:14px;padding-top:14px}
 .ledger small{display:block;opacity:.8;font-size:12px}
-.ledger :target{background:rgba(240,228,66,.3)}
+.ledger :target{background:rgba(240,228,66,.3)!important}
 .ledger b i{display:inline-block;width:10px;height:10px;margin-right:4px}
 .ledger svg{width:100%;height:16px}
 .ledger path{fill:none;stroke:currentColor}
@@ -134,11 +135,12 @@ def _select(name: str, options: Sequence[tuple[str, str]]) -> str:
 def _row(judgement: Judgement) -> str:
     claim, name = judgement.claim, f"claim-{judgement.claim.id}"
     lines = f"{'line' if len(judgement.lines) == 1 else 'lines'} {', '.join(map(str, judgement.lines))} of the report"
+    testable = judgement.verdict is not Verdict.UNTESTABLE
     repeated = judgement.same_as and f"The same figure as <a href='#claim-{judgement.same_as}'>{judgement.same_as}</a>."
     smaller = [
         f"<a href='#{name}' title='link to this claim'>#</a> {claim.id}{f', {lines}' if judgement.lines else ''}",
-        judgement.rule and f"<u>Rule:</u> {html.escape(judgement.rule)}",
-        judgement.evidence and f"<u>Evidence:</u> {html.escape(judgement.evidence)}",
+        judgement.rule and testable and f"<u>Rule:</u> {html.escape(judgement.rule)}",
+        judgement.evidence not in judgement.rule and f"<u>Evidence:</u> {html.escape(judgement.evidence)}",
         repeated, html.escape(judgement.note),
     ]
     statement = html.escape(claim.statement) + "".join(f"<small>{line}</small>" for line in smaller if line)
@@ -161,7 +163,7 @@ def decided_by(judgement: Judgement) -> list[str]:
     if judgement.holds is not None:
         k, n = judgement.holds
         lines.append(f"true in {k} of {n} runs")
-    elif judgement.runs and judgement.verdict is not Verdict.UNTESTABLE:
+    elif judgement.runs:
         lines.append(f"{judgement.runs} runs")
     return lines
 
