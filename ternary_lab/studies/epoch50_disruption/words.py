@@ -90,7 +90,8 @@ def spikes_and_surges(measured: pd.DataFrame) -> str:
     stays, rises = (measured[measured["name"].isin(names)] for names in ((STAYS, NOTHING), (RISES,)))
     spikes = stays[stays["sudden"] > 1.5]
     found = (
-        f"If $\\beta_B$ stays 0, the loss rises by more than half within one epoch in {len(spikes)} of {len(stays)} runs. "
+        f"If $\\beta_B$ stays 0, at either learning rate, the loss rises by more than half within one epoch in "
+        f"{len(spikes)} of {len(stays)} runs. "
         f"The largest surge of these runs is {stays['surge'].max():+z.2f} points. If $\\beta_B$ rises over 20 epochs, "
         f"the loss of epoch 50 or 51 is at most {rises['overshoot'].max():.2f} times that of epoch 60. "
         f"The smallest surge of these runs is {rises['surge'].min():+z.1f} points."
