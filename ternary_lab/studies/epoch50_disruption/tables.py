@@ -126,7 +126,8 @@ def spike_and_surge(history: pd.DataFrame, branches: Mapping[str, Branch]) -> pd
 
         rise        training loss of epoch 50 or 51, whichever is larger, divided by the loss of epoch 49
         overshoot   training loss of epoch 50 or 51, whichever is larger, divided by the loss of epoch 60
-        sudden      largest ratio of the training losses of two successive epochs, from epoch 49 on
+        spike       whether the loss of any epoch is more than 1.5 times that of the epoch before, and higher than that
+                    of ten epochs later
         surge       informative coverage of B at epoch 60 minus that at epoch 49, in percentage points
     """
     before = history[history["epoch"] == 49].set_index("seed")
@@ -138,9 +139,10 @@ def spike_and_surge(history: pd.DataFrame, branches: Mapping[str, Branch]) -> pd
         loss, coverage = (its[column].unstack() for column in ("train_loss", "informative_coverage_B"))
         largest = loss.loc[[50, 51]].max()  # a gradual rise begins with β_B = 0 at epoch 50
         whole = pd.concat([before[["train_loss"]].T.set_axis([49]), loss])
+        spike = (whole > 1.5 * whole.shift(1)) & (whole > whole.shift(-10))
         parts.append(pd.DataFrame({
             "name": name, "title": branch.title, "rise": largest / before["train_loss"],
-            "overshoot": largest / loss.loc[60], "sudden": (whole / whole.shift(1)).max(),
+            "overshoot": largest / loss.loc[60], "spike": spike.any(),
             "surge": coverage.loc[60] - before["informative_coverage_B"],
         }).dropna().rename_axis("seed").reset_index())
     return pd.concat(parts, ignore_index=True)

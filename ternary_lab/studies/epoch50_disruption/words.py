@@ -84,19 +84,17 @@ def answer(measured: pd.DataFrame, final: pd.DataFrame, differences: pd.DataFram
 def spikes_and_surges(measured: pd.DataFrame) -> str:
     """Return a sentence on spikes without a surge and one on a surge without a spike.
 
-    `measured` is the table of `tables.spike_and_surge`. A loss that rises by half from one epoch to the next is a
-    spike.
+    `measured` is the table of `tables.spike_and_surge`, which defines a spike.
     """
     stays, rises = (measured[measured["name"].isin(names)] for names in ((STAYS, NOTHING), (RISES,)))
-    spikes = stays[stays["sudden"] > 1.5]
     found = (
-        f"If $\\beta_B$ stays 0, at either learning rate, the loss rises by more than half within one epoch in "
-        f"{len(spikes)} of {len(stays)} runs. "
-        f"The largest surge of these runs is {stays['surge'].max():+z.2f} points. If $\\beta_B$ rises over 20 epochs, "
-        f"the loss of epoch 50 or 51 is at most {rises['overshoot'].max():.2f} times that of epoch 60. "
-        f"The smallest surge of these runs is {rises['surge'].min():+z.1f} points."
+        f"If $\\beta_B$ stays 0, at either learning rate, {stays['spike'].sum()} of {len(stays)} runs have a spike, "
+        f"and their largest surge is {stays['surge'].max():+z.2f} points. If $\\beta_B$ rises over 20 epochs, "
+        f"{rises['spike'].sum()} of {len(rises)} runs have a spike, and their smallest surge is "
+        f"{rises['surge'].min():+z.1f} points."
     )
-    both = len(spikes) and stays["surge"].max() < 1 and rises["overshoot"].max() < 1 and rises["surge"].min() > 1
+    alone = stays["spike"].any() and stays["surge"].max() < 1
+    both = alone and not rises["spike"].any() and rises["surge"].min() > 1
     return f"{found} So there are spikes without a surge, and surges without a spike." if both else found
 
 
