@@ -36,7 +36,7 @@ from ternary_lab.studies.report.rule_builders import (
 from ternary_lab.studies.report.verdicts import Measure, Rule
 
 WITHOUT_STATENET = tuple(f"ablations/statenet_off: informative_coverage_{p}" for p in PATHWAYS)
-"""Measures of v5.5 without StateNet at epoch 103, in percent. v5.5 itself is read at the same epoch of its histories."""
+"""Measures of v5.5 without StateNet at epoch 103, in percent. v5.5 itself is read at this epoch of its histories."""
 
 
 def _modulation(run: SeedEvidence) -> float:
