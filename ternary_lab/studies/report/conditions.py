@@ -110,6 +110,11 @@ def table(*measures: str, source: str) -> Need:
     return Need(f"rows in {source}", source, lambda run: set(measures) <= set(run.measures))
 
 
+def statenet() -> Need:
+    """Return the need for StateNet."""
+    return Need("StateNet", "", lambda run: run.config.model.use_statenet)
+
+
 def reaches(epoch: int) -> Need:
     """Return the need for runs that contain an epoch."""
     return Need(f"epoch {epoch}", "", lambda run: run.last >= epoch)

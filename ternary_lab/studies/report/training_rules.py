@@ -16,6 +16,7 @@ from ternary_lab.studies.report.conditions import (
     below,
     control,
     equal_to,
+    statenet,
     table,
     weights,
     within,
@@ -119,7 +120,8 @@ def _takes_effect(key: str, value: float, answer: str) -> Rule:
 
 def _listed_checkpoints(evidence: Evidence) -> list[str]:
     every, last = evidence.config.checkpoints.every, min(run.last for run in evidence.runs)
-    return ["best.pt", *(f"epoch_{e}.pt" for e in range(0, last + 1, every)), "latest.pt"]
+    epochs = range(0, last + 1, every) if every else ()
+    return ["best.pt", *(f"epoch_{e}.pt" for e in epochs), "latest.pt"]
 
 
 def _beta_end(pathway: int) -> Rule:
@@ -217,17 +219,17 @@ TRAINING_RULES: Mapping[str, Rule] = {
     "statenet-active": statement(
         "The standard deviation of StateNet's correction of the learning rate over epochs 40-103, in percent of its "
         "scale",
-        _modulation, above(10, "%"), "StateNet is never trained: it gets no gradient.", until=103,
+        _modulation, above(10, "%"), "StateNet is never trained: it gets no gradient.", until=103, needs=(statenet(),),
     ),
     "statenet-adaptive": statement(
         "The correlation of StateNet's output for the learning rate with the gradient ratio, without its sign",
         lambda run: abs(float(run.over("delta_lr", 0, 103).corr(run.over("grad_ratio", 0, 103)))), above(0.5),
-        "StateNet is never trained: it gets no gradient.",
+        "StateNet is never trained: it gets no gradient.", needs=(statenet(),),
     ),
     "role-statenet-meta": statement(
         "The standard deviation of StateNet's correction of the learning rate over epochs 40-103, in percent of its "
         "scale",
-        _modulation, above(10, "%"), "StateNet is never trained: it gets no gradient.", until=103,
+        _modulation, above(10, "%"), "StateNet is never trained: it gets no gradient.", until=103, needs=(statenet(),),
     ),
     "lr-above-base": statement(
         "The least correction of the learning rate by StateNet in epochs 0-103",
