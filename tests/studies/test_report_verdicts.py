@@ -22,13 +22,13 @@ from ternary_lab.studies.report.conditions import (
     at_least,
     at_most,
     below,
+    between,
     control,
     equal_to,
     reaches,
     statenet,
     table,
     weights,
-    within,
 )
 from ternary_lab.studies.report.evidence import Evidence, MissingValueError, SeedEvidence
 from ternary_lab.studies.report.ledger import Claim, Contradiction, Ledger, ledger
@@ -201,7 +201,7 @@ def test_a_statement_is_reproduced_if_it_is_true_in_every_run(truths: list[bool]
 
 
 @pytest.mark.parametrize("condition", [
-    above(1.5), at_least(95, "%"), below(-0.25, "nats"), at_most(0, "points"), equal_to(1), within(20, 30, "points"),
+    above(1.5), at_least(95, "%"), below(-0.25, "nats"), at_most(0, "points"), equal_to(1), between(20, 30, "points"),
 ], ids=lambda c: c.words)
 def test_the_words_of_a_condition_contain_the_threshold_at_which_it_changes(condition: Condition) -> None:
     for text in re.findall(r"-?\d+\.?\d*", condition.words):

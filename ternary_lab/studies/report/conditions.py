@@ -69,9 +69,9 @@ def equal_to(limit: float, unit: str = "") -> Condition:
     return Condition(f"equal to {_text(limit, unit)}", lambda value: value == limit)
 
 
-def within(low: float, high: float, unit: str = "") -> Condition:
+def between(low: float, high: float, unit: str = "") -> Condition:
     """Return the condition that a number lies in [low, high]."""
-    return Condition(f"within {low:g} and {_text(high, unit)}", lambda value: low <= value <= high)
+    return Condition(f"between {low:g} and {_text(high, unit)}", lambda value: low <= value <= high)
 
 
 @dataclass(frozen=True)

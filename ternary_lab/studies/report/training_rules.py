@@ -14,12 +14,12 @@ from ternary_lab.studies.report.conditions import (
     at_least,
     at_most,
     below,
+    between,
     control,
     equal_to,
     statenet,
     table,
     weights,
-    within,
 )
 from ternary_lab.studies.report.evidence import RECIPES, Evidence, SeedEvidence
 from ternary_lab.studies.report.ledger import ledger
@@ -170,7 +170,7 @@ TRAINING_RULES: Mapping[str, Rule] = {
     "rho-epoch-103": configured("ρ at epoch 103", lambda c: c.permeability(103, True), source="the schedule"),
     "rho-smooth-rise": statement(
         "The largest change of ρ in one epoch of epochs 40-103",
-        lambda run: float(run.over("rho", 40, 103).diff().abs().max()), within(0, 0.01),
+        lambda run: float(run.over("rho", 40, 103).diff().abs().max()), between(0.0001, 0.01),
     ),
     "rho-range": configured("The least and the greatest planned ρ", lambda c: [c.rho.isolated, c.rho.coupled]),
     "phase-1-span": configured(
