@@ -28,6 +28,10 @@ from ternary_lab.studies.statistics import CYCLE
 
 UNTRAINED = 5
 """Number of untrained networks in the baseline."""
+CHANGES = {"training", "early_stopping", "checkpoints", "beta", "kl", "optimiser", "rho", "name"}
+"""Sections of the configuration in which a counterfactual may differ from the runs that it is compared with."""
+COUNTED = ("coverage_", "unique_ops_")
+"""Beginnings of the names of the history columns that count draws."""
 V5_5, RECIPES, ALTERNATIVES = "v5_5", "recipes.csv", "alternatives.csv"
 TABLE_COLUMNS = ("informative_coverage", "effective_coverage", "neg_elbo", "neg_iwae")
 """Columns of `RECIPES` and `ALTERNATIVES` that rules read."""
@@ -37,9 +41,17 @@ class MissingValueError(RuntimeError):
     """A rule reads a value that a run does not have. It is an error of the rule, which must declare what it needs."""
 
 
+class NotMeasuredError(Exception):
+    """A rule reads a quantity that a run does not measure, as its configuration says."""
+
+
 @dataclass(frozen=True)
 class SeedEvidence:
-    """The evidence of one seed. A missing value is never skipped: its reading raises MissingValueError."""
+    """The evidence of one seed.
+
+    A missing value is never skipped. Its reading raises NotMeasuredError if the run counts no coverage at every epoch,
+    as its configuration says, and otherwise MissingValueError.
+    """
 
     seed: int
     config: Config
@@ -62,6 +74,8 @@ class SeedEvidence:
         table = self.history if column in self.history else self.probes
         values = table.loc[first:last, column] if column in table else pd.Series(dtype=float)
         if not len(values) or values.isna().any():
+            if column.startswith(COUNTED) and self.config.evaluation.coverage_at != "every_epoch":
+                raise NotMeasuredError("The runs given count no coverage at every epoch (evaluation.coverage_at).")
             where = f"epoch {first}" if first == last else f"epochs {first} to {last}"
             raise MissingValueError(f"the run of seed {self.seed} has no {column} in {where}")
         return values
@@ -80,12 +94,12 @@ class SeedEvidence:
     @property
     def best(self) -> int:
         """Epoch with the lowest validation loss."""
-        return _first(self.history["val_loss"], min)
+        return _first(self.over("val_loss", 0, self.last), min)
 
     @property
     def peak(self) -> int:
         """Epoch, up to 103, with the highest sampled coverage averaged over both pathways."""
-        return _first(self.history[["coverage_A", "coverage_B"]].mean(axis=1).loc[:103], max)
+        return _first(self.over("coverage_A", 0, 103) + self.over("coverage_B", 0, 103), max)
 
     def cycle(self, column: str, last: int = 103) -> float:
         """Return the mean of a quantity over both pathways and over the cycle of τ_A that ends with epoch `last`."""
@@ -169,7 +183,7 @@ def collect_evidence(sources: Sequence[str | Path], *, progress: bool = False) -
     `sources` contains run directories, experiments, or names of published runs or experiments. The probes of a run are
     read if they exist, and computed if the run has checkpoints. Counterfactuals come from the folder
     `../counterfactuals` beside the runs or, for v5.5 itself, from the published ones. Raises RunError for no run, fewer
-    than two runs, a repeated seed, or runs of different configurations.
+    than two runs, a repeated seed, runs of different configurations, or a run that does not begin with epoch 0.
     """
     records = [run for source in sources for run in load_runs(source).values()]
     seeds = [run.seed for run in records]
@@ -183,19 +197,22 @@ def collect_evidence(sources: Sequence[str | Path], *, progress: bool = False) -
     for record in records[1:]:
         if record.config.model_dump(exclude={"name"}) != records[0].config.model_dump(exclude={"name"}):
             raise RunError(f"{record.path}: is of another configuration than {records[0].path}: judge them apart")
+    for record in records:
+        first = int(record.history["epoch"].min())
+        if first > 0:
+            raise RunError(f"{record.path}: begins with epoch {first}: the claims are about runs from epoch 0 on")
     return Evidence([_of_seed(record, progress) for record in records])
 
 
 def _of_seed(record: RunRecord, progress: bool) -> SeedEvidence:
     controls: dict[str, SeedEvidence] = {}
     places = [*(f"{COUNTERFACTUALS}/{c.name}" for c in shipped_counterfactuals()), FULL]
-    changes = {"training", "early_stopping", "checkpoints", "beta", "kl", "optimiser", "rho", "name"}
     for folder, place in product((record.path.parent.parent, PUBLISHED), places):
         path, name = folder / place / f"seed={record.seed}", place.rpartition("/")[2]
         if name in controls or not (path / CONFIG).is_file():
             continue
         control = RunRecord(path)
-        same = control.config.model_dump(exclude=changes) == record.config.model_dump(exclude=changes)
+        same = control.config.model_dump(exclude=CHANGES) == record.config.model_dump(exclude=CHANGES)
         if same and control.stopped is not None:
             controls[name] = _without_probes(control)
     probes = record.probes

@@ -56,7 +56,7 @@ def _gain(claim: Claim) -> Rule:
     sign = math.copysign(1, claim.number or 0)
     def measure(run: SeedEvidence) -> float:
         return run.at(f"coverage_{claim.pathway}", last) - run.at(f"coverage_{claim.pathway}", first)
-    of = f"The gain of sampled coverage of {claim.pathway} from epoch {first} to {last}, in points,"
+    of = f"The gain of sampled coverage of {claim.pathway} from epoch {first} to {last}, in points"
     return number(of, measure, order=lambda run: measure(run) * sign > 0)
 
 
@@ -114,7 +114,8 @@ BY_QUANTITY: Mapping[str, Callable[[Claim], Rule]] = {
     "input_dim": _setting("The number of entries of an operation", lambda evidence, c: space.ENTRIES, "the space"),
     "latent_dim": _configured("The number of latent dimensions", lambda c: c.model.latent_dim),
     "space_size": _setting(
-        "The number of operations", lambda evidence, c: len(space.operations()), "the space",
+        "The number of different operations in the data",
+        lambda evidence, c: len({tuple(row) for row in space.operations().int().tolist()}), "the space",
     ),
     "split_size": _setting("The number of operations of the split", _part, "the split"),
     "split_share_pct": _setting(

@@ -28,14 +28,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
 from statistics import median
 from typing import Any
 
 from ternary_lab.studies.report.conditions import BOUNDS, Condition, Need, reaches
-from ternary_lab.studies.report.evidence import Evidence, MissingValueError, SeedEvidence
+from ternary_lab.studies.report.evidence import Evidence, MissingValueError, NotMeasuredError, SeedEvidence
 from ternary_lab.studies.report.ledger import Claim, Contradiction, Ledger, Value
 from ternary_lab.studies.statistics import PERCENT, Bounds, prediction_interval
 
@@ -96,9 +96,9 @@ class Rule:
     def words(self) -> str:
         """The test in words, with its threshold."""
         if self.why:
-            return f"None. {self.why}"
+            return "No test."
         if self.fact is not None:
-            return f"{self.of}: as claimed, to the printed digit, in {self.source}."
+            return f"{self.of}: as claimed, to the printed digit. Decided by {self.source}."
         if self.true is not None:
             test = f"{self.of}: {self.true.words} in every run."
         elif self.ends is not None:
@@ -182,7 +182,18 @@ def judge(
     are found among them. Raises RuntimeError if a run has no value although it has all that the rule needs.
     """
     case = _Case(claim, rule, evidence, ledger, siblings)
-    finding = case.finding
+    try:
+        return _judged(case)
+    except NotMeasuredError as error:
+        reason = replace(case, rule=Rule(why=str(error)))
+        return replace(_judged(reason), rule=rule.words)
+    except MissingValueError as error:
+        raise RuntimeError(f"claim {claim.id}: {error}") from error
+
+
+def _judged(case: _Case) -> Judgement:
+    """Return the judgement on a case. Raises NotMeasuredError for a quantity that a run does not measure."""
+    rule, finding = case.rule, case.finding
     if isinstance(finding, str):
         return case.judgement(Verdict.UNTESTABLE, _Finding(False, case.described), finding)
     if finding.exact:
@@ -196,7 +207,7 @@ def judge(
     if finding.wide:
         return case.judgement(Verdict.TOO_WIDE, finding)
     if finding.holds:
-        artefact = rule.baseline is not None and rule.baseline(evidence)
+        artefact = rule.baseline is not None and rule.baseline(case.evidence)
         return case.judgement(Verdict.ARTEFACT if artefact else Verdict.REPRODUCED, finding)
     order = case.order
     directed = order is not None and all(map(order, case.runs))
@@ -307,15 +318,11 @@ class _Case:
         )
 
     def values(self, measure: Measure) -> dict[int, float]:
-        """Return the values of a measure by seed. Raises RuntimeError for a missing value."""
-        found: dict[int, float] = {}
-        for run in self.runs:
-            try:
-                found[run.seed] = float(measure(run))
-            except MissingValueError as error:
-                raise RuntimeError(f"claim {self.claim.id}: {error}") from error
-            if math.isnan(found[run.seed]):
-                raise RuntimeError(f"claim {self.claim.id}: the measure of seed {run.seed} is not a number")
+        """Return the values of a measure by seed. Raises MissingValueError for a missing value."""
+        found = {run.seed: float(measure(run)) for run in self.runs}
+        for seed, value in found.items():
+            if math.isnan(value):
+                raise MissingValueError(f"the measure of seed {seed} is not a number")
         return found
 
     def against(self, holds: bool) -> list[Contradiction]:
@@ -330,7 +337,10 @@ class _Case:
         """Return whether the evidence supports another claim of the report. An unknown claim is not supported."""
         for claim, rule in self.siblings:
             if claim.id == other:
-                finding = _Case(claim, rule, self.evidence, self.ledger, ()).finding
+                try:
+                    finding = _Case(claim, rule, self.evidence, self.ledger, ()).finding
+                except NotMeasuredError:
+                    return False
                 return not isinstance(finding, str) and finding.holds
         return False
 
@@ -369,9 +379,9 @@ class _Case:
             if not 0 <= epoch <= min(run.last for run in self.runs):
                 continue
             values = self.values(self.rule.epochs(epoch))
-            interval = self.predicted(values)
-            wide = too_wide(interval, number, bounds=self.bounds)
-            if _contains(interval, number, self.claim.half_digit) and not wide:
+            low, high = self.predicted(values)
+            any_percentage = self.bounds == PERCENT and high - low > WIDE_POINTS
+            if _contains((low, high), number, self.claim.half_digit) and not any_percentage:
                 middle = f"{median(values.values()):.4g}"
                 return (
                     f"The runs show this figure at epoch {epoch} (median {middle}), not at {here}: the cell is "
