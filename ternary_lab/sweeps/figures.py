@@ -1,8 +1,13 @@
-"""Figures of sweeps: main effects with intervals, heat maps of interactions, points in parallel coordinates."""
+"""Figures of sweeps: main effects, a metric by the levels of two keys, heat maps of interactions, parallel coordinates.
+
+The argument `words` of a figure maps a key of the sweep to its words and unit. A key that it lacks is written as it is.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -13,20 +18,22 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection
 from matplotlib.colors import Normalize, TwoSlopeNorm
 
-from ternary_lab.figures.parts import heat_map
+from ternary_lab.figures.parts import heat_map, legend_below
 from ternary_lab.figures.save import Drawing
-from ternary_lab.figures.style import GREY, INK, PATHWAY, figure_of, new_axes
+from ternary_lab.figures.style import GREY, INK, figure_of, new_axes, plain
+from ternary_lab.figures.tables import heading
 from ternary_lab.sweeps.main_effects import LEVELS, complete, varied
 
-METRICS = ("informative_coverage_B", "informative_coverage_A", "neg_elbo_A")
-"""Metrics of the published sweep that are drawn. The most important metric comes first."""
 SPREAD = 0.05
 """Share of the height of an axis over which lines through the same level are spread."""
 LOW = 0.1
 """An axis of many positive numbers is logarithmic if half of the numbers lie below this share of their range."""
 
 
-def main_effects(effects: pd.DataFrame) -> Drawing:
+Words = Mapping[str, str] | None
+
+
+def main_effects(effects: pd.DataFrame, words: Words = None) -> Drawing:
     """Plot the mean of each metric (rows) at each level of each key (columns), with the 95 % interval of the effect.
 
     Args:
@@ -40,29 +47,68 @@ def main_effects(effects: pd.DataFrame) -> Drawing:
             axis.axhline(rows["overall"].iloc[0], color=GREY, linewidth=0.8, linestyle=":")
             axis.errorbar(
                 x, middle, yerr=[_finite(rows["mean"] - rows["low"]), _finite(rows["high"] - rows["mean"])],
-                color=PATHWAY["A"], marker="o", markersize=3.5, linewidth=1, elinewidth=1.2, capsize=2,
+                color=INK, marker="o", markersize=3.5, linewidth=1, elinewidth=1.2, capsize=2,
             )
             axis.set_xticks(x, [_text(level) for level in rows["level"]])
             axis.set_xlim(-0.4, len(rows) - 0.6)
-            if metric == metrics[0]:
-                axis.set_title(key)
+            if metric == metrics[-1]:
+                axis.set_xlabel(_said(key, words))
         for row, metric in enumerate(metrics):
-            axes[row * len(keys)].set_ylabel(metric)
+            axes[row * len(keys)].set_ylabel(fill(_said(metric, words), 26))
         figure_of(axes[0]).supxlabel(
-            f"level; mean over points, bar: 95 % interval of the effect over {effects['n'].min()} seeds; "
-            "dotted: mean of all", fontsize=7,
+            f"dot: mean over points; bar: 95 % interval of the effect over {effects['n'].min()} seeds; "
+            "dotted line: mean of all", fontsize=7,
         )
     said = []
     for (key, metric), rows in effects.groupby(["key", "metric"], sort=False):
         means = rows["mean"].to_numpy()
         best, worst = rows.iloc[means.argmax()], rows.iloc[means.argmin()]
-        said.append(f"{metric} is lowest, {worst['overall'] + worst['mean']:.3g}, at {key} {_text(worst['level'])} and "
-                    f"highest, {best['overall'] + best['mean']:.3g}, at {_text(best['level'])}")
+        low, high = (row["overall"] + row["mean"] for row in (worst, best))
+        said.append(f"{_said(metric, words)}, is lowest, {low:.3g}, at {_said(key, words)} {_text(worst['level'])} and "
+                    f"highest, {high:.3g}, at {_text(best['level'])}")
     alt = f"Line charts show the main effects of {len(keys)} keys over {effects['n'].min()} seeds: {'; '.join(said)}."
     return Drawing.of(axes, alt, effects)
 
 
-def interactions(found: pd.DataFrame) -> Drawing:
+def by_levels(table: pd.DataFrame, metric: str, key: str, by: str, words: Words = None) -> Drawing:
+    """Plot a metric on a logarithmic axis against the levels of a key, with a line for each level of `by`.
+
+    A dot is a run, and a line joins the geometric means over seeds. Parallel lines mean that the two keys do not
+    interact. Only points that are done for every seed are drawn.
+
+    Args:
+        table: the results of a sweep (`run.load_results`); the metric is positive.
+    """
+    rows = complete(table)
+    order, lines = _levels(rows[key]), _levels(rows[by])
+    shades = colormaps["viridis"](np.linspace(0.1, 0.85, len(lines)))
+    offsets = SPREAD * (np.arange(len(lines)) - (len(lines) - 1) / 2)
+    with new_axes(1, 1, 3.0) as (axis,):
+        for shade, offset, level, mark in zip(shades, offsets, lines, cycle("osD^v"), strict=False):
+            own = rows[rows[by] == level]
+            x = np.array([order.index(value) for value in own[key]]) + offset
+            axis.scatter(x, own[metric], s=12, color=shade, marker=mark, alpha=0.45, linewidth=0)
+            means = own.groupby(key)[metric].agg(lambda values: float(np.exp(np.log(values).mean()))).reindex(order)
+            axis.plot(np.arange(len(order)) + offset, means, color=shade, marker=mark, label=_text(level))
+        axis.set_yscale("log")
+        plain(axis)
+        axis.set_xticks(range(len(order)), [_text(level) for level in order])
+        axis.set_xlabel(_said(key, words))
+        axis.set_ylabel(_said(metric, words))
+        n = rows["seed"].nunique()
+        legend_below([axis], f"{_said(by, words)} (dot: a run; line: geometric mean, n = {n} seeds)", ncols=len(lines))
+    means = rows.groupby([by, key])[metric].agg(lambda values: float(np.exp(np.log(values).mean())))
+    said = "; ".join(
+        f"at {_text(level)}, from {means[level].iloc[0]:.3g} to {means[level].iloc[-1]:.3g}" for level in lines
+    )
+    alt = (
+        f"Lines show {_said(metric, words)}, against {_said(key, words)}, from {_text(order[0])} to "
+        f"{_text(order[-1])}, with a line for each level of {_said(by, words)}: {said}."
+    )
+    return Drawing.of([axis], alt, rows[["point", "seed", key, by, metric]])
+
+
+def interactions(found: pd.DataFrame, words: Words = None) -> Drawing:
     """Draw heat maps of the interaction of each pair of keys. A dot marks an interaction whose interval excludes 0.
 
     Args:
@@ -78,20 +124,23 @@ def interactions(found: pd.DataFrame) -> Drawing:
         for axis, (a, b) in zip(axes, pairs, strict=False):
             rows = found[(found["key_a"] == a) & (found["key_b"] == b)]
             _heat_map(axis, rows, norm)
-            axis.set_xlabel(a)
-            axis.set_ylabel(b)
+            axis.set_xlabel(_said(a, words))
+            axis.set_ylabel(_said(b, words))
         for axis in axes[len(pairs):]:
             axis.remove()
         figure = figure_of(axes[0])
-        bar = figure.colorbar(ScalarMappable(norm, "PuOr_r"), ax=axes[: len(pairs)], aspect=30, shrink=0.9)
-        bar.set_label(f"interaction, {metric}")
-        figure.supxlabel(f"dot: the 95 % interval over {found['n'].max()} seeds excludes 0", fontsize=7)
+        bar = figure.colorbar(ScalarMappable(norm, "PRGn"), ax=axes[: len(pairs)], aspect=30, shrink=0.9)
+        bar.set_label(f"interaction in {_said(metric, words)}")
+        figure.supxlabel(
+            f"dot: the interval over {found['n'].max()} seeds excludes 0 (simultaneous 95 % intervals)", fontsize=7
+        )
     sure = found[(found["low"] > 0) | (found["high"] < 0)]
     first = found.iloc[found["mean"].abs().to_numpy().argmax()]
     alt = (
-        f"Heat maps show the interactions of {len(pairs)} pair{'s' * (len(pairs) > 1)} of keys in {metric}. The "
-        f"intervals of {len(sure)} of {len(found)} exclude 0. The largest is {first['mean']:+.3g} at {first['key_a']} "
-        f"{_text(first['level_a'])} with {first['key_b']} {_text(first['level_b'])}."
+        f"Heat maps show the interactions of {len(pairs)} pair{'s' * (len(pairs) > 1)} of keys in "
+        f"{_said(metric, words)}. The intervals of {len(sure)} of {len(found)} exclude 0. The largest is "
+        f"{first['mean']:+.3g} at {_said(first['key_a'], words)} {_text(first['level_a'])} with "
+        f"{_said(first['key_b'], words)} {_text(first['level_b'])}."
     )
     return Drawing(figure, alt, found)
 
@@ -106,10 +155,10 @@ def _heat_map(axis: Axes, rows: pd.DataFrame, norm: Normalize) -> None:
         for name in ("mean", "text")
     )
     means = means.rename(index=_text, columns=_text)
-    heat_map(axis, means, cmap="PuOr_r", norm=norm, text=words.to_numpy(), annot_kws={"fontsize": 6.5})
+    heat_map(axis, means, cmap="PRGn", norm=norm, text=words.to_numpy(), annot_kws={"fontsize": 6.5})
 
 
-def parallel(table: pd.DataFrame, metric: str) -> Drawing:
+def parallel(table: pd.DataFrame, metric: str, words: Words = None) -> Drawing:
     """Draw parallel coordinates: an axis for each key, and a line for each point across all axes.
 
     The colour of a line shows the mean of `metric` over seeds. Only points that are done for every seed are drawn.
@@ -137,21 +186,22 @@ def parallel(table: pd.DataFrame, metric: str) -> Drawing:
             for height, text in _ticks(means[name], discrete=name != metric):
                 axis.text(place + 0.03, height, text, fontsize=6.5, va="center",
                           bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.8})
-        axis.set_xticks(range(len(keys) + 1), [*keys, metric])
+        axis.set_xticks(range(len(keys) + 1), [_said(name, words) for name in (*keys, metric)])
         axis.set_yticks([])
         axis.set_xlim(-0.1, len(keys) + 0.35)
         axis.set_ylim(-0.06, 1.06)
         axis.grid(visible=False)
         axis.spines[["left", "bottom"]].set_visible(False)
         bar = figure_of(axis).colorbar(ScalarMappable(norm, "viridis_r"), ax=axis, aspect=30, pad=0.02)
-        bar.set_label(f"{metric}, mean of {seeds} seeds")
+        bar.set_label(f"{_said(metric, words)}, mean of {seeds} seeds")
     ends = means.dropna(subset=[metric]).iloc[[0, -1]] if np.isfinite(values).any() else means.iloc[:0]
     said = "; ".join(
-        f"{row[metric]:.3g} at " + ", ".join(f"{key} {_text(row[key])}" for key in keys) for _, row in ends.iterrows()
+        f"{row[metric]:.3g} at " + ", ".join(f"{_said(key, words)} {_text(row[key])}" for key in keys)
+        for _, row in ends.iterrows()
     )
     alt = (
-        f"Parallel coordinates show {len(means)} points with their mean {metric} over {seeds} seeds. The lowest and "
-        f"the highest are {said}."
+        f"Parallel coordinates show {len(means)} points with their mean {_said(metric, words)}, over {seeds} seeds. "
+        f"The lowest and the highest are {said}."
     )
     return Drawing.of([axis], alt, means)
 
@@ -198,6 +248,14 @@ def _levels(values: pd.Series[Any]) -> list[Any]:
 def _finite(values: pd.Series[Any]) -> Sequence[float]:
     """Return the lengths of error bars. The length is 0 for a single seed, which has no finite interval."""
     return [value if np.isfinite(value) else 0.0 for value in values]
+
+
+def _said(column: object, words: Words) -> str:
+    """Return the words for a key or a metric. The words for a logarithm have no unit."""
+    name = str(column)
+    if name.startswith("ln "):
+        return f"ln {_said(name[3:], words).rpartition(', ')[0] or name[3:]}"
+    return (words or {}).get(name, heading(name))
 
 
 def _text(level: Any) -> str:

@@ -1,4 +1,4 @@
-"""Main effects and two-way interactions of a sweep's keys on its metrics, with 95 % intervals over seeds.
+"""Main effects and two-way interactions of a sweep's keys on its metrics, with intervals over seeds.
 
 The definitions (Fisher 1935) use means of a metric over points of one seed s:
 
@@ -15,6 +15,14 @@ interval over seeds are computed (`studies.statistics.interval`). In a full grid
 terms of the analysis of variance. In a random or Sobol design, points with the same level also differ in other keys.
 The interval then covers the randomness of the seeds, but not the randomness of the points.
 
+Effects describe, with a 95 % interval each. Interactions answer one question, whether two keys interact. So the
+intervals of all pairs of levels are simultaneous (Bonferroni), and `interaction_shows` says yes if one of them excludes
+0. This is a test with the statistic max |t|. The F test of the analysis of variance would need pairs of levels with
+equal variances, and t does not.
+
+If a metric spans orders of magnitude, levels multiply it rather than add to it. Then no interaction means that the
+logarithm is a sum of one term per level, and `logarithm=True` asks for this.
+
 If a key has more than `LEVELS` different numbers, these numbers are divided into `BINS` groups of about equally many
 points. The name of a group is its mean.
 """
@@ -29,7 +37,7 @@ import numpy as np
 import pandas as pd
 
 from ternary_lab.errors import InputError, nearest
-from ternary_lab.studies.statistics import interval
+from ternary_lab.studies.statistics import POSITIVE, interval
 
 LEVELS, BINS = 8, 4
 AFTER_KEYS = "status"
@@ -83,13 +91,24 @@ def main_effects(table: pd.DataFrame, metrics: Sequence[str], keys: Sequence[str
     return pd.DataFrame(found)
 
 
-def interactions(table: pd.DataFrame, metrics: Sequence[str], keys: Sequence[str] | None = None) -> pd.DataFrame:
+def interactions(
+    table: pd.DataFrame, metrics: Sequence[str], keys: Sequence[str] | None = None, *, logarithm: bool = False
+) -> pd.DataFrame:
     """Return the interaction of each pair of levels of two keys: their joint effect beyond the effects of both levels.
 
-    The columns are key_a, level_a, key_b, level_b, metric, n, mean, low and high. Arguments and errors are as in
-    `main_effects`. Pairs of levels that no point has are left out.
+    The columns are key_a, level_a, key_b, level_b, metric, n, mean, low, high and comparisons. The intervals of one
+    metric and one pair of keys are simultaneous: all of them contain the true interactions with at least 95 %
+    probability. `comparisons` is their number. Pairs of levels that no point has are left out.
+
+    Args:
+        logarithm: whether to take the natural logarithm of the metrics first; the metrics are then called `ln NAME`.
+
+    Other arguments and errors are as in `main_effects`. Raises InputError also if the logarithm of a metric is not
+    finite.
     """
     rows, keys = _rows(table, metrics, keys)
+    if logarithm:
+        rows, metrics = _logarithms(rows, metrics)
     found = []
     for a, b in combinations(keys, 2):
         for metric in metrics:
@@ -97,8 +116,43 @@ def interactions(table: pd.DataFrame, metrics: Sequence[str], keys: Sequence[str
             levels_of_pairs: list[Any] = list(pairs.columns)
             for (level_a, level_b), values in zip(levels_of_pairs, _residuals(pairs).T, strict=True):
                 found.append({"key_a": a, "level_a": level_a, "key_b": b, "level_b": level_b, "metric": metric,
-                              **vars(interval(values))})
-    return pd.DataFrame(found, columns=["key_a", "level_a", "key_b", "level_b", "metric", "n", "mean", "low", "high"])
+                              **vars(interval(values, comparisons=len(levels_of_pairs))),
+                              "comparisons": len(levels_of_pairs)})
+    return pd.DataFrame(found, columns=[
+        "key_a", "level_a", "key_b", "level_b", "metric", "n", "mean", "low", "high", "comparisons",
+    ])
+
+
+def interaction_shows(found: pd.DataFrame) -> bool:
+    """Return whether two keys interact: whether an interval of their interactions excludes 0.
+
+    If they do not interact, the answer is yes with a probability of at most 5 %.
+
+    Args:
+        found: the rows of `interactions` for one metric and one pair of keys. Raises InputError for others.
+    """
+    if len(found[["key_a", "key_b", "metric"]].drop_duplicates()) != 1:
+        raise InputError("found: must hold the interactions of one pair of keys in one metric")
+    return bool(((found["low"] > 0) | (found["high"] < 0)).any())
+
+
+def ratios(table: pd.DataFrame, metric: str, key: str, by: str) -> pd.DataFrame:
+    """Return how much each level of a key multiplies a metric, relative to the lowest level, for each level of `by`.
+
+    The columns are `by`, `key`, n, mean, low, high and comparisons. The ratios are paired by seed. `mean` is their
+    geometric mean, and the intervals from low to high are simultaneous over all rows. Arguments and errors are as in
+    `main_effects`; the metric must be positive.
+    """
+    rows, _ = _rows(table, [metric], [key, by])
+    _logarithms(rows, [metric])
+    pairs = _means(rows, [by, key], metric)
+    lowest, levels_of_pairs = min(rows[key]), list[Any](pairs.columns)
+    wanted = [(level, other) for level, other in levels_of_pairs if other != lowest and (level, lowest) in pairs]
+    return pd.DataFrame([
+        {by: level, key: other, "comparisons": len(wanted),
+         **vars(interval(pairs[level, other] / pairs[level, lowest], bounds=POSITIVE, comparisons=len(wanted)))}
+        for level, other in wanted
+    ])
 
 
 def _rows(
@@ -118,6 +172,14 @@ def _rows(
         raise InputError("table: no point is done for every seed yet: wait for the sweep, or take fewer seeds")
     chosen = list(keys) if keys is not None else varied(rows)
     return rows.assign(**{key: levels(rows[key]) for key in chosen}), chosen
+
+
+def _logarithms(rows: pd.DataFrame, metrics: Sequence[str]) -> tuple[pd.DataFrame, list[str]]:
+    """Return the rows with the natural logarithms of the metrics, and the names of these. Raises InputError."""
+    for metric in metrics:
+        if not (np.isfinite(rows[metric]) & (rows[metric] > 0)).all():
+            raise InputError(f"metrics: {metric} is not positive everywhere, so it has no logarithm")
+    return rows.assign(**{f"ln {metric}": np.log(rows[metric]) for metric in metrics}), [f"ln {m}" for m in metrics]
 
 
 def _means(rows: pd.DataFrame, keys: list[str], metric: str) -> pd.DataFrame:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -15,12 +17,11 @@ from ternary_lab.backend.random_streams import stream
 from ternary_lab.config import differences
 from ternary_lab.config_files import shipped_configs
 from ternary_lab.metrics.baselines import scaled
-from ternary_lab.metrics.quantities import QUANTITIES
 from ternary_lab.metrics.sobol import sobol_normal
 from ternary_lab.model import PATHWAYS, Architecture
 from ternary_lab.runs.load import RunSet
 from ternary_lab.runs.train import run_experiment
-from ternary_lab.studies.beyond_v55 import figures
+from ternary_lab.studies.beyond_v55 import comparisons, figures
 from ternary_lab.studies.beyond_v55 import ideal_front as per_entry
 from ternary_lab.studies.beyond_v55 import tables as recipe_tables
 from ternary_lab.studies.beyond_v55.ideal_front import ideal_front
@@ -154,44 +155,132 @@ def test_differences_are_paired_by_seed() -> None:
         for recipe, shift in ((V5_5, 0.0), (BEYOND, 1.0)) for seed in (1, 2, 3) for p in PATHWAYS
     ]
     rows.append({"recipe": BEYOND, "seed": 4, "pathway": "A", "neg_elbo": 0.0})  # has no pair
-    found = recipe_tables.recipe_differences(pd.DataFrame(rows), [BEYOND], V5_5, ["neg_elbo"])
-    expected = interval([1.0, 1.0, 2.0])
+    table = pd.DataFrame(rows).assign(title="")
+    found = comparisons.recipe_differences(table, [BEYOND], V5_5, ["neg_elbo"])
+    expected = interval([1.0, 1.0, 2.0], comparisons=2)
     for _, row in found.iterrows():
         assert (row["n"], row["mean"], row["low"]) == (3, pytest.approx(expected.mean), pytest.approx(expected.low))
 
 
-def _differences() -> pd.DataFrame:
-    rows = [
-        ("a", "A", "neg_elbo", -1.0, -2.0, -0.5), ("a", "B", "neg_elbo", 1.0, 0.5, 2.0),
-        ("b", "A", "neg_elbo", 0.1, -1.0, 1.0), ("b", "B", "neg_elbo", 0.1, -1.0, 1.0),
-        ("a", "A", "informative_coverage", 3.0, 1.0, 5.0),
-    ]
-    return pd.DataFrame(rows, columns=["title", "pathway", "metric", "mean", "low", "high"])
+def _decided(*rows: tuple[str, str, str, str]) -> pd.DataFrame:
+    table = pd.DataFrame(rows, columns=["title", "pathway", "metric", "decided"])
+    return table.assign(mean=1.0, low=0.5, high=2.0)
 
 
-def test_clear_differences_are_listed_as_better_or_worse() -> None:
-    bound, coverage = recipe_tables.clear_differences(_differences()).splitlines()
-    assert bound == "- **-ELBO, test, nats**: better: a (A); worse: a (B)."
-    assert coverage == "- **informative coverage, %**: better: a (A); worse: none."
-    assert all(QUANTITIES[name].better for name in MEASURES)
+def test_decisions_name_the_decided_and_count_the_others() -> None:
+    metric = "neg_elbo"
+    found = _decided(("a", "A", metric, "higher"), ("a", "B", metric, "not decided"), ("b", "A", metric, "lower"),
+                     ("b", "B", metric, "lower"), ("c", "A", metric, "not decided"))
+    assert comparisons.decisions(found) == "Higher: a (A); lower: b (A), b (B); not decided: 2 of 5."
+    assert comparisons.decisions(found[1:2].drop(columns="pathway")) == "Not decided: 1 of 1."
+    assert comparisons.decisions(found[:1].drop(columns="pathway")) == "Higher: a."
 
 
-def test_differences_as_text_are_grouped_by_metric_in_order() -> None:
-    text = recipe_tables.differences_text(_differences()[:4])
-    assert text.startswith("-ELBO, test, nats\n")
-    first, second = text.splitlines()[-2:]
-    assert first.split() == ["a", "-1", "[-2,", "-0.5]", "+1", "[+0.5,", "+2]"]
-    assert second.startswith("b")
+def test_a_table_of_differences_marks_those_that_are_decided() -> None:
+    found = comparisons.differences_table(_decided(
+        ("b", "A", "neg_elbo", "higher"), ("b", "B", "neg_elbo", "not decided"),
+        ("a", "A", "neg_elbo", "not decided"), ("a", "B", "neg_elbo", "lower"),
+    ))
+    assert found.index.tolist() == ["b", "a"]
+    assert found["neg_elbo_A"].tolist() == ["+1.00 [+0.50, +2.00] *", "+1.00 [+0.50, +2.00]"]
+    assert found["neg_elbo_B"].tolist() == ["+1.00 [+0.50, +2.00]", "+1.00 [+0.50, +2.00] *"]
+
+
+def _random_recipes(names: Sequence[str], generator: np.random.Generator, seeds: int = 8) -> pd.DataFrame:
+    """A table of recipes without any effect: runs of one seed share a shift, and recipes differ in spread."""
+    index = pd.MultiIndex.from_product([names, range(seeds), PATHWAYS], names=["recipe", "seed", "pathway"])
+    spread = 1 + np.arange(len(names))[:, None, None]
+    values = generator.normal(size=(1, seeds, 1)) + spread * generator.normal(size=(len(names), seeds, 2))
+    table = pd.DataFrame({"informative_coverage": values.ravel()}, index).reset_index()
+    both = generator.normal(size=len(table))
+    return table.assign(title=[RECIPES[name].title for name in table["recipe"]], informative_coverage_both=both)
+
+
+DEFECTS = [name for name, recipe in RECIPES.items() if recipe.group in ("defect", "repaired")]
+
+
+@pytest.mark.parametrize("question", ["beyond", "repairs", "statenet", "generators", "coupling"])
+def test_without_an_effect_the_primary_outcome_decides_at_most_once_in_20(question: str) -> None:
+    """Every question of notebook 09, with random runs. A false positive is any decided comparison."""
+    asked: dict[str, tuple[Sequence[str], Callable[[pd.DataFrame], pd.DataFrame]]] = {
+        "beyond": ([V5_5, BEYOND], lambda table: comparisons.recipe_differences(table, [BEYOND], V5_5, primary)),
+        "repairs": ([V5_5, *DEFECTS], lambda table: comparisons.recipe_differences(table, DEFECTS, V5_5, primary)),
+        "statenet": (
+            [recipe_tables.OFF, BEYOND, *recipe_tables.TAUGHT],
+            lambda table: comparisons.statenet_differences(table, primary),
+        ),
+        "generators": ([BEYOND, recipe_tables.WIDE], comparisons.generator_differences),
+        "coupling": ([BEYOND, *PARTS], lambda table: comparisons.recipe_differences(table, PARTS, BEYOND, primary)),
+    }
+    primary = comparisons.COMPARED[:1]
+    names, ask = asked[question]
+    generator, simulations, false = np.random.default_rng(9), 120, 0
+    for _ in range(simulations):
+        found = ask(_random_recipes(names, generator, 4 if question == "coupling" else 8))
+        false += bool((found["decided"] != comparisons.UNDECIDED).any())
+    assert false / simulations <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / simulations)
+
+
+PARTS = ["variants/injected", "variants/aligned"]
+
+
+def test_the_primary_outcome_is_a_family_of_its_own() -> None:
+    found = comparisons.recipe_differences(recipe_tables.load_recipes(), DEFECTS, V5_5)
+    sizes = found.groupby("metric")["comparisons"].unique().map(list).to_dict()
+    assert sizes == {"informative_coverage": [12], "effective_coverage": [24], "neg_elbo": [24]}
+
+
+def test_statenet_is_compared_within_each_recipe() -> None:
+    table = _random_recipes([recipe_tables.OFF, BEYOND, *recipe_tables.TAUGHT], np.random.default_rng(3))
+    for name, value in ((recipe_tables.OFF, 1.0), (recipe_tables.TAUGHT[0], 3.0), (BEYOND, 10.0),
+                        (recipe_tables.TAUGHT[1], 11.0)):
+        table.loc[table["recipe"] == name, "informative_coverage"] = value
+    found = comparisons.statenet_differences(table, ["informative_coverage"])
+    assert found.groupby("title")["mean"].unique().map(list).to_dict() == {"in v5.5": [2.0], "in beyond": [1.0]}
+    assert set(found["comparisons"]) == {4}
+
+
+def test_generators_are_compared_with_b_alone() -> None:
+    table = _random_recipes([BEYOND, recipe_tables.WIDE], np.random.default_rng(4))
+    values = {(BEYOND, "A"): 80.0, (BEYOND, "B"): 90.0, (recipe_tables.WIDE, "A"): 0.0, (recipe_tables.WIDE, "B"): 93.0}
+    table["informative_coverage"] = [values[row] for row in zip(table["recipe"], table["pathway"], strict=True)]
+    found = comparisons.generator_differences(table.assign(informative_coverage_both=85.0)).set_index("title")["mean"]
+    assert found.to_dict() == {"A alone": -10.0, "A or B with equal chance": -5.0, "one wide pathway": 3.0}
 
 
 def test_a_goal_is_reached_only_by_both_pathways() -> None:
-    index = pd.MultiIndex.from_product([[V5_5, BEYOND], PATHWAYS])
-    values = {"neg_elbo": [14.0, 13.0, 13.5, 13.0], "effective_coverage": [98.0, 99.0, 97.0, 99.0]}
-    medians = pd.DataFrame(values, index)
-    goals = {"neg_elbo": (13.5, "≤"), "effective_coverage": (98, "≥")}
-    found = recipe_tables.goals_reached(medians, goals, [V5_5, BEYOND])
-    assert found["beyond"].tolist() == ["13.5 / 13 ✓", "97 / 99"]
-    assert found["v5.5"].tolist() == ["14 / 13", "98 / 99 ✓"]
+    good = {"effective_coverage": 99.0, "missing_mass": 0.01, "n99": 95_000.0, "neg_iwae": 10.5,
+            "reconstruction_test": 100.0, "neg_elbo": 13.0, "informative_coverage": 96.0}
+    bad = {**good, "neg_elbo": 13.6, "n99": 100_000.0}
+    rows = [
+        {"recipe": recipe, "title": recipe.upper(), "seed": seed, "pathway": p}
+        | (bad if (recipe, p) == ("y", "B") else good)
+        for recipe in "xy" for seed in (1, 2, 3) for p in PATHWAYS
+    ]
+    rows[0]["neg_elbo"] = 20.0  # one seed of three does not change the median
+    found = comparisons.goals_reached(pd.DataFrame(rows), ["x", "y"])
+    assert found["X"].str.endswith("✓").all()
+    assert found.index[~found["Y"].str.endswith("✓")].tolist() == ["n₉₉ / n₉₉ of uniform noise", "-ELBO, test, nats"]
+    assert found.loc["-ELBO, test, nats", "Y"] == "13 / 13.6"
+    assert found.loc["n₉₉ / n₉₉ of uniform noise", "X"] == "1.05 / 1.05 ✓"
+
+
+def test_the_row_by_hand_is_that_of_the_model() -> None:
+    rows = comparisons.rows_by_hand(2**16).set_index("pathway")
+    assert rows.index.tolist() == ["A", "B"]
+    assert set(rows["recipe"]) == {comparisons.BY_HAND}
+    assert (rows["reconstruction_test"] == 100).all()
+    assert {goal.metric for goal in comparisons.GOALS} <= set(rows)
+
+
+def test_the_published_weights_have_the_published_measures() -> None:
+    table = recipe_tables.load_recipes()
+    stored = table[(table["recipe"] == BEYOND) & (table["seed"] == 42)].set_index("pathway")
+    found = evaluate(load_runs(BEYOND)[42].model(recipe_tables.END), latents=2**17, seed=42)
+    for p in PATHWAYS:
+        now = getattr(found, p)
+        assert now.neg_elbo == pytest.approx(stored["neg_elbo"][p], abs=1e-3)
+        assert now.informative_coverage == pytest.approx(stored["informative_coverage"][p], abs=1)
 
 
 def test_rows_are_picked_in_the_order_of_the_names() -> None:
@@ -266,12 +355,17 @@ def test_the_figures_show_the_given_recipes() -> None:
     assert len(drawing.figure.axes) == 3
     assert all(RECIPES[name].title in drawing.alt for name in names)
     assert set(drawing.data["recipe"]) == set(names)
-    drawn = figures.coverage_front(table, ideal_front([1.0, 4.0]), [V5_5, BEYOND])
+    hand = comparisons.rows_by_hand(2**14)
+    drawn = figures.coverage_front(pd.concat([table, hand]), ideal_front([1.0, 4.0]), [V5_5, BEYOND])
     assert len(drawn.figure.axes) == 4
-    assert set(drawn.data["recipe"]) == {V5_5, BEYOND, SHARPENED}
+    assert set(drawn.data["recipe"]) == {V5_5, BEYOND, SHARPENED, comparisons.BY_HAND}
+    assert "weights set by hand" in drawn.alt
+    forest = figures.changes(comparisons.recipe_differences(table, DEFECTS, V5_5))
+    assert len(forest.figure.axes) == len(comparisons.COMPARED)
+    assert "raw gradient norms (B)" in forest.alt
     histories = {"v5.5": load_runs("v5_5").history, "beyond": load_runs("beyond").history}
-    sharp = table[table["recipe"] == SHARPENED]
-    through = figures.recipes_by_epoch(histories, sharp)
+    through = figures.recipes_by_epoch(histories)
     assert set(through.data["recipe"]) == set(histories)
     some = RunSet({42: load_runs("v5_5")[42]}).history
     assert "λ₃" in figures.statenet_decisions(some, some).alt
+    assert "56 trials" in figures.search_trials(recipe_tables.load_search(), ideal_front([1.0])).alt

@@ -15,7 +15,18 @@ from ternary_lab import InputError
 from ternary_lab.figures.save import render
 from ternary_lab.studies.statistics import interval
 from ternary_lab.sweeps import figures
-from ternary_lab.sweeps.main_effects import BINS, complete, interactions, keys_of, levels, main_effects, varied
+from ternary_lab.sweeps.main_effects import (
+    BINS,
+    complete,
+    interaction_shows,
+    interactions,
+    keys_of,
+    levels,
+    main_effects,
+    ratios,
+    varied,
+)
+from ternary_lab.sweeps.run import load_results
 
 A, B, C = (1, 2, 3), (0.1, 0.2), ("x", "y")
 
@@ -84,6 +95,70 @@ def test_the_interval_is_that_of_the_seeds_own_effects() -> None:
     assert (row["n"], row["low"], row["high"]) == (4, pytest.approx(expected.low), pytest.approx(expected.high))
 
 
+def _two_keys(values: np.ndarray) -> pd.DataFrame:
+    """The table of a sweep over two keys, from values (seeds, levels of a, levels of b)."""
+    places = np.stack([axis.ravel() for axis in np.indices(values.shape)], 1)
+    table = pd.DataFrame(places, columns=["seed", "a.a", "b.b"])
+    point = table["a.a"].astype(str) + "-" + table["b.b"].astype(str)
+    table.insert(0, "point", point)
+    return table.assign(status="done", loss=values.ravel())
+
+
+def _spread_of_the_published_sweep() -> np.ndarray:
+    """Standard deviations over seeds of ln informative coverage of B, (levels of the warm-up, levels of ρ)."""
+    table = load_results("sweep.csv")
+    table = table[table["beta_B"] > 0]
+    coverage = np.log(table["informative_coverage_B"])
+    spread = coverage.groupby([table["beta.B.warmup_epochs"], table["rho.consolidated"]]).std().unstack()
+    return spread.to_numpy(float)
+
+
+@pytest.mark.parametrize("kind", ["normal", "skewed"])
+def test_without_an_interaction_the_answer_is_yes_at_most_once_in_20(kind: str) -> None:
+    """The spread of the simulated runs is that of the published sweep, which differs tenfold between points."""
+    spread, simulations = _spread_of_the_published_sweep(), 200
+    generator = np.random.default_rng(10)
+    additive = np.linspace(0, 1, spread.shape[0])[:, None] - np.linspace(0, 2, spread.shape[1])
+    yes = 0
+    for _ in range(simulations):
+        noise = generator.normal(size=(8, *spread.shape))
+        if kind == "skewed":
+            noise = generator.exponential(size=noise.shape) - 1
+        seeds = generator.normal(size=(8, 1, 1))
+        table = _two_keys(np.exp(additive + seeds + spread * noise))
+        yes += interaction_shows(interactions(table, ["loss"], logarithm=True))
+    assert yes / simulations <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / simulations)
+
+
+def test_an_interaction_shows_and_a_mixture_of_metrics_is_refused() -> None:
+    spread = _spread_of_the_published_sweep()
+    noise = np.random.default_rng(11).normal(size=(8, *spread.shape)) * spread
+    noise[:, -1, -1] -= 2
+    found = interactions(_two_keys(np.exp(noise)), ["loss"], logarithm=True)
+    assert interaction_shows(found)
+    assert set(found["metric"]) == {"ln loss"}
+    assert set(found["comparisons"]) == {spread.size}
+    with pytest.raises(InputError, match="one pair of keys in one metric"):
+        interaction_shows(pd.concat([found, found.assign(metric="other")]))
+
+
+def test_the_logarithm_makes_a_product_of_levels_additive() -> None:
+    table = _table(lambda a, b, c, seed: a**2 * 10 * b * (1 + (c == "y")) * seed)
+    assert interactions(table, ["loss"], logarithm=True)["mean"].abs().max() < 1e-9
+    assert interactions(table, ["loss"])["mean"].abs().max() > 0.1
+    with pytest.raises(InputError, match="not positive everywhere"):
+        interactions(_table(lambda a, b, c, seed: float(a - 1)), ["loss"], logarithm=True)
+
+
+def test_ratios_of_a_product_are_its_factors() -> None:
+    table = _table(lambda a, b, c, seed: a**2 * (100 if b == 0.2 and a == 3 else b) * seed)
+    found = ratios(table, "loss", "b.b", "a.a").set_index("a.a")
+    assert (found["b.b"] == 0.2).all()
+    assert (found["comparisons"] == 3).all()
+    for level, factor in ((1, 2.0), (2, 2.0), (3, 1000.0)):
+        assert found.loc[level, ["mean", "low", "high"]].tolist() == pytest.approx([factor] * 3)
+
+
 def test_a_point_that_failed_for_one_seed_counts_for_none() -> None:
     table = _table(lambda a, b, c, seed: float(seed))
     table.loc[0, "status"] = "failed"
@@ -144,10 +219,13 @@ def test_the_figures_say_what_they_show() -> None:
     pairs = figures.interactions(interactions(table, ["loss"]))
     assert len(pairs.figure.axes) == 3 + 1  # a panel per pair of keys, and the colours' scale
     assert "a.a" in pairs.alt
+    by = figures.by_levels(table[table["c.c"] == "x"], "loss", "b.b", "a.a", {"a.a": "the first, epochs"})
+    assert "the first, epochs" in by.alt
+    assert len(by.data) == 3 * 2 * 4
     lines = figures.parallel(table, "loss")
     assert len(lines.data) == 12
     assert "12 points" in lines.alt
-    for drawing in (effects, pairs, lines):
+    for drawing in (effects, by, pairs, lines):
         assert "nan" not in drawing.alt
         assert render(drawing.figure).startswith(b"\x89PNG")
 

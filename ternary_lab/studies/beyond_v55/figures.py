@@ -1,6 +1,7 @@
-"""Figures of recipes: single defects, coverage against -ELBO, measures by epoch, outputs of StateNet.
+"""Figures of recipes: differences with intervals, coverage against -ELBO, measures by epoch, outputs of StateNet.
 
-A recipe is a shipped configuration (see `tables`). The front is the best compromise between coverage and -ELBO.
+A recipe is a shipped configuration (see `tables`). The front is the best compromise between coverage and -ELBO. The
+colours of the pathways A and B are never those of recipes.
 """
 
 from __future__ import annotations
@@ -12,42 +13,63 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from ternary_lab.figures.parts import band, dot_handles, dot_panels, label_epochs, legend_below
+from ternary_lab.figures.parts import band, dot_handles, dot_panels, label_epochs, legend_below, mark
 from ternary_lab.figures.save import Drawing
-from ternary_lab.figures.style import GREEN, GREY, INK, ORANGE, PATHWAY, PURPLE, SKY, VERMILION, new_axes, plain
+from ternary_lab.figures.style import GREEN, GREY, INK, PATHWAY, PURPLE, SKY, new_axes, plain
 from ternary_lab.metrics.quantities import QUANTITIES, label
-from ternary_lab.studies.beyond_v55.tables import BEYOND, DRAWN, OFF, RECIPES, SHARPENED, TAUGHT, V5_5
+from ternary_lab.studies.beyond_v55.comparisons import BY_HAND, UNDECIDED
+from ternary_lab.studies.beyond_v55.tables import BEYOND, RECIPES, REPAIRED, SHARPENED, V5_5
 from ternary_lab.studies.statistics import interval
 
 FARTHEST = 25.0
 """Limit of the axis of -ELBO, in nats. A model with a higher -ELBO is drawn at the edge."""
-OUTPUTS, CONTROLS = ("delta_lr", "delta_lambda1", "delta_lambda2", "delta_lambda3"), ("lr", "λ₁", "λ₂", "λ₃")
-INPUTS = {"H_A": "H_A, nats", "kl_A": "KL_A, nats", "kl_B": "KL_B, nats", "grad_ratio": "r = n_B / n_A"}
-"""Labels of the inputs of StateNet against which its outputs are drawn."""
+OUTPUTS = {"delta_lr": "learning rate", "delta_lambda1": "λ₁", "delta_lambda2": "λ₂", "delta_lambda3": "λ₃"}
+"""Outputs of StateNet in a history, and what they correct."""
 OF_DEFECTS = ("informative_coverage", "effective_coverage", "neg_elbo", "reconstruction_test", "spike", "wobble")
-OF_WORTH = ("informative_coverage", "effective_coverage", "neg_elbo")
-"""Measures by which recipes are compared: `OF_DEFECTS` for single defects, `OF_WORTH` for components of a recipe."""
-OF_FRONT, OF_PARTS = ("v5.5", "repaired", "beyond", "front"), ("beyond", "part")
-"""Groups of recipes that two figures show.
-
-`OF_FRONT` holds the groups in the figure of the front. `OF_PARTS` holds the recipe beyond and its variants that couple
-the pathways or have only one pathway.
-"""
-OF_STATENET = {V5_5: (V5_5, OFF, TAUGHT[0]), BEYOND: (BEYOND, DRAWN, TAUGHT[1])}
-"""Variants of v5.5 and of the recipe beyond; the recipe itself comes first.
-
-One variant has no StateNet, one has a StateNet that keeps its initial weights, and one has a StateNet that learns.
-"""
+"""Measures by which the report compares recipes."""
+OF_FRONT = ("v5.5", "repaired", "beyond", "front")
+"""Groups of recipes in the figure of the front."""
 WEIGHTS = (0.25, 0.5, 1, 2, 2.5, 3, 4, 6, 8, 12, 20, 40)
 """Weights of the information term for which the front of an ideal decoder is computed."""
-SHADES = (SKY, ORANGE, GREEN, PURPLE)
+COLOURS = {V5_5: SKY, REPAIRED: GREEN, BEYOND: PURPLE}
+"""Colours of recipes. The variants of beyond have the colour of beyond and other markers."""
 MARKS = "osD^v"
-OFF_LINE = (SKY, GREEN, PURPLE)
-"""Colours of recipes that the line of the front does not join."""
 BY_EPOCH = {
     "informative_coverage": "", "effective_coverage": "", "neg_elbo": "validation", "reconstruction": "validation",
 }
 """Quantities that are drawn against the epoch, with the split on which each quantity is measured."""
+
+
+def changes(differences: pd.DataFrame) -> Drawing:
+    """Draw differences with their intervals: a panel per metric, a row per title, and the pathways side by side.
+
+    A full dot marks a difference whose interval excludes 0.
+
+    Args:
+        differences: a table of `comparisons.recipe_differences`.
+    """
+    metrics, titles = (list(dict.fromkeys(differences[column])) for column in ("metric", "title"))
+    with new_axes(1, len(metrics), 1.0 + 0.28 * len(titles), sharey=True) as axes:
+        for axis, metric in zip(axes, metrics, strict=True):
+            mark(axis, 0)
+            for shift, (p, colour) in zip((-0.17, 0.17), PATHWAY.items(), strict=True):
+                rows = differences[(differences["metric"] == metric) & (differences["pathway"] == p)]
+                y = [titles.index(title) + shift for title in rows["title"]]
+                axis.hlines(y, rows["low"], rows["high"], color=colour, linewidth=1.3)
+                faces = [colour if decided != UNDECIDED else "white" for decided in rows["decided"]]
+                axis.scatter(rows["mean"], y, s=16, c=faces, edgecolors=colour, linewidths=1, zorder=3)
+            quantity = QUANTITIES[metric]
+            axis.set_title(quantity.words)
+            axis.set_xlabel("points" if quantity.unit == "%" else quantity.unit)
+            axis.set_yticks(range(len(titles)), titles)
+            axis.set_ylim(len(titles) - 0.5, -0.5)
+        families = " and ".join(f"{count}" for count in dict.fromkeys(differences["comparisons"]))
+        words = f"simultaneous 95 % intervals over {families} comparisons, n = {differences['n'].min()} seeds"
+        legend_below(axes, f"mean difference; {words}\nfull dot: the interval excludes 0", dot_handles(), ncols=2)
+    first = differences[differences["metric"] == metrics[0]]
+    said = "; ".join(f"{x.title} ({x.pathway}) {x.mean:+.2g}, {x.decided}" for x in first.itertuples())
+    alt = f"Dots show differences with intervals for {len(metrics)} metrics. {QUANTITIES[metrics[0]].words}: {said}."
+    return Drawing.of(axes, alt, differences)
 
 
 def recipe_comparison(table: pd.DataFrame, names: Sequence[str], measures: Sequence[str]) -> Drawing:
@@ -69,16 +91,15 @@ def recipe_comparison(table: pd.DataFrame, names: Sequence[str], measures: Seque
         n = rows.groupby("recipe")["seed"].nunique()
         seeds = f"{n.min()} to {n.max()}" if n.min() < n.max() else f"{n.min()}"
         legend_below(
-            axes, f"a dot per run, {seeds} seeds; line: 95 % interval of the mean\n{_to_beat(table)}".strip(),
-            dot_handles(), ncols=2,
+            axes, f"a dot per run, {seeds} seeds; line: 95 % interval of the mean", dot_handles(), ncols=2,
         )
     first = QUANTITIES[measures[0]]
     means = rows.groupby(["recipe", "pathway"])[measures[0]].mean()
     said = "; ".join(f"{title} {means[name, 'A']:.3g} / {means[name, 'B']:.3g}" for name, title in titles.items())
     alt = (
         f"Dots compare {len(names)} recipes by {len(measures)} measures. The mean {first.words} of pathway A / B, in "
-        f"{first.unit}, is: {said}. {_to_beat(table)}"
-    ).strip()
+        f"{first.unit}, is: {said}."
+    )
     return Drawing.of(axes, alt, rows[["recipe", "seed", "pathway", *measures]])
 
 
@@ -87,35 +108,15 @@ def _ends(values: Sequence[float]) -> tuple[float, float]:
     return found.low, found.high
 
 
-def _to_beat(table: pd.DataFrame) -> str:
-    """Return a sentence on v5.5 with sharpened logits, or an empty text if the table has no such rows.
-
-    The logits are multiplied by the factor that gives the highest informative coverage.
-    """
-    rows = table[table["recipe"] == SHARPENED]
-    if rows.empty:
-        return ""
-    factor, rows = _covering_most(rows)
-    means = rows.groupby("pathway")[["informative_coverage", "neg_elbo"]].mean()
-    coverage, bound = (" / ".join(f"{means[name][p]:.3g}" for p in PATHWAY) for name in means)
-    return f"To beat is v5.5 with logits × {factor:g}: informative coverage {coverage} %, -ELBO {bound} nats."
-
-
-def _covering_most(sharpened: pd.DataFrame) -> tuple[float, pd.DataFrame]:
-    """Return the factor on the logits with the highest informative coverage, and the rows with this factor."""
-    factor = float(sharpened.groupby("factor")["informative_coverage"].mean().idxmax())  # type: ignore[arg-type]
-    return factor, sharpened[sharpened["factor"] == factor]
-
-
 def coverage_front(table: pd.DataFrame, ideal: pd.DataFrame, names: Sequence[str]) -> Drawing:
     """Plot two coverages (rows) of both pathways (columns) against -ELBO.
 
     Better models lie further up and further left. `ideal` is the front of an ideal decoder (`ideal_front`). A line
-    joins the recipes on the front.
+    joins beyond and the variants with other weights. If the table has rows of `BY_HAND`, a star shows them.
     """
     marked = {name: RECIPES[name].title for name in names}
     measures = ("informative_coverage", "effective_coverage")
-    shown = table[table["recipe"].isin([*marked, SHARPENED])]
+    shown = table[table["recipe"].isin([*marked, SHARPENED, BY_HAND])]
     with new_axes(2, 2, 5.4, sharex=True, sharey="row") as axes:
         for row, measure in enumerate(measures):
             for axis, p in zip(axes[2 * row : 2 * row + 2], PATHWAY, strict=True):
@@ -124,6 +125,9 @@ def coverage_front(table: pd.DataFrame, ideal: pd.DataFrame, names: Sequence[str
                 if measure == "informative_coverage":
                     _ideal(axis, ideal, "ideal decoder, one\ndimension per entry")
                 _marked(axis, own, measure, marked)
+                hand = own[own["recipe"] == BY_HAND]
+                axis.scatter(hand["neg_elbo"], hand[measure], s=45, color=INK, marker="*", linewidth=0,
+                             label="weights set by hand", clip_on=False, zorder=4)
                 axis.set_title(f"pathway {p}: {label(measure)}")
                 axis.set_xlim(11, FARTHEST)
             axes[2 * row].set_ylim(10 * (shown[measure].min() // 10), 102)
@@ -132,7 +136,8 @@ def coverage_front(table: pd.DataFrame, ideal: pd.DataFrame, names: Sequence[str
         legend_below(axes, ncols=4)
     said = "; ".join(
         f"{title} has {rows['informative_coverage'].mean():.3g} % at {rows['neg_elbo'].mean():.3g} nats"
-        for name, title in marked.items() if len(rows := shown[shown["recipe"] == name])
+        for name, title in {**marked, BY_HAND: "the model with weights set by hand"}.items()
+        if len(rows := shown[shown["recipe"] == name])
     )
     alt = f"Points show coverage against -ELBO. Informative coverage, mean of both pathways: {said}."
     return Drawing.of(axes, alt, shown[["recipe", "factor", "seed", "pathway", *measures, "neg_elbo"]])
@@ -158,22 +163,22 @@ def _marked(axis: Axes, own: pd.DataFrame, measure: str, marked: Mapping[str, st
     for i, (name, title) in enumerate(marked.items()):
         rows = own[own["recipe"] == name]
         on_line = RECIPES[name].group in ("front", "beyond")
-        colour = VERMILION if RECIPES[name].group == "beyond" else ORANGE if on_line else OFF_LINE[i % len(OFF_LINE)]
+        colour = PURPLE if on_line else COLOURS.get(name, GREEN)
         x = rows["neg_elbo"].clip(upper=FARTHEST)
         axis.scatter(x, rows[measure], s=14, color=colour, marker=MARKS[i % len(MARKS)], alpha=0.6, linewidth=0,
                      label=title, clip_on=False)
         if on_line and len(rows):
             line.append((rows["neg_elbo"].mean(), rows[measure].mean()))
     if line:
-        axis.plot(*zip(*sorted(line), strict=True), color=ORANGE, linewidth=0.9, zorder=1)
+        axis.plot(*zip(*sorted(line), strict=True), color=PURPLE, linewidth=0.9, zorder=1)
 
 
-def search_trials(tried: pd.DataFrame, ideal: pd.DataFrame, table: pd.DataFrame) -> Drawing:
+def search_trials(tried: pd.DataFrame, ideal: pd.DataFrame) -> Drawing:
     """Plot informative coverage against -ELBO for the trials before a recipe was chosen, with a panel for each pathway.
 
     The colour shows the kind of penalty on certainty beyond the margin. The marker shows the number of epochs.
     """
-    colours = {"none": GREY, "linear": SKY, "squared": VERMILION}
+    colours = {"none": GREY, "linear": GREEN, "squared": PURPLE}
     marks = dict(zip(sorted(tried["epochs"].unique()), "v^o", strict=False))
     with new_axes(1, 2, 3.2, sharey=True) as axes:
         for axis, p in zip(axes, PATHWAY, strict=True):
@@ -186,10 +191,10 @@ def search_trials(tried: pd.DataFrame, ideal: pd.DataFrame, table: pd.DataFrame)
             axis.set_xlim(11, 21)
             axis.set_ylim(0, 103)
         axes[0].set_ylabel(label("informative_coverage"))
-        handles = [axes[0].lines[0], *dot_handles({f"certainty: {cost}": colour for cost, colour in colours.items()})]
+        handles = [axes[0].lines[0], *dot_handles({f"penalty: {cost}": colour for cost, colour in colours.items()})]
         handles += [Line2D([], [], color=INK, marker=mark, linestyle="", label=f"{epochs} epochs")
                     for epochs, mark in marks.items()]
-        legend_below(axes, _to_beat(table), handles, ncols=4)
+        legend_below(axes, None, handles, ncols=4)
     best = tried.groupby("certainty_cost")["informative_coverage"].max()
     said = "; ".join(f"{best[cost]:.3g} % ({cost})" for cost in colours if cost in best)
     alt = (
@@ -199,31 +204,26 @@ def search_trials(tried: pd.DataFrame, ideal: pd.DataFrame, table: pd.DataFrame)
     return Drawing.of(axes, alt, tried)
 
 
-def recipes_by_epoch(histories: Mapping[str, pd.DataFrame], sharpened: pd.DataFrame) -> Drawing:
+def recipes_by_epoch(histories: Mapping[str, pd.DataFrame]) -> Drawing:
     """Plot two coverages, -ELBO and reconstruction against the epoch.
 
-    `histories` maps the title of each recipe to its history. `sharpened` holds the rows of v5.5 with multiplied logits.
-    A dotted line shows the coverage of v5.5 with the best factor on its logits.
+    `histories` maps the title of each recipe to its history.
     """
-    factor, best = _covering_most(sharpened)
-    at = best[[*OF_WORTH]].mean()
-    kept = []
+    kept, colours = [], {RECIPES[name].title: colour for name, colour in COLOURS.items()}
     with new_axes(2, 2, 4.6, sharex=True) as axes:
         for axis, (metric, split) in zip(axes, BY_EPOCH.items(), strict=True):
-            for colour, (title, history) in zip((GREY, SKY, VERMILION, PURPLE), histories.items(), strict=False):
+            for title, history in histories.items():
                 rows = history.assign(value=(history[f"{metric}_A"] + history[f"{metric}_B"]) / 2)
-                band(axis, rows, "epoch", "value", color=colour, label=title)
+                band(axis, rows, "epoch", "value", color=colours.get(title, INK), label=title)
                 kept.append(rows[["seed", "epoch", "value"]].assign(recipe=title, metric=metric))
                 if rows["value"].isna().all():
                     axis.text(0.98, 0.04, f"{title}: not known from so few latents", transform=axis.transAxes,
                               ha="right", fontsize=7)
-            if not split:
-                bound = f"v5.5, logits × {factor:g} (-ELBO {at['neg_elbo']:.3g})"
-                axis.axhline(float(at[metric]), color=INK, linestyle=":", linewidth=0.9, label=bound)
             axis.set_title(label(metric, split))
         axes[2].set_yscale("log")
-        axes[2].set_ylim(10, 100)
-        plain(axes[2])
+        axes[2].set_ylim(12, 100)
+        axes[2].set_yticks([], minor=True)
+        axes[2].set_yticks([12, 15, 20, 30, 50, 100], [f"{tick}" for tick in (12, 15, 20, 30, 50, 100)])
         label_epochs(axes[2:])
         n = min(history["seed"].nunique() for history in histories.values())
         legend_below(axes, f"mean of both pathways; median and range over n = {n} seeds", ncols=4)
@@ -236,37 +236,24 @@ def recipes_by_epoch(histories: Mapping[str, pd.DataFrame], sharpened: pd.DataFr
     return Drawing.of(axes, alt, pd.concat(kept, ignore_index=True))
 
 
-def statenet_decisions(taught: pd.DataFrame, drawn: pd.DataFrame | None = None) -> Drawing:
-    """Plot the four outputs of StateNet against the epoch, and the outputs of the taught StateNet against its inputs.
+def statenet_decisions(taught: pd.DataFrame, drawn: pd.DataFrame) -> Drawing:
+    """Plot the four outputs of StateNet against the epoch. An output of ±1 is the largest possible correction.
 
     `taught` is a history of runs in which StateNet learns. `drawn` is a history of runs in which StateNet keeps its
     initial weights.
     """
-    nets = {"as drawn": (drawn, GREY), "taught": (taught, VERMILION)}
-    known = {name: (net, colour) for name, (net, colour) in nets.items() if net is not None}
-    with new_axes(2, 4, 4.2) as axes:
-        for axis, column, control in zip(axes, OUTPUTS, CONTROLS, strict=False):
-            for name, (net, colour) in known.items():
+    nets = {"initial weights": (drawn, GREY), "learning": (taught, GREEN)}
+    with new_axes(1, 4, 2.3, sharey=True) as axes:
+        for axis, (column, control) in zip(axes, OUTPUTS.items(), strict=True):
+            for name, (net, colour) in nets.items():
                 band(axis, net, "epoch", column, color=colour, label=name)
-            axis.set_title(f"Δ of {control}")
-        label_epochs(axes[:4], most=3)
-        for axis, (column, words) in zip(axes[4:], INPUTS.items(), strict=True):
-            for shade, output in zip(SHADES, OUTPUTS, strict=True):
-                axis.scatter(taught[column], taught[output], s=2, color=shade, alpha=0.4, linewidth=0)
-            axis.set_xlabel(words)
-            if column.startswith("kl"):
-                axis.set_xscale("log")
-        for i, axis in enumerate(axes):
+            axis.set_title(f"for the {control}" if column == "delta_lr" else f"for {control}")
             axis.set_ylim(-1.05, 1.05)
-            axis.tick_params(labelleft=i % 4 == 0)
-        axes[4].set_ylabel("Δ, taught")
-        shades = dot_handles({f"Δ of {control}": shade for control, shade in zip(CONTROLS, SHADES, strict=True)})
-        legend_below(
-            axes, f"median and range, n = {taught['seed'].nunique()}; below: a dot per run and epoch",
-            [*axes[0].get_legend_handles_labels()[0], *shades], ncols=6,
-        )
+        axes[0].set_ylabel("output of StateNet")
+        label_epochs(axes, most=3)
+        legend_below(axes, f"median and range over n = {taught['seed'].nunique()} seeds", ncols=2)
     late = taught[taught["epoch"] > taught["epoch"].max() - 20]
-    said = ", ".join(f"{late[column].mean():+.2f} for {name}" for column, name in zip(OUTPUTS, CONTROLS, strict=True))
-    alt = f"Charts show the decisions by StateNet. When taught, their mean over the last 20 epochs is {said}."
-    rows = [net[["seed", "epoch", *OUTPUTS, *INPUTS]].assign(net=name) for name, (net, _) in known.items()]
+    said = ", ".join(f"{late[column].mean():+.2f} for {name}" for column, name in OUTPUTS.items())
+    alt = f"Line charts show the four outputs of StateNet. If it learns, their mean over the last 20 epochs is {said}."
+    rows = [net[["seed", "epoch", *OUTPUTS]].assign(net=name) for name, (net, _) in nets.items()]
     return Drawing.of(axes, alt, pd.concat(rows))

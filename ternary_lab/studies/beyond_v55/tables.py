@@ -1,4 +1,4 @@
-"""Tables that compare recipes.
+"""The table of recipes: what is trained, how it is measured, and how it is loaded. `comparisons` compares the rows.
 
 A recipe is a shipped configuration: v5.5 itself, v5.5 with one or all of its defects repaired, or an extension of v5.5.
 Every recipe is trained for 104 epochs, except the short recipes. The seeds were not used for any choice. The table has
@@ -23,14 +23,14 @@ from ternary_lab.config_files import load_config
 from ternary_lab.errors import ConfigError, RunError, nearest
 from ternary_lab.metrics.baselines import scaled
 from ternary_lab.metrics.evaluate import Evaluation, evaluate
-from ternary_lab.metrics.quantities import QUANTITIES, label
+from ternary_lab.metrics.quantities import label
 from ternary_lab.model import PATHWAYS, Pathway, TernaryVAE
 from ternary_lab.runs.checkpoint import Checkpoint
 from ternary_lab.runs.files import read_csv, write_table
 from ternary_lab.runs.load import PUBLISHED, RunRecord, RunSet, load_runs
 from ternary_lab.runs.train import run_experiment
 from ternary_lab.studies.beyond_v55.alternative_families import pathway_metrics
-from ternary_lab.studies.statistics import load_table, paired_differences
+from ternary_lab.studies.statistics import load_table
 
 RecipeGroup = Literal["v5.5", "defect", "repaired", "statenet", "beyond", "part", "front", "short"]
 
@@ -83,7 +83,7 @@ RECIPES: Mapping[str, Recipe] = {recipe.name: recipe for recipe in (
     Recipe("variants/injected", "with cross-injection", "part"),
     Recipe("variants/aligned", "with alignment", "part"),
     Recipe(WIDE, "one wide pathway", "part"),
-    Recipe("variants/information_10", "information × 10", "front"),
+    Recipe("variants/information_10", "information weight 10", "front"),
     Recipe("variants/unbounded_certainty", "certainty unbounded", "front"),
     Recipe("variants/in_52_epochs", "in 52 epochs", "short"),
     Recipe("variants/in_26_epochs", "in 26 epochs", "short"),
@@ -256,64 +256,3 @@ def pick(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     """Return the rows of the recipes in `names`, in the order of the names."""
     rows = table[table["recipe"].isin(names)]
     return rows.sort_values("recipe", key=lambda column: column.map(list(names).index), kind="stable")
-
-
-def recipe_differences(table: pd.DataFrame, names: Sequence[str], base: str, metrics: Sequence[str]) -> pd.DataFrame:
-    """Return the differences of recipes from the base recipe, paired by seed, with 95 % intervals.
-
-    The columns are recipe, title, pathway, metric, n, mean, low and high.
-    """
-    return paired_differences(pick(table, list(dict.fromkeys((*names, base)))), "recipe", base, metrics, ["pathway"])
-
-
-def differences_text(differences: pd.DataFrame) -> str:
-    """Format differences as text, with a table per metric and a line per recipe.
-
-    A cell is `mean [low, high]` of one pathway.
-    """
-    blocks = []
-    for metric, rows in differences.groupby("metric", sort=False):
-        cells = rows.assign(cell=[f"{x.mean:+.3g} [{x.low:+.3g}, {x.high:+.3g}]" for x in rows.itertuples()])
-        wide = cells.pivot(index="title", columns="pathway", values="cell").loc[rows["title"].unique()]
-        blocks.append(f"{MEASURES[str(metric)]}\n{wide.rename_axis(None).rename_axis(None, axis=1).to_string()}")
-    return "\n\n".join(blocks)
-
-
-def clear_differences(differences: pd.DataFrame, bullet: str = "- ") -> str:
-    """Return a Markdown list of the recipes that are clearly better and clearly worse, for each metric.
-
-    A difference is clear if its interval does not contain 0.
-    """
-    lines = []
-    for metric, rows in differences.groupby("metric", sort=False):
-        signed = (1 if QUANTITIES[str(metric)].better == "more" else -1) * rows[["low", "high"]]
-        sides = {"better": signed.min(axis=1) > 0, "worse": signed.max(axis=1) < 0}
-        said = {
-            side: ", ".join(f"{x.title} ({x.pathway})" for x in rows[where].itertuples()) or "none"
-            for side, where in sides.items()
-        }
-        lines.append(f"{bullet}**{MEASURES[str(metric)]}**: better: {said['better']}; worse: {said['worse']}.")
-    return "\n".join(lines)
-
-
-def goals_reached(
-    medians: pd.DataFrame, goals: Mapping[str, tuple[float, str]], names: Sequence[str]
-) -> pd.DataFrame:
-    """Return a table with a row per goal and a column per recipe.
-
-    A cell is the text `A / B` with the values of both pathways, and has a ✓ if both pathways reach the goal. The column
-    `goal` contains the goal.
-
-    Args:
-        medians: a column per metric; the index has the levels recipe and pathway.
-        goals: a pair (value, "≥" or "≤") for each metric.
-    """
-    rows = {}
-    for metric, (goal, side) in goals.items():
-        cells = {"goal": f"{side} {goal:.4g}"}
-        for name in names:
-            values = [float(medians[metric][name, p]) for p in PATHWAYS]
-            met = all(value >= goal if side == "≥" else value <= goal for value in values)
-            cells[RECIPES[name].title] = f"{values[0]:.4g} / {values[1]:.4g}{' ✓' if met else ''}"
-        rows[MEASURES[metric]] = cells
-    return pd.DataFrame.from_dict(rows, orient="index")
