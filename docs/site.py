@@ -16,6 +16,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 import ternary_lab
+from ternary_lab.notebooks.export import replace_formulas
 
 ROOT = Path(__file__).parents[1]
 SHOWN = (
@@ -74,7 +75,8 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
 
 
 def on_page_content(html: str, page: Page, **_: Any) -> str:
-    """The page with links between notebooks changed to links between pages."""
+    """A notebook's page with links to pages instead of notebooks, and with formulas as MathML."""
     if not page.file.src_uri.endswith(".ipynb"):
         return html
-    return re.sub(r'href="([\w-]+)\.ipynb"', r'href="../\1/"', html)
+    html = re.sub(r'href="([\w-]+)\.ipynb((?:#[^"]*)?)"', r'href="../\1/\2"', html)
+    return replace_formulas(html)

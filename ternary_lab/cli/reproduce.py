@@ -35,8 +35,8 @@ from ternary_lab.sweeps.run import PUBLISHED_SWEEP, RESULTS, run_sweep
 
 SEEDS = {"v5_5": [42], "quick": [42, 43]}
 ALL_SEEDS = list(range(42, 50))
-BRANCH_SEEDS = ALL_SEEDS[:4]
-"""Seeds of the counterfactuals, the runs over all 400 epochs, the runs on part of the space, and the alternatives."""
+FEW_SEEDS = ALL_SEEDS[:4]
+"""Seeds of the runs over all 400 epochs, the runs on part of the space, and the alternatives."""
 TRAIN, REPORT = "02_train.ipynb", "11_report.ipynb"
 STUDIES = (
     "03_latent_entropy.ipynb", "04_epoch50_disruption.ipynb", "05_coverage.ipynb", "07_generalisation.ipynb",
@@ -107,17 +107,17 @@ def _train_the_rest(runs: RunSet, device: str) -> Iterator[str]:
     for run in runs.values():
         yield f"{write_probes(run, progress=True)}: measured"
     trained = train_counterfactuals(
-        [runs[seed] for seed in BRANCH_SEEDS], shipped_counterfactuals(), BRANCHES, device=device, progress=True
+        list(runs.values()), shipped_counterfactuals(), BRANCHES, device=device, progress=True
     )
-    yield f"{BRANCHES}: {len(trained)} counterfactuals of {len(BRANCH_SEEDS)} runs"
+    yield f"{BRANCHES}: {len(trained)} counterfactuals of {len(runs)} runs"
     partial = {path.stem: load_config(path) for path in shipped_configs(GENERALISATION)}
     for name, config in {FULL: load_config(FULL), **partial}.items():
         folder, every = (LONG, 1) if name == FULL else (PARTIAL / name, PROBE_EVERY)
-        for run in run_experiment(config, BRANCH_SEEDS, folder, device=device, progress=True).values():
+        for run in run_experiment(config, FEW_SEEDS, folder, device=device, progress=True).values():
             yield f"{write_probes(run, every=every, progress=True)}: measured"
-    table = benchmark(BRANCH_SEEDS, ALTERNATIVES.parent, runs=runs, device=device, progress=True)
+    table = benchmark(FEW_SEEDS, ALTERNATIVES.parent, runs=runs, device=device, progress=True)
     write_table(table, ALTERNATIVES)
-    yield f"{ALTERNATIVES}: {table['model'].nunique()} models of {len(BRANCH_SEEDS)} seeds"
+    yield f"{ALTERNATIVES}: {table['model'].nunique()} models of {len(FEW_SEEDS)} seeds"
     yield f"{write_all('runs', RECIPES, device=device, progress=True)}: recipes compared"
     swept = run_sweep(load_sweep(PUBLISHED_SWEEP), SWEEP_TABLE.parent, device=device, progress=True)
     yield f"{SWEEP_TABLE}: {len(swept)} runs of a sweep"

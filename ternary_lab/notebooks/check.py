@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 MAX_DEFINITION_LINES = 8
 MAX_OUTPUT_BYTES = 1_500_000
 """Largest size of the outputs of a committed notebook, in bytes of JSON."""
+MAX_LINE = 100
+"""Largest number of characters of a printed line. A longer line is wrapped on a page of the documentation."""
 _ROOTS = "root|work|workspace|mnt|media|opt|srv|var|usr|private|Volumes|data|scratch|content"
 
 
@@ -54,6 +56,7 @@ def check_notebook(path: str | Path, *, max_output_bytes: int = MAX_OUTPUT_BYTES
         *_parameter_problems(notebook, path),
         *_execution_problems(notebook, max_output_bytes),
         *_picture_problems(notebook),
+        *_line_problems(notebook),
         *_machine_problems(notebook),
     ]
     return list(dict.fromkeys(problems))
@@ -144,6 +147,19 @@ def _picture_problems(notebook: NotebookNode) -> Iterator[str]:
         markdown = cell.source if cell.cell_type == "markdown" else ""
         if "" in _Images(markdown).alts or re.search(r"!\[\s*\]\(", markdown):
             yield f"cell {number}: an image in Markdown has no alt text: say what it shows"
+
+
+def _line_problems(notebook: NotebookNode) -> Iterator[str]:
+    for place, output in outputs_of(notebook):
+        data = output.get("data", {})
+        text = output.get("text", "")
+        text += data.get("text/plain", "") if "text/html" not in data and "text/markdown" not in data else ""
+        longest = max((line.rstrip() for line in text.splitlines()), key=len, default="")
+        if len(longest) > MAX_LINE:
+            yield (
+                f"{place}: a printed line of {len(longest)} characters, more than {MAX_LINE}: show a table as HTML "
+                "(`ternary_lab.figures.show_table`), or break the line"
+            )
 
 
 def _machine_problems(notebook: NotebookNode) -> Iterator[str]:

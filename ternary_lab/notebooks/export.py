@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,15 +26,18 @@ math[display="block"] { margin: 0.6em 0 }</style>
 {% endblock %}"""
 _STAND_IN = "<p><em>An interactive view: open the notebook to use it.</em></p>"
 _FORMULA = re.compile(r"(?<!\\)\$\$(.+?)\$\$|(?<![\\$])\$(?![\s\d])([^$\n]+?)(?<!\s)\$(?!\d)", re.DOTALL)
-_CODE = re.compile(r"(```.*?```|`[^`\n]*`)", re.DOTALL)
+_CODE = re.compile(
+    r"(```.*?```|`[^`\n]*`|<(?:pre|code|script|style)\b.*?</(?:pre|code|script|style)>|<[^>]*>)", re.DOTALL
+)
+"""Code and tags, in which no formula begins."""
 
 
 def export_html(path: str | Path, output: str | Path) -> Path:
     """Write a notebook as one HTML file that loads nothing from the network. Return the path of this file.
 
     The code of each cell is folded; a button opens the code of all cells. Formulas become MathML, which browsers show
-    without a script. Each widget is replaced by a sentence with the advice to open the notebook. Raises NotebookError if
-    the notebook cannot be read, or if `output` cannot be written.
+    without a script. Each widget is replaced by a sentence with the advice to open the notebook. Raises NotebookError
+    if the notebook cannot be read, or if `output` cannot be written.
     """
     from jinja2 import DictLoader
     from nbconvert import HTMLExporter
@@ -56,29 +61,40 @@ def export_html(path: str | Path, output: str | Path) -> Path:
         embed_images=True,
     )
     title = page_title(notebook) or path.stem
-    html, _ = page.from_notebook_node(notebook, {"metadata": {"name": title, "path": str(path.parent)}})
+    text, _ = page.from_notebook_node(notebook, {"metadata": {"name": title, "path": str(path.parent)}})
     for mark, mathml in formulas.items():
-        html = html.replace(mark, mathml)
-    write_text(output, html)
+        text = text.replace(mark, mathml)
+    write_text(output, text)
     return output
 
 
 def _without_formulas(markdown: str, formulas: dict[str, str]) -> str:
-    """Return a Markdown text with a mark for each TeX formula, `$...$` or `$$...$$`; add its MathML to `formulas`.
+    """Return a Markdown text with a mark in place of each TeX formula, and add the MathML of each mark to `formulas`.
 
-    The marks pass unchanged through the converter of Markdown, which would break the MathML. A dollar sign in code,
-    after a backslash, or before a digit or a space does not begin a formula.
+    The marks pass unchanged through the converter of Markdown, which would break the MathML.
+    """
+    def marked(mathml: str) -> str:
+        mark = f"FORMULA{len(formulas):04d}END"
+        formulas[mark] = mathml
+        return mark
+
+    return replace_formulas(markdown, marked)
+
+
+def replace_formulas(text: str, shown: Callable[[str], str] = str) -> str:
+    """Return a Markdown or HTML text with `shown(MathML)` in place of each TeX formula, `$...$` or `$$...$$`.
+
+    A dollar sign in code, after a backslash, or before a digit or a space does not begin a formula.
     """
     from latex2mathml.converter import convert
 
-    def marked(found: re.Match[str]) -> str:
+    def one(found: re.Match[str]) -> str:
         block, inline = found.groups()
-        mark = f"FORMULA{len(formulas):04d}END"
-        formulas[mark] = convert(" ".join((block or inline).split()), display="block" if block else "inline")
-        return mark
+        formula = " ".join(html.unescape(block or inline).split())
+        return shown(convert(formula, display="block" if block else "inline"))
 
-    parts = _CODE.split(markdown)
-    return "".join(part if i % 2 else _FORMULA.sub(marked, part) for i, part in enumerate(parts))
+    parts = _CODE.split(text)
+    return "".join(part if i % 2 else _FORMULA.sub(one, part) for i, part in enumerate(parts))
 
 
 def page_title(notebook: NotebookNode) -> str | None:

@@ -174,8 +174,7 @@ def cycle_means(history: pd.DataFrame, columns: Sequence[str], last: int = 103, 
     rows = history[history["epoch"].between(first, last)]
     counts = rows.groupby("seed")["epoch"].nunique().reindex(history["seed"].unique(), fill_value=0)
     if (counts < cycle).any():
-        seed = int(counts.idxmin())
-        raise ValueError(f"the run of seed {seed} has only {counts[seed]} of the epochs {first} to {last}")
+        raise ValueError(f"the run of seed {counts.idxmin()} has only {counts.min()} of the epochs {first} to {last}")
     return rows.groupby("seed")[list(columns)].mean().reset_index()
 
 
@@ -201,20 +200,19 @@ def paired_differences(
     labels = [group, *(["title"] if "title" in table else [])]
     pairs = ["seed", *by]
     control = table[table[group] == base].set_index(pairs)[list(metrics)]
-    found = []
-    for names, its in table[table[group] != base].groupby([*labels, *by], sort=False):
+    groups = list(table[table[group] != base].groupby([*labels, *by], sort=False))
+    main = sum(metric == primary for metric in metrics)
+    rows = []
+    for names, its in groups:
         differences = its.set_index(pairs)[list(metrics)] - control
         for metric in metrics:
-            found.append((dict(zip([*labels, *by], names, strict=True)), metric, differences[metric]))
-    families = [metric == primary for _, metric, _ in found]
-    rows = []
-    for (names, metric, values), family in zip(found, families, strict=True):
-        comparisons = families.count(family)
-        its_interval = interval(values, comparisons=comparisons)
-        decided = ("higher" if its_interval.low > 0 else "lower") if its_interval.excludes_zero else "not decided"
-        rows.append({
-            **names, "metric": metric, **vars(its_interval), "comparisons": comparisons, "decided": decided,
-        })
+            comparisons = len(groups) * (main if metric == primary else len(metrics) - main)
+            found = interval(differences[metric], comparisons=comparisons)
+            decided = ("higher" if found.low > 0 else "lower") if found.excludes_zero else "not decided"
+            its_names = dict(zip([*labels, *by], names, strict=True))
+            rows.append({
+                **its_names, "metric": metric, **vars(found), "comparisons": comparisons, "decided": decided,
+            })
     return pd.DataFrame(rows)
 
 

@@ -411,7 +411,8 @@ def test_the_page_loads_nothing_from_the_network(tmp_path: Path) -> None:
     cell = new_code_cell("x = 1", execution_count=1)
     view = {"application/vnd.jupyter.widget-view+json": {"model_id": "a"}, "text/plain": "VBox()"}
     cell.outputs = [new_output("display_data", {"text/html": FIGURE}), new_output("display_data", view)]
-    path = save(tmp_path / "book.ipynb", new_markdown_cell("Is $\\beta$ <https://arxiv.org> 1?"), cell)
+    asked = new_markdown_cell("Is $\\beta_A$ <https://arxiv.org> 1 or `$x$`?")
+    path = save(tmp_path / "book.ipynb", asked, cell)
     edit(path, lambda nb: nb["metadata"].update(widgets={WIDGET_STATE: {"state": {}}}))
     html = export_html(path, tmp_path / "new" / "book.html").read_text()
     loaded = r"(<(script|link|img|iframe)\b[^>]*|url\(|@import[^;]*|import\()['\"\s=\w]*https?:"
@@ -422,8 +423,9 @@ def test_the_page_loads_nothing_from_the_network(tmp_path: Path) -> None:
     assert "a pixel" in html
     assert "An interactive view" in html
     assert "VBox()" not in html
-    assert 'class="n">x<' in html
-    assert 'class="n">x<' not in export_html(path, tmp_path / "book.html", hide_input=True).read_text()
+    assert "<msub><mi>&#x003B2;</mi><mi>A</mi></msub>" in html
+    assert "or <code>$x$</code>" in html
+    assert re.search(r'<details class="code"><summary>code</summary>(?:(?!</details>).)*class="n">x<', html, re.DOTALL)
 
 
 def test_an_export_that_cannot_be_written_is_named(book: Path) -> None:

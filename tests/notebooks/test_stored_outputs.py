@@ -19,7 +19,7 @@ from ternary_lab.runs.locks import LOCK
 FOLDER = Path(__file__).parents[2] / "notebooks"
 TRAINING = FOLDER / "02_train.ipynb"
 PATHS = sorted(FOLDER.glob("*.ipynb"))
-MARK = "# NBVAL_CHECK_OUTPUT"
+MARK = "nbval-check-output"
 STRICT = {"01_ternary_space"}
 """Notebooks whose outputs are all compared."""
 TEXTS = ("plain", "markdown", "html")
@@ -27,13 +27,15 @@ NEGATIVE_ZERO = re.compile(r"(?<![\w.+-])[-−]0(?:\.0*)?(?:[eE][+-]?\d+)?(?![\w
 """A number by itself: neither in 0-119, which is a range, nor in -0+000-0+, which is an operation."""
 
 
-def _checked_with_number(notebook: nbformat.NotebookNode, strict: bool) -> int:
-    """Index of the first checked cell whose stored text holds a number."""
+def _checked_with_number(notebook: nbformat.NotebookNode, strict: bool) -> tuple[int, nbformat.NotebookNode, str]:
+    """Return the first checked cell whose stored text has a number: its index, the output, and the key of the text."""
     for index, cell in enumerate(notebook.cells):
-        if cell.cell_type == "code" and (strict or cell.source.startswith(MARK)):
-            text = "".join(output.get("text", "") for output in cell.outputs)
-            if re.search(r"\d", text):
-                return index
+        if cell.cell_type == "code" and (strict or MARK in cell.metadata.get("tags", [])):
+            for output in cell.outputs:
+                texts = output if "text" in output else output.get("data", {})
+                for key in ("text", "text/markdown", "text/plain"):
+                    if re.search(r"\d", texts.get(key, "")) and "image" not in "".join(texts.get("text/html", "")):
+                        return index, texts, key
     raise AssertionError("no checked cell with a number")
 
 
@@ -54,7 +56,26 @@ def test_there_are_notebooks() -> None:
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 def test_a_committed_notebook_is_well_formed(path: Path) -> None:
     assert notebooks.check_notebook(path) == []
-    assert _checked_with_number(nbformat.read(path, as_version=4), path.stem in STRICT) > 0
+    assert _checked_with_number(nbformat.read(path, as_version=4), path.stem in STRICT)[0] > 0
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_a_notebook_opens_with_its_question_and_answers_it_before_the_evidence(path: Path) -> None:
+    cells = nbformat.read(path, as_version=4).cells
+    assert re.match(r"# [^\n]+\n\n\*\*[^*]+\?\*\*", cells[0].source)
+    headings = re.findall(r"^## (.+)$", "\n".join(c.source for c in cells if c.cell_type == "markdown"), re.MULTILINE)
+    assert headings[0] == "Answer"
+    at = next(i for i, cell in enumerate(cells) if "## Answer" in cell.source)
+    answer = next(cell for cell in cells[at:] if cell.cell_type == "code")
+    assert "hide-input" in answer.metadata.tags
+    assert any("text/markdown" in output.get("data", {}) for output in answer.outputs)
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_folded_code_is_folded_everywhere(path: Path) -> None:
+    for cell in nbformat.read(path, as_version=4).cells:
+        folded = "hide-input" in cell.metadata.get("tags", [])
+        assert folded == cell.metadata.get("jupyter", {}).get("source_hidden", False), cell.source
 
 
 @pytest.mark.parametrize(("text", "there"), [
@@ -84,13 +105,12 @@ def test_no_output_has_a_negative_zero(path: Path) -> None:
 def test_one_changed_digit_turns_the_check_red(path: Path, tmp_path: Path) -> None:
     """The cells before the changed one pass."""
     notebook = nbformat.read(path, as_version=4)
-    index = _checked_with_number(notebook, path.stem in STRICT)
+    index, texts, key = _checked_with_number(notebook, path.stem in STRICT)
     # The cells after the checked one take minutes in some notebooks and are not needed here.
     notebook.cells = notebook.cells[: index + 1]
-    output = next(o for o in notebook.cells[index].outputs if re.search(r"\d", o.get("text", "")))
-    last = list(re.finditer(r"\d", output.text))[-1]
+    last = list(re.finditer(r"\d", texts[key]))[-1]
     digit = str((int(last.group()) + 1) % 10)
-    output.text = output.text[: last.start()] + digit + output.text[last.end() :]
+    texts[key] = texts[key][: last.start()] + digit + texts[key][last.end() :]
     nbformat.write(notebook, tmp_path / path.name)
     checked = _nbval(tmp_path / path.name)
     before = sum(cell.cell_type == "code" for cell in notebook.cells[:index])

@@ -51,6 +51,7 @@ def test_a_summary_keeps_the_order_of_the_groups() -> None:
     found = summary(table, "rule", ["value"])
     assert list(found.index) == ["b", "a"]
     assert found.at["b", "value"] == "1"
+    assert found.at["a", "value"] == "3 [2, 4]"
 
 
 def test_intervals_contain_the_mean_in_95_percent_of_cases() -> None:
