@@ -94,7 +94,7 @@ def coverage_counts(probes: pd.DataFrame) -> Drawing:
     """
     ways = {
         "coverage_10000": ("10,000 categorical", PURPLE), "coverage_50000": ("50,000 categorical", GREEN),
-        "coverage_argmax": ("50,000 by argmax", INK), "coverage_195000": ("195,000 categorical", PATHWAY["A"]),
+        "coverage_argmax": ("50,000 by argmax", GREY), "coverage_195000": ("195,000 categorical", INK),
     }
     with new_axes(1, 2, 2.8, sharey=True) as axes:
         for axis, pathway in zip(axes, PATHWAY, strict=True):

@@ -27,15 +27,14 @@ def reconstruction_of_splits(table: pd.DataFrame) -> Drawing:
     `table` comes from `tables.reconstruction_by_part`.
     """
     n = table["seed"].nunique()
-    with new_axes(2, 2, 4.2, sharex=True) as axes:
-        for row, (measure, words) in enumerate((("exact", "whole operations, %"), ("entries", "single entries, %"))):
-            for axis, p in zip(axes[2 * row : 2 * row + 2], PATHWAY, strict=True):
-                for part, (colour, line) in PARTS.items():
-                    rows = table[(table["pathway"] == p) & (table["part"] == part)]
-                    band(axis, rows, "epoch", measure, color=colour, linestyle=line, label=part)
-                axis.set_title(f"pathway {p}: {words}")
-        axes[1].legend(title=f"own code; median and range, n = {n}", loc="lower right")
-        label_epochs(axes[2:])
+    with new_axes(1, 2, 2.6, sharey=True) as axes:
+        for axis, p in zip(axes, PATHWAY, strict=True):
+            for part, (colour, line) in PARTS.items():
+                rows = table[(table["pathway"] == p) & (table["part"] == part)]
+                band(axis, rows, "epoch", "exact", color=colour, linestyle=line, label=part)
+            axis.set_title(f"pathway {p}: exact reconstruction, own code, %")
+        axes[1].legend(title=f"median and range, n = {n}", loc="lower right")
+        label_epochs(axes)
     last = table[table["epoch"] == table["epoch"].max()]
     lows = {p: table[table["pathway"] == p].groupby("epoch")["exact"].median() for p in PATHWAY}
     said = "; ".join(f"in {p} it is lowest at epoch {low.idxmin()}, {low.min():.3g} %" for p, low in lows.items())
@@ -151,8 +150,11 @@ def interpolation(table: pd.DataFrame) -> Drawing:
             axis.set_title(words)
             axis.set_xlabel("entries in which the ends differ")
             reference(axis, 1)
-            axis.set_ylim(0, 1.05 if measure == "between" else None)
-        legend_below(axes, f"median of {rows['seed'].nunique()} seeds", ncols=4)
+            if measure == "between":
+                axis.set_ylim(0, 1.05)
+        reference(axes[0], 4 / 3, line="--")
+        words = f"median of {rows['seed'].nunique()} seeds; dotted: best possible; dashed grey: 4/3"
+        legend_below(axes, words, ncols=4)
     means = rows.groupby("way")[["detour", "between"]].mean()
     said = "; ".join(
         f"{way} paths change {r['detour']:.3g} entries for each entry in which the ends differ, and "

@@ -53,15 +53,14 @@ def load_experiments(folder: str | Path = GENERALISATION) -> dict[str, RunSet]:
 
 
 def reconstruction_by_part(probes: pd.DataFrame) -> pd.DataFrame:
-    """Return the percentages of operations and of entries that are right when decoded from their own codes.
+    """Return the percentages of operations that are right when decoded from their own codes.
 
-    The columns are seed, epoch, pathway, part, exact (operations) and entries. `part` is a part of the split: train,
-    validation or test.
+    The columns are seed, epoch, pathway, part and exact. `part` is a part of the split: train, validation or test.
     """
     rows = [
         pd.DataFrame({
             "seed": probes["seed"], "epoch": probes["epoch"], "pathway": p, "part": part,
-            "exact": probes[f"own_{part}_{p}"], "entries": probes[f"entries_{part}_{p}"],
+            "exact": probes[f"own_{part}_{p}"],
         })
         for p in PATHWAYS for part in ("train", "validation", "test")
     ]
