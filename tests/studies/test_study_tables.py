@@ -229,7 +229,7 @@ def test_the_experiments_have_four_seeds_and_sizes_are_ordered() -> None:
     assert table["share"].is_monotonic_increasing
     assert (table["entries"] >= table["test"]).all()
     left = tables.left_out_structures(experiments)
-    assert set(left["operations"]) == {82, 216, 729}
+    assert set(left["smaller"]) == {82, 216, 729}
     assert (left["entries_left_out"] >= left["left_out"]).all()
 
 
@@ -253,3 +253,58 @@ def test_reconstruction_by_part_has_the_values_of_the_probes() -> None:
     assert len(table) == 6 * len(probes)
     row = table[(table["epoch"] == 60) & (table["pathway"] == "B") & (table["part"] == "validation")].iloc[0]
     assert row["exact"] == probes.set_index("epoch").at[60, "own_validation_B"]
+
+
+def test_the_parts_of_a_split_stand_beside_each_other() -> None:
+    probes = ONE[42].probes
+    assert probes is not None
+    found = tables.seen_and_unseen(ONE, probes).set_index(["epoch", "pathway"])
+    row = probes.set_index("epoch").loc[10]
+    assert found.loc[(10, "A"), ["train", "test", "smaller"]].tolist() == [row["own_train_A"], row["own_test_A"], 1969]
+
+
+def _study(rng: np.random.Generator, wrong: float, seeds: int, rows: int, sizes: tuple[int, int]) -> pd.DataFrame:
+    """Return the percentages of two parts whose operations are wrong with the same probability within a seed."""
+    logits = math.log(wrong / (1 - wrong)) + rng.normal(size=(rows, seeds))
+    p = 1 / (1 + np.exp(-logits))
+    first, second = (100 - 100 * rng.binomial(size, p) / size for size in sizes)
+    return pd.DataFrame({
+        "row": np.repeat(range(rows), seeds), "seed": np.tile(range(seeds), rows), "first": first.ravel(),
+        "second": second.ravel(), "smaller": min(sizes),
+    })
+
+
+@pytest.mark.parametrize(
+    ("seeds", "rows", "sizes"), [(8, 2, (15_746, 1969)), (8, 14, (15_746, 1969)), (4, 6, (82, 1969))]
+)
+@pytest.mark.parametrize("wrong", [0.8, 0.3, 0.03, 1e-3, 1e-4, 3e-5])
+def test_without_an_effect_a_difference_is_decided_in_at_most_one_of_20_studies(
+    wrong: float, seeds: int, rows: int, sizes: tuple[int, int]
+) -> None:
+    """Notebook 07 decides by this table whether the parts of the split differ, and whether left-out structures do."""
+    rng, trials = np.random.default_rng(0), 200
+    found = (tables.share_differences(_study(rng, wrong, seeds, rows, sizes), "first", "second", ["row"])
+             for _ in range(trials))
+    decided = sum((table["decided"] != "not decided").any() for table in found)
+    assert decided / trials <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / trials)
+
+
+def test_a_difference_of_shares_is_decided_by_the_shown_interval() -> None:
+    rng = np.random.default_rng(1)
+    table = _study(rng, 0.3, 8, 2, (15_746, 1969))
+    table["first"] += 10 * (table["row"] == 1)
+    found = tables.share_differences(table, "first", "second", ["row"]).set_index("row")
+    assert found["decided"].to_dict() == {0: "not decided", 1: "higher"}
+    assert set(found["comparisons"]) == {2}
+    its = table[table["row"] == 1]
+    plain = interval(its["first"] - its["second"], comparisons=2)
+    assert found.at[1, "low"] == pytest.approx(plain.low - 50 / 1969)
+    assert found.at[1, "high"] == pytest.approx(plain.high + 50 / 1969)
+
+
+def test_trivial_methods_copy_or_fail() -> None:
+    found = tables.trivial_methods(tables.load_experiments(), load_runs("v5_5")).pivot(index="share", columns="method")
+    assert (found["exact"][tables.PCA_9] == 100).all()
+    assert (found["exact"][tables.NEAREST] == 0).all()
+    assert found["entries"][tables.NEAREST].is_monotonic_increasing
+    assert list(found.index) == [1, 5, 20, 50, 80]
