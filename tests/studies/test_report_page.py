@@ -169,7 +169,7 @@ def test_without_scripts_the_whole_table_is_shown(judgements: list[Judgement], t
 
 @pytest.mark.parametrize(("value", "text"), [
     (168_770.0, "168,770"), (117499, "117,499"), (0.0, "0"), (-0.0, "0"), (-0.00001, "-1e-05"), (98.859999, "98.86"),
-    (1368.4, "1368.4"), (12_345.67, "12,345.7"), (2_345_678.9, "2,345,679"), (math.nan, "–"), (None, "–"),
+    (1368.4, "1368.4"), (12_345.67, "12,346"), (2_345_678.9, "2,345,679"), (math.nan, "–"), (None, "–"),
     (True, "yes"), ("cuda", "cuda"), ([60.0, 70.5], "60, 70.5"), (math.inf, "inf"),
 ])
 def test_numbers_are_shown_with_their_digits(value: Any, text: str) -> None:

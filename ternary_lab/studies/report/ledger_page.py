@@ -159,7 +159,7 @@ def decided_by(judgement: Judgement) -> list[str]:
     lines = []
     if judgement.interval is not None:
         low, high = judgement.interval
-        lines.append(f"interval {shown(low)} to {shown(high)}")
+        lines.append(f"interval {shown(low, 4)} to {shown(high, 4)}")
     if judgement.holds is not None:
         k, n = judgement.holds
         lines.append(f"true in {k} of {n} runs")
@@ -175,19 +175,19 @@ def claimed(judgement: Judgement) -> str:
     return f"{shown(claim.number) if whole else claim.claimed}{UNITS.get(claim.unit or '', '')}"
 
 
-def shown(value: Any) -> str:
-    """Return a value as text: whole numbers with all their digits, other numbers with five significant ones."""
+def shown(value: Any, digits: int = 5) -> str:
+    """Return a value as text: whole numbers with all their digits, other numbers with `digits` significant ones."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):
-        return ", ".join(map(shown, value))
+        return ", ".join(shown(entry, digits) for entry in value)
     if not isinstance(value, int | float) or math.isinf(value):
         return str(value)
-    if float(value).is_integer() or abs(value) >= 1e5:
+    if float(value).is_integer() or abs(value) >= 1e4:
         return f"{value:z,.0f}"
-    return f"{value:z.5g}" if abs(value) < 1e4 else f"{value:z,.1f}"
+    return f"{value:z.{digits}g}"
 
 
 def strip(judgement: Judgement) -> str:
