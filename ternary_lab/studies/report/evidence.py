@@ -28,6 +28,8 @@ from ternary_lab.studies.statistics import CYCLE
 
 UNTRAINED = 5
 """Number of untrained networks in the baseline."""
+CHANGES = {"training", "early_stopping", "checkpoints", "beta", "kl", "optimiser", "rho", "name"}
+"""Sections of the configuration in which a counterfactual may differ from the runs that it is compared with."""
 V5_5, RECIPES, ALTERNATIVES = "v5_5", "recipes.csv", "alternatives.csv"
 TABLE_COLUMNS = ("informative_coverage", "effective_coverage", "neg_elbo", "neg_iwae")
 """Columns of `RECIPES` and `ALTERNATIVES` that rules read."""
@@ -80,12 +82,12 @@ class SeedEvidence:
     @property
     def best(self) -> int:
         """Epoch with the lowest validation loss."""
-        return _first(self.history["val_loss"], min)
+        return _first(self.over("val_loss", 0, self.last), min)
 
     @property
     def peak(self) -> int:
         """Epoch, up to 103, with the highest sampled coverage averaged over both pathways."""
-        return _first(self.history[["coverage_A", "coverage_B"]].mean(axis=1).loc[:103], max)
+        return _first(self.over("coverage_A", 0, 103) + self.over("coverage_B", 0, 103), max)
 
     def cycle(self, column: str, last: int = 103) -> float:
         """Return the mean of a quantity over both pathways and over the cycle of τ_A that ends with epoch `last`."""
@@ -189,13 +191,12 @@ def collect_evidence(sources: Sequence[str | Path], *, progress: bool = False) -
 def _of_seed(record: RunRecord, progress: bool) -> SeedEvidence:
     controls: dict[str, SeedEvidence] = {}
     places = [*(f"{COUNTERFACTUALS}/{c.name}" for c in shipped_counterfactuals()), FULL]
-    changes = {"training", "early_stopping", "checkpoints", "beta", "kl", "optimiser", "rho", "name"}
     for folder, place in product((record.path.parent.parent, PUBLISHED), places):
         path, name = folder / place / f"seed={record.seed}", place.rpartition("/")[2]
         if name in controls or not (path / CONFIG).is_file():
             continue
         control = RunRecord(path)
-        same = control.config.model_dump(exclude=changes) == record.config.model_dump(exclude=changes)
+        same = control.config.model_dump(exclude=CHANGES) == record.config.model_dump(exclude=CHANGES)
         if same and control.stopped is not None:
             controls[name] = _without_probes(control)
     probes = record.probes

@@ -241,7 +241,7 @@ METRIC_RULES: Mapping[str, Rule] = {
     ),
     "best-val-remained-stable": statement(
         "The validation loss at epoch 103 as a multiple of its least value",
-        lambda run: run.at("val_loss", 103) / float(run.history["val_loss"].min()), within(0, 1.5),
+        lambda run: run.at("val_loss", 103) / float(run.over("val_loss", 0, run.last).min()), within(0, 1.5),
     ),
     "val-loss-around-5": number("Mean validation loss of epochs 60-103", _late_mean("val_loss")),
     "val-loss-falls-first-3": statement(

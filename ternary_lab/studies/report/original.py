@@ -126,22 +126,21 @@ def original_tests(
     for column in columns:
         theirs = printed.pivot_table(index="seed", columns="epoch", values=column)[list(epochs)].to_numpy()
         ours = np.array([[run.at(column, epoch) for epoch in epochs] for run in evidence.runs]).round(_digits(column))
-        differences = two_sample_differences(theirs, ours)
-        largest = differences.max(1)
+        statistic, place, p = permutation_test(theirs, ours)
         rows.append({
-            "quantity": column, "original": len(theirs), "library": len(ours), "statistic": float(largest[0]),
-            "epoch": epochs[int(differences[0].argmax())],
-            "p": float((largest >= largest[0] * (1 - 1e-12)).mean()),
+            "quantity": column, "original": len(theirs), "library": len(ours), "statistic": statistic,
+            "epoch": epochs[place], "p": p,
         })
     return pd.DataFrame(rows).assign(adjusted=lambda table: holm(table["p"].tolist()))
 
 
-def two_sample_differences(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Return the absolute differences of two samples' means for every choice of the first sample.
+def permutation_test(first: np.ndarray, second: np.ndarray) -> tuple[float, int, float]:
+    """Test whether two samples of runs have the same distribution of K outcomes.
 
-    `first` (m, K) and `second` (n, K) hold K outcomes of m and n runs. The result has a row per choice of m of all
-    m + n runs, the actual choice first, and K columns. Each difference is divided by the standard deviation of all runs;
-    an outcome that is equal in all runs has the difference 0.
+    `first` (m, K) and `second` (n, K) hold the outcomes. The statistic is the largest absolute difference of the two
+    means, each divided by the standard deviation of all m + n runs. An outcome that is equal in all runs has the
+    difference 0. Returns the statistic, the index of its outcome, and p: the share of all choices of m runs whose
+    statistic is at least as large.
     """
     both = np.concatenate([first, second])
     deviations = both.std(0)
@@ -149,8 +148,9 @@ def two_sample_differences(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     indices = np.array(list(combinations(range(len(both)), len(first))))
     chosen = np.zeros((len(indices), len(both)))
     np.put_along_axis(chosen, indices, 1.0, axis=1)
-    differences: np.ndarray = np.abs(chosen @ scaled / len(first) - (1 - chosen) @ scaled / len(second))
-    return differences
+    differences = np.abs(chosen @ scaled / len(first) - (1 - chosen) @ scaled / len(second))
+    largest = differences.max(1)  # The first choice is the actual one.
+    return float(largest[0]), int(differences[0].argmax()), float((largest >= largest[0] * (1 - 1e-12)).mean())
 
 
 def holm(p: Sequence[float]) -> list[float]:

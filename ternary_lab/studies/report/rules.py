@@ -114,7 +114,8 @@ BY_QUANTITY: Mapping[str, Callable[[Claim], Rule]] = {
     "input_dim": _setting("The number of entries of an operation", lambda evidence, c: space.ENTRIES, "the space"),
     "latent_dim": _configured("The number of latent dimensions", lambda c: c.model.latent_dim),
     "space_size": _setting(
-        "The number of operations", lambda evidence, c: len(space.operations()), "the space",
+        "The number of different operations in the data",
+        lambda evidence, c: len({tuple(row) for row in space.operations().int().tolist()}), "the space",
     ),
     "split_size": _setting("The number of operations of the split", _part, "the split"),
     "split_share_pct": _setting(

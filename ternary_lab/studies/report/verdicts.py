@@ -96,9 +96,9 @@ class Rule:
     def words(self) -> str:
         """The test in words, with its threshold."""
         if self.why:
-            return f"None. {self.why}"
+            return "No test."
         if self.fact is not None:
-            return f"{self.of}: as claimed, to the printed digit, in {self.source}."
+            return f"{self.of}: as claimed, to the printed digit. Decided by {self.source}."
         if self.true is not None:
             test = f"{self.of}: {self.true.words} in every run."
         elif self.ends is not None:
@@ -369,9 +369,9 @@ class _Case:
             if not 0 <= epoch <= min(run.last for run in self.runs):
                 continue
             values = self.values(self.rule.epochs(epoch))
-            interval = self.predicted(values)
-            wide = too_wide(interval, number, bounds=self.bounds)
-            if _contains(interval, number, self.claim.half_digit) and not wide:
+            low, high = self.predicted(values)
+            any_percentage = self.bounds == PERCENT and high - low > WIDE_POINTS
+            if _contains((low, high), number, self.claim.half_digit) and not any_percentage:
                 middle = f"{median(values.values()):.4g}"
                 return (
                     f"The runs show this figure at epoch {epoch} (median {middle}), not at {here}: the cell is "
