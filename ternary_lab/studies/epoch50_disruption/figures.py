@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from textwrap import fill
 
 import pandas as pd
 from matplotlib.lines import Line2D
@@ -166,22 +165,21 @@ def outcomes_at_end(branches: Mapping[str, Branch]) -> Drawing:
     comparison of `tables.compared_epochs`. Black intervals exclude 0. Counterfactuals in which β_B stays 0 are left
     out, because they are so far away that they would stretch the axes.
     """
-    final = final_outcomes(branches)
-    shown = [name for name, branch in branches.items() if branch.regularised and name != CONTROL]
-    table = control_differences(final)
-    table = table[table["name"].isin(shown)].reset_index(drop=True)
-    with new_axes(1, 4, 1.3 + 0.27 * len(shown), sharey=True) as axes:
+    table = control_differences(final_outcomes(branches))
+    shown = list(dict.fromkeys(table["name"]))
+    with new_axes(1, 3, 1.3 + 0.27 * len(shown), sharey=True) as axes:
         for axis, metric in zip(axes, (PRIMARY, *SECONDARY), strict=True):
-            for row in table[table["metric"] == metric].itertuples():
-                place = shown.index(row.name) + OFFSETS[row.comparison]
-                colour = GREY if row.decided == "not decided" else INK
-                axis.plot([row.low, row.high], [place, place], color=colour, linewidth=1.1, zorder=2)
-                axis.plot(row.mean, place, MARKERS[row.comparison], color=colour, markersize=4, zorder=3,
-                          markerfacecolor=colour if row.comparison == SAME_EPOCH else "white")
+            for row in table[table["metric"] == metric].to_dict("records"):
+                comparison = row["comparison"]
+                place = shown.index(row["name"]) + OFFSETS[comparison]
+                colour = GREY if row["decided"] == "not decided" else INK
+                axis.plot([row["low"], row["high"]], [place, place], color=colour, linewidth=1.1, zorder=2)
+                axis.plot(row["mean"], place, MARKERS[comparison], color=colour, markersize=4, zorder=3,
+                          markerfacecolor=colour if comparison == SAME_EPOCH else "white")
             mark(axis, 0, "-")
             axis.xaxis.set_major_locator(MaxNLocator(nbins=4))
             words, _, unit = label(metric).rpartition(", ")
-            axis.set_title(f"{fill(words, 12)},\n{'points' if unit == '%' else unit}")
+            axis.set_title(f"{words},\n{'percentage points' if unit == '%' else unit}")
         axes[0].set_yticks(range(len(shown)), [_mathematical(branches[name].title) for name in shown])
         axes[0].set_ylim(len(shown) - 0.5, -0.5)
         handles = [
@@ -192,11 +190,11 @@ def outcomes_at_end(branches: Mapping[str, Branch]) -> Drawing:
         legend_below(axes, handles=handles, ncols=3)
     decided = table[(table["metric"] == PRIMARY) & (table["decided"] != "not decided")]
     parts = [
-        f"{row.title} at the {row.comparison}: {row.mean:+.3g} points [{row.low:+.3g}, {row.high:+.3g}]"
-        for row in decided.itertuples()
+        f"{row['title']} at the {row['comparison']}: {row['mean']:+.3g} points [{row['low']:+.3g}, {row['high']:+.3g}]"
+        for row in decided.to_dict("records")
     ]
     alt = (
-        f"Dots with intervals show four outcomes of {len(shown)} counterfactuals as differences from the runs as "
+        f"Dots with intervals show three outcomes of {len(shown)} counterfactuals as differences from the runs as "
         f"scheduled. The intervals of informative coverage that exclude 0 are: {'; '.join(parts) or 'none'}."
     )
     return Drawing.of(axes, alt, table)
