@@ -43,7 +43,9 @@ _STYLE = """
 .ledger .v{stroke:#C0392B;stroke-width:2}
 .ledger form{margin:8px 0;display:flex;flex-wrap:wrap;gap:8px;align-items:center}
 .ledger form[hidden],.ledger [hidden]{display:none}
-.ledger select,.ledger input{font:inherit;max-width:22em}
+.ledger select,.ledger input,.ledger button{font:inherit;max-width:22em;padding:2px 6px;border:1px solid #888}
+.ledger select,.ledger input,.ledger button{border-radius:3px;color:inherit;background:transparent}
+.ledger option{color:#000;background:#fff}
 """
 _SCRIPT = """
 for (const ledger of document.querySelectorAll('.ledger')) {
@@ -122,7 +124,7 @@ def fragment(judgements: Sequence[Judgement]) -> str:
         f'<div class="ledger"><style>{_STYLE}</style><form hidden><input type="search" placeholder="search" '
         f'aria-label="search the claims">{_select("section", [(numbers[s], s) for s in sections])}'
         f'{_select("verdict", [(v, v) for v in given])}<button type="reset">show all</button><output></output></form>'
-        f"<table><colgroup>{widths}</colgroup><thead><tr>{head}</tr></thead>{bodies}</table>"
+        f'<table class="claims"><colgroup>{widths}</colgroup><thead><tr>{head}</tr></thead>{bodies}</table>'
         f"<script>{_SCRIPT}</script></div>"
     )
 
