@@ -34,9 +34,9 @@ from ternary_lab.studies.epoch50_disruption.tables import (
     final_outcomes,
     largest_rise,
     load_branches,
+    means_by_title,
     median_terms,
     outcomes,
-    pathway_means,
     spike_and_surge,
     term_rises,
 )
@@ -306,6 +306,15 @@ def test_the_answer_follows_from_the_decision(decided: str, part: str) -> None:
     assert part in _words(differences)
     line = next(line for line in words.decided_names(differences).splitlines() if "rises over 20" in line)
     assert line.startswith(f"- {decided.capitalize()}")
+    assert words.listed(differences, ["beta_b_rises"]).endswith(f"points, {decided}.")
+
+
+def test_a_sentence_names_each_run_that_learns_faster() -> None:
+    differences = control_differences(_random_final(np.random.default_rng(3)))
+    said = words.learning_rate(differences)
+    assert said.count("at the same learning") == 2
+    assert "lr_stays" in said
+    assert words.difference(differences, "lr_stays", "same learning") in said
 
 
 def test_a_table_of_differences_has_a_row_per_comparison() -> None:
@@ -385,11 +394,12 @@ def test_before_epoch_50_a_reads_the_code_of_b() -> None:
     assert (at.loc[[50], "norm_B"] < 10).all()
 
 
-def test_means_of_a_pathway_over_the_last_cycle() -> None:
-    branches = load_branches()
-    table = pathway_means(branches, [CONTROL, "no such counterfactual"], ["kl_A"]).set_index("seed")
-    rows = branches[CONTROL].runs[44].history
-    assert table.at[44, "kl_A"] == pytest.approx(rows[rows["epoch"].between(74, 103)]["kl_A"].mean())
+def test_means_by_title_are_those_of_a_cycle() -> None:
+    history = load_runs("v5_5").history
+    table = means_by_title({"a": history, "b": history[history["seed"] == 44]}, ["kl_A"], 49)
+    assert table["title"].value_counts().to_dict() == {"a": 8, "b": 1}
+    rows = history[(history["seed"] == 44) & history["epoch"].between(20, 49)]
+    assert table.loc[table["seed"] == 44, "kl_A"].tolist() == pytest.approx([rows["kl_A"].mean()] * 2)
 
 
 def test_a_folder_without_counterfactuals_is_named(tmp_path: Path) -> None:

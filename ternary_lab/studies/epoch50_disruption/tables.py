@@ -225,13 +225,11 @@ def decisions(differences: pd.DataFrame, metric: str = PRIMARY) -> pd.Series[str
     return rows.agg(lambda words: words.iloc[0] if words.nunique() == 1 else "not decided")
 
 
-def pathway_means(branches: Mapping[str, Branch], names: Sequence[str], columns: Sequence[str]) -> pd.DataFrame:
-    """Return the means of columns of the history over the epochs 74 to 103.
+def means_by_title(histories: Mapping[str, pd.DataFrame], columns: Sequence[str], last: int = LAST) -> pd.DataFrame:
+    """Return the means of columns of several histories over the 30 epochs that end with `last`.
 
-    The table has a row per counterfactual of `names` and seed. Counterfactuals that are not in `branches` are left out.
+    The table has a row per title and seed. `histories` is a dictionary from title to history.
     """
-    parts = [
-        cycle_means(branches[name].runs.history, columns, LAST).assign(name=name, title=branches[name].title)
-        for name in names if name in branches
-    ]
-    return pd.concat(parts, ignore_index=True)
+    return pd.concat([
+        cycle_means(history, columns, last).assign(title=title) for title, history in histories.items()
+    ], ignore_index=True)

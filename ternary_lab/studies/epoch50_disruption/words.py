@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -101,4 +101,13 @@ def learning_rate(differences: pd.DataFrame) -> str:
         f"“{title}” differs by {difference(differences, name)} points at the same epoch and by "
         f"{difference(differences, name, SAME_LEARNING)} points at the same learning ({decided})."
         for name, title, decided in zip(rows["name"], rows["title"], rows["decided"], strict=True)
+    )
+
+
+def listed(differences: pd.DataFrame, names: Sequence[str]) -> str:
+    """Return a Markdown list of the differences of `names` in informative coverage at the same epoch."""
+    rows = differences[(differences["metric"] == PRIMARY) & (differences["comparison"] == SAME_EPOCH)]
+    return "\n".join(
+        f"- {title}: {difference(differences, name)} points, {decided}."
+        for name, title, decided in zip(rows["name"], rows["title"], rows["decided"], strict=True) if name in names
     )
