@@ -10,15 +10,10 @@ import pandas as pd
 
 from ternary_lab.config import Config
 from ternary_lab.figures.history import disruption
-from ternary_lab.figures.tables import heading
-from ternary_lab.metrics.quantities import QUANTITIES
-from ternary_lab.studies.report.figures import share_inside
 from ternary_lab.studies.statistics import CYCLE, median_and_range
 
 END = ("coverage_A", "coverage_B", "informative_coverage_A", "informative_coverage_B")
 """Columns whose means over the last cycle of the temperature are milestones."""
-PRINTED = ("train_loss", "H", "kl", "coverage")
-"""Quantities that the original printed, and that are compared."""
 ENTRIES = {
     "loss_before": "training loss one epoch before the jump, nats", "loss_at": "training loss at the jump, nats",
     "loss_after": "training loss one epoch after the jump, nats",
@@ -129,21 +124,3 @@ def compared(history: pd.DataFrame, published: pd.DataFrame, same_seeds: bool) -
         "quantity": list(ENTRIES.values()),
         **{title: [median_and_range(runs[name]) for name in ENTRIES] for title, runs in groups.items()},
     })
-
-
-def beside_original(history: pd.DataFrame, original: pd.DataFrame, epochs: tuple[int, int]) -> pd.DataFrame:
-    """Return a row for each quantity that the original printed, with our runs and its runs at two epochs.
-
-    The column inside is the share of the original's epochs, in percent, that lie within the range of our runs. Up to
-    the last epoch of the shortest of our runs, all epochs count. The other columns are median and range of the seeds.
-    """
-    ours, theirs = (runs[runs["epoch"] <= history.groupby("seed")["epoch"].max().min()] for runs in (history, original))
-    rows = []
-    for name, words in ((c, heading(c)) for quantity in PRINTED for c in QUANTITIES[quantity].columns):
-        row: dict[str, str | float] = {"quantity": words}
-        for epoch in epochs:
-            for whose, runs in (("ours", ours), ("original", theirs)):
-                values = runs[runs["epoch"] == epoch][name]
-                row[f"{whose}, epoch {epoch}"] = median_and_range(values, ",.0f" if values.max() >= 1000 else ".3g")
-        rows.append(row | {"inside, %": 100 * float(share_inside(ours, theirs, [name])[name])})
-    return pd.DataFrame(rows)

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from ternary_lab import load_config, load_runs
-from ternary_lab.studies.training import ENTRIES, beside_original, compared, milestones, statement_table, statements
+from ternary_lab.studies.training import ENTRIES, compared, milestones, statement_table, statements
 
 
 def _history(seeds: int = 3, epochs: int = 60, jump: int | None = 20) -> pd.DataFrame:
@@ -90,23 +90,3 @@ def test_the_published_runs_have_the_values_of_the_report() -> None:
     assert (found["informative_B_before"] < 0.5).all()
     assert (found["informative_B_at"] > 5).all()
     assert found["beta_B_at"].tolist() == pytest.approx([0.3 * abs(np.sin(0.785))] * 8)
-
-
-def test_the_original_is_inside_the_range_if_it_is_one_of_our_runs_and_outside_if_not() -> None:
-    columns = ["train_loss", *(f"{name}_{p}" for name in ("H", "kl", "coverage") for p in "AB")]
-    ours = _history().assign(**{name: lambda rows: rows["seed"] + 1.0 for name in columns})
-    inside = beside_original(ours, ours[ours["seed"] == 1], (19, 20))
-    assert inside["inside, %"].tolist() == [100.0] * len(columns)
-    assert inside["original, epoch 19"].tolist() == ["2"] * len(columns)
-    assert inside["ours, epoch 20"].tolist() == ["2 [1, 3]"] * len(columns)
-    theirs = ours[ours["seed"] == 1].assign(train_loss=9.0)
-    theirs.loc[theirs["epoch"] < 30, "train_loss"] = 2.0
-    outside = beside_original(ours, theirs, (19, 20)).set_index("quantity")["inside, %"]
-    assert outside["training loss, nats"] == pytest.approx(50)  # epochs 0 to 29 of 0 to 59
-
-
-def test_a_new_run_is_inside_the_range_of_n_runs_with_probability_n_minus_1_over_n_plus_1() -> None:
-    """The baseline that notebook 02 states, for independent runs of the same distribution."""
-    values = np.random.default_rng(0).normal(size=(20_000, 9))
-    inside = (values[:, 0] > values[:, 1:].min(1)) & (values[:, 0] < values[:, 1:].max(1))
-    assert inside.mean() == pytest.approx(7 / 9, abs=4 * (7 / 9 * 2 / 9 / len(values)) ** 0.5)
