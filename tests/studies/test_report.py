@@ -289,6 +289,21 @@ def test_the_command_prints_the_rule_and_what_decides(published: Mapping[str, Ju
     assert lines[-1].startswith("295 claims: ")
 
 
+@pytest.mark.parametrize("source", ["ablations/all_repaired", "generalisation/train_1"])
+def test_runs_that_measure_less_are_judged_by_what_they_measure(source: str) -> None:
+    """Runs without coverage at every epoch, without checkpoints or without counterfactuals raise nothing."""
+    found = judge_runs([source])
+    less = {j.note for j in found if j.verdict is Verdict.UNTESTABLE and not rule(j.claim).why}
+    assert less
+    assert all(note.startswith("The runs given ") for note in less)
+    assert any(j.verdict in (Verdict.REPRODUCED, Verdict.NOT) and j.values for j in found)
+
+
+def test_runs_must_begin_with_epoch_0() -> None:
+    with pytest.raises(RunError, match="begins with epoch 50"):
+        judge_runs(["counterfactuals/nothing_at_50"])
+
+
 def test_one_run_is_not_enough() -> None:
     with pytest.raises(RunError, match="no spread"):
         judge_runs(["v5_5/seed=42"])

@@ -22,12 +22,13 @@ from ternary_lab.studies.report.conditions import (
     at_least,
     at_most,
     below,
+    between,
     control,
     equal_to,
     reaches,
+    statenet,
     table,
     weights,
-    within,
 )
 from ternary_lab.studies.report.evidence import Evidence, MissingValueError, SeedEvidence
 from ternary_lab.studies.report.ledger import Claim, Contradiction, Ledger, ledger
@@ -200,7 +201,7 @@ def test_a_statement_is_reproduced_if_it_is_true_in_every_run(truths: list[bool]
 
 
 @pytest.mark.parametrize("condition", [
-    above(1.5), at_least(95, "%"), below(-0.25, "nats"), at_most(0, "points"), equal_to(1), within(20, 30, "points"),
+    above(1.5), at_least(95, "%"), below(-0.25, "nats"), at_most(0, "points"), equal_to(1), between(20, 30, "points"),
 ], ids=lambda c: c.words)
 def test_the_words_of_a_condition_contain_the_threshold_at_which_it_changes(condition: Condition) -> None:
     for text in re.findall(r"-?\d+\.?\d*", condition.words):
@@ -304,6 +305,27 @@ def test_only_a_declared_need_makes_a_claim_untestable_for_want_of_runs(need: ob
     assert judgement.verdict is Verdict.UNTESTABLE
     assert judgement.note == f"The runs given have no {words}."
     assert judgement.evidence == ""
+
+
+def test_a_run_without_statenet_says_nothing_about_it() -> None:
+    off = load_config("v5_5", {"model.use_statenet": False})
+    runs = [dataclasses.replace(run, config=off) for run in EVIDENCE.runs]
+    rule = Rule(of="it", measure=lambda run: 1.0, true=above(0), needs=(statenet(),))
+    assert _judged(_claim("adapts"), rule, EVIDENCE).verdict is Verdict.REPRODUCED
+    assert _judged(_claim("adapts"), rule, Evidence(runs)).note == "The runs given have no StateNet."
+
+
+def test_a_quantity_that_the_configuration_does_not_measure_is_not_a_missing_value() -> None:
+    evidence = _evidence(coverage_A=[[math.nan] * 3] * 3, H_A=[[math.nan] * 3] * 3)
+    rarely = load_config("v5_5", {"evaluation.coverage_at": "when_read"})
+    runs = Evidence([dataclasses.replace(run, config=rarely) for run in evidence.runs])
+    judgement = _judged(_claim(90.0), reading("coverage_A", 50), runs)
+    assert judgement.verdict is Verdict.UNTESTABLE
+    assert "evaluation.coverage_at" in judgement.note
+    assert judgement.rule.startswith("Sampled coverage of A")
+    for bad, column in ((evidence, "coverage_A"), (runs, "H_A")):
+        with pytest.raises(RuntimeError, match="claim x"):
+            _judged(_claim(90.0), reading(column, 50), bad)
 
 
 def test_runs_without_the_needed_evidence_do_not_take_part() -> None:

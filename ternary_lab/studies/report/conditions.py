@@ -69,9 +69,9 @@ def equal_to(limit: float, unit: str = "") -> Condition:
     return Condition(f"equal to {_text(limit, unit)}", lambda value: value == limit)
 
 
-def within(low: float, high: float, unit: str = "") -> Condition:
+def between(low: float, high: float, unit: str = "") -> Condition:
     """Return the condition that a number lies in [low, high]."""
-    return Condition(f"within {low:g} and {_text(high, unit)}", lambda value: low <= value <= high)
+    return Condition(f"between {low:g} and {_text(high, unit)}", lambda value: low <= value <= high)
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,11 @@ def whole_run() -> Need:
 def table(*measures: str, source: str) -> Need:
     """Return the need for measures from a published table, by their names in `SeedEvidence.measures`."""
     return Need(f"rows in {source}", source, lambda run: set(measures) <= set(run.measures))
+
+
+def statenet() -> Need:
+    """Return the need for StateNet."""
+    return Need("StateNet", "", lambda run: run.config.model.use_statenet)
 
 
 def reaches(epoch: int) -> Need:

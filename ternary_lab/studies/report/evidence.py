@@ -30,6 +30,8 @@ UNTRAINED = 5
 """Number of untrained networks in the baseline."""
 CHANGES = {"training", "early_stopping", "checkpoints", "beta", "kl", "optimiser", "rho", "name"}
 """Sections of the configuration in which a counterfactual may differ from the runs that it is compared with."""
+COUNTED = ("coverage_", "unique_ops_")
+"""Beginnings of the names of the history columns that count draws."""
 V5_5, RECIPES, ALTERNATIVES = "v5_5", "recipes.csv", "alternatives.csv"
 TABLE_COLUMNS = ("informative_coverage", "effective_coverage", "neg_elbo", "neg_iwae")
 """Columns of `RECIPES` and `ALTERNATIVES` that rules read."""
@@ -39,9 +41,17 @@ class MissingValueError(RuntimeError):
     """A rule reads a value that a run does not have. It is an error of the rule, which must declare what it needs."""
 
 
+class NotMeasuredError(Exception):
+    """A rule reads a quantity that a run does not measure, as its configuration says."""
+
+
 @dataclass(frozen=True)
 class SeedEvidence:
-    """The evidence of one seed. A missing value is never skipped: its reading raises MissingValueError."""
+    """The evidence of one seed.
+
+    A missing value is never skipped. Its reading raises NotMeasuredError if the run counts no coverage at every epoch,
+    as its configuration says, and otherwise MissingValueError.
+    """
 
     seed: int
     config: Config
@@ -64,6 +74,8 @@ class SeedEvidence:
         table = self.history if column in self.history else self.probes
         values = table.loc[first:last, column] if column in table else pd.Series(dtype=float)
         if not len(values) or values.isna().any():
+            if column.startswith(COUNTED) and self.config.evaluation.coverage_at != "every_epoch":
+                raise NotMeasuredError("The runs given count no coverage at every epoch (evaluation.coverage_at).")
             where = f"epoch {first}" if first == last else f"epochs {first} to {last}"
             raise MissingValueError(f"the run of seed {self.seed} has no {column} in {where}")
         return values
@@ -171,7 +183,7 @@ def collect_evidence(sources: Sequence[str | Path], *, progress: bool = False) -
     `sources` contains run directories, experiments, or names of published runs or experiments. The probes of a run are
     read if they exist, and computed if the run has checkpoints. Counterfactuals come from the folder
     `../counterfactuals` beside the runs or, for v5.5 itself, from the published ones. Raises RunError for no run, fewer
-    than two runs, a repeated seed, or runs of different configurations.
+    than two runs, a repeated seed, runs of different configurations, or a run that does not begin with epoch 0.
     """
     records = [run for source in sources for run in load_runs(source).values()]
     seeds = [run.seed for run in records]
@@ -185,6 +197,10 @@ def collect_evidence(sources: Sequence[str | Path], *, progress: bool = False) -
     for record in records[1:]:
         if record.config.model_dump(exclude={"name"}) != records[0].config.model_dump(exclude={"name"}):
             raise RunError(f"{record.path}: is of another configuration than {records[0].path}: judge them apart")
+    for record in records:
+        first = int(record.history["epoch"].min())
+        if first > 0:
+            raise RunError(f"{record.path}: begins with epoch {first}: the claims are about runs from epoch 0 on")
     return Evidence([_of_seed(record, progress) for record in records])
 
 

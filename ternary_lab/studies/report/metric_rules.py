@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from ternary_lab import space
 from ternary_lab.metrics.evaluate import SAMPLES
 from ternary_lab.model import PATHWAYS
-from ternary_lab.studies.report.conditions import above, at_least, at_most, below, control, equal_to, weights, within
+from ternary_lab.studies.report.conditions import above, at_least, at_most, below, between, control, equal_to, weights
 from ternary_lab.studies.report.evidence import SeedEvidence
 from ternary_lab.studies.report.ledger import ledger
 from ternary_lab.studies.report.rule_builders import (
@@ -158,7 +158,7 @@ METRIC_RULES: Mapping[str, Rule] = {
         also={"lost": lambda run: run.at("coverage_A", 40) - run.at("coverage_A", 49)},
     ),
     "coverage-surge-both-20-30": statement(
-        "The smaller of the pathways' gains of sampled coverage from epoch 49 to 50", _surge, within(20, 30, "points"),
+        "The smaller of the pathways' gains of sampled coverage from epoch 49 to 50", _surge, between(20, 30, "points"),
         order=lambda run: _surge(run) > 0,
     ),
     "disruption-beneficial": statement(
@@ -241,7 +241,7 @@ METRIC_RULES: Mapping[str, Rule] = {
     ),
     "best-val-remained-stable": statement(
         "The validation loss at epoch 103 as a multiple of its least value",
-        lambda run: run.at("val_loss", 103) / float(run.over("val_loss", 0, run.last).min()), within(0, 1.5),
+        lambda run: run.at("val_loss", 103) / float(run.over("val_loss", 0, run.last).min()), between(0, 1.5),
     ),
     "val-loss-around-5": number("Mean validation loss of epochs 60-103", _late_mean("val_loss")),
     "val-loss-falls-first-3": statement(

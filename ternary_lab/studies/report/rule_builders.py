@@ -102,7 +102,7 @@ def relative_change(name: str, **more: Any) -> Callable[[Claim], Rule]:
         sign = math.copysign(1, claim.number or 0)
         def measure(run: SeedEvidence) -> float:
             return 100 * (run.at(column_name, last) / run.at(column_name, first) - 1)
-        of = f"The relative change of {words_for(column_name)} from epoch {first} to {last}, in percent,"
+        of = f"The relative change of {words_for(column_name)} from epoch {first} to {last}, in percent"
         return Rule(of=of, measure=measure, order=lambda run: measure(run) * sign > 0, **more)
     return rule
 
@@ -123,5 +123,5 @@ def untrained_reaches(threshold: float) -> dict[str, Any]:
     """Return the baseline of a rule, with its words: every untrained network covers at least `threshold` percent."""
     return {
         "baseline": lambda evidence: min(map(min, evidence.untrained_coverage.values())) >= threshold,
-        "beats": f"every untrained network covers at least {threshold:g} %",
+        "beats": f"every untrained network covers at least {threshold:.4g} %",
     }

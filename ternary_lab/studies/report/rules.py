@@ -56,7 +56,7 @@ def _gain(claim: Claim) -> Rule:
     sign = math.copysign(1, claim.number or 0)
     def measure(run: SeedEvidence) -> float:
         return run.at(f"coverage_{claim.pathway}", last) - run.at(f"coverage_{claim.pathway}", first)
-    of = f"The gain of sampled coverage of {claim.pathway} from epoch {first} to {last}, in points,"
+    of = f"The gain of sampled coverage of {claim.pathway} from epoch {first} to {last}, in points"
     return number(of, measure, order=lambda run: measure(run) * sign > 0)
 
 

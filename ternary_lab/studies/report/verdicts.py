@@ -28,14 +28,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
 from statistics import median
 from typing import Any
 
 from ternary_lab.studies.report.conditions import BOUNDS, Condition, Need, reaches
-from ternary_lab.studies.report.evidence import Evidence, MissingValueError, SeedEvidence
+from ternary_lab.studies.report.evidence import Evidence, MissingValueError, NotMeasuredError, SeedEvidence
 from ternary_lab.studies.report.ledger import Claim, Contradiction, Ledger, Value
 from ternary_lab.studies.statistics import PERCENT, Bounds, prediction_interval
 
@@ -182,7 +182,16 @@ def judge(
     are found among them. Raises RuntimeError if a run has no value although it has all that the rule needs.
     """
     case = _Case(claim, rule, evidence, ledger, siblings)
-    finding = case.finding
+    try:
+        return _judged(case)
+    except NotMeasuredError as error:
+        reason = replace(case, rule=Rule(why=str(error)))
+        return replace(_judged(reason), rule=rule.words)
+
+
+def _judged(case: _Case) -> Judgement:
+    """Return the judgement on a case. Raises NotMeasuredError for a quantity that a run does not measure."""
+    rule, finding = case.rule, case.finding
     if isinstance(finding, str):
         return case.judgement(Verdict.UNTESTABLE, _Finding(False, case.described), finding)
     if finding.exact:
@@ -196,7 +205,7 @@ def judge(
     if finding.wide:
         return case.judgement(Verdict.TOO_WIDE, finding)
     if finding.holds:
-        artefact = rule.baseline is not None and rule.baseline(evidence)
+        artefact = rule.baseline is not None and rule.baseline(case.evidence)
         return case.judgement(Verdict.ARTEFACT if artefact else Verdict.REPRODUCED, finding)
     order = case.order
     directed = order is not None and all(map(order, case.runs))
@@ -330,7 +339,10 @@ class _Case:
         """Return whether the evidence supports another claim of the report. An unknown claim is not supported."""
         for claim, rule in self.siblings:
             if claim.id == other:
-                finding = _Case(claim, rule, self.evidence, self.ledger, ()).finding
+                try:
+                    finding = _Case(claim, rule, self.evidence, self.ledger, ()).finding
+                except NotMeasuredError:
+                    return False
                 return not isinstance(finding, str) and finding.holds
         return False
 
