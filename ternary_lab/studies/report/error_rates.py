@@ -20,7 +20,7 @@ import pandas as pd
 from scipy.special import stdtrit
 
 from ternary_lab.studies.report.conditions import BOUNDS
-from ternary_lab.studies.report.evidence import Evidence, MissingValueError, SeedEvidence
+from ternary_lab.studies.report.evidence import Evidence, MissingValueError, NotMeasuredError, SeedEvidence
 from ternary_lab.studies.report.ledger import Claim, Ledger, ledger
 from ternary_lab.studies.report.rules import rule
 from ternary_lab.studies.report.verdicts import Rule, Verdict, judge
@@ -83,7 +83,7 @@ def figures(evidence: Evidence) -> list[Figure]:
             continue
         try:
             figure = Figure(claim, {run.seed: its.measure(run) for run in evidence.runs})
-        except MissingValueError:  # some run lacks the evidence
+        except (MissingValueError, NotMeasuredError):  # some run lacks the evidence
             continue
         if figure.deviation >= 2 * claim.half_digit:
             found.setdefault(tuple(figure.values.values()), figure)
