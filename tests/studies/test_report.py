@@ -277,7 +277,10 @@ def test_the_command_prints_every_claim_as_json() -> None:
     }
 
 
-def test_the_command_prints_the_rule_and_what_decides(published: Mapping[str, Judgement]) -> None:
+def test_the_command_prints_the_rule_and_what_decides(
+    published: Mapping[str, Judgement], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ternary_lab.studies.report.judge_runs", lambda *_, **__: list(published.values()))
     result = CliRunner().invoke(main, ["claims", "v5_5"])
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()

@@ -25,6 +25,11 @@ def test_every_setting_of_the_original_is_in_one_group() -> None:
     assert set(code.without_effect) == set(names) - set(code.settings["read"])
 
 
+def test_the_ledger_repeats_the_measured_times_of_the_original() -> None:
+    low, high = original_code().measured_here["seconds_per_epoch"]
+    assert f" {low:.0f} to {high:.0f} seconds per epoch" in ledger().claims["seconds-per-epoch"].untestable
+
+
 def test_the_raw_outputs_of_statenet_with_seed_42_are_the_printed_shifts(evidence: Evidence) -> None:
     """The lab's and the original's raw outputs of the report's seed agree with the report to its last digit."""
     runs = original_runs()
