@@ -14,8 +14,9 @@ from ternary_lab.metrics.quantities import QUANTITIES
 from ternary_lab.studies.checkpoints_and_ensembles import decisions
 from ternary_lab.studies.checkpoints_and_ensembles.choices import CRITERIA, OUTCOMES
 from ternary_lab.studies.checkpoints_and_ensembles.tables import EQUAL, LEARNED, best_member
+from ternary_lab.studies.statistics import interval
 
-TIMES = 200
+TIMES = 100
 """Simulated experiments of each test."""
 MOST = 0.05 + 3 * math.sqrt(0.05 * 0.95 / TIMES)
 
@@ -124,9 +125,26 @@ def test_a_table_of_texts_has_each_difference_with_its_decision() -> None:
     texts = decisions.shown_table(found, "member", "metric")
     assert list(texts.index) == [EQUAL, LEARNED]
     assert texts.loc[LEARNED, "neg_iwae"] == "–"
-    assert re.fullmatch(r"-[\d,]+ \[-[\d,]+, -\d+\] better", texts.at[EQUAL, "neg_iwae"])
+    assert re.fullmatch(r"-[\d,]+ \[-[\d,]+, -\d+\] better", str(texts.at[EQUAL, "neg_iwae"]))
     row = found[(found["member"] == EQUAL) & (found["metric"] == "effective_coverage")].iloc[0]
-    assert texts.at[EQUAL, "effective_coverage"] == f"{row['mean']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}]"
+    assert str(texts.at[EQUAL, "effective_coverage"]).startswith(
+        f"{row['mean']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}]"
+    )
+
+
+def test_alone_is_the_decision_of_a_single_interval() -> None:
+    rng = np.random.default_rng(4)
+    found = decisions.model_differences(rivals := _rivals(rng, shift=3.0))
+    for _, row in found.iterrows():
+        at = {name: rivals[rivals["model"] == f"{name}_{row['decoder']}"] for name in ("v5_5", "beta_vae")}
+        theirs = at["beta_vae"][at["beta_vae"]["beta"].map("β = {:g}".format) == row["rival"]]
+        metric = str(row["metric"])
+        single = interval(theirs.set_index("seed")[metric] - at["v5_5"].set_index("seed")[metric])
+        assert (row["alone"] != "not decided") == single.excludes_zero
+        if row["better"] != "not decided":
+            assert row["alone"] == row["better"]
+    # Alone, more is decided than together.
+    assert (found["alone"] != "not decided").sum() > (found["better"] != "not decided").sum()
 
 
 def test_pairs_of_readings_are_those_of_the_members() -> None:

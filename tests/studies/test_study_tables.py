@@ -198,6 +198,7 @@ def test_measures_of_runs_without_weights_come_from_the_published_table() -> Non
     runs = load_runs("v5_5")
     table = checkpoint_tables.ensemble_measures(runs)
     assert table["seed"].nunique() == len(runs)
+    assert list(dict.fromkeys(table["member"]))[:4] == [f"epoch {e}" for e in checkpoint_tables.RECOMMENDED]
     kept = pd.read_csv(PUBLISHED / ANSWERS).set_index(["seed", "measure"])["value"]
     row = table[(table["seed"] == 49) & (table["member"] == "best member, 4 samples")].iloc[0]
     assert row["noisy"] == kept[(49, "best member, 4 samples: noisy")]

@@ -3,7 +3,9 @@
 Each function returns a table of `statistics.paired_differences` with a column `better`: "better", "worse" or "not
 decided", by the direction of the quantity. The intervals of a table are simultaneous within a family, so that under no
 difference the probability of any decision in a family is at most 5 %. The primary outcome of a question is one family,
-and its secondary outcomes are another.
+and its secondary outcomes are another. The column `alone` has the words for the 95 % interval of a single comparison.
+With few seeds, many harms are visible there only. So a comparison that is not decided together but decided alone must
+not be read as harmless.
 """
 
 from __future__ import annotations
@@ -12,12 +14,13 @@ import math
 from typing import Any
 
 import pandas as pd
+from scipy.special import stdtrit
 
 from ternary_lab.metrics.quantities import QUANTITIES
 from ternary_lab.model import PATHWAYS
 from ternary_lab.studies.checkpoints_and_ensembles.choices import CRITERIA, OUTCOMES
 from ternary_lab.studies.checkpoints_and_ensembles.tables import EQUAL, LEARNED, best_member
-from ternary_lab.studies.statistics import paired_differences
+from ternary_lab.studies.statistics import LEVEL, paired_differences
 
 MEASURES = {
     "informative_coverage": "informative coverage, %", "effective_coverage": "effective coverage, %",
@@ -105,16 +108,27 @@ def shown(row: pd.Series[Any], form: str = "+z.2f") -> str:
 
 
 def shown_table(differences: pd.DataFrame, rows: str, columns: str, form: str = "+z.2f") -> pd.DataFrame:
-    """Return a table of texts: difference, interval and decision, with the values of two columns as its sides."""
-    words = differences["better"].map({"better": " better", "worse": " worse"}).fillna("")
-    texts = differences.apply(shown, axis=1, form=form) + words
+    """Return a table of texts: difference, interval and decision, with the values of two columns as its sides.
+
+    A decision in parentheses is that of the comparison alone.
+    """
+    together = differences["better"].map({"better": " better", "worse": " worse"})
+    alone = differences["alone"].map({"better": " (better)", "worse": " (worse)"})
+    texts = differences.apply(shown, axis=1, form=form) + together.fillna(alone).fillna("")
     order = {side: list(dict.fromkeys(differences[side])) for side in (rows, columns)}
     wide = differences.assign(text=texts).pivot(index=rows, columns=columns, values="text")
     return wide.reindex(index=order[rows], columns=order[columns]).rename_axis(columns=None)
 
 
 def _judged(differences: pd.DataFrame) -> pd.DataFrame:
-    """Add the column `better`."""
-    good = differences["metric"].isin(_SMALLER).map({True: "lower", False: "higher"})
-    words = (differences["decided"] == good).map({True: "better", False: "worse"})
-    return differences.assign(better=words.where(differences["decided"] != "not decided", "not decided"))
+    """Add the columns `better` and `alone`."""
+    smaller = differences["metric"].isin(_SMALLER)
+    level = 1 - (1 - LEVEL) / (2 * differences["comparisons"])
+    degrees = (differences["n"] - 1).clip(lower=1)
+    half = (differences["high"] - differences["mean"]) * stdtrit(degrees, (1 + LEVEL) / 2) / stdtrit(degrees, level)
+    sign = (differences["mean"] > half).astype(int) - (differences["mean"] < -half).astype(int)
+    together = differences["decided"].map({"higher": 1, "lower": -1, "not decided": 0})
+    words = {1: "better", -1: "worse", 0: "not decided"}
+    return differences.assign(**{
+        name: found.where(~smaller, -found).map(words) for name, found in (("better", together), ("alone", sign))
+    })
