@@ -42,6 +42,17 @@ from ternary_lab.studies.epoch50_disruption.tables import (
 )
 from ternary_lab.studies.probes import all_probes
 
+
+@pytest.fixture(scope="module")
+def branches() -> dict[str, Branch]:
+    return load_branches()
+
+
+@pytest.fixture(scope="module")
+def final(branches: dict[str, Branch]) -> pd.DataFrame:
+    return final_outcomes(branches)
+
+
 CHANGES = [
     Counterfactual(name="same", title="same", after=0, set={}),
     Counterfactual(name="no_floor", title="no floor", after=0, set={"kl.free_bits": 0.0}),
@@ -203,8 +214,7 @@ def test_outcomes_of_one_clock_do_not_differ_at_the_same_time_of_that_clock(
     assert (rows.loc[rows["comparison"] != comparison, "mean"].abs() > 0.1).any()
 
 
-def test_compared_epochs_are_those_of_the_schedule() -> None:
-    branches = load_branches()
+def test_compared_epochs_are_those_of_the_schedule(branches: dict[str, Branch]) -> None:
     found = {name: compared_epochs(branch, branches[CONTROL]) for name, branch in branches.items()}
     cycle = np.arange(74.0, 104)
     assert all(np.array_equal(its["same epoch"], cycle) for its in found.values())
@@ -217,13 +227,12 @@ def test_compared_epochs_are_those_of_the_schedule() -> None:
     }
 
 
-def test_final_outcomes_are_means_over_a_cycle() -> None:
-    branches = {name: load_branches()[name] for name in (CONTROL, "jump_at_40")}
+def test_final_outcomes_are_means_over_a_cycle(branches: dict[str, Branch], final: pd.DataFrame) -> None:
     history = branches["jump_at_40"].runs[43].history
-    final = final_outcomes(branches).set_index(["name", "comparison", "seed"])
+    table = final.set_index(["name", "comparison", "seed"])
     for comparison, first, last in (("same epoch", 74, 103), ("same age", 64, 93)):
         rows = history[history["epoch"].between(first, last)]
-        row = final.loc[("jump_at_40", comparison, 43)]
+        row = table.loc[("jump_at_40", comparison, 43)]
         assert row["epochs"] == f"{first}-{last}"
         coverages = rows[["informative_coverage_A", "informative_coverage_B"]]
         assert row[PRIMARY] == pytest.approx(coverages.to_numpy().mean())
@@ -253,7 +262,7 @@ def _random_final(random: np.random.Generator, shift: float = 0.0, seeds: int = 
 
 
 def test_under_no_effect_a_family_decides_something_in_at_most_5_percent_of_experiments() -> None:
-    random, n = np.random.default_rng(0), 300
+    random, n = np.random.default_rng(0), 200
     wrong = {"primary": 0, "secondary": 0, "decisions": 0}
     for _ in range(n):
         found = control_differences(_random_final(random))
@@ -279,9 +288,8 @@ def test_a_decision_needs_every_comparison() -> None:
     assert decisions(rows).to_dict() == {"a": "not decided", "b": "lower", "c": "higher"}
 
 
-def test_the_intervals_of_the_published_differences_are_possible() -> None:
+def test_the_intervals_of_the_published_differences_are_possible(final: pd.DataFrame) -> None:
     """An outcome in percent cannot fall by more than its value in the control."""
-    final = final_outcomes(load_branches())
     control = final[(final["name"] == CONTROL) & (final["comparison"] == "same epoch")].mean(numeric_only=True)
     found = control_differences(final)
     for row in found[found["metric"] != "neg_elbo"].itertuples():
@@ -291,19 +299,16 @@ def test_the_intervals_of_the_published_differences_are_possible() -> None:
 # In words
 
 
-def _words(differences: pd.DataFrame) -> str:
-    branches = load_branches()
-    measured = spike_and_surge(load_runs("v5_5").history, branches)
-    return " ".join(words.answer(measured, final_outcomes(branches), differences))
-
-
 @pytest.mark.parametrize(("decided", "part"), [
     ("higher", "harmful"), ("lower", "useful"), ("not decided", "no benefit"),
 ])
-def test_the_answer_follows_from_the_decision(decided: str, part: str) -> None:
-    differences = control_differences(final_outcomes(load_branches()))
+def test_the_answer_follows_from_the_decision(
+    decided: str, part: str, branches: dict[str, Branch], final: pd.DataFrame
+) -> None:
+    differences = control_differences(final)
     differences.loc[differences["name"] == "beta_b_rises", "decided"] = decided
-    assert part in _words(differences)
+    measured = spike_and_surge(load_runs("v5_5").history, branches)
+    assert part in " ".join(words.answer(measured, final, differences))
     line = next(line for line in words.decided_names(differences).splitlines() if "rises over 20" in line)
     assert line.startswith(f"- {decided.capitalize()}")
     assert words.listed(differences, ["beta_b_rises"]).endswith(f"points, {decided}.")
@@ -328,8 +333,8 @@ def test_a_table_of_differences_has_a_row_per_comparison() -> None:
 # Published
 
 
-def test_the_published_control_repeats_its_run() -> None:
-    control = load_branches()[CONTROL].runs
+def test_the_published_control_repeats_its_run(branches: dict[str, Branch]) -> None:
+    control = branches[CONTROL].runs
     runs = load_runs("v5_5")
     assert len(control) >= 4
     for seed, repeated in control.items():
@@ -337,8 +342,7 @@ def test_the_published_control_repeats_its_run() -> None:
         pd.testing.assert_frame_equal(_comparable(repeated.history), _comparable(rows), rtol=1e-4, atol=1e-4)
 
 
-def test_the_published_counterfactuals_are_complete() -> None:
-    branches = load_branches()
+def test_the_published_counterfactuals_are_complete(branches: dict[str, Branch]) -> None:
     assert list(branches) == list(ORDER)
     seeds = set(branches[CONTROL].runs)
     for branch_ in branches.values():
@@ -361,8 +365,8 @@ def test_terms_of_the_loss_and_their_rise() -> None:
     assert list(outcomes(history).columns) == ["seed", "epoch", *OUTCOMES]
 
 
-def test_the_jump_of_beta_b_alone_makes_spike_and_surge() -> None:
-    branches, history = load_branches(), load_runs("v5_5").history
+def test_the_jump_of_beta_b_alone_makes_spike_and_surge(branches: dict[str, Branch]) -> None:
+    history = load_runs("v5_5").history
     found = spike_and_surge(history, branches).groupby("name")
     low, high = found.min(numeric_only=True), found.max(numeric_only=True)
     for name in (CONTROL, "lr_stays", "free_bits_off"):
@@ -407,8 +411,8 @@ def test_a_folder_without_counterfactuals_is_named(tmp_path: Path) -> None:
         load_branches(tmp_path)
 
 
-def test_figures_have_alternative_text_and_data() -> None:
-    runs, branches = load_runs("v5_5"), load_branches()
+def test_figures_have_alternative_text_and_data(branches: dict[str, Branch]) -> None:
+    runs = load_runs("v5_5")
     for drawing in (
         figures.spike_terms(runs.history), figures.codes_and_leak(all_probes(runs)),
         figures.outcome_trajectories(branches),
@@ -417,3 +421,6 @@ def test_figures_have_alternative_text_and_data() -> None:
         assert isinstance(drawing.figure, Figure)
         assert len(drawing.data) > 0
         assert "nan" not in drawing.alt.split()
+    shown = figures.outcomes_at_end(branches).data
+    regularised = {name for name, one in branches.items() if one.runs.history["beta_B"].max() > 0}
+    assert set(shown["name"]) == regularised - {CONTROL}
