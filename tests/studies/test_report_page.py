@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
@@ -14,10 +15,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.patches import Rectangle
 
+from ternary_lab.cli import main
 from ternary_lab.figures import render
 from ternary_lab.studies.report import Judgement, Verdict, claims_table, headline, judge_runs
 from ternary_lab.studies.report.error_rates import GIVEN, SHIFTS
@@ -118,6 +121,16 @@ def test_the_ledger_is_also_a_page_of_its_own(judgements: list[Judgement], tmp_p
     assert text.startswith("<!doctype html>")
     assert fragment(judgements) in text
     assert len(text) < 400_000
+
+
+def test_the_command_writes_the_page(
+    judgements: list[Judgement], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ternary_lab.studies.report.judge_runs", lambda sources, progress: judgements)
+    result = CliRunner().invoke(main, ["claims", "v5_5", "--json", "--page", str(tmp_path / "claims.html")])
+    assert result.exit_code == 0, result.output
+    assert fragment(judgements) in (tmp_path / "claims.html").read_text(encoding="utf-8")
+    assert len(json.loads(result.output)) == len(judgements)
 
 
 @pytest.mark.skipif(CHROMIUM is None and not REQUIRED, reason="no Chromium on this machine: apt install chromium")
