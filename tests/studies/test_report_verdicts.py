@@ -287,6 +287,14 @@ def test_a_missing_value_of_any_run_raises_and_names_the_claim_and_the_seed(meas
         _judged(_claim("high"), rule, evidence)
 
 
+def test_a_missing_value_in_the_order_or_in_the_note_raises_too() -> None:
+    plain = Rule(of="it", measure=lambda run: run.at("H_A", 50))
+    for rule in (dataclasses.replace(plain, order=lambda run: run.at("kl_A", 50) > 0),
+                 dataclasses.replace(plain, also={"kl": lambda run: run.at("kl_A", 50)})):
+        with pytest.raises(RuntimeError, match=r"claim x: .*seed 0 has no kl_A"):
+            _judged(_claim(700.0), rule, EVIDENCE)
+
+
 def test_a_missing_value_is_never_skipped() -> None:
     run = _evidence(H_A=[[1.0, math.nan, 3.0]]).runs[0]
     for read in (lambda: run.at("H_A", 49), lambda: run.mean("H_A", 48, 50), lambda: run.over("H_A", 60, 70)):

@@ -31,6 +31,10 @@ _STYLE = """
 .ledger table{border-collapse:collapse;width:100%;font-size:13px;line-height:1.35;table-layout:fixed}
 .ledger td,.ledger th{text-align:left!important;vertical-align:top;padding:4px 6px}
 .ledger td{white-space:normal;overflow-wrap:anywhere}
+.ledger .rows{max-height:85vh;overflow:auto}
+.ledger thead th{position:sticky;top:0;z-index:1}
+.ledger thead th{background:var(--jp-layout-color0,var(--md-default-bg-color,Canvas))!important}
+@media print{.ledger .rows{max-height:none}}
 .ledger tr{border-bottom:1px solid rgba(128,128,128,.3)}
 .ledger .section th{font-size:14px;padding-top:14px}
 .ledger small{display:block;opacity:.8;font-size:12px}
@@ -124,7 +128,7 @@ def fragment(judgements: Sequence[Judgement]) -> str:
         f'<div class="ledger"><style>{_STYLE}</style><form hidden><input type="search" placeholder="search" '
         f'aria-label="search the claims">{_select("section", [(numbers[s], s) for s in sections])}'
         f'{_select("verdict", [(v, v) for v in given])}<button type="reset">show all</button><output></output></form>'
-        f'<table class="claims"><colgroup>{widths}</colgroup><thead><tr>{head}</tr></thead>{bodies}</table>'
+        f'<div class="rows"><table class="claims"><colgroup>{widths}</colgroup><thead><tr>{head}</tr></thead>{bodies}</table></div>'
         f"<script>{_SCRIPT}</script></div>"
     )
 

@@ -187,6 +187,8 @@ def judge(
     except NotMeasuredError as error:
         reason = replace(case, rule=Rule(why=str(error)))
         return replace(_judged(reason), rule=rule.words)
+    except MissingValueError as error:
+        raise RuntimeError(f"claim {claim.id}: {error}") from error
 
 
 def _judged(case: _Case) -> Judgement:
@@ -316,15 +318,11 @@ class _Case:
         )
 
     def values(self, measure: Measure) -> dict[int, float]:
-        """Return the values of a measure by seed. Raises RuntimeError for a missing value."""
-        found: dict[int, float] = {}
-        for run in self.runs:
-            try:
-                found[run.seed] = float(measure(run))
-            except MissingValueError as error:
-                raise RuntimeError(f"claim {self.claim.id}: {error}") from error
-            if math.isnan(found[run.seed]):
-                raise RuntimeError(f"claim {self.claim.id}: the measure of seed {run.seed} is not a number")
+        """Return the values of a measure by seed. Raises MissingValueError for a missing value."""
+        found = {run.seed: float(measure(run)) for run in self.runs}
+        for seed, value in found.items():
+            if math.isnan(value):
+                raise MissingValueError(f"the measure of seed {seed} is not a number")
         return found
 
     def against(self, holds: bool) -> list[Contradiction]:
