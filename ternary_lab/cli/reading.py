@@ -175,7 +175,8 @@ def probe(sources: tuple[str, ...], every: int) -> None:
 @click.command(cls=Command)
 @RUNS
 @AS_JSON
-def claims(sources: tuple[str, ...], as_json: bool) -> None:
+@click.option("--page", type=PATH, metavar="FILE", help="Also write the claims as a web page to search and to filter.")
+def claims(sources: tuple[str, ...], as_json: bool, page: Path | None) -> None:
     """Test the claims of the v5.5 training report on runs.
 
     RUN is a run, a folder of runs, or a published run. Runs of several seeds give a range. For every claim, the command
@@ -186,10 +187,15 @@ def claims(sources: tuple[str, ...], as_json: bool) -> None:
     Examples:
       ternary-lab claims v5_5
       ternary-lab claims runs/v5_5 --json
+      ternary-lab claims v5_5 --page claims.html
     """
     from ternary_lab.studies.report import headline, judge_runs
 
     judgements = judge_runs(sources, progress=True)
+    if page is not None:
+        from ternary_lab.studies.report.ledger_page import LedgerPage
+
+        LedgerPage(judgements).write(page)
     if as_json:
         click.echo(json.dumps([judgement.as_dict() for judgement in judgements], allow_nan=False))
         return

@@ -27,28 +27,22 @@ from ternary_lab.studies.report.verdicts import Rule, judge
 from ternary_lab.studies.statistics import share_interval
 
 CONFIG = load_config("v5_5")
+RULE = Rule(measure=lambda run: run.at("x0", 50))
 SHIFTED = (0.0, 2.0, 4.0)
 REPRODUCED, TOO_WIDE, NOT = Verdict.REPRODUCED, Verdict.TOO_WIDE, Verdict.NOT
 
 
-def _rule(values: np.ndarray, figure: int) -> Rule:
-    """The rule that reads the column of a figure in the table, which is faster than reading a history."""
-    def measure(run: SeedEvidence) -> float:
-        return float(values[run.seed, figure])
-    return Rule(measure=measure, epochs=lambda epoch: measure)
-
-
 def _planted(values: np.ndarray, decimals: int = 6) -> tuple[Evidence, list[Figure]]:
-    """Runs and figures whose values at epochs 49 to 51 are a table with a row per seed and a column per figure."""
+    """Runs and figures whose values at epoch 50 are a table with a row per seed and a column per figure."""
     columns = [f"x{i}" for i in range(values.shape[1])]
     evidence = Evidence([
-        SeedEvidence(seed, CONFIG, pd.DataFrame([row] * 3, [49, 50, 51], columns), pd.DataFrame(), "early stop")
+        SeedEvidence(seed, CONFIG, pd.DataFrame([row], [50], columns), pd.DataFrame(), "early stop")
         for seed, row in enumerate(values.tolist())
     ])
     return evidence, [
         Figure(
             Claim(name, "s", "t", "metric", name, "A", 50, 0.0, None, None, decimals),
-            _rule(values, i), dict(enumerate(values[:, i].tolist())),
+            dict(enumerate(values[:, i].tolist())), lambda claim: RULE,
         )
         for i, name in enumerate(columns)
     ]
@@ -95,6 +89,7 @@ def test_the_share_reproduced_falls_with_the_error(normal: pd.DataFrame) -> None
 def test_each_verdict_is_the_one_of_the_judge() -> None:
     """One row is judged again by hand: the judge sees the other seeds only, and the shifted printed number."""
     evidence, found = _planted(np.random.default_rng(5).normal(10, 1, (5, 3)), decimals=2)
+    its = Rule(measure=lambda run: run.at("x1", 50))
     table = judge_planted(evidence, found)
     row = table[(table["seed"] == 2) & (table["id"] == "x1") & (table["unit"] == "percent") & (table["shift"] == 20)]
     values = {seed: run.at("x1", 50) for seed, run in enumerate(evidence.runs)}
@@ -102,7 +97,7 @@ def test_each_verdict_is_the_one_of_the_judge() -> None:
         claim = dataclasses.replace(found[1].claim, value=round(round(values[2], 2) * (1 + sign * 0.2), 2))
         others = Evidence([run for run in evidence.runs if run.seed != 2])
         empty = dataclasses.replace(ledger(), contradictions={})
-        assert verdict == str(judge(claim, found[1].rule, others, empty, []).verdict)
+        assert verdict == str(judge(claim, its, others, empty, []).verdict)
     assert sorted(row["sign"]) == [-1, 1]
 
 
@@ -128,7 +123,8 @@ def test_figures_that_cannot_differ_are_not_planted() -> None:
     assert not {"lr-epoch-50", "phase-marker-epoch-40", "ternary-space-size"} & names
     assert len({tuple(figure.values.values()) for figure in found}) == len(found)
     assert all(figure.deviation >= 2 * figure.claim.half_digit for figure in found)
-    assert all(figure.rule.baseline is None and figure.rule.true is None for figure in found)
+    judging = [figure.judging(figure.claim) for figure in found]
+    assert all(its.baseline is None and its.true is None for its in judging)
     assert all(figure.planted(figure.claim.number or 0).claimed == figure.claim.claimed for figure in found)
 
 

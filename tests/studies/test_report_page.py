@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
@@ -14,10 +15,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.patches import Rectangle
 
+from ternary_lab.cli import main
 from ternary_lab.figures import render
 from ternary_lab.studies.report import Judgement, Verdict, claims_table, headline, judge_runs
 from ternary_lab.studies.report.error_rates import GIVEN, SHIFTS
@@ -120,6 +123,16 @@ def test_the_ledger_is_also_a_page_of_its_own(judgements: list[Judgement], tmp_p
     assert len(text) < 400_000
 
 
+def test_the_command_writes_the_page(
+    judgements: list[Judgement], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ternary_lab.studies.report.judge_runs", lambda sources, progress: judgements)
+    result = CliRunner().invoke(main, ["claims", "v5_5", "--json", "--page", str(tmp_path / "claims.html")])
+    assert result.exit_code == 0, result.output
+    assert fragment(judgements) in (tmp_path / "claims.html").read_text(encoding="utf-8")
+    assert len(json.loads(result.output)) == len(judgements)
+
+
 @pytest.mark.skipif(CHROMIUM is None and not REQUIRED, reason="no Chromium on this machine: apt install chromium")
 def test_the_page_filters_and_follows_addresses(judgements: list[Judgement], tmp_path: Path) -> None:
     from playwright.sync_api import sync_playwright
@@ -169,7 +182,7 @@ def test_without_scripts_the_whole_table_is_shown(judgements: list[Judgement], t
 
 @pytest.mark.parametrize(("value", "text"), [
     (168_770.0, "168,770"), (117499, "117,499"), (0.0, "0"), (-0.0, "0"), (-0.00001, "-1e-05"), (98.859999, "98.86"),
-    (1368.4, "1368.4"), (12_345.67, "12,345.7"), (2_345_678.9, "2,345,679"), (math.nan, "–"), (None, "–"),
+    (1368.4, "1368.4"), (12_345.67, "12,346"), (2_345_678.9, "2,345,679"), (math.nan, "–"), (None, "–"),
     (True, "yes"), ("cuda", "cuda"), ([60.0, 70.5], "60, 70.5"), (math.inf, "inf"),
 ])
 def test_numbers_are_shown_with_their_digits(value: Any, text: str) -> None:

@@ -12,18 +12,18 @@ neither tests whether a number is right.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
 from ternary_lab.studies.report.conditions import BOUNDS
-from ternary_lab.studies.report.evidence import Evidence, MissingValueError, SeedEvidence
+from ternary_lab.studies.report.evidence import Evidence, MissingValueError, NotMeasuredError, SeedEvidence
 from ternary_lab.studies.report.ledger import Claim, Ledger, ledger
 from ternary_lab.studies.report.rules import rule
-from ternary_lab.studies.report.verdicts import Measure, Rule, Verdict, judge
+from ternary_lab.studies.report.verdicts import Rule, Verdict, judge
 from ternary_lab.studies.statistics import LEVEL, share_interval
 
 SHIFTS = {"deviations": (0.0, 1.0, 2.0, 3.0, 4.0), "percent": (0.0, 5.0, 10.0, 20.0, 50.0)}
@@ -35,12 +35,12 @@ NO_CONTRADICTIONS = Ledger({}, {}, {})
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure of the report that can be planted: its claim, its rule, and its value in every run."""
+    """A figure of the report that can be planted: its claim, its value in every run, and the rule for any claim."""
 
     claim: Claim
-    rule: Rule
     values: Mapping[int, float] = field(repr=False)
     """Measured value by seed."""
+    rule_of: Callable[[Claim], Rule] = field(default=rule, repr=False)
 
     @property
     def deviation(self) -> float:
@@ -49,57 +49,45 @@ class Figure:
 
     def planted(self, value: float) -> Claim:
         """Return the claim with another value, rounded to the printed digits."""
-        return replace(self.claim, value=round(value, self.digits))
+        return replace(self.claim, value=round(value, round(-math.log10(2 * self.claim.half_digit))))
 
-    @property
-    def digits(self) -> int:
-        return round(-math.log10(2 * self.claim.half_digit))
+    def judging(self, claim: Claim) -> Rule:
+        """Return the rule that judges a planted claim. It knows the values, and it has no baseline and no note."""
+        return replace(
+            self.rule_of(claim), measure=lambda run: self.values[run.seed], baseline=None, note="", also={}
+        )
 
 
-def figures(evidence: Evidence, claims: Iterable[Claim] | None = None) -> list[Figure]:
+@dataclass(frozen=True)
+class _Remembering(SeedEvidence):
+    """A run that remembers the values that were read, because each is needed for many claims."""
+
+    known: dict[tuple[str, int], float] = field(default_factory=dict)
+
+    def at(self, column: str, epoch: int) -> float:
+        if (column, epoch) not in self.known:
+            self.known[column, epoch] = super().at(column, epoch)
+        return self.known[column, epoch]
+
+
+def figures(evidence: Evidence) -> list[Figure]:
     """Return the figures of the report that can be planted. Claims with equal values in every run are one figure.
 
     A figure can be planted if its rule compares a number of each run with the claimed number, if every run has this
-    number, and if the standard deviation of the seeds is at least one unit of the last printed digit. `claims` are
-    those of the ledger unless given.
+    number, and if the standard deviation of the seeds is at least one unit of the last printed digit.
     """
     found: dict[tuple[float, ...], Figure] = {}
-    for claim in ledger().claims.values() if claims is None else claims:
+    for claim in ledger().claims.values():
         its = rule(claim)
         if claim.number is None or its.why or its.measure is None or its.true is not None or its.fact is not None:
             continue
         try:
-            figure = _figure(claim, its, evidence)
-        except MissingValueError:  # some run lacks the evidence
+            figure = Figure(claim, {run.seed: its.measure(run) for run in evidence.runs})
+        except (MissingValueError, NotMeasuredError):  # some run lacks the evidence
             continue
         if figure.deviation >= 2 * claim.half_digit:
             found.setdefault(tuple(figure.values.values()), figure)
     return list(found.values())
-
-
-def _figure(claim: Claim, its: Rule, evidence: Evidence) -> Figure:
-    """Return a figure whose rule remembers what it has read, because each reading is needed for many shifts."""
-    assert its.measure is not None
-    measure, read = _remembered(its.measure), its.epochs
-    by_epoch: dict[int, Measure] = {}
-
-    def epochs(epoch: int) -> Measure:
-        assert read is not None
-        return by_epoch.setdefault(epoch, _remembered(read(epoch)))
-
-    kept = replace(its, measure=measure, epochs=epochs if read is not None else None, baseline=None, note="", also={})
-    return Figure(claim, kept, {run.seed: measure(run) for run in evidence.runs})
-
-
-def _remembered(measure: Measure) -> Measure:
-    known: dict[int, float] = {}
-
-    def remembered(run: SeedEvidence) -> float:
-        if run.seed not in known:
-            known[run.seed] = measure(run)
-        return known[run.seed]
-
-    return remembered
 
 
 def judge_planted(
@@ -116,18 +104,20 @@ def judge_planted(
         found: the figures to plant; those of `figures` unless given.
         shifts: the sizes of the shifts, by unit. At a shift of 0 the claims are true.
     """
-    found = figures(evidence) if found is None else found
+    runs = [_Remembering(**{f.name: getattr(run, f.name) for f in fields(SeedEvidence)}) for run in evidence.runs]
+    found = figures(Evidence(runs)) if found is None else found
     rows = []
-    for left_out in evidence.runs:
-        others = Evidence([run for run in evidence.runs if run is not left_out])
+    for left_out in runs:
+        others = Evidence([run for run in runs if run is not left_out])
         true = [figure.planted(figure.values[left_out.seed]) for figure in found]
         siblings = _siblings(found, true)
         for figure, claim in zip(found, true, strict=True):
+            beside = siblings[claim.quantity, claim.pathway]
             known: dict[object, Verdict] = {}
             for unit, shift, sign, planted in _shifted(figure, claim, shifts):
                 if planted.value not in known:
-                    beside = siblings[claim.quantity, claim.pathway]
-                    known[planted.value] = judge(planted, figure.rule, others, NO_CONTRADICTIONS, beside).verdict
+                    judgement = judge(planted, figure.judging(planted), others, NO_CONTRADICTIONS, beside)
+                    known[planted.value] = judgement.verdict
                 rows.append((left_out.seed, claim.id, unit, shift, sign, str(known[planted.value])))
     return pd.DataFrame(rows, columns=["seed", "id", "unit", "shift", "sign", "verdict"])
 
@@ -138,7 +128,7 @@ def _siblings(
     """Return the planted claims with their rules, by quantity and pathway."""
     groups: dict[tuple[str, str], list[tuple[Claim, Rule]]] = {}
     for figure, claim in zip(found, claims, strict=True):
-        groups.setdefault((claim.quantity, claim.pathway), []).append((claim, figure.rule))
+        groups.setdefault((claim.quantity, claim.pathway), []).append((claim, figure.judging(claim)))
     return groups
 
 

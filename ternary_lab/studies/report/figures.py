@@ -160,8 +160,8 @@ def error_rates(rates: pd.DataFrame) -> Drawing:
             axis.grid(visible=False, axis="x")
         axes[0].set_title("verdicts on planted claims, %")
         axes[0].set_ylim(0, 100)
-        legend_below([axes[0]], f"bars: 95 % interval of the share reproduced, {rates['seeds'].max()} left-out seeds",
-                     ncols=4, handlelength=0.8, handleheight=0.8)
+        words = f"black lines: 95 % interval of the share reproduced, {rates['seeds'].max()} left-out seeds"
+        legend_below([axes[0]], words, ncols=4, handlelength=0.8, handleheight=0.8)
     parts = rates[rates["verdict"] == str(Verdict.REPRODUCED)]
     said = "; ".join(
         f"{100 * share:.0f} % at {shift:g} {unit}"

@@ -31,6 +31,10 @@ _STYLE = """
 .ledger table{border-collapse:collapse;width:100%;font-size:13px;line-height:1.35;table-layout:fixed}
 .ledger td,.ledger th{text-align:left!important;vertical-align:top;padding:4px 6px}
 .ledger td{white-space:normal;overflow-wrap:anywhere}
+.ledger .rows{max-height:85vh;overflow:auto}
+.ledger thead th{position:sticky;top:0;z-index:1}
+.ledger thead th{background:var(--jp-layout-color0,var(--md-default-bg-color,Canvas))!important}
+@media print{.ledger .rows{max-height:none}}
 .ledger tr{border-bottom:1px solid rgba(128,128,128,.3)}
 .ledger .section th{font-size:14px;padding-top:14px}
 .ledger small{display:block;opacity:.8;font-size:12px}
@@ -43,7 +47,9 @@ _STYLE = """
 .ledger .v{stroke:#C0392B;stroke-width:2}
 .ledger form{margin:8px 0;display:flex;flex-wrap:wrap;gap:8px;align-items:center}
 .ledger form[hidden],.ledger [hidden]{display:none}
-.ledger select,.ledger input{font:inherit;max-width:22em}
+.ledger select,.ledger input,.ledger button{font:inherit;max-width:22em;padding:2px 6px;border:1px solid #888}
+.ledger select,.ledger input,.ledger button{border-radius:3px;color:inherit;background:transparent}
+.ledger option{color:#000;background:#fff}
 """
 _SCRIPT = """
 for (const ledger of document.querySelectorAll('.ledger')) {
@@ -122,7 +128,7 @@ def fragment(judgements: Sequence[Judgement]) -> str:
         f'<div class="ledger"><style>{_STYLE}</style><form hidden><input type="search" placeholder="search" '
         f'aria-label="search the claims">{_select("section", [(numbers[s], s) for s in sections])}'
         f'{_select("verdict", [(v, v) for v in given])}<button type="reset">show all</button><output></output></form>'
-        f"<table><colgroup>{widths}</colgroup><thead><tr>{head}</tr></thead>{bodies}</table>"
+        f'<div class="rows"><table class="claims"><colgroup>{widths}</colgroup><thead><tr>{head}</tr></thead>{bodies}</table></div>'
         f"<script>{_SCRIPT}</script></div>"
     )
 
@@ -159,7 +165,7 @@ def decided_by(judgement: Judgement) -> list[str]:
     lines = []
     if judgement.interval is not None:
         low, high = judgement.interval
-        lines.append(f"interval {shown(low)} to {shown(high)}")
+        lines.append(f"interval {shown(low, 4)} to {shown(high, 4)}")
     if judgement.holds is not None:
         k, n = judgement.holds
         lines.append(f"true in {k} of {n} runs")
@@ -175,19 +181,19 @@ def claimed(judgement: Judgement) -> str:
     return f"{shown(claim.number) if whole else claim.claimed}{UNITS.get(claim.unit or '', '')}"
 
 
-def shown(value: Any) -> str:
-    """Return a value as text: whole numbers with all their digits, other numbers with five significant ones."""
+def shown(value: Any, digits: int = 5) -> str:
+    """Return a value as text: whole numbers with all their digits, other numbers with `digits` significant ones."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):
-        return ", ".join(map(shown, value))
+        return ", ".join(shown(entry, digits) for entry in value)
     if not isinstance(value, int | float) or math.isinf(value):
         return str(value)
-    if float(value).is_integer() or abs(value) >= 1e5:
+    if float(value).is_integer() or abs(value) >= 1e4:
         return f"{value:z,.0f}"
-    return f"{value:z.5g}" if abs(value) < 1e4 else f"{value:z,.1f}"
+    return f"{value:z.{digits}g}"
 
 
 def strip(judgement: Judgement) -> str:

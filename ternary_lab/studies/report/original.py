@@ -1,8 +1,8 @@
 """The original system: its printed runs, and facts about its code.
 
 `original_runs.csv` has every epoch that three runs of the original printed on a CPU. `original_code.yaml` has facts
-that were read in the original's public repository, with the path and the commit of each file. The project contains none
-of the original's code.
+that were read in the original's public repository, with the path and the commit of each file. The project contains
+none of the original's code.
 """
 
 from __future__ import annotations
