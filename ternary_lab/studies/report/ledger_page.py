@@ -36,6 +36,7 @@ _STYLE = """
 .ledger thead th{background:var(--jp-layout-color0,var(--md-default-bg-color,Canvas))!important}
 @media print{.ledger .rows{max-height:none}}
 .ledger tr{border-bottom:1px solid rgba(128,128,128,.3)}
+.ledger th{font-weight:bold}
 .ledger .section th{font-size:14px;padding-top:14px}
 .ledger small{display:block;opacity:.8;font-size:12px}
 .ledger :target{background:rgba(240,228,66,.3)!important}
@@ -128,7 +129,8 @@ def fragment(judgements: Sequence[Judgement]) -> str:
         f'<div class="ledger"><style>{_STYLE}</style><form hidden><input type="search" placeholder="search" '
         f'aria-label="search the claims">{_select("section", [(numbers[s], s) for s in sections])}'
         f'{_select("verdict", [(v, v) for v in given])}<button type="reset">show all</button><output></output></form>'
-        f'<div class="rows"><table class="claims"><colgroup>{widths}</colgroup><thead><tr>{head}</tr></thead>{bodies}</table></div>'
+        f'<div class="rows"><table class="claims"><colgroup>{widths}</colgroup>'
+        f"<thead><tr>{head}</tr></thead>{bodies}</table></div>"
         f"<script>{_SCRIPT}</script></div>"
     )
 
