@@ -141,6 +141,8 @@ _STATENET: tuple[tuple[str, tuple[int, ...]], ...] = (
     ("decoder.2.weight", (4, 32)), ("decoder.2.bias", (4,)),
 )
 STATENET_SIZE = sum(math.prod(shape) for _, shape in _STATENET)
+STATENET_WIDTHS = (9, *(shape[0] for name, shape in _STATENET if len(shape) == 2 and name.endswith("weight")))
+"""Number of inputs of StateNet, and of the outputs of each of its linear layers."""
 
 
 def statenet_parts(row: Tensor) -> Iterator[tuple[str, Tensor]]:

@@ -292,6 +292,13 @@ PREDICATES: dict[str, Callable[[Tensor], Tensor]] = {
 }
 """The functions of the properties by name."""
 
+
+def meaning(name: str) -> str:
+    """Return the definition of a property in `PREDICATES` as words: the first sentence of its function's docstring."""
+    first = (PREDICATES[name].__doc__ or "").splitlines()[0].split(". ")[0]
+    return first.removeprefix("Return whether ").rstrip(".")
+
+
 DEPENDENCE = ("constant", "a", "b", "both")
 
 

@@ -19,7 +19,7 @@ from ternary_lab.config import COUNTERFACTUALS
 from ternary_lab.errors import RunError
 from ternary_lab.runs import checkpoint, load
 from ternary_lab.runs.files import write_atomically, write_table
-from ternary_lab.runs.load import CHECKPOINTS, PUBLISHED, RunRecord, RunSet, load_runs
+from ternary_lab.runs.load import CHECKPOINTS, PUBLISHED, RunRecord, load_runs
 from ternary_lab.studies.beyond_v55 import tables
 from ternary_lab.studies.generalisation.tables import GENERALISATION
 from ternary_lab.sweeps import run as sweep
@@ -76,9 +76,8 @@ def main(runs: str, *parts: str) -> None:
                 place = target / folder.relative_to(source) / f"seed={seed}"
                 print(publish(run, place, WEIGHTS.get(part, {}).get(seed, ())).path)
     if not parts:
-        # These measures are only for runs with published weights, so that anybody can repeat the measurement.
-        some = RunSet({seed: run for seed, run in load_runs("v5_5").items() if seed in WEIGHTS["v5_5"]})
-        write_table(weight_measures(some, progress=True), PUBLISHED / load.ANSWERS)
+        # Not all of these weights are published. Their measures are, for every seed.
+        write_table(weight_measures(load_runs(Path(runs) / "v5_5"), progress=True), PUBLISHED / load.ANSWERS)
         swept = Path("sweeps") / sweep.PUBLISHED_SWEEP / sweep.RESULTS
         compared = Path("alternatives") / "table.csv"
         for table, name in ((tables.TABLE, tables.TABLE), (swept, sweep.TABLE), (compared, "alternatives.csv")):

@@ -175,20 +175,27 @@ def probe(sources: tuple[str, ...], every: int) -> None:
 @click.command(cls=Command)
 @RUNS
 @AS_JSON
-def claims(sources: tuple[str, ...], as_json: bool) -> None:
+@click.option("--page", type=PATH, metavar="FILE", help="Also write the claims as a web page to search and to filter.")
+def claims(sources: tuple[str, ...], as_json: bool, page: Path | None) -> None:
     """Test the claims of the v5.5 training report on runs.
 
     RUN is a run, a folder of runs, or a published run. Runs of several seeds give a range. For every claim, the command
-    prints the claimed value, the measured value (median, range, number of runs) and the verdict.
+    prints the claimed value, the measured value (median, range, number of runs), what decides (the prediction interval
+    for one more seed, or in how many runs a statement is true), the verdict and the rule.
 
     \b
     Examples:
       ternary-lab claims v5_5
       ternary-lab claims runs/v5_5 --json
+      ternary-lab claims v5_5 --page claims.html
     """
-    from ternary_lab.studies.report import Verdict, judge_runs
+    from ternary_lab.studies.report import headline, judge_runs
 
     judgements = judge_runs(sources, progress=True)
+    if page is not None:
+        from ternary_lab.studies.report.ledger_page import LedgerPage
+
+        LedgerPage(judgements).write(page)
     if as_json:
         click.echo(json.dumps([judgement.as_dict() for judgement in judgements], allow_nan=False))
         return
@@ -196,8 +203,14 @@ def claims(sources: tuple[str, ...], as_json: bool) -> None:
         measured = f"{j.measured:.5g}" if isinstance(j.measured, float) else str(j.measured)
         spread = f" ({j.low:.4g} to {j.high:.4g}, n = {j.runs})" if j.low is not None and j.high is not None else ""
         shown = "-" if j.measured is None else measured + spread
-        click.echo(f"{j.claim.id}: claimed {j.claim.claimed}; measured {shown}; {j.verdict}")
-        if j.note:
-            click.echo(f"    {j.note}")
-    counts = {verdict: sum(j.verdict is verdict for j in judgements) for verdict in Verdict}
-    click.echo(f"{len(judgements)} claims: " + ", ".join(f"{count} {verdict}" for verdict, count in counts.items()))
+        decides = f"; one more seed {j.interval[0]:.4g} to {j.interval[1]:.4g}" if j.interval else ""
+        decides += f"; true in {j.holds[0]} of {j.holds[1]} runs" if j.holds else ""
+        click.echo(f"{j.claim.id}: claimed {j.claim.claimed}; measured {shown}{decides}; {j.verdict}")
+        for line in filter(None, (f"The same figure as {j.same_as}." if j.same_as else j.rule, j.note)):
+            click.echo(f"    {line}")
+    counts = headline(judgements)
+    click.echo(
+        f"{counts.total} claims: {counts.configuration} on settings and files, {counts.repeated} repeated, "
+        f"{counts.untestable} not testable. The other {counts.tested}: "
+        + ", ".join(f"{count} {verdict}" for verdict, count in counts.verdicts.items())
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from textwrap import fill
 
 import numpy as np
 import pandas as pd
@@ -22,6 +23,8 @@ CATEGORIES = (ORANGE, PATHWAY["A"], GREEN, PURPLE)
 """Colours of up to four kinds of operations."""
 YES_NO = ("#C8C8C8", PATHWAY["A"])
 WRONG_RIGHT = (PATHWAY["B"], "#8FC1E3")
+TITLE = 72
+"""Largest number of characters in a line of the map's title."""
 _LABELS = {
     "reconstruction A": "reconstructed by A", "reconstruction B": "reconstructed by B",
     "log p A": "ln p(x), decoder A", "log p B": "ln p(x), decoder B", "zeros": "number of zeros",
@@ -81,7 +84,7 @@ def colouring(atlas: CodesByEpoch, epoch: int, name: str) -> Colouring:
         return Colouring(label, values.numpy(), ("−", "0", "+"), (PATHWAY["A"], "#C8C8C8", PATHWAY["B"]))
     column = atlas.properties[name]
     if name == "zeros":
-        return _scale(label, column.to_numpy(float))
+        return _scale(label, column.to_numpy(float), (0.0, float(ENTRIES)))
     if column.dtype == bool:
         return Colouring(label, column.to_numpy(float), ("no", "yes"), YES_NO)
     found = pd.Categorical(column)
@@ -89,12 +92,12 @@ def colouring(atlas: CodesByEpoch, epoch: int, name: str) -> Colouring:
     return Colouring(label, found.codes.astype(float), kinds, CATEGORIES[:len(kinds)])
 
 
-def _scale(label: str, values: np.ndarray) -> Colouring:
-    """Return a scale that goes from the 1 % quantile to the 99 % quantile of the values.
+def _scale(label: str, values: np.ndarray, ends: tuple[float, float] | None = None) -> Colouring:
+    """Return a scale with the given ends, or from the 1 % quantile to the 99 % quantile of the values.
 
-    A few extreme values then do not compress all other values.
+    Between quantiles, a few extreme values do not compress all other values.
     """
-    low, high = (float(q) for q in np.quantile(values, (0.01, 0.99)))
+    low, high = ends or (float(q) for q in np.quantile(values, (0.01, 0.99)))
     if high - low < 1e-9:
         low, high = low - 0.5, high + 0.5
     return Colouring(label, ((values - low) / (high - low)).clip(0, 1), (), "viridis", low, high)
@@ -132,8 +135,9 @@ def map_on(
     if len(selection):
         ringed = points[list(selection)]
         axis.scatter(ringed[:, 0], ringed[:, 1], s=36, facecolors="none", edgecolors=INK, linewidths=1)
-    axis.set(xlabel=plane.axes[0], ylabel=plane.axes[1], aspect="equal")
-    axis.set_title(f"pathway {pathway}, epoch {epoch}: {paint.label}\n{plane.note}".strip())
+    axis.set(xlabel=plane.axes[0], ylabel=plane.axes[1])
+    axis.set_aspect("equal", adjustable="datalim")
+    axis.set_title(f"pathway {pathway}, epoch {epoch}: {paint.label}\n{fill(plane.note, TITLE)}".strip())
     bar = figure_of(axis).colorbar(dots, ax=axis, shrink=0.6)
     if paint.kinds:
         step = top / len(paint.kinds)

@@ -24,12 +24,15 @@ from ternary_lab.figures.style import GREEN, INK, PATHWAY, PURPLE, new_axes, pla
 from ternary_lab.metrics.coverage import uniform_coverage
 from ternary_lab.metrics.latent_entropy import expected_epoch_entropy
 from ternary_lab.metrics.quantities import QUANTITIES, label
+from ternary_lab.space import SIZE
 from ternary_lab.splits import per_epoch
 
 ZOOM = 5
 """Number of epochs that are shown on each side of the disruption."""
 LOWEST_RATIO = 1e-3
 """Lowest ratio of gradient norms that is shown. The gradient of B almost vanishes before the disruption."""
+LINEAR = 0.1
+"""Losses up to this size are shown on a linear scale if a loss is negative, larger ones on a logarithmic scale."""
 CORRECTIONS = {"lr": "Δ lr", "lambda1": "Δλ$_1$", "lambda2": "Δλ$_2$", "lambda3": "Δλ$_3$"}
 """Symbols of StateNet's outputs, by name."""
 
@@ -136,19 +139,13 @@ def losses(history: pd.DataFrame, config: Config) -> Drawing:
     near = history[history["epoch"].between(centre - ZOOM, centre + ZOOM)]
     around = "the last epochs" if jump is None else f"around epoch {jump}: β$_B$ leaves 0"
     with epoch_panels(
-            history, 1, 2, 2.5, ("loss of an epoch, nats", around), width_ratios=(3, 2)
+            history, 1, 2, 2.5, ("loss, nats", around), width_ratios=(3, 2)
         ) as axes:
         whole, zoom = axes
         for axis, rows, marker in ((whole, history, None), (zoom, near, "o")):
             band(axis, rows, "epoch", "train_loss", color=INK, label="training", marker=marker)
             band(axis, rows, "epoch", "val_loss", color=GREEN, label="validation", marker=marker)
-        lowest = float(history[["train_loss", "val_loss"]].to_numpy().min())
-        if lowest > 0:
-            whole.set_yscale("log")
-        else:  # the entropy term can make the loss negative
-            whole.set_yscale("symlog", linthresh=0.1)
-            whole.set_ylim(bottom=1.5 * lowest - 0.01)
-        plain(whole)
+        _loss_scale(whole, float(history[["train_loss", "val_loss"]].to_numpy().min()))
         whole.legend(title=run_count(history))
         zoom.set_ylim(bottom=min(0, zoom.get_ylim()[0]))
     alt = (
@@ -161,12 +158,28 @@ def losses(history: pd.DataFrame, config: Config) -> Drawing:
     return _drawing(axes, alt, history, "train_loss", "val_loss", "beta_B")
 
 
+def _loss_scale(axis: Axes, lowest: float) -> None:
+    """Make an axis of losses logarithmic, with a linear part around 0 if the lowest loss is not positive."""
+    if lowest > 0:
+        axis.set_yscale("log")
+    else:  # the entropy term can make the loss negative
+        axis.set_yscale("symlog", linthresh=LINEAR)
+        axis.set_ylim(bottom=1.5 * lowest - 0.01)
+        axis.set_title(f"{axis.get_title(loc='left')} (linear to ±{LINEAR:g}, then log)")
+        reference(axis, 0, line="-")
+    plain(axis)
+
+
 def coverages(history: pd.DataFrame, config: Config) -> Drawing:
-    """Plot the sampled coverage with its uniform baseline, the informative coverage and the effective coverage."""
+    """Plot the sampled coverage with its uniform baseline, the informative coverage and the effective coverage.
+
+    From M latents, neither of the last two can exceed M/N before the correction, because M latents have at most M
+    different outputs and ln M nats of information. If M < N, this ceiling is drawn.
+    """
     history, kinds = shared_epochs(history), ("coverage", "informative_coverage", "effective_coverage")
     samples, latents = config.evaluation.coverage_samples, f"from {config.evaluation.latents:,} latents"
     notes = (f"n = {samples:,} {config.evaluation.coverage_decoding} draws", latents, f"argmax, {latents}")
-    uniform = uniform_coverage(samples)
+    uniform, ceiling = uniform_coverage(samples), 100 * config.evaluation.latents / SIZE
     with epoch_panels(
         history, 1, 3, 2.5, [f"{label(kind)}\n{note}" for kind, note in zip(kinds, notes, strict=True)]
     ) as axes:
@@ -175,13 +188,41 @@ def coverages(history: pd.DataFrame, config: Config) -> Drawing:
         reference(axes[0], uniform, f"uniform noise, {uniform:.3f} %", "--")
         for axis in axes[1:]:
             axis.set_ylim(bottom=0)
-        legend_below(axes, run_count(history), ncols=3)
+        if ceiling < 100:
+            reference(axes[2], ceiling, f"ceiling M/N without correction, {ceiling:.1f} %")
+        legend_below(axes, run_count(history), ncols=4)
     parts = [f"{QUANTITIES[kind].words} is {from_to(history, f'{kind}_B', '.2f')}" for kind in kinds]
     alt = (
         f"Three line charts show the coverage by both pathways in percent {span_of(history)}. In pathway B "
         f"{'; '.join(parts)}. Uniform noise reaches a sampled coverage of {uniform:.3f} % in {samples:,} draws."
+        + (f" Without a correction, effective coverage cannot exceed {ceiling:.1f} %." if ceiling < 100 else "")
     )
     return _drawing(axes, alt, history, *kinds, uniform_baseline=uniform)
+
+
+def overview(history: pd.DataFrame, config: Config) -> Drawing:
+    """Plot the training loss and the informative coverage of both pathways: the training at one glance."""
+    history = shared_epochs(history)
+    titles = ("training loss, nats", label("informative_coverage"))
+    with epoch_panels(history, 1, 2, 2.5, titles) as axes:
+        loss, coverage = axes
+        band(loss, history, "epoch", "train_loss", color=INK)
+        _loss_scale(loss, float(history["train_loss"].min()))
+        both_pathways(coverage, history, "informative_coverage")
+        coverage.set_ylim(bottom=0)
+        coverage.legend(title=run_count(history), loc="upper left")
+    alt = (
+        f"Two line charts {span_of(history)}. The training loss, on a log scale, is {from_to(history, 'train_loss')}. "
+        f"Informative coverage of A is {from_to(history, 'informative_coverage_A')}, of B "
+        f"{from_to(history, 'informative_coverage_B')} percent."
+    )
+    if (jump := disruption(history)) is not None:
+        at = history[history["epoch"] == jump].median(numeric_only=True)
+        alt += (
+            f" At epoch {jump}, where beta B leaves 0, the loss is {at['train_loss']:.3g} and informative coverage of "
+            f"B {at['informative_coverage_B']:.3g} percent."
+        )
+    return _drawing(axes, alt, history, "train_loss", "informative_coverage")
 
 
 def latent_entropies(history: pd.DataFrame, config: Config) -> Drawing:
@@ -226,8 +267,7 @@ def schedule_values(history: pd.DataFrame, config: Config) -> Drawing:
         band(rho, history, "epoch", "rho", color=INK)
         band(rate, history, "epoch", "lr_scheduled", color=INK, label="scheduled")
         band(rate, history, "epoch", "lr", color=PURPLE, label="corrected by StateNet", linestyle="--")
-        beta.legend(title=run_count(history))
-        rate.legend()
+        legend_below([beta, rate], run_count(history), ncols=4)
         steps = sorted(history["lr_scheduled"].unique())
         rate.set_yscale("log")
         rate.set_yticks(steps, [f"{step:g}" for step in steps])
@@ -241,15 +281,24 @@ def schedule_values(history: pd.DataFrame, config: Config) -> Drawing:
 
 
 def statenet_outputs(history: pd.DataFrame, config: Config) -> Drawing:
-    """Plot the four outputs of StateNet against the epoch. Each output lies in (-1, 1)."""
+    """Plot the four outputs of StateNet against the epoch. Each output lies in (-1, 1).
+
+    The titles say how large the correction is that belongs to an output of 1.
+    """
     history, runs = shared_epochs(history), run_count(history)
-    titles = [f"{title} ({runs})" if runs and name == "lr" else title for name, title in CORRECTIONS.items()]
+    scales = dict.fromkeys(CORRECTIONS, f"{config.statenet.lambda_scale:g}")
+    scales["lr"] = f"{100 * config.statenet.lr_scale:g} % of lr"
+    titles = [f"{symbol}; correction: {symbol} × {scales[name]}" for name, symbol in CORRECTIONS.items()]
     with epoch_panels(history, 2, 2, 3.6, titles, sharex=True, sharey=True) as axes:
         for axis, name, color in zip(axes, CORRECTIONS, (PURPLE, *PATHWAY.values(), INK), strict=True):
             reference(axis, 0, line="-")
             band(axis, history, "epoch", f"delta_{name}", color=color)
+        for axis in axes[::2]:
+            axis.set_ylabel("output")
+        if runs:
+            axes[0].legend([axes[0].lines[-1]], [runs])
     parts = [f"that of {name} is {from_to(history, f'delta_{name}', '+.3f')}" for name in CORRECTIONS]
-    alt = f"Four line charts show the corrections by StateNet {span_of(history)}: {'; '.join(parts)}."
+    alt = f"Four line charts show the outputs of StateNet {span_of(history)}: {'; '.join(parts)}."
     return _drawing(axes, alt, history, *(f"delta_{name}" for name in CORRECTIONS))
 
 

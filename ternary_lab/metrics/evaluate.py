@@ -224,7 +224,8 @@ ROWS = {
     "sampled_coverage": (label("coverage"), ".3f"), "expected_coverage": (label("expected_coverage"), ".3f"),
     "output_entropy": (label("output_entropy"), ".4f"), "decoder_noise": (label("decoder_noise"), ".4f"),
     "information": (label("information"), ".4f"), "informative_coverage": (label("informative_coverage"), ".3f"),
-    "informative_coverage_raw": ("  uncorrected, %", ".3f"), "effective_coverage": (label("effective_coverage"), ".2f"),
+    "informative_coverage_raw": (label("informative_coverage_raw"), ".3f"),
+    "effective_coverage": (label("effective_coverage"), ".2f"),
     "missing_mass": (label("missing_mass"), ".4f"), "n99": (label("n99"), ",.0f"), "rarest": (label("rarest"), ".2e"),
     "neg_elbo": (label("neg_elbo", "test"), ".3f"), "neg_iwae": (label("neg_iwae", "test"), ".3f"),
     "active_units": (label("active_units"), "d"),
@@ -233,24 +234,32 @@ ROWS = {
 
 
 def describe(evaluation: Evaluation, title: str) -> str:
-    """Return the evaluation as a table of text with the heading `title`."""
+    """Return the evaluation as a table of text with the heading `title`.
+
+    The lines above the table explain the settings, the correction and the codes of the reconstruction. Metrics that
+    were left out have no row. No line of the explanation or the table has more than 100 characters.
+    """
     e = evaluation
-    lines = [
-        title,
-        f"sampled coverage from n = {e.samples:,} {e.decoding} draws (uniform baseline {e.A.uniform_baseline:.3f} %); "
-        f"output distribution exact over operations, from M = {e.latents:,} Sobol latents; "
-        f"injected rows at ρ = {e.rho:g}",
-        "",
-        f"{'':<41}{'A':>14}{'B':>14}",
+    rows = [
+        (row, *(format(getattr(its, name), form) for its in (e.A, e.B)))
+        for name, (row, form) in ROWS.items() if getattr(e.A, name) is not None
     ]
-    for name, (row, form) in ROWS.items():
-        values = (getattr(e.A, name), getattr(e.B, name))
-        cells = "".join(f"{'-' if value is None else format(value, form):>14}" for value in values)
-        lines.append(f"{row:<41}{cells}")
     for part in ("train", "validation", "test", "all"):
         for suffix, code in (("", "own code"), ("_injected", "injected")):
             a, b = (getattr(e.reconstruction[f"{p}{suffix}"], part) for p in PATHWAYS)
-            lines.append(f"{label('reconstruction', f'{part}, {code}'):<41}{a:>14.2f}{b:>14.2f}")
+            rows.append((label("reconstruction", f"{part}, {code}"), f"{a:.2f}", f"{b:.2f}"))
+    width = max(len(row) for row, _, _ in rows)
+    lines = [
+        title,
+        f"sampled coverage: n = {e.samples:,} {e.decoding} draws; uniform baseline {e.A.uniform_baseline:.3f} %",
+        f"output distribution: exact over operations, from M = {e.latents:,} Sobol latents",
+        "uncorrected: without the correction of H(X) for the finite M",
+        f"injected: the decoder reads its own code with a share ρ = {e.rho:g} of the other pathway's code",
+    ]
+    if e.A.n99 is None:
+        lines.append(f"left out, because they need at least {ENOUGH_FOR_RARE:,} latents: expected coverage, KL(U‖p), "
+                     "n₉₉, rarest")
+    lines += ["", f"{'':<{width}}{'A':>14}{'B':>14}", *(f"{row:<{width}}{a:>14}{b:>14}" for row, a, b in rows)]
     return "\n".join(lines)
 
 

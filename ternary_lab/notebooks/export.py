@@ -25,7 +25,8 @@ math[display="block"] { margin: 0.6em 0 }</style>
  open = !all.every((one) => one.open); all.forEach((one) => { one.open = open })">show or hide all code</button></p>
 {% endblock %}"""
 _STAND_IN = "<p><em>An interactive view: open the notebook to use it.</em></p>"
-_FORMULA = re.compile(r"(?<!\\)\$\$(.+?)\$\$|(?<![\\$])\$(?![\s\d])([^$\n]+?)(?<!\s)\$(?!\d)", re.DOTALL)
+_FORMULA = re.compile(r"(?<!\\)\$\$(.+?)\$\$|(?<![\\$])\$(?!\s)([^$\n]+?)(?<!\s)\$(?!\d)", re.DOTALL)
+_MARK = re.compile(r"<[^>]*>|FORMULA\d{4}END")
 _CODE = re.compile(
     r"(```.*?```|`[^`\n]*`|<(?:pre|code|script|style)\b.*?</(?:pre|code|script|style)>|<[^>]*>)", re.DOTALL
 )
@@ -62,9 +63,11 @@ def export_html(path: str | Path, output: str | Path) -> Path:
     )
     title = page_title(notebook) or path.stem
     text, _ = page.from_notebook_node(notebook, {"metadata": {"name": title, "path": str(path.parent)}})
-    for mark, mathml in formulas.items():
-        text = text.replace(mark, mathml)
-    write_text(output, text)
+    # A heading's formula also stands in its anchor, where it has no place.
+    def shown(found: re.Match[str]) -> str:
+        return formulas.get(found[0]) or re.sub(r"FORMULA\d{4}END", "", found[0])
+
+    write_text(output, _MARK.sub(shown, text))
     return output
 
 
@@ -84,7 +87,8 @@ def _without_formulas(markdown: str, formulas: dict[str, str]) -> str:
 def replace_formulas(text: str, shown: Callable[[str], str] = str) -> str:
     """Return a Markdown or HTML text with `shown(MathML)` in place of each TeX formula, `$...$` or `$$...$$`.
 
-    A dollar sign in code, after a backslash, or before a digit or a space does not begin a formula.
+    A dollar sign in code, after a backslash or before a space does not begin a formula. A dollar sign after a space or
+    before a digit does not end one.
     """
     from latex2mathml.converter import convert
 

@@ -100,10 +100,11 @@ def prediction_interval(values: Iterable[float], *, bounds: Bounds | None = None
     return _unmapped(float(array.mean()) - half, bounds), _unmapped(float(array.mean()) + half, bounds)
 
 
-def share_interval(hits: int, n: int) -> tuple[float, float]:
+def share_interval(hits: float, n: float) -> tuple[float, float]:
     """Return the 95 % confidence interval of a share, of which `hits` of n trials are an estimate.
 
-    The interval is exact (Clopper and Pearson 1934). Both ends lie in 0..1.
+    The interval is exact (Clopper and Pearson 1934). Both ends lie in 0..1. For trials that depend on each other, n may
+    be their effective number, which need not be whole.
     """
     low = float(betaincinv(hits, n - hits + 1, (1 - LEVEL) / 2)) if hits else 0.0
     high = float(betaincinv(hits + 1, n - hits, (1 + LEVEL) / 2)) if hits < n else 1.0

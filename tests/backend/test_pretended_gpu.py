@@ -294,7 +294,6 @@ def test_metrics_of_codes(model: TernaryVAE) -> None:
                 there.encode(space.operations()).mean, some[:20])),
             "edits": vars(arithmetic.edits(there, "A", some.to(device), vectors)),
             "flipped": vars(robustness.denoising(there, "B", tables)),
-            "erased": vars(robustness.denoising(there, "B", tables.to(device), how="erased")),
             "paths": vars(paths.path_quality(there, "B", torch.tensor([[0, 5], [7, 11]]))),
             "ensemble": ensembles.reconstruction(p, tables),
         }

@@ -164,3 +164,11 @@ def test_the_table_of_properties() -> None:
     # By the orbit-stabiliser theorem, size of the orbit times number of automorphisms is the order of the group.
     size = table.groupby("isomorphism_class")["zeros"].transform("size")
     assert (size * table["automorphisms"] == 6).all()
+
+
+def test_each_property_has_a_definition_of_one_line() -> None:
+    found = {name: symmetry.meaning(name) for name in symmetry.PREDICATES}
+    assert found["commutative"] == "f(a, b) = f(b, a)"
+    assert found["self_dual"] == "f(-a, -b) = -f(a, b)"
+    assert len(set(found.values())) == len(found)
+    assert all(0 < len(words) <= 100 and "There are" not in words for words in found.values())

@@ -20,6 +20,7 @@ import pytest
 import ternary_lab
 from ternary_lab.explorer.view import CSS
 from ternary_lab.figures.style import ENTRY, GREEN, GREY, INK, PATHWAY, PATHWAY_TEXT, PURPLE, readable_on
+from ternary_lab.studies.report.figures import COLOURS
 
 ROOT = Path(ternary_lab.__file__).parent
 DRAWN = sorted({
@@ -29,7 +30,7 @@ WHITE = "#FFFFFF"
 TEXT, GRAPHICS, APART = 4.5, 3.0, 10.0
 OKABE_ITO = {"#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#000000"}
 """Okabe & Ito (2008), "Color universal design"."""
-TINTS = {"#8FC1E3": "#0072B2", "#FFF4EC": "#D55E00", "#BC5200": "#D55E00"}
+TINTS = {"#8CCFBB": "#009E73", "#8FC1E3": "#0072B2", "#FFF4EC": "#D55E00", "#BC5200": "#D55E00"}
 """Lighter and darker ones of the palette -> of which."""
 LINES = {**PATHWAY, "ink": INK, "green": GREEN, "purple": PURPLE, "grey": GREY}
 SIGHT = {
@@ -122,7 +123,7 @@ def test_lines_stand_out_from_white(name: str) -> None:
 
 
 @pytest.mark.parametrize("sight", SIGHT)
-@pytest.mark.parametrize("palette", [LINES, ENTRY], ids=["lines", "entries"])
+@pytest.mark.parametrize("palette", [LINES, ENTRY, COLOURS], ids=["lines", "entries", "verdicts"])
 def test_colours_can_be_told_apart(palette: dict[str | int, str], sight: str) -> None:
     for a, b in combinations(palette, 2):
         assert difference(palette[a], palette[b], sight) >= APART, (a, b)

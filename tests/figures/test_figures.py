@@ -7,6 +7,7 @@ import html
 import json
 import re
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 
 import matplotlib
@@ -28,8 +29,8 @@ from ternary_lab.figures import (
     save,
     truth_tables,
 )
+from ternary_lab.figures.history import overview
 from ternary_lab.runs.provenance import source_hash
-from ternary_lab.studies.report.figures import REPORT
 
 SMALL = {
     "data.batch_size": 2048, "training.total_epochs": 6, "evaluation.coverage_samples": 2000, "evaluation.latents": 64,
@@ -42,17 +43,35 @@ def history() -> pd.DataFrame:
     return pd.DataFrame([asdict(r) for r in train(load_config("quick", SMALL), [1, 2], device="cpu")])
 
 
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("name", [*FIGURES, "overview"])
 def test_a_figure_draws_one_run_and_several(name: str, history: pd.DataFrame) -> None:
     config = load_config("quick", SMALL)
     for rows, seeds in ((history[history["seed"] == 1], [1]), (history, [1, 2])):
-        drawing = FIGURES[name](rows, config)
+        drawing = (overview if name == "overview" else FIGURES[name])(rows, config)
         assert drawing.figure.axes
         assert drawing.alt.endswith(".")
         assert len(drawing.alt) > 60
         assert "nan" not in drawing.alt
         assert drawing.seeds == seeds
         assert len(drawing.data) == len(rows)
+
+
+@pytest.mark.parametrize("latents", [64, 65_536])
+def test_the_ceiling_of_effective_coverage_is_drawn_if_it_is_below_the_space(
+    latents: int, history: pd.DataFrame
+) -> None:
+    drawing = FIGURES["coverage"](history, load_config("quick", {**SMALL, "evaluation.latents": latents}))
+    labels = [line.get_label() for line in drawing.figure.axes[2].lines if str(line.get_label()).startswith("ceiling")]
+    assert labels == (["ceiling M/N without correction, 0.3 %"] if latents < space.SIZE else [])
+    assert ("cannot exceed" in drawing.alt) == bool(labels)
+
+
+@pytest.mark.parametrize("lowest", [-0.05, 0.01])
+def test_the_scale_of_a_negative_loss_is_named(lowest: float, history: pd.DataFrame) -> None:
+    drawing = FIGURES["loss"](history.assign(train_loss=lowest), load_config("quick", SMALL))
+    (whole, *_) = drawing.figure.axes
+    assert whole.get_yscale() == ("symlog" if lowest < 0 else "log")
+    assert ("linear to ±0.1" in whole.get_title(loc="left")) == (lowest < 0)
 
 
 def test_a_history_without_epochs_has_no_figure(history: pd.DataFrame) -> None:
@@ -152,6 +171,16 @@ def test_a_truth_table_shows_its_entries() -> None:
         truth_tables({"wrong": torch.full((9,), 2.0)})
 
 
+def test_long_titles_of_truth_tables_do_not_overlap_and_the_arguments_are_named() -> None:
+    drawing = truth_tables({f"draw {i}: operation 1120{i}": torch.zeros(9) for i in range(5)})
+    drawing.figure.draw_without_rendering()
+    boxes = [axis.title.get_window_extent() for axis in drawing.figure.axes]
+    assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
+    assert boxes[0].x0 >= 0
+    assert boxes[-1].x1 <= drawing.figure.bbox.width
+    assert {(axis.get_xlabel(), axis.get_ylabel()) for axis in drawing.figure.axes} == {("b", "a")}
+
+
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="file"):
@@ -166,7 +195,7 @@ def test_the_published_figures_are_those_that_notebooks_show_and_histories_have(
     texts = [path.read_text(encoding="utf-8") for path in (ROOT / "notebooks").glob("*.ipynb")]
     shown = [name for text in texts for name in re.findall(r'gallery\.show\(\\"(\w+)', text)]
     assert len(set(shown)) == len(shown) > 25
-    assert set(MANIFEST) == {*FIGURES, *REPORT, *shown, "epoch50"}
+    assert set(MANIFEST) == {*FIGURES, *shown, "epoch50"}
     rows = pd.read_csv(ROOT / "figures" / "loss.csv")
     history = load_runs("v5_5").history
     last = history.groupby("seed")["epoch"].max().min()  # A figure ends where the first run ends.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from click.testing import CliRunner
 
 from ternary_lab import InputError, evaluate, load_model, space
 from ternary_lab.cli import main
-from ternary_lab.metrics.evaluate import describe
+from ternary_lab.metrics.evaluate import ROWS, describe
 from ternary_lab.metrics.quantities import QUANTITIES, label
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -129,6 +130,20 @@ def test_the_table_names_the_settings_of_the_evaluation() -> None:
     assert "uniform baseline 4.954 %" in text
     assert "M = 64 Sobol latents" in text
     assert "ρ = 0.25" in text
+
+
+def test_the_table_is_aligned_and_has_a_row_for_each_metric_that_was_measured() -> None:
+    few = evaluate(load_model(EPOCH_60), 1000, 64, iwae_samples=1)
+    full = replace(few.A, expected_coverage=1.0, missing_mass=2.0, n99=3e9, rarest=4e-99)
+    measured = replace(few, A=full, B=full)
+    for evaluation, rows in ((few, len(ROWS) - 4 + 8), (measured, len(ROWS) + 8)):
+        text = describe(evaluation, "title")
+        above, table = text.split("\n\n")
+        lines = table.splitlines()
+        assert len(lines) == 1 + rows
+        assert len({len(line) for line in lines}) == 1
+        assert max(len(line) for line in text.splitlines()) <= 100
+        assert ("left out" in above) == (rows < len(ROWS) + 8)
 
 
 def test_an_evaluation_is_repeatable_and_uses_the_given_split() -> None:

@@ -411,7 +411,7 @@ def test_the_page_loads_nothing_from_the_network(tmp_path: Path) -> None:
     cell = new_code_cell("x = 1", execution_count=1)
     view = {"application/vnd.jupyter.widget-view+json": {"model_id": "a"}, "text/plain": "VBox()"}
     cell.outputs = [new_output("display_data", {"text/html": FIGURE}), new_output("display_data", view)]
-    asked = new_markdown_cell("Is $\\beta_A$ <https://arxiv.org> 1 or `$x$`?")
+    asked = new_markdown_cell("## When $\\beta_B$ is $1/2$\n\nIs $\\beta_A$ <https://arxiv.org> 1 or `$x$`?")
     path = save(tmp_path / "book.ipynb", asked, cell)
     edit(path, lambda nb: nb["metadata"].update(widgets={WIDGET_STATE: {"state": {}}}))
     html = export_html(path, tmp_path / "new" / "book.html").read_text()
@@ -425,6 +425,8 @@ def test_the_page_loads_nothing_from_the_network(tmp_path: Path) -> None:
     assert "VBox()" not in html
     assert "<msub><mi>&#x003B2;</mi><mi>A</mi></msub>" in html
     assert "or <code>$x$</code>" in html
+    assert "$1/2$" not in html
+    assert re.search(r"FORMULA|<[^>]*<math", html) is None
     assert re.search(r'<details class="code"><summary>code</summary>(?:(?!</details>).)*class="n">x<', html, re.DOTALL)
 
 

@@ -136,5 +136,10 @@ def test_the_training_notebook_trains(tmp_path: Path) -> None:
     notebooks.run_notebook(TRAINING, tmp_path / "out.ipynb", {**values, "device": "cpu"}, progress=False)
     assert [len(run.history) for run in load_runs(tmp_path / "runs").values()] == [3, 3]
     executed = nbformat.read(tmp_path / "out.ipynb", as_version=4)
-    said = executed.cells[-2].outputs[0].data["text/markdown"]
-    assert said.startswith("Seed 1 ran for 3 epochs (complete: 3 epochs).")
+    said = [
+        output.data["text/markdown"] for cell in executed.cells for output in cell.get("outputs", [])
+        if "text/markdown" in output.get("data", {})
+    ]
+    assert [text.split("\n")[0] for text in said if text.startswith("Seed")] == [
+        "Seed 1 ran for 3 epochs (complete: 3 epochs)."
+    ]

@@ -1,32 +1,136 @@
-"""Figures of notebook 05: each has its data and an alternative text."""
+"""Tables and figures of notebook 05: laws of the metrics, and decisions without an effect."""
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from matplotlib.figure import Figure
 
-from ternary_lab import load_runs, space
+from ternary_lab import RunError, load_config, load_runs, space
+from ternary_lab.backend.random_streams import Streams
 from ternary_lab.metrics import baselines
-from ternary_lab.studies.coverage import figures
+from ternary_lab.metrics.coverage import drawn_operations, uniform_coverage
+from ternary_lab.model import PATHWAYS, Architecture
+from ternary_lab.studies.beyond_v55.tables import load_recipes
+from ternary_lab.studies.coverage import figures, tables
 from ternary_lab.studies.probes import all_probes
+from ternary_lab.training.run_state import RunState
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def test_figures_have_alternative_text_and_data() -> None:
+@pytest.fixture(scope="module")
+def untrained() -> pd.DataFrame:
+    return tables.initial_networks([42, 43])
+
+
+@pytest.fixture(scope="module")
+def rivals(untrained: pd.DataFrame) -> pd.DataFrame:
+    return tables.rivals(load_recipes(), untrained, 32, 2**17)
+
+
+def test_an_initial_network_has_the_weights_with_which_a_run_starts() -> None:
+    config = load_config("v5_5")
+    start = RunState.initial(config, 42).blocks
+    network = baselines.untrained(42)
+    named = network.core.architecture.named(network.core.blocks)
+    assert {name: values.tolist() for name, values in Architecture(config.model).named(start).items()} == {
+        name: values.tolist() for name, values in named.items()
+    }
+
+
+def test_expected_counts_of_an_initial_network_are_near_a_count_of_draws(untrained: pd.DataFrame) -> None:
+    core = baselines.untrained(42).core
+    for pathway in PATHWAYS:
+        seen = drawn_operations(core, pathway, 50_000, "categorical", Streams([1], "evaluation", 0, device=core.device))
+        row = untrained[(untrained["seed"] == 42) & (untrained["pathway"] == pathway)].iloc[0]
+        # The standard deviation of such a count is below 0.3 points.
+        assert 100 * float(seen.float().mean()) == pytest.approx(row["coverage_50000"], abs=1.0)
+
+
+def test_counts_of_trained_runs_are_those_of_the_probes() -> None:
+    runs = load_runs("v5_5")
+    found = tables.trained_runs(runs, 100).set_index(["seed", "pathway"])
+    probes = all_probes(runs).set_index(["seed", "epoch"])
+    assert len(found) == 2 * len(runs)
+    assert found.at[(43, "B"), "coverage_195000"] == probes.at[(43, 100), "coverage_195000_B"]
+    with pytest.raises(RunError, match="no probes of epoch 101"):
+        tables.trained_runs(runs, 101)
+
+
+def test_without_an_effect_of_training_a_change_is_decided_in_at_most_one_of_20_studies() -> None:
+    rng, trials, seeds = np.random.default_rng(0), 400, 8
+    columns = [*tables.COUNTED, "informative_coverage"]
+
+    def state(start: np.ndarray) -> pd.DataFrame:
+        values = start + rng.normal(size=start.shape)
+        return pd.DataFrame(values, columns=columns).assign(
+            seed=np.repeat(range(seeds), 2), pathway=np.tile(list(PATHWAYS), seeds)
+        )
+
+    wrong = {"primary": 0, "others": 0}
+    for _ in range(trials):
+        start = rng.normal(90, 2, (2 * seeds, len(columns)))
+        found = tables.changes_by_training(state(start), state(start))
+        decided = found["decided"] != "not decided"
+        primary = found["metric"] == "coverage_50000"
+        wrong["primary"] += decided[primary].any()
+        wrong["others"] += decided[~primary].any()
+    assert max(wrong.values()) / trials <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / trials)
+
+
+def test_a_fall_of_the_count_is_decided_as_lower() -> None:
+    runs = load_runs("v5_5")
+    after = tables.trained_runs(runs, 100)
+    found = tables.changes_by_training(after.assign(coverage_50000=after["coverage_50000"] + 5), after)
+    changed = found[found["metric"] == "coverage_50000"]
+    assert set(changed["decided"]) == {"lower"}
+    assert changed["mean"].to_numpy() == pytest.approx([-5, -5])
+
+
+def test_each_game_wins_its_metric_and_loses_another(rivals: pd.DataFrame) -> None:
+    middle = rivals.groupby(["model", "pathway"])[list(tables.BEST)].median()
+    a = middle.xs("A", level="pathway")
+    v55, loud = a.loc["v5.5"], a.loc["v5.5, logits × 32"]
+    assert a.at["uniform noise", "coverage"] == pytest.approx(uniform_coverage(195_000))
+    assert a.at["uniform noise", "neg_elbo"] < v55["neg_elbo"]
+    assert a.at["random sharp map", "effective_coverage"] > 10 > a.at["random sharp map", "reconstruction_test"]
+    assert loud["informative_coverage"] > 3 * v55["informative_coverage"]
+    assert loud["neg_elbo"] > 3 * v55["neg_elbo"]
+
+
+def test_the_parts_of_the_bound_add_up_and_no_gap_is_negative(rivals: pd.DataFrame) -> None:
+    parts = tables.bound_parts(rivals)
+    assert parts[["ln_size", "missing_mass", "gap"]].sum(axis=1).to_numpy() == pytest.approx(parts["neg_elbo"])
+    assert parts["ln_size"].to_numpy() == pytest.approx(math.log(space.SIZE))
+    assert (parts["gap"] > -0.05).all()
+    assert parts[parts["model"] == "uniform noise"]["gap"].to_numpy() == pytest.approx([0, 0])
+    assert "random sharp map" not in set(parts["model"])
+
+
+def test_medians_of_pathways_are_texts() -> None:
+    table = pd.DataFrame({
+        "model": ["x"] * 4 + ["y"], "pathway": [*"AABB", "A"], "value": [1.0, 3.0, 5.0, 5.0, math.inf],
+    })
+    found = tables.medians_of_pathways(table, {"value": ".1f"})
+    assert found["value"].to_dict() == {"x": "2.0 / 5.0", "y": "∞"}
+
+
+def test_figures_have_alternative_text_and_data(untrained: pd.DataFrame, rivals: pd.DataFrame) -> None:
     runs = load_runs("v5_5")
     uniform = baselines.uniform(space.SIZE)
     tilted = torch.arange(1.0, space.SIZE + 1, dtype=torch.float64)
     outputs = {"flat, A": uniform, "tilted, B": tilted / tilted.sum()}
-    entropies = pd.DataFrame([
-        {"epoch": e, "pathway": p, "output_entropy": 9.0, "decoder_noise": 5.0 - e} for e in (0, 1) for p in "AB"
-    ])
-    metrics = [f"m{i}, {unit}" for i, unit in enumerate(("%", "%", "%", "%", "nats", "nats"))]
-    scores = pd.DataFrame({metric: [1.0, 2.0] for metric in metrics}, index=["a", "v5.5"])
+    entropies = tables.entropies_by_epoch(runs[42], [49, 50])
     drawings = {
+        "change": figures.before_and_after(untrained, tables.trained_runs(runs, 100), 100),
         "curves": figures.coverage_curves(outputs), "counts": figures.coverage_counts(all_probes(runs)),
         "learnt": figures.measures_by_epoch(runs.history), "entropies": figures.output_entropies(entropies),
-        "games": figures.baseline_scores(scores, dict.fromkeys(metrics, 1.0)), "rarest": figures.rarest(outputs),
+        "rivals": figures.rival_scores(rivals, tables.BEST),
     }
     for name, drawing in drawings.items():
         assert isinstance(drawing.figure, Figure), name
@@ -35,4 +139,7 @@ def test_figures_have_alternative_text_and_data() -> None:
     curve = drawings["curves"].data
     assert curve["flat, A"].to_numpy() == pytest.approx(curve["uniform"].to_numpy())
     assert (curve["tilted, B"] <= curve["uniform"] + 1e-9).all()
-    assert list(drawings["rarest"].data["operation"][5:]) == [0, 1, 2, 3, 4]
+    shown = tables.coverage_by_draws(outputs, [1000])
+    assert shown.loc["flat, A"].to_numpy() == pytest.approx(shown.loc["uniform noise"].to_numpy())
+    before, after = (entropies[entropies["epoch"] == e].set_index("pathway").loc["B"] for e in (49, 50))
+    assert before["decoder_noise"] > before["output_entropy"] / 2 > after["decoder_noise"]

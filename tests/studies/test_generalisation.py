@@ -17,7 +17,7 @@ from ternary_lab.config import CONNECTIVES
 from ternary_lab.metrics import baselines, likelihood
 from ternary_lab.model import PATHWAYS, Architecture, TernaryVAE
 from ternary_lab.studies.checkpoints_and_ensembles import calibration
-from ternary_lab.studies.generalisation import arithmetic, neighbourhood, paths, robustness
+from ternary_lab.studies.generalisation import arithmetic, neighbourhood, paths, robustness, trivial
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -150,24 +150,11 @@ def test_flipped_tables_are_all_tables_at_their_distance(index: int, entries: in
     assert len(set(space.index_of(found).tolist())) == 2**entries * math.comb(9, entries)
 
 
-@given(st.integers(0, space.SIZE - 1), st.integers(1, 4))
-def test_erased_tables_equal_those_of_a_loop(index: int, entries: int) -> None:
-    table = space.operations(torch.tensor(index)).tolist()
-    expected = []
-    for places in itertools.combinations(range(9), entries):
-        if all(table[k] != 0 for k in places):
-            expected.append([0.0 if k in places else v for k, v in enumerate(table)])
-    found, rows = robustness.erased(space.operations(torch.tensor([index])), entries)
-    assert found.tolist() == expected
-    assert rows.tolist() == [0] * len(expected)
-
-
 @pytest.mark.parametrize("pathway", PATHWAYS)
 def test_a_copying_model_restores_no_table_and_tolerates_small_noise(copying: TernaryVAE, pathway: str) -> None:
     tables = space.operations(SOME)
-    for how in ("flipped", "erased"):
-        found = robustness.denoising(copying, pathway, tables, 1, how)  # type: ignore[arg-type]
-        assert (found.original, found.disturbed, found.other) == (0, 100, 0)
+    found = robustness.denoising(copying, pathway, tables, 1)  # type: ignore[arg-type]
+    assert (found.original, found.flipped, found.other) == (0, 100, 0)
     shares = robustness.noise_tolerance(
         copying, pathway, tables, [0.0, 0.49, 1.0, 30.0], torch.Generator().manual_seed(0)  # type: ignore[arg-type]
     )
@@ -198,9 +185,43 @@ def test_a_wrong_number_of_entries_is_refused(entries: int) -> None:
         robustness.flipped(space.operations(SOME), entries)
 
 
-def test_operations_without_entries_to_erase_are_refused() -> None:
-    with pytest.raises(InputError, match="no operation has 1 entries"):
-        robustness.denoising(baselines.untrained(), "A", torch.zeros(2, 9), 1, "erased")
+# --- trivial methods
+
+
+@pytest.mark.parametrize("components", [9, 8, 3])
+def test_reconstruction_by_components_equals_that_of_a_loop(components: int) -> None:
+    train, operations = space.operations(SOME), space.operations(SOME + 1)
+    centred = train.double() - train.double().mean(0)
+    values, vectors = np.linalg.eigh((centred.T @ centred).numpy())
+    axes = vectors[:, np.argsort(-values)[:components]]
+    expected = [
+        [min(max(round(v), -1), 1) for v in train.double().mean(0).numpy() + axes @ axes.T @ row]
+        for row in (operations.double() - train.double().mean(0)).numpy()
+    ]
+    assert trivial.by_components(train, operations, components).tolist() == expected
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 2**31))
+def test_all_components_copy_operations_that_were_not_seen(seed: int) -> None:
+    order = torch.randperm(space.SIZE, generator=torch.Generator().manual_seed(seed))
+    train, unseen = space.operations(order[:196]), space.operations(order[196:])
+    assert torch.equal(trivial.by_components(train, unseen), unseen)
+
+
+@pytest.mark.parametrize("components", [0, 3, 10])
+def test_components_that_the_training_operations_lack_are_refused(components: int) -> None:
+    with pytest.raises(InputError, match=r"components must be a number in 1\.\.2"):
+        trivial.by_components(space.operations(torch.tensor([0, 1, 5])), space.operations(SOME), components)
+
+
+def test_the_nearest_seen_operation_equals_that_of_a_loop() -> None:
+    train, operations = space.operations(SOME), space.operations(torch.arange(5, 2000, 13))
+    found = trivial.nearest(train, operations)
+    for operation, given_back in zip(operations, found, strict=True):
+        distances = [int((operation != seen).sum()) for seen in train]
+        assert torch.equal(given_back, train[distances.index(min(distances))])
+    assert torch.equal(trivial.nearest(train, train), train)
 
 
 # --- paths

@@ -13,11 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ternary_lab import InputError, RunError, RunRecord, load_config, run_experiment, space
+from ternary_lab import InputError, RunError, RunRecord, load_config, load_runs, run_experiment, space
 from ternary_lab.figures import epoch_entropy
 from ternary_lab.metrics import latent_entropy as entropy
 from ternary_lab.metrics import likelihood
 from ternary_lab.studies.latent_entropy import figures, tables
+from ternary_lab.studies.probes import all_probes
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -292,6 +293,19 @@ def test_a_run_without_the_weights_is_named(run: RunRecord) -> None:
         tables.code_history(run, [])
 
 
+def test_estimates_are_means_over_the_dimensions(run: RunRecord, code: pd.DataFrame) -> None:
+    found = tables.estimates(run, code).set_index(["pathway", "epoch"])
+    assert len(found) == 2 * len(run.epochs)
+    epoch = run.epochs[-1]
+    part = code[(code["pathway"] == "B") & (code["epoch"] == epoch)]
+    row = found.loc[("B", epoch)]
+    assert row["printed"] == run.history.set_index("epoch").at[epoch, "H_B"]
+    assert row["kl"] == pytest.approx(sum(part["prior_kl"]))
+    assert row["inside"] == pytest.approx(100 * np.mean(part["inside"]))
+    for name, column in {"batch": "H", "at_one": "batch_entropy", "whole": "entropy", "tau": "tau"}.items():
+        assert row[name] == pytest.approx(np.mean(part[column]))
+
+
 def test_drawn_posteriors_keep_the_mass(run: RunRecord) -> None:
     densities = tables.posteriors(run, run.epochs[-1:])
     for _, rows in densities.groupby(["epoch", "pathway", "dimension"]):
@@ -303,7 +317,7 @@ def test_figures_are_drawn_and_described(run: RunRecord, code: pd.DataFrame) -> 
     densities = tables.posteriors(run, run.epochs)
     for drawing, count in (
         (figures.entropy_by_epoch(run.history, run.config), 1), (figures.heat_maps(code), 4),
-        (figures.active_dimensions(code), 3), (figures.aggregate_posteriors(densities), 2 * len(run.epochs)),
+        (figures.active_dimensions(code), 2), (figures.aggregate_posteriors(densities), 2 * len(run.epochs)),
     ):
         axes = [axis for axis in drawing.figure.axes if axis.get_label() != "<colorbar>"]
         assert len(axes) == count
@@ -316,3 +330,50 @@ def test_drawing_twice_gives_the_same_bytes(code: pd.DataFrame, tmp_path: Path) 
     from ternary_lab.figures import render
 
     assert render(figures.heat_maps(code).figure) == render(figures.heat_maps(code).figure)
+
+
+# --- the published runs
+
+
+@pytest.fixture(scope="module")
+def published() -> RunRecord:
+    return load_runs("v5_5")[42]
+
+
+@pytest.fixture(scope="module")
+def few(published: RunRecord) -> pd.DataFrame:
+    return tables.code_history(published, [10, 49, 50, 60, 100])
+
+
+def test_h_of_every_published_run_stays_below_that_of_the_prior_after_the_jump() -> None:
+    history = load_runs("v5_5").history.set_index(["seed", "epoch"])[["H_A", "H_B"]]
+    late = history[history.index.get_level_values("epoch") >= 60]
+    assert (late > 2.85).all(axis=None)
+    assert (late < epoch_entropy(load_config("v5_5"))).all(axis=None)
+    assert history.max(axis=None) < entropy.CEILING < 4
+    before, at = history.xs(49, level="epoch"), history.xs(50, level="epoch")
+    assert (before["H_B"] < 2.5).all()
+    assert (at["H_B"] > before["H_B"] + 0.5).all()
+
+
+def test_the_weights_give_the_printed_h(published: RunRecord, few: pd.DataFrame) -> None:
+    """At epoch 50 the code changes within the epoch."""
+    found = tables.estimates(published, few)
+    settled = found[found["epoch"] != 50]
+    assert (settled["printed"] - settled["batch"]).abs().max() < 0.1
+    assert (found["batch"] < (64 * found["inside"] / 100).map(math.log)).all()
+
+
+def test_before_the_jump_b_has_few_values_inside_the_histogram(published: RunRecord, few: pd.DataFrame) -> None:
+    found = tables.estimates(published, few).set_index(["pathway", "epoch"]).loc["B"]
+    assert found.at[49, "inside"] < 40
+    assert found.at[49, "whole"] > found.at[49, "printed"] + 1
+    assert (found.loc[50:, "inside"] > 99).all()
+    assert found.loc[50:, "whole"].between(3.1, entropy.normal_entropy()).all()
+    assert found.at[49, "kl"] > 100 > 5 > found.at[50, "kl"]
+
+
+def test_every_dimension_is_active_in_every_published_run() -> None:
+    probes = all_probes(load_runs("v5_5"))
+    assert probes["seed"].nunique() == 8
+    assert (probes[["active_A", "active_B"]] == 16).all(axis=None)

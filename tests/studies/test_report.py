@@ -1,62 +1,28 @@
-"""The claims of the report: the ledger, rules and verdicts, and the judgement by the published runs."""
+"""The claims of the report: the ledger, the rule of each claim, and the judgement by the published runs."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import math
+import re
 from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
-from hypothesis import given
-from hypothesis import strategies as st
 
 from ternary_lab import RunError, load_config
 from ternary_lab.cli import main
-from ternary_lab.studies.report import Verdict, claims_table, judge_all, judge_runs
-from ternary_lab.studies.report.evidence import Evidence, SeedEvidence, collect_evidence
-from ternary_lab.studies.report.ledger import CHECKS, Claim, Contradiction, Ledger, ledger
+from ternary_lab.config_files import shipped_counterfactuals
+from ternary_lab.runs.files import read_csv
+from ternary_lab.runs.load import PUBLISHED
+from ternary_lab.studies.report import Verdict, claims_table, headline, judge_all, judge_runs
+from ternary_lab.studies.report.evidence import CHANGES, Evidence, SeedEvidence, collect_evidence
+from ternary_lab.studies.report.headline import CONFIGURATION
+from ternary_lab.studies.report.ledger import CHECKS, Claim, ledger
 from ternary_lab.studies.report.rules import BY_QUANTITY, RULES, rule
-from ternary_lab.studies.report.verdicts import Judgement, Rule, judge, predicts
-from ternary_lab.studies.statistics import prediction_interval
-
-CONFIG = load_config("v5_5")
-
-
-def _claim(value: object, **changes: object) -> Claim:
-    plain: dict[str, object] = {
-        "id": "x", "section": "s", "statement": "t", "kind": "metric", "quantity": "q", "pathway": "A", "epoch": 50,
-        "unit": None, "note": None, "decimals": 2,
-    }
-    return Claim(**(plain | {"value": value} | changes))  # type: ignore[arg-type]
-
-
-def _evidence(**columns: list[list[float]]) -> Evidence:
-    """Runs whose histories have the given columns from epoch 48 on, with a list per run."""
-    runs = []
-    for i in range(len(next(iter(columns.values())))):
-        data = {name: values[i] for name, values in columns.items()}
-        length = len(next(iter(data.values())))
-        history = pd.DataFrame(data, index=pd.RangeIndex(48, 48 + length, name="epoch"))
-        runs.append(SeedEvidence(i, CONFIG, history, pd.DataFrame(), "early stop"))
-    return Evidence(runs)
-
-
-def _ledger(claims: list[Claim], hard: tuple[str, ...] = ()) -> Ledger:
-    """A ledger in which the `hard` claims contradict each other; arithmetic confirms the contradiction."""
-    contradiction = Contradiction("spike-percentage", "scope", "hard", hard, "", "2 ≠ 1")
-    known = {name: ledger().claims[name] for name in ("loss-spike-pct", "train-loss-epoch-49", "train-loss-epoch-50")}
-    return Ledger({**known, **{c.id: c for c in claims}}, {contradiction.id: contradiction}, {})
-
-
-def _verdict(
-    claim: Claim, its: Rule, evidence: Evidence, hard: tuple[str, ...] = (), siblings: object = ()
-) -> Judgement:
-    return judge(claim, its, evidence, _ledger([claim], hard), siblings)  # type: ignore[arg-type]
-
+from ternary_lab.studies.report.verdicts import Judgement, judge
 
 # The ledger
 
@@ -87,128 +53,103 @@ def test_changed_values_do_not_contradict_each_other(contradiction: str, claim: 
     assert not dataclasses.replace(ledger(), claims={**ledger().claims, claim: changed}).holds(contradiction)
 
 
-def test_every_claim_has_a_rule() -> None:
-    for claim in ledger().claims.values():
-        its = rule(claim)
-        assert (its.why != "") + (its.fact is not None) + (its.ends is not None) + (its.measure is not None) >= 1
-        assert its.why or its.true is not None or its.fact is not None or its.ends is not None \
-            or claim.number is not None, claim.id
-        assert claim.id in RULES or claim.untestable or claim.quantity in BY_QUANTITY
-
-
 @pytest.mark.parametrize(("value", "decimals", "note", "half"), [
     (12.7, 1, None, 0.05), (0.001, 5, None, 0.000005), (0.26, 3, "Approximate in the report.", 0.005),
     (89, 2, "Approximate.", 0.5), (2000000, None, None, 0.5),
 ])
 def test_half_of_the_last_printed_digit(value: float, decimals: int | None, note: str | None, half: float) -> None:
-    assert _claim(value, decimals=decimals, note=note).half_digit == pytest.approx(half)
+    plain = ledger().claims["train-loss-epoch-0"]
+    claim = dataclasses.replace(plain, value=value, decimals=decimals, note=note)
+    assert claim.half_digit == pytest.approx(half)
 
 
-# Intervals
+def test_claims_of_the_same_quantity_epoch_and_value_are_one_figure() -> None:
+    """Claims that are judged by a number and agree in all these are one figure, with the same first claim."""
+    firsts: dict[tuple[str, ...], str] = {}
+    for claim in ledger().claims.values():
+        its = rule(claim)
+        if its.why or its.true is not None or claim.number is None or claim.quantity == "split_share_pct":
+            continue
+        key = (claim.quantity, claim.pathway, str(claim.epoch), str(claim.value))
+        first = ledger().repeats.get(claim.id, claim.id)
+        assert firsts.setdefault(key, first) == first, claim.id
 
 
-def test_the_prediction_interval_is_that_of_one_more_seed() -> None:
-    low, high = prediction_interval([1.0, 2.0, 3.0, 4.0])
-    # t(0.975, 3) = 3.1824463, s = √(5/3): from a table.
-    half = 3.1824463 * math.sqrt(5 / 3) * math.sqrt(1.25)
-    assert (low, high) == pytest.approx((2.5 - half, 2.5 + half))
+def test_a_repeated_figure_has_the_rule_of_the_first_claim_that_states_it() -> None:
+    order = list(ledger().claims)
+    for again, first in ledger().repeats.items():
+        assert order.index(first) < order.index(again)
+        assert first not in ledger().repeats
+        assert ledger().claims[first].value == ledger().claims[again].value
+        assert rule(ledger().claims[again]).words == rule(ledger().claims[first]).words
+        assert again not in RULES
 
 
-def test_the_prediction_interval_holds_one_more_seed_in_19_of_20_cases() -> None:
-    draws = np.random.default_rng(1).normal(3, 2, (4000, 9))
-    share = np.mean([predicts(row[:8].tolist(), row[8]) for row in draws])
-    assert 0.935 < share < 0.965
+def test_every_line_of_the_report_with_a_claim_is_indexed() -> None:
+    assert set(ledger().lines) == set(ledger().claims)
+    assert all(lines and list(lines) == sorted(set(lines)) and lines[0] >= 1 and lines[-1] <= 540
+               for lines in ledger().lines.values())
 
 
-@given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=10), st.floats(-10, 10), st.floats(0.1, 10))
-def test_the_prediction_interval_moves_with_the_values(values: list[float], shift: float, scale: float) -> None:
-    low, high = prediction_interval(values)
-    moved = prediction_interval([scale * v + shift for v in values])
-    assert moved == pytest.approx((scale * low + shift, scale * high + shift), rel=1e-6, abs=1e-3)
+# Rules
 
 
-def test_a_claim_must_agree_with_equal_runs_at_the_printed_digit() -> None:
-    assert predicts([0.2575] * 3, 0.26, 0.005)
-    assert not predicts([0.2575] * 3, 0.26, 0.0005)
+@pytest.mark.parametrize("claim", ledger().claims.values(), ids=lambda c: c.id)
+def test_every_claim_has_a_rule_in_words(claim: Claim) -> None:
+    its = rule(claim)
+    first = ledger().claims[ledger().repeats.get(claim.id, claim.id)]
+    assert first.id in RULES or first.untestable or first.quantity in BY_QUANTITY
+    if its.why:
+        return
+    assert (its.fact is not None) + (its.ends is not None) + (its.measure is not None) == 1
+    assert its.of[0].isupper() or its.of[0] in "βρλτ-", its.of
+    assert "{" not in its.words
+    assert its.words.endswith(".")
+    assert ".." not in its.words
+    if its.true is not None:
+        assert re.search(rf"{re.escape(its.true.words)} in every run", its.words)
+        assert re.search(r"\d", its.true.words)
+    elif its.fact is None:
+        assert "95 %" in its.words
+        assert isinstance(claim.value, list) if its.ends is not None else claim.number is not None
+    assert (its.baseline is None) == (its.beats == "")
+    if its.baseline is not None:
+        assert its.beats in its.words
 
 
-# Verdicts
+def test_every_rule_belongs_to_a_claim() -> None:
+    assert set(RULES) <= set(ledger().claims)
 
 
-READING = Rule(measure=lambda run: run.at("x", 50), epochs=lambda e: lambda run: run.at("x", e))
-EVIDENCE = _evidence(x=[[1.0, 5.0, 9.0], [1.2, 5.2, 9.2], [0.8, 4.8, 8.8]])
+# Evidence
 
 
-@pytest.mark.parametrize(("value", "verdict"), [(9.1, Verdict.REPRODUCED), (20.0, Verdict.NOT)])
-def test_a_value_inside_the_interval_is_reproduced(value: float, verdict: Verdict) -> None:
-    judgement = _verdict(_claim(value), READING, EVIDENCE)
-    assert (judgement.verdict, judgement.measured, judgement.runs) == (verdict, 9.0, 3)
-    assert (judgement.low, judgement.high) == (8.8, 9.2)
+@pytest.fixture(scope="module")
+def evidence() -> Evidence:
+    return collect_evidence(["v5_5"])
 
 
-def test_a_neighbouring_epoch_is_named() -> None:
-    judgement = _verdict(_claim(5.1), READING, EVIDENCE)
-    assert judgement.verdict is Verdict.NOT
-    assert "epoch 49" in judgement.note
+def test_every_shipped_counterfactual_can_be_a_control_of_v5_5() -> None:
+    plain = load_config("v5_5").model_dump(exclude=CHANGES)
+    for counterfactual in shipped_counterfactuals():
+        assert load_config("v5_5", counterfactual.set).model_dump(exclude=CHANGES) == plain, counterfactual.name
 
 
-def test_the_order_between_two_printed_epochs_is_a_direction() -> None:
-    earlier = (_claim(1.0, id="y", epoch=48), READING)
-    assert _verdict(_claim(20.0), READING, EVIDENCE, siblings=[earlier]).verdict is Verdict.DIRECTION
-    later = (_claim(40.0, id="y", epoch=48), READING)
-    assert _verdict(_claim(20.0), READING, EVIDENCE, siblings=[later]).verdict is Verdict.NOT
-
-
-def test_one_seed_against_the_order_is_enough() -> None:
-    evidence = _evidence(x=[[1.0, 0, 9.0], [1.2, 0, 9.2], [9.5, 0, 8.8]])
-    earlier = (_claim(1.0, id="y", epoch=48), READING)
-    assert _verdict(_claim(20.0), READING, evidence, siblings=[earlier]).verdict is Verdict.NOT
-
-
-def test_the_first_verdict_that_applies_is_given() -> None:
-    statement = Rule(measure=lambda run: run.at("x", 50), true=lambda v: v > 10, order=lambda run: True)
-    assert _verdict(_claim("rises"), statement, EVIDENCE).verdict is Verdict.DIRECTION
-    assert _verdict(_claim("rises"), statement, EVIDENCE, hard=("x",)).verdict is Verdict.CONTRADICTS
-    true = dataclasses.replace(statement, true=lambda v: v > 5)
-    assert _verdict(_claim("rises"), true, EVIDENCE, hard=("x",)).verdict is Verdict.REPRODUCED
-    for_nothing = dataclasses.replace(true, baseline=lambda evidence: True)
-    assert _verdict(_claim("rises"), for_nothing, EVIDENCE, hard=("x",)).verdict is Verdict.ARTEFACT
-    assert _verdict(_claim("rises"), Rule(why="No file."), EVIDENCE, hard=("x",)).verdict is Verdict.UNTESTABLE
-
-
-def test_a_reading_is_not_contradicted_by_the_statement_that_it_refutes() -> None:
-    assert _verdict(_claim(20.0), READING, EVIDENCE, hard=("x",)).verdict is Verdict.NOT
-
-
-def test_a_statement_must_hold_in_every_run() -> None:
-    statement = Rule(measure=lambda run: run.at("x", 50), true=lambda v: v > 8.9)
-    assert _verdict(_claim("high"), statement, EVIDENCE).verdict is Verdict.NOT
-
-
-def test_facts_are_compared_at_the_printed_digit() -> None:
-    assert _verdict(_claim(29.75), Rule(fact=lambda evidence: 29.7464), EVIDENCE).verdict is Verdict.EXACT
-    assert _verdict(_claim(29.75), Rule(fact=lambda evidence: 29.756), EVIDENCE).verdict is Verdict.NOT
-    assert _verdict(_claim("AdamW"), Rule(fact=lambda evidence: "AdamW"), EVIDENCE).verdict is Verdict.EXACT
-
-
-def test_a_range_is_reproduced_when_both_ends_are() -> None:
-    ends = Rule(ends=(lambda run: run.at("x", 48), lambda run: run.at("x", 50)))
-    assert _verdict(_claim([1.1, 9.1]), ends, EVIDENCE).verdict is Verdict.REPRODUCED
-    assert _verdict(_claim([1.1, 12.0]), ends, EVIDENCE).verdict is Verdict.NOT
-
-
-def test_a_claim_without_evidence_is_untestable_and_the_note_names_the_epoch() -> None:
-    judgement = _verdict(_claim(3.0), Rule(measure=lambda run: run.at("cka", 40)), EVIDENCE)
-    assert judgement.verdict is Verdict.UNTESTABLE
-    assert "epoch 50" in judgement.note
+def test_measures_of_a_recipe_are_those_of_its_last_epoch(evidence: Evidence) -> None:
+    table = read_csv(PUBLISHED / "recipes.csv")
+    for run in evidence.runs:
+        rows = table[(table["recipe"] == "ablations/statenet_off") & (table["seed"] == run.seed)]
+        for p in ("A", "B"):
+            row = rows[(rows["pathway"] == p) & (rows["epoch"] == 103)]
+            assert row["neg_elbo"].tolist() == [run.of_table(f"ablations/statenet_off: neg_elbo_{p}")]
 
 
 # The published runs
 
 
 @pytest.fixture(scope="module")
-def published() -> Mapping[str, Judgement]:
-    return {j.claim.id: j for j in judge_all(collect_evidence(["v5_5"]))}
+def published(evidence: Evidence) -> Mapping[str, Judgement]:
+    return {j.claim.id: j for j in judge_all(evidence)}
 
 
 def test_every_claim_has_a_verdict_and_a_value_or_a_note(published: Mapping[str, Judgement]) -> None:
@@ -219,14 +160,81 @@ def test_every_claim_has_a_verdict_and_a_value_or_a_note(published: Mapping[str,
         assert j.measured is not None or j.verdict is Verdict.UNTESTABLE, j.claim.id
         assert "{" not in j.note
         assert "nan" not in j.note.split(), j.claim.id
+        assert j.lines == ledger().lines[j.claim.id]
+        assert j.evidence or j.verdict is Verdict.UNTESTABLE, j.claim.id
+        assert j.rule == rule(j.claim).words
+
+
+def test_no_claim_is_untestable_for_want_of_a_published_run(published: Mapping[str, Judgement]) -> None:
+    for j in published.values():
+        first = ledger().claims[j.same_as or j.claim.id]
+        assert (j.verdict is Verdict.UNTESTABLE) == bool(first.untestable), (j.claim.id, j.note)
+
+
+def test_the_shown_interval_and_the_shown_count_decide(published: Mapping[str, Judgement]) -> None:
+    supports = {Verdict.REPRODUCED, Verdict.ARTEFACT, Verdict.TOO_WIDE}
+    for j in published.values():
+        if j.holds is not None:
+            assert j.interval is None
+            assert j.holds[1] == len(j.values) == j.runs
+            assert (j.verdict in supports) == (j.holds[0] == j.holds[1]) or j.verdict is Verdict.CONTRADICTS, j.claim.id
+        if j.interval is not None:
+            number, half = j.claim.number, j.claim.half_digit * (1 + 1e-6)
+            assert number is not None
+            inside = j.interval[0] - half <= number <= j.interval[1] + half
+            assert (j.verdict in supports) == inside or j.verdict is Verdict.CONTRADICTS, j.claim.id
+            assert j.interval[0] <= j.interval[1]
+            assert j.verdict is not Verdict.UNTESTABLE
+
+
+def test_one_figure_has_one_verdict(published: Mapping[str, Judgement]) -> None:
+    for again, first in ledger().repeats.items():
+        one, other = published[first], published[again]
+        assert other.same_as == first
+        assert dataclasses.replace(one, claim=other.claim, lines=other.lines, same_as=first) == other
+    assert {j.claim.id for j in published.values() if j.same_as} == set(ledger().repeats)
+
+
+def test_a_missing_value_of_one_run_is_never_taken_for_missing_evidence(evidence: Evidence) -> None:
+    """Judge every claim by runs of which one has only nan: it must raise, or not read that run's numbers at all."""
+    def without(table: pd.DataFrame) -> pd.DataFrame:
+        return table.assign(**dict.fromkeys(table.columns, np.nan))
+
+    def emptied(run: SeedEvidence) -> SeedEvidence:
+        return dataclasses.replace(
+            run, history=without(run.history), probes=without(run.probes),
+            measures=dict.fromkeys(run.measures, np.nan),
+            controls={name: emptied(control) for name, control in run.controls.items()},
+        )
+    broken = Evidence([emptied(evidence.runs[0]), *evidence.runs[1:]])
+    messages: dict[str, str] = {}
+    for claim in ledger().claims.values():
+        its = rule(claim)
+        if its.why or its.fact is not None:
+            continue
+        try:
+            judgement = judge(claim, its, broken, ledger(), [])
+        except RuntimeError as error:
+            messages[claim.id] = str(error)
+        else:
+            untouched = judge(claim, its, evidence, ledger(), [])
+            assert judgement.values == untouched.values, claim.id
+            assert judgement.values or judgement.verdict is Verdict.UNTESTABLE
+    assert len(messages) > 100
+    assert all(f"claim {name}: " in message and f"seed {evidence.runs[0].seed}" in message
+               for name, message in messages.items())
 
 
 @pytest.mark.parametrize(("claim", "verdict"), [
     ("param-count-total", Verdict.EXACT), ("split-size-train", Verdict.EXACT), ("rho-epoch-103", Verdict.EXACT),
     ("beta-a-start", Verdict.CONTRADICTS), ("beta-a-zero-at-epoch-0", Verdict.EXACT),
     ("coverage-over-98-from-60", Verdict.CONTRADICTS), ("coverage-a-epoch-0", Verdict.ARTEFACT),
-    ("train-loss-epoch-50", Verdict.REPRODUCED), ("mechanism-kl-enforcement", Verdict.REPRODUCED),
+    ("train-loss-epoch-51", Verdict.REPRODUCED), ("mechanism-kl-enforcement", Verdict.REPRODUCED),
     ("beta-b-end", Verdict.DIRECTION), ("entropy-max-log2-16", Verdict.NOT), ("v5-4-peak", Verdict.UNTESTABLE),
+    ("disruption-catalyses-coverage", Verdict.REPRODUCED), ("coverage-a-epoch-49", Verdict.TOO_WIDE),
+    ("loss-spike-pct", Verdict.CONTRADICTS), ("conclusion-gpu-efficient", Verdict.UNTESTABLE),
+    ("config-all-validated", Verdict.NOT), ("v5-5-uses-hash", Verdict.EXACT), ("path-report", Verdict.EXACT),
+    ("temperature-b-end", Verdict.DIRECTION), ("seed-reproducible", Verdict.NOT), ("statenet-efficient", Verdict.NOT),
 ])
 def test_some_verdicts_that_must_not_change(published: Mapping[str, Judgement], claim: str, verdict: Verdict) -> None:
     assert published[claim].verdict is verdict, published[claim]
@@ -237,13 +245,25 @@ def test_values_that_belong_to_epoch_49_have_a_note(published: Mapping[str, Judg
     assert "epoch 49" in published[claim].note
 
 
+def test_every_claim_is_in_one_group_of_the_headline(published: Mapping[str, Judgement]) -> None:
+    found = headline(list(published.values()))
+    assert found.total == 295 == found.configuration + found.repeated + found.untestable + found.tested
+    assert set(found.verdicts) == set(Verdict) - {Verdict.UNTESTABLE}
+    distinct = [j for j in published.values() if j.claim.kind not in CONFIGURATION and not j.same_as]
+    for verdict, count in found.verdicts.items():
+        assert count == sum(j.verdict is verdict for j in distinct)
+
+
 def test_the_table_has_a_row_per_claim(published: Mapping[str, Judgement]) -> None:
     rows = claims_table(list(published.values()))
-    assert len(rows) == len(published)
+    assert rows["id"].tolist() == list(published)
     assert list(rows.columns) == [
-        "id", "section", "kind", "pathway", "epoch", "statement", "claimed", "measured", "low", "high", "runs",
-        "verdict", "note",
+        "id", "lines", "section", "kind", "pathway", "epoch", "statement", "claimed", "measured", "low", "high", "runs",
+        "interval_low", "interval_high", "holds", "verdict", "rule", "evidence", "same_as", "note",
     ]
+    row = rows.set_index("id").loc["transition-smooth"]
+    assert row["holds"] == "7 of 8"
+    assert pd.isna(row["interval_low"])
 
 
 def test_the_command_prints_every_claim_as_json() -> None:
@@ -251,7 +271,40 @@ def test_the_command_prints_every_claim_as_json() -> None:
     assert result.exit_code == 0, result.output
     rows = json.loads(result.stdout)
     assert len(rows) == 295
-    assert set(rows[0]) == {"id", "claimed", "measured", "low", "high", "runs", "verdict", "note"}
+    assert set(rows[0]) == {
+        "id", "claimed", "measured", "low", "high", "runs", "verdict", "note", "rule", "interval", "values", "holds",
+        "evidence", "lines", "same_as",
+    }
+
+
+def test_the_command_prints_the_rule_and_what_decides(
+    published: Mapping[str, Judgement], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ternary_lab.studies.report.judge_runs", lambda *_, **__: list(published.values()))
+    result = CliRunner().invoke(main, ["claims", "v5_5"])
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    for j in published.values():
+        place = next(i for i, line in enumerate(lines) if line.startswith(f"{j.claim.id}: "))
+        assert lines[place].endswith(f"; {j.verdict}")
+        assert ("one more seed" in lines[place]) == (j.interval is not None)
+        assert lines[place + 1].strip() == (f"The same figure as {j.same_as}." if j.same_as else j.rule)
+    assert lines[-1].startswith("295 claims: ")
+
+
+@pytest.mark.parametrize("source", ["ablations/all_repaired", "generalisation/train_1"])
+def test_runs_that_measure_less_are_judged_by_what_they_measure(source: str) -> None:
+    """Runs without coverage at every epoch, without checkpoints or without counterfactuals raise nothing."""
+    found = judge_runs([source])
+    less = {j.note for j in found if j.verdict is Verdict.UNTESTABLE and not rule(j.claim).why}
+    assert less
+    assert all(note.startswith("The runs given ") for note in less)
+    assert any(j.verdict in (Verdict.REPRODUCED, Verdict.NOT) and j.values for j in found)
+
+
+def test_runs_must_begin_with_epoch_0() -> None:
+    with pytest.raises(RunError, match="begins with epoch 50"):
+        judge_runs(["counterfactuals/nothing_at_50"])
 
 
 def test_one_run_is_not_enough() -> None:

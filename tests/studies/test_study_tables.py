@@ -15,7 +15,9 @@ from weight_measures import weight_measures
 
 from ternary_lab import RunError, load_runs, space, splits
 from ternary_lab.metrics import likelihood
+from ternary_lab.metrics.decoding import entry_probabilities
 from ternary_lab.runs.load import ANSWERS, FULL, PUBLISHED, RunSet
+from ternary_lab.studies.checkpoints_and_ensembles import choices
 from ternary_lab.studies.checkpoints_and_ensembles import tables as checkpoint_tables
 from ternary_lab.studies.generalisation import tables
 from ternary_lab.studies.statistics import interval, summary
@@ -66,7 +68,7 @@ def test_intervals_contain_the_mean_in_95_percent_of_cases() -> None:
 
 @pytest.fixture(scope="module")
 def scores() -> pd.DataFrame:
-    return checkpoint_tables.checkpoint_outcomes(load_runs(FULL))
+    return choices.checkpoint_outcomes(load_runs(FULL))
 
 
 def test_there_are_outcomes_of_every_epoch_up_to_120(scores: pd.DataFrame) -> None:
@@ -77,19 +79,45 @@ def test_there_are_outcomes_of_every_epoch_up_to_120(scores: pd.DataFrame) -> No
 
 
 @pytest.mark.parametrize("last", [60, 119, None])
-def test_regret_is_never_negative_and_zero_for_the_criterion_itself(
+def test_regret_is_never_negative_and_missing_where_it_would_be_circular(
     scores: pd.DataFrame, last: int | None
 ) -> None:
-    choices = checkpoint_tables.chosen_epochs(scores, last, fixed=[50])
+    found = choices.chosen_epochs(scores, last, fixed=[50])
     if last is not None:
-        assert choices["epoch"].max() <= last
-    lost = checkpoint_tables.regret(choices, scores, last)
-    assert (lost[list(checkpoint_tables.OUTCOMES)] >= 0).all().all()
-    for outcome in ("coverage", "informative_coverage"):
-        own = lost[lost["rule"] == checkpoint_tables.CRITERIA[outcome]]
-        assert (own[outcome] == 0).all()
-    at = choices[choices["rule"] == "epoch 50"]
+        assert found["epoch"].max() <= last
+    lost = choices.regret(found, scores, last)
+    for outcome in choices.OUTCOMES:
+        circular = lost["rule"].map(lambda rule, o=outcome: o in choices.CIRCULAR.get(rule, ()))
+        assert (lost[outcome].isna() == circular).all()
+        assert (lost.loc[~circular, outcome] >= 0).all()
+    at = found[found["rule"] == "epoch 50"]
     assert (at["epoch"] == 50).all()
+
+
+def test_sampled_coverage_is_judged_on_other_draws_than_those_that_choose(scores: pd.DataFrame) -> None:
+    chosen = (scores["coverage_A"] + scores["coverage_B"]) / 2
+    differ = (scores["coverage"] - chosen).abs()
+    assert (differ > 0).mean() > 0.9
+    assert differ.max() < 1
+    # So the epoch that coverage chooses is not always the best of the judging draws.
+    lost = choices.regret(choices.chosen_epochs(scores, 119), scores, 119)
+    assert (lost.loc[lost["rule"] == choices.CRITERIA["coverage"], "coverage"] > 0).any()
+
+
+def test_the_last_epoch_is_one_rule_even_if_it_is_fixed(scores: pd.DataFrame) -> None:
+    for fixed, there in (([50], True), ([50, 119], False)):
+        rules = set(choices.chosen_epochs(scores, 119, fixed)["rule"])
+        assert ("last epoch" in rules) == there
+        assert {f"epoch {epoch}" for epoch in fixed} <= rules
+
+
+def test_readings_by_epoch_are_those_of_the_probes() -> None:
+    run = load_runs(FULL)[42]
+    assert run.probes is not None
+    row = choices.readings_by_epoch(RunSet({42: run}), [390]).iloc[0]
+    probe = run.probes.set_index("epoch").loc[390]
+    assert row["own"] == pytest.approx((probe["own_test_A"] + probe["own_test_B"]) / 2)
+    assert row["injected"] == pytest.approx((probe["injected_A"] + probe["injected_B"]) / 2)
 
 
 def test_outcomes_on_the_test_split_equal_those_of_the_weights(scores: pd.DataFrame) -> None:
@@ -105,7 +133,7 @@ def test_outcomes_on_the_test_split_equal_those_of_the_weights(scores: pd.DataFr
 
 def test_runs_without_probes_are_named() -> None:
     with pytest.raises(RunError, match="has no probes"):
-        checkpoint_tables.checkpoint_outcomes(load_runs("counterfactuals/lr_stays"))
+        choices.checkpoint_outcomes(load_runs("counterfactuals/lr_stays"))
     with pytest.raises(RunError, match="no table of alternatives"):
         checkpoint_tables.load_alternatives("nothing.csv")
     with pytest.raises(RunError, match="no experiments"):
@@ -113,7 +141,7 @@ def test_runs_without_probes_are_named() -> None:
 
 
 def test_mixtures_of_checkpoints_obey_the_bounds_of_their_members() -> None:
-    table = checkpoint_tables.checkpoint_ensembles(ONE, (60, 100), latents=4096).set_index(["member", "pathway"])
+    table = checkpoint_tables.generators(ONE, (60, 100), latents=4096).set_index(["member", "pathway"])
     for p in "AB":
         one, two = table.loc[("epoch 60", p)], table.loc[("epoch 100", p)]
         for name in ("equal weights", "learned weights"):
@@ -126,12 +154,62 @@ def test_mixtures_of_checkpoints_obey_the_bounds_of_their_members() -> None:
             assert mixed["decoder_noise"] == pytest.approx(
                 share * one["decoder_noise"] + (1 - share) * two["decoder_noise"]
             )
-        assert table.loc[("epoch 100, 2 samples", p), "noisy"] > two["noisy"]
+        best = table.loc[("best member, 2 samples", p)]
+        alone = table.loc[(f"epoch {best['chosen']:.0f}", p)]
+        assert best["informative_coverage"] == alone["informative_coverage"]
+        # More importance samples tighten the bound.
+        assert best["neg_iwae"] < alone["neg_iwae"]
+
+
+def test_more_samples_read_better_and_the_best_member_is_one_of_the_members() -> None:
+    table = checkpoint_tables.readings(ONE, (60, 100)).set_index(["member", "pathway"])
+    for p in "AB":
+        best = table.loc[("best member, 2 samples", p)]
+        often = table.loc[(f"epoch {best['chosen']:.0f}, 2 samples", p)]
+        assert (best["noisy"], best["variance"]) == (often["noisy"], often["variance"])
+        for epoch in (60, 100):
+            once, twice = table.loc[(f"epoch {epoch}", p)], table.loc[(f"epoch {epoch}, 2 samples", p)]
+            assert twice["noisy"] > once["noisy"]
+            # The mean of two independent probabilities has half of their variance.
+            assert twice["variance"] == pytest.approx(once["variance"] / 2, rel=0.05)
+
+
+def test_the_variance_of_a_reading_is_that_over_many_samples() -> None:
+    model = ONE[42].model(100)
+    x = space.operations(splits.split(ONE[42].config.data).test)
+    noise = torch.Generator().manual_seed(0)
+    many = torch.stack([entry_probabilities(model, "B", x, generator=noise) for _ in range(40)])
+    expected = float(many.var(0).sum(-1).mean())
+    table = checkpoint_tables.readings(ONE, (100,)).set_index(["member", "pathway"])
+    assert table.loc[("epoch 100", "B"), "variance"] == pytest.approx(expected, rel=0.05)
+
+
+def test_two_pathways_are_compared_with_the_pathway_that_the_validation_split_prefers() -> None:
+    table = checkpoint_tables.pathway_ensembles(ONE[42], [60, 100])
+    wide = table[table["code"] == "sample"].pivot_table(index="epoch", columns="rule", values="exact")
+    for _, row in wide.iterrows():
+        assert row["better twice"] in (row["A twice"], row["B twice"])
+    # At epoch 100 pathway B decodes much better from samples, on every split.
+    assert wide.at[100, "better twice"] == wide.at[100, "B twice"] > wide.at[100, "A twice"]
+    assert (wide["best of"] >= wide[["A", "B"]].max(axis=1)).all()
+
+
+def test_measures_of_runs_without_weights_come_from_the_published_table() -> None:
+    runs = load_runs("v5_5")
+    table = checkpoint_tables.ensemble_measures(runs)
+    assert table["seed"].nunique() == len(runs)
+    assert list(dict.fromkeys(table["member"]))[:4] == [f"epoch {e}" for e in checkpoint_tables.RECOMMENDED]
+    kept = pd.read_csv(PUBLISHED / ANSWERS).set_index(["seed", "measure"])["value"]
+    row = table[(table["seed"] == 49) & (table["member"] == "best member, 4 samples")].iloc[0]
+    assert row["noisy"] == kept[(49, "best member, 4 samples: noisy")]
+    assert math.isnan(row["w_60"])
+    with pytest.raises(RunError, match="the weights of epochs"):
+        checkpoint_tables.ensemble_measures(runs, (10, 20))
 
 
 def test_published_weight_measures_equal_those_of_the_published_weights() -> None:
     kept = pd.read_csv(PUBLISHED / ANSWERS)
-    assert kept["seed"].nunique() >= 4
+    assert kept["seed"].nunique() >= 8
     found = weight_measures(ONE).set_index("measure")["value"]
     of_seed = kept[kept["seed"] == 42].set_index("measure")["value"]
     assert set(found.index) == set(of_seed.index)
@@ -151,7 +229,7 @@ def test_the_experiments_have_four_seeds_and_sizes_are_ordered() -> None:
     assert table["share"].is_monotonic_increasing
     assert (table["entries"] >= table["test"]).all()
     left = tables.left_out_structures(experiments)
-    assert set(left["operations"]) == {82, 216, 729}
+    assert set(left["smaller"]) == {82, 216, 729}
     assert (left["entries_left_out"] >= left["left_out"]).all()
 
 
@@ -175,3 +253,58 @@ def test_reconstruction_by_part_has_the_values_of_the_probes() -> None:
     assert len(table) == 6 * len(probes)
     row = table[(table["epoch"] == 60) & (table["pathway"] == "B") & (table["part"] == "validation")].iloc[0]
     assert row["exact"] == probes.set_index("epoch").at[60, "own_validation_B"]
+
+
+def test_the_parts_of_a_split_stand_beside_each_other() -> None:
+    probes = ONE[42].probes
+    assert probes is not None
+    found = tables.seen_and_unseen(ONE, probes).set_index(["epoch", "pathway"])
+    row = probes.set_index("epoch").loc[10]
+    assert found.loc[(10, "A"), ["train", "test", "smaller"]].tolist() == [row["own_train_A"], row["own_test_A"], 1969]
+
+
+def _study(rng: np.random.Generator, wrong: float, seeds: int, rows: int, sizes: tuple[int, int]) -> pd.DataFrame:
+    """Return the percentages of two parts whose operations are wrong with the same probability within a seed."""
+    logits = math.log(wrong / (1 - wrong)) + rng.normal(size=(rows, seeds))
+    p = 1 / (1 + np.exp(-logits))
+    first, second = (100 - 100 * rng.binomial(size, p) / size for size in sizes)
+    return pd.DataFrame({
+        "row": np.repeat(range(rows), seeds), "seed": np.tile(range(seeds), rows), "first": first.ravel(),
+        "second": second.ravel(), "smaller": min(sizes),
+    })
+
+
+@pytest.mark.parametrize(
+    ("seeds", "rows", "sizes"), [(8, 2, (15_746, 1969)), (8, 14, (15_746, 1969)), (4, 6, (82, 1969))]
+)
+@pytest.mark.parametrize("wrong", [0.8, 0.3, 0.03, 1e-3, 1e-4, 3e-5])
+def test_without_an_effect_a_difference_is_decided_in_at_most_one_of_20_studies(
+    wrong: float, seeds: int, rows: int, sizes: tuple[int, int]
+) -> None:
+    """Notebook 07 decides by this table whether the parts of the split differ, and whether left-out structures do."""
+    rng, trials = np.random.default_rng(0), 200
+    found = (tables.share_differences(_study(rng, wrong, seeds, rows, sizes), "first", "second", ["row"])
+             for _ in range(trials))
+    decided = sum((table["decided"] != "not decided").any() for table in found)
+    assert decided / trials <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / trials)
+
+
+def test_a_difference_of_shares_is_decided_by_the_shown_interval() -> None:
+    rng = np.random.default_rng(1)
+    table = _study(rng, 0.3, 8, 2, (15_746, 1969))
+    table["first"] += 10 * (table["row"] == 1)
+    found = tables.share_differences(table, "first", "second", ["row"]).set_index("row")
+    assert found["decided"].to_dict() == {0: "not decided", 1: "higher"}
+    assert set(found["comparisons"]) == {2}
+    its = table[table["row"] == 1]
+    plain = interval(its["first"] - its["second"], comparisons=2)
+    assert found.at[1, "low"] == pytest.approx(plain.low - 50 / 1969)
+    assert found.at[1, "high"] == pytest.approx(plain.high + 50 / 1969)
+
+
+def test_trivial_methods_copy_or_fail() -> None:
+    found = tables.trivial_methods(tables.load_experiments(), load_runs("v5_5")).pivot(index="share", columns="method")
+    assert (found["exact"][tables.PCA_9] == 100).all()
+    assert (found["exact"][tables.NEAREST] == 0).all()
+    assert found["entries"][tables.NEAREST].is_monotonic_increasing
+    assert list(found.index) == [1, 5, 20, 50, 80]

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.lines import Line2D
 
 from ternary_lab import history, space
 from ternary_lab.config import Config
@@ -24,32 +25,36 @@ from ternary_lab.figures.parts import (
 )
 from ternary_lab.figures.save import Drawing
 from ternary_lab.figures.style import (
-    BLUE,
     GREEN,
     GREY,
     INK,
-    ORANGE,
     PATHWAY,
     PURPLE,
-    VERMILION,
+    SKY,
     figure_of,
     new_axes,
     style,
 )
 from ternary_lab.metrics.quantities import QUANTITIES, label
-from ternary_lab.studies.checkpoints_and_ensembles.tables import CRITERIA, OUTCOMES
+from ternary_lab.studies.checkpoints_and_ensembles.choices import CRITERIA, OUTCOMES
+from ternary_lab.studies.checkpoints_and_ensembles.tables import EQUAL, best_member
 
-MARKS = {"val_loss": ("o", VERMILION), "val_elbo": ("s", BLUE), "coverage": ("^", PURPLE),
-         "informative_coverage": ("D", GREEN), "reconstruction": ("v", ORANGE)}
+MARKS = {"val_loss": ("o", INK), "val_elbo": ("s", SKY), "coverage": ("^", PURPLE),
+         "informative_coverage": ("D", GREEN), "reconstruction": ("v", INK)}
 """Marker and colour of each criterion."""
 FEWEST = 50
 """Smallest number of predictions in a bin that is drawn."""
 FARTHEST = 30.0
 """Limit of the axis of -ELBO, in nats. A model with a higher -ELBO is drawn at the edge, as an arrow."""
+SHORT = {
+    "validation loss as scheduled": "validation loss", "sampled coverage": "sampled cov.",
+    "informative coverage": "informative cov.", "validation reconstruction": "reconstruction",
+}
+"""Short names of criteria, for a narrow panel."""
 MEASURES = (
     "informative_coverage", "effective_coverage", "reconstruction_test", "neg_elbo", "neg_log_p", "missing_mass",
 )
-"""Columns by which alternative models are compared."""
+"""Columns by which alternative models are compared in a figure."""
 
 
 def _title(measure: str) -> str:
@@ -57,6 +62,59 @@ def _title(measure: str) -> str:
     if measure in ("test", "reconstruction_test"):
         return label("reconstruction", "test")
     return label(measure, "test" if measure in ("neg_elbo", "neg_iwae", "neg_log_p") else "")
+
+
+def answer(choices: pd.DataFrame, measures: pd.DataFrame, rivals: pd.DataFrame) -> Drawing:
+    """Plot the primary outcomes of three questions, with a dot for each seed.
+
+    The panels show -ELBO at the epoch that each rule chooses, minus -ELBO at the epoch of the best validation ELBO; the
+    exact reconstruction from posterior samples by checkpoints alone and together; and the informative coverage of
+    β-VAEs minus that of v5.5's pathway with the same decoder. The arguments are tables of `choices.chosen_epochs`,
+    `tables.ensemble_measures` and `tables.load_alternatives`.
+    """
+    base = choices[choices["rule"] == CRITERIA["val_elbo"]].set_index("seed")["neg_elbo"]
+    costs = choices[choices["rule"] != CRITERIA["val_elbo"]]
+    costs = pd.DataFrame({"panel": "epoch", "row": costs["rule"].replace(SHORT), "seed": costs["seed"],
+                          "value": costs["neg_elbo"] - costs["seed"].map(base)})
+    read = measures.dropna(subset="noisy")
+    read = read[~read["member"].str.contains("pathway|best")]
+    read = pd.DataFrame({"panel": "reading", "row": read["member"].str.replace(", ", " × ").str.replace(" samples", ""),
+                         "seed": read["seed"], "value": read["noisy"]})
+    read["row"] = read["row"].replace({EQUAL: "all four together"})
+    parts = []
+    for pathway in PATHWAY:
+        ours = rivals[rivals["model"] == f"v5_5_{pathway}"].set_index("seed")["informative_coverage"]
+        theirs = rivals[rivals["model"] == f"beta_vae_{pathway}"]
+        rows = f"{pathway}, β = " + theirs["beta"].map("{:g}".format)
+        parts.append(pd.DataFrame({"panel": "model", "row": rows, "seed": theirs["seed"],
+                                   "value": theirs["informative_coverage"] - theirs["seed"].map(ours)}))
+    table = pd.concat([costs, read, *parts], ignore_index=True)
+    titles = {
+        "epoch": ("choice of the epoch", "-ELBO, test, nats, above\nthat by validation ELBO"),
+        "reading": ("reading together", "exact from posterior\nsamples, test, %"),
+        "model": ("β-VAE minus v5.5", "informative coverage,\npoints"),
+    }
+    with new_axes(1, 3, 2.9) as axes:
+        for axis, (panel, (title, words)) in zip(axes, titles.items(), strict=True):
+            shown = table[table["panel"] == panel]
+            dots(axis, shown, "value", "row")
+            axis.set_title(title)
+            axis.set_xlabel(f"{words}, n = {shown['seed'].nunique()}")
+            if panel != "reading":
+                axis.axvline(0, color=GREY, linestyle=":", linewidth=0.9, zorder=1)
+        axes[0].set_xscale("symlog", linthresh=1)
+        axes[0].xaxis.set_major_formatter("{x:g}")
+        axes[0].set_xticks([0, 1, 30, 1000])
+        axes[0].set_xlim(left=-0.3)
+    middle = table.groupby(["panel", "row"], sort=False)["value"].median()
+    said = [
+        f"{words} {', '.join(f'{value:.3g} ({row})' for row, value in middle[panel].items())}"
+        for panel, words in {
+            "epoch": "-ELBO differs from that of the best validation ELBO, in nats, by",
+            "reading": "The percentage of exact reconstructions is", "model": "Informative coverage differs by",
+        }.items()
+    ]
+    return Drawing.of(axes, f"Dots show three comparisons, medians of the seeds. {'. '.join(said)}.", table)
 
 
 def checkpoint_scores(scores: pd.DataFrame, last: int | None = None) -> Drawing:
@@ -95,35 +153,40 @@ def checkpoint_scores(scores: pd.DataFrame, last: int | None = None) -> Drawing:
 def checkpoint_regrets(table: pd.DataFrame) -> Drawing:
     """Plot how far each rule for choosing an epoch falls short of the run's best epoch, with a dot for each seed.
 
-    `table` comes from `tables.regret`.
+    `table` comes from `choices.regret`. Where a criterion and an outcome are the same measurement, there are no dots.
     """
     titles = {outcome: _title(outcome).replace(", %", ", points") for outcome in OUTCOMES}
+    rules = list(dict.fromkeys(table["rule"]))
     with dot_panels(table, titles, "rule", height=4.6) as axes:
-        for axis in axes:
+        for axis, outcome in zip(axes, OUTCOMES, strict=True):
             axis.set_xscale("symlog", linthresh=1)
             axis.set_xlim(left=-0.1)
             axis.xaxis.set_major_formatter("{x:g}")
+            for rule in table.loc[table[outcome].isna(), "rule"].unique():
+                axis.text(0.02, rules.index(rule), "same measurement", transform=axis.get_yaxis_transform(), fontsize=6,
+                          color=GREY, va="center")
         figure_of(axes[0]).supxlabel(
             f"short of the run's best epoch by (a dot per seed, n = {table['seed'].nunique()}; 0 is best)", fontsize=8
         )
-    means = table.groupby("rule")["informative_coverage"].mean().sort_values()
-    said = ", ".join(f"{value:.3g} ({rule})" for rule, value in means.items())
+    middle = table.groupby("rule")["neg_elbo"].median().sort_values()
+    said = ", ".join(f"{value:.3g} ({rule})" for rule, value in middle.items())
     alt = (
-        "Dots show how much of six outcomes is lost by each rule of choosing an epoch. The mean loss of informative "
-        f"coverage, in points, is {said}."
+        "Dots show how much of six outcomes is lost by each rule of choosing an epoch. The median loss of -ELBO on the "
+        f"test split, in nats, is {said}."
     )
     return Drawing.of(axes, alt, table)
 
 
-def full_training(history: pd.DataFrame, config: Config) -> Drawing:
+def full_training(history: pd.DataFrame, probes: pd.DataFrame, config: Config) -> Drawing:
     """Plot coverage, reconstruction, -ELBO, ρ and τ over all planned epochs.
 
-    Dotted lines mark the epochs at which phases can begin.
+    Dashed lines show the reconstruction from injected codes, which `probes` contain for some epochs. Dotted lines mark
+    the epochs at which phases can begin.
     """
     n, starts = history["seed"].nunique(), config.phases
     titles = {
         "coverage": label("coverage"), "informative_coverage": label("informative_coverage"),
-        "reconstruction": label("reconstruction", "validation"), "neg_elbo": label("neg_elbo", "validation"),
+        "reconstruction": "reconstruction, %; dashed: injected", "neg_elbo": label("neg_elbo", "validation"),
         "rho": "permeability ρ", "temperature": "temperature τ",
     }
     with new_axes(3, 2, 5.4, sharex=True) as axes:
@@ -132,6 +195,9 @@ def full_training(history: pd.DataFrame, config: Config) -> Drawing:
                 band(axis, history, "epoch", metric, color=INK)
             else:
                 both_pathways(axis, history, metric)
+            if metric == "reconstruction":
+                for p, colour in PATHWAY.items():
+                    band(axis, probes, "epoch", f"injected_{p}", color=colour, linestyle="--")
             axis.set_title(title)
             for epoch in (starts.consolidation, starts.convergence, starts.final):
                 mark(axis, epoch)
@@ -145,22 +211,24 @@ def full_training(history: pd.DataFrame, config: Config) -> Drawing:
         f"at epoch {e} reconstruction is {r['reconstruction_A']:.3g} / {r['reconstruction_B']:.3g} % and "
         f"-ELBO {r['neg_elbo_A']:.3g} / {r['neg_elbo_B']:.3g} nats" for e, r in at.iterrows()
     )
+    injected = probes[probes["epoch"] == probes["epoch"].max()][["injected_A", "injected_B"]].median()
     alt = (
         f"Line charts show all {int(history['epoch'].max()) + 1} planned epochs of {n} runs. Medians of pathway A / B: "
-        f"{said}."
+        f"{said}. From injected codes, reconstruction at epoch {probes['epoch'].max()} is {injected['injected_A']:.3g} "
+        f"/ {injected['injected_B']:.3g} %."
     )
     names = [f"{metric}_{p}" for metric in titles if metric != "rho" for p in PATHWAY]
     return Drawing.of(axes, alt, history[["seed", "epoch", "phase", "rho", *names]])
 
 
-def checkpoint_ensembles(table: pd.DataFrame) -> Drawing:
-    """Compare single checkpoints with mixtures of these checkpoints, with a dot for each seed.
+def checkpoint_ensembles(measures: pd.DataFrame) -> Drawing:
+    """Compare single checkpoints as generators with mixtures of these checkpoints, with a dot for each seed.
 
-    `table` comes from `tables.checkpoint_ensembles`.
+    `measures` comes from `tables.ensemble_measures`.
     """
     titles = {name: _title(name) for name in ("informative_coverage", "effective_coverage", "neg_iwae")}
-    titles |= {"noisy": "test exact from samples, %"}
-    return _compared(table, "member", titles, "checkpoints alone and together")
+    table = measures.dropna(subset=list(titles))
+    return _compared(table.replace({"member": {best_member(): "best member"}}), "member", titles, "generators")
 
 
 def pathway_ensembles(table: pd.DataFrame) -> Drawing:
@@ -179,7 +247,8 @@ def pathway_ensembles(table: pd.DataFrame) -> Drawing:
                 band(axis, rows, "epoch", "exact", color=colour, linestyle=line, label=words)
             axis.set_title(f"test exact, %, from {origin}")
         label_epochs(axes)
-        legend_below(axes, f"n = {table['seed'].nunique()}", ncols=4)
+        seeds = table["seed"].unique()
+        legend_below(axes, f"one run, seed {seeds[0]}" if len(seeds) == 1 else f"n = {len(seeds)}", ncols=4)
     last = table[(table["epoch"] == table["epoch"].max()) & (table["code"] == "sample")].groupby("rule")["exact"].mean()
     said = ", ".join(f"{value:.3g} % ({rule})" for rule, value in last.items())
     alt = (
@@ -189,65 +258,68 @@ def pathway_ensembles(table: pd.DataFrame) -> Drawing:
     return Drawing.of(axes, alt, table)
 
 
-def rate_and_distortion(probes: pd.DataFrame, marks: Sequence[int] = (0, 49, 50, 100)) -> Drawing:
+def rate_and_distortion(probes: pd.DataFrame, first: int = 50, marks: Sequence[int] = (50, 60, 70, 80, 100)) -> Drawing:
     """Plot the distortion (cross-entropy CE) against the rate (KL) on the test split, with the bound CE ≥ ln N - KL.
 
-    Each point is a checkpoint of a run. N is the number of operations. `marks` are the epochs whose numbers are written
-    beside the points.
+    Each point is a checkpoint of a run from the epoch `first` on; the line joins the medians of the runs. N is the
+    number of operations. `marks` are the epochs whose numbers are written beside the line.
     """
-    with new_axes(1, 2, 3.0, sharey=True) as axes:
+    shown = probes[probes["epoch"] >= first]
+    with new_axes(1, 2, 3.0, sharex=True, sharey=True) as axes:
         for axis, (p, colour) in zip(axes, PATHWAY.items(), strict=True):
             names = [f"rate_{p}", f"distortion_{p}"]
-            axis.scatter(probes[names[0]], probes[names[1]], s=7, color=colour, alpha=0.35, linewidth=0)
-            middle = probes.groupby("epoch")[names].median()
+            axis.scatter(shown[names[0]], shown[names[1]], s=7, color=colour, alpha=0.35, linewidth=0)
+            middle = shown.groupby("epoch")[names].median()
             axis.plot(middle[names[0]], middle[names[1]], color=colour, linewidth=0.8)
             for epoch in marks:
                 if epoch in middle.index:
                     axis.annotate(
-                        str(epoch), tuple(middle.loc[epoch]), xytext=(4, 3), textcoords="offset points", fontsize=7
+                        str(epoch), tuple(middle.loc[epoch]), xytext=(7, 7), textcoords="offset points", fontsize=7,
+                        arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 2},
                     )
-            rate = np.linspace(4, np.log(space.SIZE), 60)
+            rate = np.linspace(6, np.log(space.SIZE), 60)
             axis.plot(rate, np.log(space.SIZE) - rate, color=GREEN, linestyle="--", label="bound: ln N - KL")
-            log_scale(axis, "x")
-            axis.set_yscale("symlog", linthresh=1)
             axis.set_ylim(bottom=-0.1)
-            axis.yaxis.set_major_formatter("{x:g}")
             axis.set_title(f"pathway {p}: distortion (CE), nats")
-            axis.set_xlabel("rate (KL), nats; numbers are epochs")
-        axes[0].legend(loc="upper right")
-    last = probes[probes["epoch"] == probes["epoch"].max()]
+            axis.set_xlabel("rate (KL), nats; numbers: epochs; line: median")
+        axes[1].legend(loc="upper right")
+    last = shown[shown["epoch"] == shown["epoch"].max()]
     said = "; ".join(
         f"in pathway {p} the rate is {last[f'rate_{p}'].median():.3g} and the distortion "
         f"{last[f'distortion_{p}'].median():.3g} nats" for p in PATHWAY
     )
     columns = ["seed", "epoch", *(f"{name}_{p}" for name in ("rate", "distortion") for p in PATHWAY)]
     alt = (
-        "Points show rate and distortion of every checkpoint, above a bound that no model can cross. At epoch "
-        f"{probes['epoch'].max()}, median of the runs, {said}."
+        f"Points show rate and distortion of the checkpoints from epoch {first} on, above a bound that no model can "
+        f"cross. At epoch {shown['epoch'].max()}, median of the runs, {said}."
     )
-    return Drawing.of(axes, alt, probes[columns])
+    return Drawing.of(axes, alt, shown[columns])
 
 
 def calibration(table: pd.DataFrame) -> Drawing:
-    """Plot the accuracy of single entries against the confidence of the decoder, with a line for each epoch.
+    """Plot the accuracy of single entries against the confidence of the decoder, with a panel for each pathway.
 
-    `table` comes from `tables.reliabilities`.
+    Lines and bands are the median and the range over the runs. A bin is drawn if each run has at least `FEWEST`
+    predictions in it. `table` comes from `tables.reliabilities` and has two epochs.
     """
     epochs = sorted(table["epoch"].unique())
-    weighted = table.assign(**{name: table[name] * table["count"] for name in ("confidence", "accuracy")})
+    filled = table.groupby(["epoch", "pathway", "bin"])["count"].transform("min") >= FEWEST
+    shown = table[filled].assign(bin=table.groupby(["epoch", "pathway", "bin"])["confidence"].transform("median"))
     with new_axes(1, 2, 2.8, sharey=True) as axes:
         for axis, (p, colour) in zip(axes, PATHWAY.items(), strict=True):
-            for epoch, line in zip(epochs, ("--", "-", ":"), strict=False):
-                rows = weighted[(weighted["pathway"] == p) & (weighted["epoch"] == epoch) & (weighted["count"] > 0)]
-                sums = rows.groupby("bin")[["confidence", "accuracy", "count"]].sum()
-                means = sums[sums["count"] >= FEWEST].pipe(lambda sums: sums.div(sums["count"], axis=0))
-                axis.plot(means["confidence"], means["accuracy"], color=colour, linestyle=line, marker="o",
-                          label=f"epoch {epoch}")
-            axis.plot([1 / 3, 1], [1 / 3, 1], color=GREY, linestyle=":", linewidth=0.9, label="calibrated")
+            for epoch, line in zip(epochs, ("--", "-"), strict=True):
+                rows = shown[(shown["pathway"] == p) & (shown["epoch"] == epoch)]
+                band(axis, rows, "bin", "accuracy", color=colour, linestyle=line, marker="o")
+            axis.plot([1 / 3, 1], [1 / 3, 1], color=GREY, linestyle=":", linewidth=0.9)
             axis.set_title(f"pathway {p}: accuracy of an entry")
             axis.set_xlabel("confidence of the decoder")
-        axes[0].legend(title=f"test split, one posterior sample, n = {table['seed'].nunique()}", loc="upper left")
-    gaps = weighted.assign(gap=weighted["confidence"] - weighted["accuracy"]).groupby(["epoch", "pathway"])
+        note = f"test split, one posterior sample; median and range, n = {table['seed'].nunique()}"
+        words = (*(f"epoch {epoch}" for epoch in epochs), "calibrated")
+        lines: dict[str, Any] = dict(zip(words, ("--", "-", ":"), strict=True))
+        handles = [Line2D([], [], color=GREY, linestyle=line, label=name) for name, line in lines.items()]
+        legend_below(axes, note, handles, ncols=len(handles))
+    gap = (table["confidence"] - table["accuracy"]) * table["count"]
+    gaps = table.assign(gap=gap).groupby(["epoch", "pathway"])
     bias = 100 * (gaps["gap"].sum() / gaps["count"].sum()).unstack()
     said = "; ".join(f"{row['A']:.2g} / {row['B']:.2g} points at epoch {epoch}" for epoch, row in bias.iterrows())
     alt = (
@@ -271,8 +343,8 @@ def operation_bounds(table: pd.DataFrame) -> Drawing:
             reference(axis, np.log(space.SIZE), "ln N")
             axis.set_title(f"pathway {p}: nats")
         label_epochs(axes, "zeros in the truth table", most=9)
-        axes[0].set_ylim(bottom=6)
-        axes[0].legend(title="median, 5 % and 95 % of operations", loc="lower left")
+        axes[0].set_ylim(bottom=8)
+        legend_below(axes[:1], "median, 5 % and 95 % of operations, one run", ncols=3, handlelength=3)
     bounds = {p: table[table["pathway"] == p]["neg_iwae"] for p in PATHWAY}
     said = "; ".join(
         f"in pathway {p} the median is {bound.median():.3g} and 90 % lie between {bound.quantile(0.05):.3g} and "

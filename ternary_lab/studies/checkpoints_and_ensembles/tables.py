@@ -1,8 +1,13 @@
-"""Tables on the choice of a checkpoint and on ensembles of checkpoints.
+"""Tables on several checkpoints together, on single checkpoints, and on simpler models.
 
-A criterion chooses a checkpoint from the training and validation splits only (`history.best_epoch`). The chosen
-checkpoint is judged on the test split or by measures of the generator. Every outcome is a mean over both pathways,
-because one checkpoint is chosen for both.
+Several checkpoints, or the two pathways of one checkpoint, can work together in two ways:
+
+    reading       Each member decodes an operation from posterior samples of its own codes, and the mean of the
+                  probabilities decides each entry (`ensembles.mean`). More samples reduce the noise, whoever decodes
+                  them. A fair comparison reads one member as often as all members together.
+    generating    A draw takes one member at random, with given weights, and then a latent (`ensembles.mixture`).
+
+A comparison with the best member needs a choice of this member. The choice reads the validation split only.
 """
 
 from __future__ import annotations
@@ -19,100 +24,34 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ternary_lab import history, space, splits
+from ternary_lab import space, splits
 from ternary_lab.backend.numerics import with_fixed_arithmetic
 from ternary_lab.backend.random_streams import stream
+from ternary_lab.errors import RunError
 from ternary_lab.metrics import likelihood
 from ternary_lab.metrics.decoding import entry_probabilities
 from ternary_lab.metrics.information import Information, Sums, sums
-from ternary_lab.metrics.quantities import QUANTITIES, label
 from ternary_lab.metrics.sobol import sobol_normal
 from ternary_lab.model import PATHWAYS, Pathway, TernaryVAE
-from ternary_lab.runs.load import RunRecord, RunSet
+from ternary_lab.runs.files import read_csv
+from ternary_lab.runs.load import ANSWERS, PUBLISHED, RunRecord, RunSet
 from ternary_lab.studies.checkpoints_and_ensembles import calibration, ensembles
 from ternary_lab.studies.statistics import load_table
 
 RECOMMENDED = (60, 70, 80, 100)
 """Epochs of the checkpoints that the training report advises to combine."""
 IMPORTANCE_SAMPLES = 64
-
-OUTCOMES = {
-    **{name: label(name) for name in (
-        "coverage", "informative_coverage", "effective_coverage", "reconstruction_test",
-    )},
-    **{name: label(name, "test") for name in ("neg_elbo", "neg_iwae")},
-}
-"""Quantities by which a checkpoint is judged, with their labels."""
-CRITERIA: dict[str, str] = {
-    **{name: QUANTITIES[name].words for name in history.CRITERIA},
-    "val_loss": "validation loss as scheduled", "reconstruction": "validation reconstruction",
-}
-"""Descriptions of the criteria of `history.best_epoch`, by name."""
+EQUAL, LEARNED = "equal weights", "learned weights"
+"""Members of the tables: all checkpoints together, with equal weights and with learned weights."""
 MODELS = {
     "v5_5_A": "v5.5, pathway A", "v5_5_B": "v5.5, pathway B", "beta_vae_A": "β-VAE, decoder A",
     "beta_vae_B": "β-VAE, decoder B", "categorical_vae": "categorical VAE", "random_map": "random map",
 }
 
 
-def checkpoint_outcomes(runs: RunSet) -> pd.DataFrame:
-    """Return a table with a row per run and epoch that has probes.
-
-    The columns are those of the history and those of `OUTCOMES`. Raises RunError for a run without probes.
-    """
-    parts = []
-    for run in runs.values():
-        probes = run.probed()
-        measured = pd.DataFrame({"epoch": probes["epoch"]})
-        sources = {"reconstruction_test": ("own_test",), "neg_elbo": ("rate", "distortion"), "neg_iwae": ("iwae",)}
-        for name, columns in sources.items():
-            measured[name] = sum(probes[f"{column}_{p}"] for column in columns for p in PATHWAYS) / 2
-        # The columns of -ELBO and reconstruction in the history are for the validation split and for each pathway.
-        rows = run.history
-        for name in ("coverage", "informative_coverage", "effective_coverage"):
-            rows[name] = (rows[f"{name}_A"] + rows[f"{name}_B"]) / 2
-        parts.append(rows.merge(measured, on="epoch"))
-    return pd.concat(parts, ignore_index=True)
-
-
-def chosen_epochs(outcomes: pd.DataFrame, last: int | None = None, fixed: Sequence[int] = ()) -> pd.DataFrame:
-    """Return the outcomes of the epoch that each rule chooses, for each seed.
-
-    The columns are rule, seed, epoch and those of `OUTCOMES`. The rules are the criteria, each epoch in `fixed`, and
-    the last epoch. The rule of the fixed epoch 60 is called `epoch 60`. Only epochs up to `last` can be chosen.
-    """
-    rows = []
-    for seed, run in outcomes.groupby("seed"):
-        within = run if last is None else run[run["epoch"] <= last]
-        at = within.set_index("epoch")
-        epochs = {title: history.best_epoch(within, name) for name, title in CRITERIA.items()}  # type: ignore[arg-type]
-        epochs |= {f"epoch {epoch}": epoch for epoch in fixed} | {"last epoch": int(within["epoch"].max())}
-        for rule, epoch in epochs.items():
-            rows.append({"rule": rule, "seed": seed, "epoch": epoch, **at.loc[epoch, list(OUTCOMES)].to_dict()})
-    return pd.DataFrame(rows)
-
-
-def regret(choices: pd.DataFrame, outcomes: pd.DataFrame, last: int | None = None) -> pd.DataFrame:
-    """Return `choices` with each outcome replaced by its distance from the best value in the run.
-
-    A distance of 0 is the best; a worse outcome has a positive distance. `choices` is a table of `chosen_epochs`, and
-    `outcomes` a table of `checkpoint_outcomes`. The best value is taken over epochs up to `last`.
-    """
-    within = outcomes if last is None else outcomes[outcomes["epoch"] <= last]
-    table = choices.copy()
-    for outcome in OUTCOMES:
-        smaller = QUANTITIES[outcome].better == "less"
-        groups = within.groupby("seed")[outcome]
-        gap = choices[outcome] - choices["seed"].map(groups.min() if smaller else groups.max())
-        table[outcome] = gap if smaller else -gap
-    return table
-
-
-def chosen_by_length(outcomes: pd.DataFrame, ends: Sequence[int]) -> pd.DataFrame:
-    """Return `chosen_epochs` for trainings that end after each epoch in `ends`.
-
-    The column `end` holds the number of epochs of the training.
-    """
-    return pd.concat([chosen_epochs(outcomes, end).assign(end=end + 1) for end in ends], ignore_index=True)
+def best_member(samples: int = len(RECOMMENDED)) -> str:
+    """Return the name of the member that is the best checkpoint alone, with as many samples as an ensemble has."""
+    return f"best member, {samples} samples"
 
 
 # Checkpoints together
@@ -120,51 +59,82 @@ def chosen_by_length(outcomes: pd.DataFrame, ends: Sequence[int]) -> pd.DataFram
 
 @with_fixed_arithmetic
 @torch.no_grad()
-def checkpoint_ensembles(
-    runs: RunSet, epochs: Sequence[int] = RECOMMENDED, latents: int = 65_536, *, progress: bool = False
-) -> pd.DataFrame:
-    """Measure checkpoints of each run, both alone and as a mixture of all of them.
+def readings(runs: RunSet, epochs: Sequence[int] = RECOMMENDED) -> pd.DataFrame:
+    """Return how well checkpoints decode test operations from posterior samples, alone and together.
 
-    The columns are member, seed, pathway, informative_coverage, effective_coverage, output_entropy, decoder_noise,
-    neg_iwae, noisy and the weights `w_60`, `w_70` and so on. The member is one of these:
+    There is a row per member, seed and pathway. With k checkpoints, the members are these:
 
-        epoch 60, epoch 70, ...  one checkpoint alone
-        equal weights            the mixture of all checkpoints with equal weights
-        learned weights          the mixture with the weights that minimise -IWAE on the validation split
-        epoch 100, 4 samples     the last checkpoint alone, decoded from as many samples as there are checkpoints
+        epoch 60, epoch 70, ...             one checkpoint, one sample
+        epoch 60, 4 samples, ...            one checkpoint, k samples
+        best member, 4 samples              the one of these checkpoints that decodes the most validation operations
+                                            from k samples; the column `chosen` holds its epoch, and else nan
+        equal weights                       all checkpoints, one sample each
 
-    `noisy` is the percentage of test operations that are decoded exactly from one posterior sample. From μ almost all
-    operations are decoded exactly. For both mixtures, `noisy` uses the unweighted mean of the members' probabilities,
-    where each member decodes its own sample. An ensemble must therefore beat `epoch 100, 4 samples`.
+    The column `noisy` is the percentage of operations that are decoded exactly. The column `variance` is the variance
+    of the probabilities between independent readings: Σ_v Var p(v) over the three values of an entry, averaged over
+    the entries of the test operations. It lies in [0, 1], and is estimated from two readings.
     """
     rows: list[dict[str, Any]] = []
-    for seed, run in tqdm(runs.items(), desc="ensembles", unit="run", disable=not progress):
+    k = len(epochs)
+    for seed, run in runs.items():
+        split = splits.split(run.config.data)
+        models = [run.model(epoch) for epoch in epochs]
+        for p in PATHWAYS:
+            named = {"seed": seed, "pathway": p}
+            rows += [{"member": f"epoch {e}", **named, **_reading([m], p, split.test, seed, k, first=i)}
+                     for i, (e, m) in enumerate(zip(epochs, models, strict=True))]
+            often = [_reading([m] * k, p, split.test, seed, k) for m in models]
+            rows += [{"member": f"epoch {e}, {k} samples", **named, **found}
+                     for e, found in zip(epochs, often, strict=True)]
+            best = max(range(k), key=[_validated(m, p, split.validation, seed, k) for m in models].__getitem__)
+            rows.append({"member": best_member(k), **named, **often[best], "chosen": epochs[best]})
+            rows.append({"member": EQUAL, **named, **_reading(models, p, split.test, seed, k)})
+    return pd.DataFrame(rows)
+
+
+@with_fixed_arithmetic
+@torch.no_grad()
+def generators(
+    runs: RunSet, epochs: Sequence[int] = RECOMMENDED, latents: int = 65_536, *, progress: bool = False
+) -> pd.DataFrame:
+    """Measure checkpoints of each run as generators, alone and as a mixture of all of them.
+
+    There is a row per member, seed and pathway. The columns are informative_coverage, effective_coverage (percent),
+    output_entropy, decoder_noise, neg_iwae (nats, test split), `chosen` and the weights `w_60`, `w_70` and so on. With
+    k checkpoints, the members are these:
+
+        epoch 60, epoch 70, ...     one checkpoint; neg_iwae from 64 importance samples
+        equal weights               the mixture of all, with equal weights; 64 importance samples from each
+        learned weights             the mixture with the weights that minimise -IWAE on the validation split
+        best member, 4 samples      the checkpoint with the smallest -IWAE on the validation split (its epoch is in
+                                    `chosen`, else nan); neg_iwae from 64 k importance samples, as many as the mixtures
+    """
+    rows: list[dict[str, Any]] = []
+    k = len(epochs)
+    for seed, run in tqdm(runs.items(), desc="mixtures", unit="run", disable=not progress):
         split = splits.split(run.config.data)
         models = [run.model(epoch) for epoch in epochs]
         bounds = {part: torch.stack([_bounds(model, of, seed, part) for model in models])
                   for part, of in (("validation", split.validation), ("test", split.test))}
         for index, p in enumerate(PATHWAYS):
             summed = [_sums(model, p, latents, seed) for model in models]
-            noisy, again = (
-                torch.stack([_noisy(model, p, split.test, seed, i) for i, model in enumerate(read)])
-                for read in (models, [models[-1]] * len(models))
-            )
-            operations = space.operations(split.test)
-            together, often = (ensembles.reconstruction(p, operations)["mean"] for p in (noisy, again))
-            each = 100 * (noisy.argmax(-1) - 1 == operations).all(2).float().mean(1)
             learned = ensembles.mixture_weights(bounds["validation"][:, index])
-            alone = torch.eye(len(epochs), dtype=torch.float64)
+            alone = torch.eye(k, dtype=torch.float64)
             members = {f"epoch {e}": weights for e, weights in zip(epochs, alone, strict=True)}
-            members |= {"equal weights": torch.full_like(learned, 1 / len(epochs)), "learned weights": learned}
-            for i, (name, weights) in enumerate(members.items()):
+            members |= {EQUAL: torch.full_like(learned, 1 / k), LEARNED: learned}
+            named = {"seed": seed, "pathway": p}
+            for name, weights in members.items():
                 bound = (weights.log()[:, None] + bounds["test"][:, index]).logsumexp(0)
                 rows.append({
-                    "member": name, "seed": seed, "pathway": p, **_generator(ensembles.mixture(summed, weights)),
-                    "neg_iwae": -float(bound.mean()), "noisy": float(each[i]) if i < len(epochs) else together,
+                    "member": name, **named, **_generator(ensembles.mixture(summed, weights)),
+                    "neg_iwae": -float(bound.mean()),
                     **{f"w_{e}": float(w) for e, w in zip(epochs, weights, strict=True)},
                 })
-            name = f"epoch {epochs[-1]}, {len(epochs)} samples"
-            rows.append({"member": name, "seed": seed, "pathway": p, "noisy": often})
+            best = int(bounds["validation"][:, index].mean(1).argmax())
+            again = [_bounds(models[best], split.test, seed, f"test {i}")[index] for i in range(1, k)]
+            bound = torch.stack([bounds["test"][best, index], *again]).logsumexp(0) - math.log(k)
+            rows.append({"member": best_member(k), **named, **_generator(ensembles.mixture([summed[best]])),
+                         "neg_iwae": -float(bound.mean()), "chosen": epochs[best]})
     return pd.DataFrame(rows)
 
 
@@ -173,16 +143,19 @@ def checkpoint_ensembles(
 def pathway_ensembles(run: RunRecord, epochs: Sequence[int]) -> pd.DataFrame:
     """Combine both pathways of a run, and return the percentage of test operations that each rule decodes exactly.
 
-    The columns are epoch, seed, code (μ or sample), rule and exact. The rules are A, B, `A twice`, `B twice`, those of
-    `ensembles.COMBINATIONS`, and `best of`. If the two pathways disagree on an entry, a vote chooses the value with the
-    larger summed probability, as `mean` does. `A twice` and `B twice` decode one pathway from two samples of its code
-    and use the mean probabilities, for a comparison with two pathways. With `best of`, an operation is exact if either
-    pathway decodes it exactly.
+    The columns are epoch, seed, code (μ or sample), rule and exact. The rules are A, B, `A twice`, `B twice`, `better
+    twice`, those of `ensembles.COMBINATIONS`, and `best of`. If the two pathways disagree on an entry, a vote chooses
+    the value with the larger summed probability, as `mean` does. `A twice` and `B twice` decode one pathway from two
+    samples of its code and use the mean probabilities, for a comparison with two pathways. `better twice` is the one of
+    these two that decodes more validation operations. With `best of`, an operation is exact if either pathway decodes
+    it exactly.
     """
-    x = space.operations(splits.split(run.config.data).test)
+    split = splits.split(run.config.data)
+    x = space.operations(split.test)
     rows = []
     for epoch in epochs:
         model = run.model(epoch)
+        better = max(PATHWAYS, key=lambda p: _validated(model, p, split.validation, run.seed, 2))
         for code in ("μ", "sample"):
             noise = None if code == "μ" else stream(run.seed, "sample", epoch, "pathways")
             p, again = (
@@ -193,9 +166,68 @@ def pathway_ensembles(run: RunRecord, epochs: Sequence[int]) -> pd.DataFrame:
             for i, pathway in enumerate(PATHWAYS):
                 shares[pathway] = ensembles.reconstruction(p[i : i + 1], x)["mean"]
                 shares[f"{pathway} twice"] = ensembles.reconstruction(torch.stack((p[i], again[i])), x)["mean"]
+            shares["better twice"] = shares[f"{better} twice"]
+            rules = ("A", "B", "A twice", "B twice", "better twice", *ensembles.COMBINATIONS, "best of")
             rows += [{"epoch": epoch, "seed": run.seed, "code": code, "rule": rule, "exact": shares[rule]}
-                     for rule in ("A", "B", "A twice", "B twice", *ensembles.COMBINATIONS, "best of")]
+                     for rule in rules]
     return pd.DataFrame(rows)
+
+
+def ensemble_measures(runs: RunSet, epochs: Sequence[int] = RECOMMENDED, latents: int = 65_536) -> pd.DataFrame:
+    """Return measures of checkpoints alone and together: a row per member and seed, means over both pathways.
+
+    The columns are member, seed, informative_coverage, effective_coverage, neg_iwae, noisy, variance and the learned
+    weights. Besides the members of `readings` and `generators`, there are two for the first and the last of the epochs:
+    `epoch 60, both pathways` and `epoch 60, better pathway, 2 samples` (`pathway_ensembles`, rules `mean` and `better
+    twice`).
+
+    The measures come from the weights of the runs. The published runs lack some of these weights; for them, the
+    measures come from the published table, which `tools/weight_measures.py` made from the same runs. Raises RunError if
+    weights are missing and the table does not contain the measures.
+    """
+    lacking = [seed for seed, run in runs.items() if not set(epochs) <= set(run.epochs)]
+    if not lacking:
+        return measured_ensembles(runs, epochs, latents)
+    path = PUBLISHED / ANSWERS
+    table = read_csv(path) if path.is_file() else pd.DataFrame({"seed": []})
+    published = all(run.path.is_relative_to(PUBLISHED) for run in runs.values())
+    if not published or tuple(epochs) != RECOMMENDED or not set(runs) <= set(table["seed"]):
+        raise RunError(f"seeds {lacking}: the weights of epochs {list(epochs)} are needed: train the runs again")
+    table = table[table["seed"].isin(list(runs)) & ~table["measure"].str.startswith("path: ")]
+    table[["member", "name"]] = table["measure"].str.rsplit(": ", n=1, expand=True)
+    wide = table.pivot_table(index=["member", "seed"], columns="name", values="value").rename_axis(columns=None)
+    return _in_order(wide.reset_index(), epochs)
+
+
+@with_fixed_arithmetic
+def measured_ensembles(
+    runs: RunSet, epochs: Sequence[int] = RECOMMENDED, latents: int = 65_536, *, progress: bool = False
+) -> pd.DataFrame:
+    """Return the table of `ensemble_measures` from the weights of the runs. Raises RunError if weights are missing."""
+    together = generators(runs, epochs, latents, progress=progress)
+    columns = ["informative_coverage", "effective_coverage", "neg_iwae", *(f"w_{epoch}" for epoch in epochs)]
+    parts = [
+        table.groupby(["member", "seed"], sort=False)[names].mean()
+        for table, names in ((together, columns), (readings(runs, epochs), ["noisy", "variance"]))
+    ]
+    table = parts[0].join(parts[1], how="outer", sort=False).reset_index()
+    table.loc[table["member"] != LEARNED, [f"w_{epoch}" for epoch in epochs]] = math.nan
+    pairs = pd.concat([pathway_ensembles(run, (epochs[0], epochs[-1])) for run in runs.values()])
+    pairs = pairs[pairs["code"] == "sample"]
+    words = {"mean": "both pathways", "better twice": "better pathway, 2 samples"}
+    pairs = pairs[pairs["rule"].isin(list(words))]
+    members = "epoch " + pairs["epoch"].astype(str) + ", " + pairs["rule"].map(words)
+    added = pd.DataFrame({"member": members, "seed": pairs["seed"], "noisy": pairs["exact"]})
+    return _in_order(pd.concat([table, added], ignore_index=True), epochs)
+
+
+def _in_order(table: pd.DataFrame, epochs: Sequence[int]) -> pd.DataFrame:
+    """Return the rows in the order of the members: single checkpoints first, then all together, then pathways."""
+    k = len(epochs)
+    names = [*(f"epoch {e}" for e in epochs), *(f"epoch {e}, {k} samples" for e in epochs)]
+    places = {name: i for i, name in enumerate([*names, best_member(k), EQUAL, LEARNED])}
+    place = table["member"].map(lambda name: places.get(name, len(places)))
+    return table.assign(place=place).sort_values(["place", "member", "seed"], ignore_index=True).drop(columns="place")
 
 
 @with_fixed_arithmetic
@@ -260,13 +292,15 @@ def reliabilities(runs: RunSet, epochs: Sequence[int]) -> pd.DataFrame:
 
 
 def load_alternatives(path: str | Path = "alternatives.csv") -> pd.DataFrame:
-    """Load the published table of `alternatives.benchmark`, or the table in a file, and add a column `title`.
+    """Load the published table of `alternatives.benchmark`, or the table in a file.
 
-    Raises RunError if there is no such table.
+    Two columns are added: `title`, the model and its β in words, and `draws`, n₉₉ as a multiple of the draws that
+    uniform noise needs. Raises RunError if there is no such table.
     """
     table = load_table(path, "alternatives", "alternatives")
     names = table["model"].map(lambda name: MODELS.get(name, name))
     table["title"] = names + table["beta"].map(lambda beta: "" if math.isnan(beta) else f", β = {beta:g}")
+    table["draws"] = table["n99"] / table.loc[table["model"] == "uniform", "n99"].mean()
     return table
 
 
@@ -295,3 +329,30 @@ def _noisy(model: TernaryVAE, pathway: Pathway, operations: Tensor, seed: int, s
     """Return the probabilities (n, 9, 3) of the entries of n operations, each decoded from one posterior sample."""
     noise = stream(seed, "sample", sample, f"ensemble {pathway}")
     return entry_probabilities(model, pathway, space.operations(operations), generator=noise)
+
+
+def _reading(
+    models: Sequence[TernaryVAE], pathway: Pathway, operations: Tensor, seed: int, shift: int, first: int = 0
+) -> dict[str, float]:
+    """Return `noisy` and `variance` of operations (n,) that some models decode together, from one sample each.
+
+    The models use the samples number `first`, `first` + 1, ...; the second reading uses the samples `shift` later.
+    """
+    one, two = (
+        torch.stack([_noisy(model, pathway, operations, seed, i) for i, model in enumerate(models, start)])
+        for start in (first, first + shift)
+    )
+    spread = (one.mean(0) - two.mean(0)).square().sum(-1).mean() / 2
+    return {
+        "noisy": ensembles.reconstruction(one, space.operations(operations))["mean"], "variance": float(spread),
+    }
+
+
+def _validated(model: TernaryVAE, pathway: Pathway, operations: Tensor, seed: int, samples: int) -> float:
+    """Return the percentage of validation operations (n,) that are decoded exactly from some posterior samples."""
+    x = space.operations(operations)
+    read = [
+        entry_probabilities(model, pathway, x, generator=stream(seed, "sample", i, f"validation {pathway}"))
+        for i in range(samples)
+    ]
+    return ensembles.reconstruction(torch.stack(read), x)["mean"]

@@ -1,27 +1,57 @@
-"""Figures of coverage: curves over draws, ways of counting, baselines, and least probable operations."""
+"""Figures of coverage: training's effect on counts, curves over draws, ways of counting, and models to compare."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-import torch
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from ternary_lab import space
 from ternary_lab.figures.history import both_pathways, run_count, shared_epochs
-from ternary_lab.figures.parts import band, label_epochs, legend_below, log_scale, mark, reference
+from ternary_lab.figures.parts import band, dot_handles, dots, label_epochs, legend_below, log_scale, mark, reference
 from ternary_lab.figures.save import Drawing
-from ternary_lab.figures.space import truth_tables
 from ternary_lab.figures.style import GREEN, GREY, INK, PATHWAY, PURPLE, new_axes, plain
 from ternary_lab.metrics.coverage import expected_coverage, uniform_coverage
+from ternary_lab.metrics.evaluate import SAMPLES
 from ternary_lab.metrics.quantities import QUANTITIES, label
+from ternary_lab.studies.coverage.tables import COUNTED
 
 LINES = ("-", "--", ":", "-.")
 LEARNT = ("coverage", "informative_coverage", "effective_coverage", "neg_elbo")
 """Quantities of a history that are drawn side by side."""
+
+
+def before_and_after(before: pd.DataFrame, after: pd.DataFrame, epoch: int) -> Drawing:
+    """Plot two counts of operations and informative coverage, before and after training, with a dot for each seed.
+
+    `before` comes from `tables.initial_networks` and `after` from `tables.trained_runs` at the epoch. Dashed lines are
+    uniform noise.
+    """
+    names = ["before training", f"v5.5, epoch {epoch}"]
+    table = pd.concat([before.assign(state=names[0]), after.assign(state=names[1])], ignore_index=True)
+    noise = {name: uniform_coverage(n) for name, n in COUNTED.items()} | {"informative_coverage": 100 / space.SIZE}
+    titles = [f"operations found\nin {n:,} draws, %" for n in COUNTED.values()] + ["informative coverage,\n% (log)"]
+    with new_axes(1, 3, 2.0, sharey=True) as axes:
+        for axis, (metric, value), title in zip(axes, noise.items(), titles, strict=True):
+            dots(axis, table, metric, "state", hue="pathway", palette=PATHWAY)
+            axis.axvline(value, color=GREY, linestyle="--", linewidth=0.9, zorder=1)
+            axis.set_title(title)
+        log_scale(axes[2], "x")
+        axes[2].set_xlim(0.003, 100)
+        handles = [*dot_handles(), Line2D([], [], color=GREY, linestyle="--", label="uniform noise")]
+        legend_below(axes, f"a dot per seed, n = {table['seed'].nunique()}", handles, ncols=3)
+    medians = table.groupby(["state", "pathway"], sort=False)[list(noise)].median().reset_index()
+    said = "; ".join(
+        f"{row['state']}, pathway {row['pathway']}: {row['coverage_50000']:.1f} % in 50,000 draws, "
+        f"{row['coverage_195000']:.2f} % in {SAMPLES:,} draws, informative coverage {row['informative_coverage']:.3g} %"
+        for _, row in medians.iterrows()
+    )
+    return Drawing.of(axes, f"Dots show coverage before and after training. Medians of the seeds: {said}.", table)
 
 
 def coverage_curves(outputs: Mapping[str, Tensor], marks: Sequence[int] = (50_000, 195_000)) -> Drawing:
@@ -64,7 +94,7 @@ def coverage_counts(probes: pd.DataFrame) -> Drawing:
     """
     ways = {
         "coverage_10000": ("10,000 categorical", PURPLE), "coverage_50000": ("50,000 categorical", GREEN),
-        "coverage_argmax": ("50,000 by argmax", INK), "coverage_195000": ("195,000 categorical", PATHWAY["A"]),
+        "coverage_argmax": ("50,000 by argmax", GREY), "coverage_195000": ("195,000 categorical", INK),
     }
     with new_axes(1, 2, 2.8, sharey=True) as axes:
         for axis, pathway in zip(axes, PATHWAY, strict=True):
@@ -137,47 +167,33 @@ def output_entropies(table: pd.DataFrame) -> Drawing:
     return Drawing.of(axes, alt, table)
 
 
-def baseline_scores(table: pd.DataFrame, best: Mapping[str, float]) -> Drawing:
+def rival_scores(table: pd.DataFrame, best: Mapping[str, float]) -> Drawing:
     """Plot the scores of models, with a panel for each metric and a dotted line at the best possible value.
 
-    `table` has a row for each model and a column for each metric. `best` maps each metric to its best possible value.
+    `table` comes from `tables.rivals`. `best` maps each metric to its best possible value. Infinite scores have no
+    dots.
     """
-    with new_axes(2, 3, 4.2, sharey=True) as axes:
-        places = range(len(table))
-        colours = [PATHWAY["B"] if name.startswith("v5.5") else INK for name in table.index]
-        for axis, metric in zip(axes, table.columns, strict=True):
-            axis.scatter(table[metric], places, s=18, color=colours, zorder=3)
-            axis.axvline(best[metric], color=GREEN, linestyle=":", linewidth=1.2)
-            if metric.endswith("nats"):
+    finite = table.replace(math.inf, math.nan)
+    with new_axes(2, 3, 4.4, sharey=True) as axes:
+        for axis, (metric, value) in zip(axes, best.items(), strict=True):
+            dots(axis, finite, metric, "model", hue="pathway", palette=PATHWAY)
+            axis.axvline(value, color=GREEN, linestyle=":", linewidth=1.2)
+            if metric == "missing_mass":
+                axis.set_xscale("symlog", linthresh=0.01)
+                axis.set_xticks((0, 0.01, 0.1), ("0", "0.01", "0.1"))
+            elif metric == "neg_elbo":
                 log_scale(axis, "x")
             else:
                 axis.set_xlim(-4, 104)
                 axis.xaxis.set_major_locator(MaxNLocator(nbins=5))
-            axis.set_title(metric)
-            axis.set_yticks(places, table.index)
-        axes[0].set_ylim(len(table) - 0.5, -0.5)
-    said = "; ".join(f"{metric}: {table[metric].idxmin() if metric.endswith('nats') else table[metric].idxmax()}"
-                     for metric in table.columns)
+            axis.set_title(label(metric))
+        legend_below(axes, handles=[*dot_handles(), Line2D([], [], color=GREEN, linestyle=":", label="best possible")],
+                     ncols=3)
+    signs = {metric: -1 if QUANTITIES[metric].better == "less" else 1 for metric in best}
+    medians = table.groupby("model", sort=False)[list(best)].median()
+    said = "; ".join(f"{label(m)}: {(sign * medians[m]).idxmax()}" for m, sign in signs.items())
     alt = (
-        f"Dots show {len(table)} models by {len(table.columns)} metrics, with the best possible value as a dotted "
+        f"Dots show {table['model'].nunique()} models by {len(best)} metrics, with the best possible value as a dotted "
         f"line. The best of these models by each metric are: {said}."
     )
-    return Drawing.of(axes, alt, table.reset_index(names="model"))
-
-
-def rarest(outputs: Mapping[str, Tensor], count: int = 5) -> Drawing:
-    """Draw the truth tables of the least probable operations x of each output distribution (N,), with N p(x).
-
-    `outputs` maps the names of models to their distributions p. `count` operations are drawn for each distribution.
-    """
-    tables: dict[str, Tensor] = {}
-    rows = []
-    for name, p in outputs.items():
-        for index in torch.argsort(p)[:count].tolist():
-            share = space.SIZE * float(p[index])
-            tables[f"{name}: {index}\nN p = {share:.2g}"] = space.operations(torch.tensor(index))
-            rows.append({"model": name, "operation": index, "N_p": share})
-    drawing = truth_tables(tables)
-    said = "; ".join(f"{r['operation']} of {r['model']} (N p = {r['N_p']:.2g})" for r in rows)
-    alt = f"Truth tables show the least probable operations: {said}."
-    return Drawing(drawing.figure, alt, pd.DataFrame(rows))
+    return Drawing.of(axes, alt, table)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import pandas as pd
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from ternary_lab.figures.parts import band, dot_panels, label_epochs, log_scale, mark, reference
+from ternary_lab.figures.parts import band, label_epochs, legend_below, mark, reference
 from ternary_lab.figures.save import Drawing
 from ternary_lab.figures.style import (
     BLUE,
@@ -24,15 +25,28 @@ from ternary_lab.figures.style import (
 )
 from ternary_lab.metrics.quantities import label
 from ternary_lab.studies.epoch50_disruption.tables import (
-    OUTCOMES,
+    CONTROL,
+    GROUPS,
+    LAST,
+    PRIMARY,
+    SAME_AGE,
+    SAME_EPOCH,
+    SAME_LEARNING,
+    SECONDARY,
     TERMS,
     Branch,
+    control_differences,
     final_outcomes,
     largest_rise,
     median_terms,
     outcomes,
 )
 
+LINES = (GREEN, PURPLE, INK)
+"""Colours of the counterfactuals in a panel."""
+MARKERS = {SAME_EPOCH: "o", SAME_AGE: "s", SAME_LEARNING: "D"}
+OFFSETS = {SAME_EPOCH: 0.0, SAME_AGE: 0.28, SAME_LEARNING: 0.56}
+"""Markers of the comparisons, and their distances from the middle of a row."""
 COLOURS = (BLUE, VERMILION, SKY, ORANGE, GREEN, PURPLE, GREY)
 """Colours of the terms of the loss. Cross-entropy and KL of the same pathway have similar colours."""
 
@@ -77,12 +91,12 @@ def codes_and_leak(probes: pd.DataFrame) -> Drawing:
     """
     n = probes["seed"].nunique()
     shares = {
-        "own_test_A": ("A, own code (test)", PATHWAY["A"]), "injected_A": ("A, with ρ of B's code", GREEN),
-        "own_test_B": ("B, own code (test)", PATHWAY["B"]),
+        "own_test_A": ("A, own code", PATHWAY["A"]), "injected_A": ("A, with ρ z$_B$", GREEN),
+        "own_test_B": ("B, own code", PATHWAY["B"]),
     }
     lengths = {
-        "norm_B": ("length of B's codes, root mean square of ‖μ‖", PATHWAY["B"]),
-        "sigma_B": ("spread of B's codes, mean σ", PURPLE),
+        "norm_B": ("length ‖μ‖", PATHWAY["B"]),
+        "sigma_B": ("width σ", PURPLE),
     }
     columns = [*shares, *lengths]
     with new_axes(1, 2, 2.6) as axes:
@@ -90,14 +104,14 @@ def codes_and_leak(probes: pd.DataFrame) -> Drawing:
         for axis, lines in ((leak, shares), (size, lengths)):
             for name, (words, colour) in lines.items():
                 band(axis, probes, "epoch", name, label=words, color=colour)
-        leak.set_title(f"exact reconstruction, % (median and range, n = {n})")
+        leak.set_title("exact reconstruction, %")
         leak.legend(loc="center right")
         size.set_yscale("log")
-        size.set_ylim(top=1e7)
-        reference(size, 1, "σ of the prior, 1", "--")
-        reference(size, 4, "length of prior draws, √16")
-        size.set_title("codes of B")
-        size.legend(loc="upper right")
+        reference(size, 1, "prior: width 1", "--")
+        reference(size, 4, "prior: length √16")
+        size.set_title(f"codes of B (both: median and range, n = {n})")
+        size.set_ylim(top=2e4)
+        size.legend(loc="upper center", ncols=2)
         label_epochs(axes)
     middle = probes.groupby("epoch")[columns].median()
     own, length = middle["own_test_A"].tolist(), middle["norm_B"].tolist()
@@ -111,59 +125,81 @@ def codes_and_leak(probes: pd.DataFrame) -> Drawing:
 
 
 def outcome_trajectories(branches: Mapping[str, Branch], first: int = 35) -> Drawing:
-    """Plot the informative coverage of each counterfactual against the epoch, with a panel for each counterfactual.
+    """Plot the informative coverage of the counterfactuals against the epoch, with a panel for each group of `GROUPS`.
 
     The values are means of both pathways. Lines and bands are the median and the range over runs, from the epoch
-    `first` on. A dashed line in each panel repeats the median of the first branch, which trains as scheduled.
+    `first` on. A dashed line in each panel is the median of the control.
     """
-    metric, control = "informative_coverage", next(iter(branches))
     rows = pd.concat([outcomes(b.runs.history).assign(name=n) for n, b in branches.items()], ignore_index=True)
-    with new_axes(3, 3, 5.2, sharex=True, sharey=True) as axes:
-        for axis, (name, branch) in zip(axes, branches.items(), strict=False):
-            if name != control:
-                band(axis, rows[rows["name"] == control], "epoch", metric, color=GREY, errorbar=None, linewidth=0.9,
-                     linestyle="--")
-            band(axis, rows[(rows["name"] == name) & (rows["epoch"] >= first)], "epoch", metric, color=INK)
-            axis.set_title(_mathematical(branch.title))
-        for axis in axes[len(branches):]:
+    rows = rows[rows["epoch"] >= first]
+    groups = {words: [name for name in names if name in branches] for words, names in GROUPS.items()}
+    groups = {words: names for words, names in groups.items() if names}
+    with new_axes(-(-len(groups) // 2), 2, 1.0 + 1.55 * -(-len(groups) // 2), sharex=True, sharey=True) as axes:
+        for axis, (words, names) in zip(axes, groups.items(), strict=False):
+            for name, colour in zip(names, LINES, strict=False):
+                its = rows[rows["name"] == name]
+                band(axis, its, "epoch", PRIMARY, color=colour, label=_mathematical(branches[name].title))
+            control = rows[rows["name"] == CONTROL]
+            band(axis, control, "epoch", PRIMARY, color=GREY, errorbar=None, linestyle="--", label="as scheduled")
+            axis.set_title(_mathematical(words))
+            axis.legend(loc="upper left", labelspacing=0.3)
+        axes[0].set_ylim(0, 1.5 * rows.groupby(["name", "epoch"])[PRIMARY].median().max())
+        for axis in axes[len(groups):]:
             axis.set_axis_off()
-        label_epochs(axes[6:])
-        figure = figure_of(axes[0])
+        label_epochs(axes[-2:])
         n = min(len(branch.runs) for branch in branches.values())
-        figure.supylabel(f"{label(metric)} (median and range, n = {n}; dashed: as scheduled)", fontsize=8)
-    last = rows[rows["epoch"] == rows.groupby("name")["epoch"].transform("max")]
-    ended = last.groupby("name")[metric].median()
-    ends = ", ".join(f"{ended[name]:.3g} % ({branch.title})" for name, branch in branches.items())
+        figure_of(axes[0]).supylabel(f"{label(PRIMARY)}, mean of A and B (median and range, n = {n})", fontsize=8)
+    last = rows[rows["epoch"] == LAST].groupby("name")[PRIMARY].median()
+    ends = ", ".join(f"{last[name]:.3g} % ({branch.title})" for name, branch in branches.items())
     alt = (
-        f"Line charts, one for each counterfactual, show the informative coverage through the epochs. Its median at "
-        f"the end is {ends}."
+        f"Line charts, one for each kind of change, show the informative coverage through the epochs. Its median at "
+        f"epoch {LAST} is {ends}."
     )
-    return Drawing(figure, alt, rows[["name", "seed", "epoch", metric]])
+    return Drawing(figure_of(axes[0]), alt, rows[["name", "seed", "epoch", PRIMARY]])
 
 
 def outcomes_at_end(branches: Mapping[str, Branch]) -> Drawing:
-    """Plot the outcomes at epoch 103, with a row for each counterfactual and a dot for each seed.
+    """Plot the differences of the final outcomes from the control, with a row for each counterfactual.
 
-    Dashed lines mark the median of the first branch, which trains as scheduled.
+    Marks are means of the differences within seeds, lines their simultaneous intervals. A row has a mark for each
+    comparison of `tables.compared_epochs`. Black intervals exclude 0. Counterfactuals in which β_B stays 0 are left
+    out, because they are so far away that they would stretch the axes.
     """
-    table = final_outcomes(branches)
-    control = table[table["name"] == next(iter(branches))]
-    rows = table.assign(title=table["title"].map(_mathematical))
-    with dot_panels(rows, {metric: label(metric) for metric in OUTCOMES}, "title", columns=4, height=5.4) as axes:
-        for axis, metric in zip(axes, OUTCOMES, strict=True):
-            mark(axis, control[metric].median(), "--")
+    table = control_differences(final_outcomes(branches))
+    shown = list(dict.fromkeys(table["name"]))
+    with new_axes(1, 3, 1.3 + 0.27 * len(shown), sharey=True) as axes:
+        for axis, metric in zip(axes, (PRIMARY, *SECONDARY), strict=True):
+            for row in table[table["metric"] == metric].to_dict("records"):
+                comparison = row["comparison"]
+                place = shown.index(row["name"]) + OFFSETS[comparison]
+                colour = GREY if row["decided"] == "not decided" else INK
+                axis.plot([row["low"], row["high"]], [place, place], color=colour, linewidth=1.1, zorder=2)
+                axis.plot(row["mean"], place, MARKERS[comparison], color=colour, markersize=4, zorder=3,
+                          markerfacecolor=colour if comparison == SAME_EPOCH else "white")
+            mark(axis, 0, "-")
             axis.xaxis.set_major_locator(MaxNLocator(nbins=4))
-            if metric in ("neg_elbo", "kl"):
-                log_scale(axis, "x")
-    best = table.groupby("title")["informative_coverage"].median().sort_values()
+            words, _, unit = label(metric).rpartition(", ")
+            axis.set_title(f"{words},\n{'percentage points' if unit == '%' else unit}")
+        axes[0].set_yticks(range(len(shown)), [_mathematical(branches[name].title) for name in shown])
+        axes[0].set_ylim(len(shown) - 0.5, -0.5)
+        handles = [
+            Line2D([], [], color=INK, marker=shape, linestyle="", label=words,
+                   markerfacecolor=INK if words == SAME_EPOCH else "white")
+            for words, shape in MARKERS.items()
+        ]
+        legend_below(axes, handles=handles, ncols=3)
+    decided = table[(table["metric"] == PRIMARY) & (table["decided"] != "not decided")]
+    parts = [
+        f"{row['title']} at the {row['comparison']}: {row['mean']:+.3g} points [{row['low']:+.3g}, {row['high']:+.3g}]"
+        for row in decided.to_dict("records")
+    ]
     alt = (
-        f"Dots, one for each seed, show seven outcomes at epoch 103 of {len(branches)} counterfactuals. Informative "
-        f"coverage is lowest with {best.index[0]} ({best.iloc[0]:.3g} %) and highest with {best.index[-1]} "
-        f"({best.iloc[-1]:.3g} %)."
+        f"Dots with intervals show three outcomes of {len(shown)} counterfactuals as differences from the runs as "
+        f"scheduled. The intervals of informative coverage that exclude 0 are: {'; '.join(parts) or 'none'}."
     )
     return Drawing.of(axes, alt, table)
 
 
 def _mathematical(title: str) -> str:
-    """Return the title with β_B as a formula, and with 0.001 instead of 1e-3."""
-    return title.replace("β_B", "β$_B$").replace("1e-3", "0.001")
+    """Return the title with β and an index as a formula, and with 0.001 instead of 1e-3."""
+    return title.replace("β_B", "β$_B$").replace("β_A", "β$_A$").replace("1e-3", "0.001")

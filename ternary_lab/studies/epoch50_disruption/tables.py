@@ -1,14 +1,24 @@
 """Tables of the disruption at epoch 50: the terms of the loss, and outcomes of counterfactuals.
 
-A counterfactual is a set of runs with changed settings, for example without the jump of β_B.
+A counterfactual is a set of runs with changed settings, for example without the jump of β_B. Its outcomes are compared
+with those of the control, the schedule of v5.5, in up to three ways:
+
+    same epoch     both outcomes are means over the epochs 74 to 103, the last cycle of the temperature τ_A
+    same age       the age is the number of epochs since β_B left 0. Epochs with the ages of the control's cycle
+    same learning  the learning is the sum of the learning rates since β_B left 0. Epochs with the learning of the
+                   control's cycle
+
+The comparison at the same age is made if β_B leaves 0 earlier than in the control. The comparison at the same learning
+is made if both runs have the same state before β_B leaves 0 in one of them, and if their learning differs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from ternary_lab.config import COUNTERFACTUALS
@@ -16,14 +26,20 @@ from ternary_lab.config_files import Counterfactual, shipped_counterfactuals
 from ternary_lab.errors import RunError
 from ternary_lab.metrics.quantities import label
 from ternary_lab.runs.load import RunSet, load_runs, local_or_published
-from ternary_lab.studies.statistics import paired_differences
+from ternary_lab.studies.statistics import CYCLE, cycle_means, paired_differences
 
 CONTROL = "as_scheduled"
-ORDER = (
-    "as_scheduled", "lr_stays", "beta_b_stays_0", "nothing_at_50", "beta_b_rises", "beta_b_jumps_to_half",
-    "free_bits_off", "jump_at_40", "beta_b_warms_up",
-)
-"""Counterfactuals, ordered from the event as it happened to the largest departure from it."""
+GROUPS = {
+    "events of epoch 50": ("lr_stays", "beta_b_stays_0", "nothing_at_50"),
+    "how β_B leaves 0": ("beta_b_rises", "beta_b_jumps_to_half", "jump_at_40"),
+    "no jump of β_B": ("beta_b_warms_up", "beta_b_warms_up_matched"),
+    "β_A": ("beta_a_from_start", "beta_at_start_values"),
+    "permeability ρ": ("rho_stays_0_1", "rho_starts_at_0_3"),
+    "floor of the KL": ("free_bits_off",),
+}
+"""Names of the counterfactuals by the setting that they change."""
+ORDER = (CONTROL, *(name for names in GROUPS.values() for name in names))
+"""Names of the counterfactuals in the order of tables and figures."""
 
 TERMS = {
     "loss_ce_A": "cross-entropy A", "loss_ce_B": "cross-entropy B", "loss_kl_A": "KL A", "loss_kl_B": "KL B",
@@ -31,10 +47,15 @@ TERMS = {
 }
 """Descriptions of the terms whose sum is the training loss, by column of a history."""
 
-OUTCOMES = {name: label(name) for name in (
-    "train_loss", "kl", "coverage", "informative_coverage", "effective_coverage", "neg_elbo", "reconstruction",
-)}
-"""Quantities by which counterfactuals are compared. All quantities except the loss are means over both pathways."""
+PRIMARY = "informative_coverage"
+"""The outcome that decides whether a counterfactual is better than the control."""
+SECONDARY = ("effective_coverage", "neg_elbo")
+"""Outcomes that explain the decision. Sampled coverage is not one of them: uniform noise has almost 100 %."""
+OUTCOMES = {name: label(name) for name in (PRIMARY, *SECONDARY, "coverage", "reconstruction")}
+"""Labels of the outcomes of counterfactuals. All outcomes are means of both pathways."""
+SAME_EPOCH, SAME_AGE, SAME_LEARNING = "same epoch", "same age", "same learning"
+LAST = 103
+"""Last epoch of the counterfactuals."""
 
 
 @dataclass(frozen=True)
@@ -73,38 +94,147 @@ def median_terms(history: pd.DataFrame, first: int, last: int) -> pd.DataFrame:
     return near.groupby("epoch")[list(TERMS)].median()
 
 
+def term_rises(before: pd.DataFrame, after: pd.DataFrame, epoch: int) -> pd.DataFrame:
+    """Return the rise of each term of the training loss from `epoch` - 1 to `epoch`, in nats.
+
+    The table has a row per seed, the columns of `TERMS`, and the column train_loss with the rise of the whole loss.
+
+    Args:
+        before: history that contains `epoch` - 1.
+        after: history that contains `epoch`; the same history, or that of a counterfactual. Seeds that are in one of
+            the two histories only are left out.
+    """
+    columns = [*TERMS, "train_loss"]
+    start = before[before["epoch"] == epoch - 1].set_index("seed")[columns]
+    end = after[after["epoch"] == epoch].set_index("seed")[columns]
+    return (end - start).dropna(how="all")
+
+
 def largest_rise(history: pd.DataFrame, epoch: int) -> pd.Series[float]:
     """Return the rise of each term of the training loss since the epoch before, in nats, with the largest rise first.
 
     A rise is the median over runs.
     """
-    wide = history.set_index(["seed", "epoch"])[list(TERMS)].unstack("epoch")
-    rises = {term: (wide[term][epoch] - wide[term][epoch - 1]).median() for term in TERMS}
-    return pd.Series(rises).sort_values(ascending=False)
+    return term_rises(history, history, epoch)[list(TERMS)].median().sort_values(ascending=False)
+
+
+def spike_and_surge(history: pd.DataFrame, branches: Mapping[str, Branch]) -> pd.DataFrame:
+    """Return the size of the spike and of the surge in each counterfactual that starts after epoch 49.
+
+    `history` is that of the runs from which the counterfactuals start. The table has a row per counterfactual and seed,
+    and the columns name, title, seed and
+
+        rise        training loss of epoch 50 or 51, whichever is larger, divided by the loss of epoch 49
+        overshoot   training loss of epoch 50 or 51, whichever is larger, divided by the loss of epoch 60
+        spike       whether the loss of any epoch is more than 1.5 times that of the epoch before, and higher than that
+                    of ten epochs later
+        surge       informative coverage of B at epoch 60 minus that at epoch 49, in percentage points
+    """
+    before = history[history["epoch"] == 49].set_index("seed")
+    parts = []
+    for name, branch in branches.items():
+        if branch.counterfactual.after != 49:
+            continue
+        its = branch.runs.history.set_index(["epoch", "seed"])
+        loss, coverage = (its[column].unstack() for column in ("train_loss", "informative_coverage_B"))
+        largest = loss.loc[[50, 51]].max()  # a gradual rise begins with β_B = 0 at epoch 50
+        whole = pd.concat([before[["train_loss"]].T.set_axis([49]), loss])
+        spike = (whole > 1.5 * whole.shift(1)) & (whole > whole.shift(-10))
+        parts.append(pd.DataFrame({
+            "name": name, "title": branch.title, "rise": largest / before["train_loss"],
+            "overshoot": largest / loss.loc[60], "spike": spike.any(),
+            "surge": coverage.loc[60] - before["informative_coverage_B"],
+        }).dropna().rename_axis("seed").reset_index())
+    return pd.concat(parts, ignore_index=True)
 
 
 def outcomes(history: pd.DataFrame) -> pd.DataFrame:
     """Return a table with the columns seed, epoch and those of `OUTCOMES`."""
-    data = {"seed": history["seed"], "epoch": history["epoch"], "train_loss": history["train_loss"]}
-    data |= {name: (history[f"{name}_A"] + history[f"{name}_B"]) / 2 for name in OUTCOMES if name != "train_loss"}
+    data = {"seed": history["seed"], "epoch": history["epoch"]}
+    data |= {name: (history[f"{name}_A"] + history[f"{name}_B"]) / 2 for name in OUTCOMES}
     return pd.DataFrame(data)
 
 
-def final_outcomes(branches: Mapping[str, Branch], epoch: int = 103) -> pd.DataFrame:
-    """Return the outcomes at one epoch, with a row per counterfactual and seed.
+def compared_epochs(branch: Branch, control: Branch) -> dict[str, np.ndarray]:
+    """Return the epochs of a counterfactual that are compared with the last cycle of the control, by comparison.
 
-    The columns are name, title, seed and those of `OUTCOMES`.
+    Each array (30,) has an epoch of the counterfactual for each epoch of the control's cycle. An epoch between two
+    whole numbers stands for the interpolated outcome. The comparisons are those of the module's description.
     """
-    parts = []
+    cycle = np.arange(LAST - CYCLE + 1, LAST + 1)
+    found = {SAME_EPOCH: cycle.astype(float)}
+    ours, its = _clocks(control), _clocks(branch)
+    if its.empty or its.index[0] > ours.index[0]:
+        return found
+    if its.index[0] < ours.index[0]:
+        found[SAME_AGE] = np.interp(ours.loc[cycle, "age"], its["age"], its.index)
+    learning = ours.loc[cycle, "learning"]
+    if branch.counterfactual.after is not None and not np.allclose(learning, its.loc[cycle, "learning"]):
+        found[SAME_LEARNING] = np.interp(learning, its["learning"], its.index)
+    return found
+
+
+def _clocks(branch: Branch) -> pd.DataFrame:
+    """Return age and learning by epoch, from the epoch on in which β_B leaves 0. All seeds have the same schedules."""
+    first = branch.runs.history.drop_duplicates("epoch").set_index("epoch")
+    on = first.loc[(first["beta_B"] > 0).cummax()]
+    return pd.DataFrame({"age": np.arange(len(on)), "learning": on["lr_scheduled"].cumsum()}, index=on.index)
+
+
+def final_outcomes(branches: Mapping[str, Branch]) -> pd.DataFrame:
+    """Return the outcomes at the end: means over 30 epochs, the length of a cycle of τ_A.
+
+    The table has a row per counterfactual, comparison and seed. The columns are name, title, comparison, epochs (a text
+    such as "74-103"), beta_B (its value at the last epoch), seed and those of `OUTCOMES`. The rows of the control are
+    the same in each comparison.
+    """
+    control, parts = branches[CONTROL], []
+    comparisons = {name: compared_epochs(branch, control) for name, branch in branches.items()}
+    cycle = comparisons[CONTROL][SAME_EPOCH]
+    comparisons[CONTROL] = dict.fromkeys((SAME_EPOCH, SAME_AGE, SAME_LEARNING), cycle)
     for name, branch in branches.items():
-        rows = outcomes(branch.runs.history)
-        parts.append(rows[rows["epoch"] == epoch].assign(name=name, title=branch.title))
-    return pd.concat(parts, ignore_index=True)[["name", "title", "seed", *OUTCOMES]]
+        history = branch.runs.history
+        runs = outcomes(history).groupby("seed")
+        for comparison, epochs in comparisons[name].items():
+            parts.append(pd.DataFrame([
+                {
+                    "name": name, "title": branch.title, "comparison": comparison,
+                    "epochs": f"{epochs[0]:.0f}-{epochs[-1]:.0f}", "beta_B": history["beta_B"].iloc[-1], "seed": seed,
+                    **{metric: np.interp(epochs, rows["epoch"], rows[metric]).mean() for metric in OUTCOMES},
+                }
+                for seed, rows in runs
+            ]))
+    return pd.concat(parts, ignore_index=True)
 
 
 def control_differences(final: pd.DataFrame) -> pd.DataFrame:
     """Return the differences of `final_outcomes` from the control, paired by seed.
 
-    The columns are name, title, metric, n, mean, low and high.
+    The columns are those of `statistics.paired_differences`, with the comparison. The differences of the primary
+    outcome are one family of comparisons, and those of the secondary outcomes are another. Counterfactuals in which
+    β_B stays 0 are left out: their outcomes are near a bound, where such an interval would leave the possible range.
     """
-    return paired_differences(final, "name", CONTROL, list(OUTCOMES))
+    regularised = final[final["beta_B"] > 0]
+    return paired_differences(
+        regularised, "name", CONTROL, [PRIMARY, *SECONDARY], by=["comparison"], primary=PRIMARY
+    )
+
+
+def decisions(differences: pd.DataFrame, metric: str = PRIMARY) -> pd.Series[str]:
+    """Return "higher", "lower" or "not decided" for each counterfactual, by name.
+
+    A counterfactual is higher or lower than the control only if all its comparisons say so. Otherwise, the number of
+    epochs or the learning rate may explain the difference.
+    """
+    rows = differences[differences["metric"] == metric].groupby("name", sort=False)["decided"]
+    return rows.agg(lambda words: words.iloc[0] if words.nunique() == 1 else "not decided")
+
+
+def means_by_title(histories: Mapping[str, pd.DataFrame], columns: Sequence[str], last: int = LAST) -> pd.DataFrame:
+    """Return the means of columns of several histories over the 30 epochs that end with `last`.
+
+    The table has a row per title and seed. `histories` is a dictionary from title to history.
+    """
+    return pd.concat([
+        cycle_means(history, columns, last).assign(title=title) for title, history in histories.items()
+    ], ignore_index=True)

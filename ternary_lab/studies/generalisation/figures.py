@@ -1,20 +1,24 @@
-"""Figures of generalisation: splits, mixed codes, training sizes, structures, noise, paths and neighbourhoods.
+"""Figures of generalisation: splits, mixed codes, training sizes, displaced codes, paths and neighbourhoods.
 
 The code of an operation is the mean μ of its posterior.
 """
 
 from __future__ import annotations
 
+import math
+
 import pandas as pd
 
+from ternary_lab import space
 from ternary_lab.figures.parts import band, dot_handles, dots, label_epochs, legend_below, reference
 from ternary_lab.figures.save import Drawing
-from ternary_lab.figures.style import BLUE, GREEN, GREY, INK, ORANGE, PATHWAY, PURPLE, SKY, VERMILION, new_axes
+from ternary_lab.figures.style import GREEN, GREY, INK, PATHWAY, PURPLE, SKY, new_axes
 from ternary_lab.metrics.quantities import label
-from ternary_lab.studies.statistics import interval
+from ternary_lab.studies.generalisation.tables import NEAREST, PCA_9
 
-PARTS = {"train": (INK, "-"), "validation": (GREEN, "--"), "test": (VERMILION, ":")}
-SHADES = (SKY, BLUE, PURPLE, INK, GREEN, ORANGE, VERMILION)
+PARTS = {"train": (INK, "-"), "validation": (GREEN, "--"), "test": (PURPLE, ":")}
+SHADES = (SKY, GREEN, PURPLE, GREY, INK)
+"""Colours of up to five epochs."""
 
 
 def reconstruction_of_splits(table: pd.DataFrame) -> Drawing:
@@ -23,15 +27,14 @@ def reconstruction_of_splits(table: pd.DataFrame) -> Drawing:
     `table` comes from `tables.reconstruction_by_part`.
     """
     n = table["seed"].nunique()
-    with new_axes(2, 2, 4.2, sharex=True) as axes:
-        for row, (measure, words) in enumerate((("exact", "whole operations, %"), ("entries", "single entries, %"))):
-            for axis, p in zip(axes[2 * row : 2 * row + 2], PATHWAY, strict=True):
-                for part, (colour, line) in PARTS.items():
-                    rows = table[(table["pathway"] == p) & (table["part"] == part)]
-                    band(axis, rows, "epoch", measure, color=colour, linestyle=line, label=part)
-                axis.set_title(f"pathway {p}: {words}")
-        axes[1].legend(title=f"own code; median and range, n = {n}", loc="lower right")
-        label_epochs(axes[2:])
+    with new_axes(1, 2, 2.6, sharey=True) as axes:
+        for axis, p in zip(axes, PATHWAY, strict=True):
+            for part, (colour, line) in PARTS.items():
+                rows = table[(table["pathway"] == p) & (table["part"] == part)]
+                band(axis, rows, "epoch", "exact", color=colour, linestyle=line, label=part)
+            axis.set_title(f"pathway {p}: exact reconstruction, own code, %")
+        axes[1].legend(title=f"median and range, n = {n}", loc="lower right")
+        label_epochs(axes)
     last = table[table["epoch"] == table["epoch"].max()]
     lows = {p: table[table["pathway"] == p].groupby("epoch")["exact"].median() for p in PATHWAY}
     said = "; ".join(f"in {p} it is lowest at epoch {low.idxmin()}, {low.min():.3g} %" for p, low in lows.items())
@@ -66,87 +69,64 @@ def mixing(table: pd.DataFrame) -> Drawing:
     return Drawing.of(axes, alt, table)
 
 
-def sizes(table: pd.DataFrame) -> Drawing:
-    """Plot test reconstruction and -ELBO against the size of the training set.
+def sizes(table: pd.DataFrame, trivial: pd.DataFrame) -> Drawing:
+    """Plot test reconstruction and -ELBO against the size of the training set, beside methods that need no training.
 
-    `table` comes from `tables.training_sizes`.
+    `table` comes from `tables.training_sizes`, and `trivial` from `tables.trivial_methods`. In the panel of -ELBO, the
+    dashed line is uniform noise.
     """
     n = table.groupby("share")["seed"].nunique().min()
-    measures = {
-        "test": "whole operations, test, %", "entries": "single entries, test, %",
-        "neg_elbo": label("neg_elbo", "test"),
-    }
+    measures = {"test": "whole operations, test, %", "entries": "single entries, test, %",
+                "neg_elbo": label("neg_elbo", "test")}
     shares = sorted(table["share"].unique())
-    with new_axes(1, 3, 2.7) as axes:
+    lines = {PCA_9: "--", NEAREST: ":"}
+    with new_axes(1, 3, 3.2) as axes:
         for axis, (measure, words) in zip(axes, measures.items(), strict=True):
             for p, colour in PATHWAY.items():
                 rows = table[table["pathway"] == p]
-                band(axis, rows, "share", measure, color=colour, errorbar=None, label=f"pathway {p}")
+                band(axis, rows, "share", measure, color=colour, errorbar=None, label=f"v5.5, pathway {p}")
                 axis.scatter(rows["share"], rows[measure], s=10, color=colour, alpha=0.6, linewidth=0)
             axis.set_xscale("log")
             axis.set_xticks(shares, [f"{share:g}" for share in shares])
             axis.minorticks_off()
             axis.set_title(words)
             axis.set_xlabel("trained on, % of the space")
-        axes[2].legend(title=f"median; a dot\nper seed, n ≥ {n}", loc="upper right")
+        for axis, measure in zip(axes, ("exact", "entries"), strict=False):
+            for method, line in lines.items():
+                rows = trivial[trivial["method"] == method]
+                axis.plot(rows["share"], rows[measure], color=GREY, linestyle=line, label=method)
+            axis.set_ylim(-4, 104)
+        reference(axes[2], math.log(space.SIZE), "uniform noise", "-.")
+        legend_below(axes, f"median, and a dot per seed, n ≥ {n}", ncols=3)
     middle = table.groupby(["share", "pathway"])["test"].median().unstack()
     said = "; ".join(f"{row['A']:.3g} / {row['B']:.3g} % after {share:g} %" for share, row in middle.iterrows())
+    best = trivial[trivial["method"] == PCA_9]["exact"].min()
     alt = (
         "Three charts show the reconstruction of test operations and -ELBO by the share of the space that was trained "
-        f"on. Median of whole operations reconstructed, pathway A / B: {said}."
-    )
-    return Drawing.of(axes, alt, table)
-
-
-def structures(table: pd.DataFrame) -> Drawing:
-    """Plot the reconstruction of left-out structures, beside the random test split of the same run.
-
-    A left-out structure is a set of related operations that are not used for training. `table` comes from
-    `tables.left_out_structures`.
-    """
-    n = table["seed"].nunique()
-    names = {"test": "random test split", "left_out": "left out as a whole"}
-    rows = table.melt(["pathway", "title"], list(names), "part", "exact").replace({"part": names})
-    with new_axes(1, 2, 1.9, sharey=True) as axes:
-        for axis, (p, colour) in zip(axes, PATHWAY.items(), strict=True):
-            palette = dict(zip(names.values(), (GREY, colour), strict=True))
-            dots(axis, rows[rows["pathway"] == p], "exact", "title", hue="part", palette=palette)
-            axis.set_title(f"pathway {p}: whole operations, %")
-            axis.set_xlim(-4, 104)
-            axis.legend(handles=dot_handles(palette), loc="lower left", title=f"a dot per seed, n = {n}")
-    said = "; ".join(
-        f"{title}: {format(interval(some['left_out']), '.4g')} %, beside {format(interval(some['test']), '.4g')} %"
-        for title, some in table.groupby("title", sort=False)
-    )
-    alt = (
-        "Dots show the share of operations of left-out structures that are reconstructed, beside the share of the "
-        f"random test split. The means of both pathways and {n} seeds, with 95 % intervals, are: {said}."
+        f"on. Median of whole operations reconstructed, pathway A / B: {said}. {PCA_9} and rounding: {best:.3g} % or "
+        "more."
     )
     return Drawing.of(axes, alt, table)
 
 
 def tolerance(table: pd.DataFrame) -> Drawing:
-    """Plot the reconstruction against the length of a random displacement of the code, with a line for each epoch.
+    """Plot the reconstruction against the length of a random displacement of the code.
 
     `table` comes from `tables.displaced_reconstruction`.
     """
-    epochs = sorted(table["epoch"].unique())
-    with new_axes(1, 2, 2.6, sharey=True) as axes:
-        for axis, (p, colour) in zip(axes, PATHWAY.items(), strict=True):
-            for epoch, line in zip(epochs, ("--", "-", ":"), strict=False):
-                rows = table[(table["pathway"] == p) & (table["epoch"] == epoch)]
-                band(axis, rows, "radius", "exact", color=colour, linestyle=line, label=f"epoch {epoch}")
-            reference(axis, 50)
-            axis.set_title(f"pathway {p}: exact reconstruction, test, %")
-            axis.set_xlabel("displacement of the code, random direction")
-        axes[0].legend(title=f"median and range, n = {table['seed'].nunique()}")
-    at = table[table["radius"] == 1.0].groupby(["epoch", "pathway"])["exact"].median().unstack()
-    said = "; ".join(f"{row['A']:.3g} / {row['B']:.3g} % at epoch {e}" for e, row in at.iterrows())
+    with new_axes(1, 1, 2.4) as (axis,):
+        for p, colour in PATHWAY.items():
+            band(axis, table[table["pathway"] == p], "radius", "exact", color=colour, label=f"pathway {p}")
+        reference(axis, 50)
+        axis.set_title("exact reconstruction, test split, %")
+        axis.set_xlabel("length of the displacement of the code, in a random direction")
+        axis.legend(title=f"median and range, n = {table['seed'].nunique()}")
+    at = table[table["radius"] == 1.0].groupby("pathway")["exact"].median()
     alt = (
         "Line charts show the exact reconstruction from codes that are displaced in a random direction. After a "
-        f"displacement of 1 it is, in pathway A / B, {said}."
+        f"displacement of 1 it is {at['A']:.3g} / {at['B']:.3g} % in pathway A / B."
     )
-    return Drawing.of(axes, alt, table)
+    return Drawing.of([axis], alt, table)
 
 
 def interpolation(table: pd.DataFrame) -> Drawing:
@@ -158,7 +138,7 @@ def interpolation(table: pd.DataFrame) -> Drawing:
     rows = table[table["model"] != "untrained"]
     measures = {
         "detour": "entries changed per entry\nin which the ends differ", "between": "share of steps on a\nshortest way",
-        "largest_jump": "most entries changed\nin one step",
+        "largest_jump": "most entries changed\nin one of 64 steps",
     }
     with new_axes(1, 3, 2.8) as axes:
         for axis, (measure, words) in zip(axes, measures.items(), strict=True):
@@ -170,8 +150,11 @@ def interpolation(table: pd.DataFrame) -> Drawing:
             axis.set_title(words)
             axis.set_xlabel("entries in which the ends differ")
             reference(axis, 1)
-            axis.set_ylim(0, 1.05 if measure == "between" else None)
-        legend_below(axes, f"median of {rows['seed'].nunique()} seeds", ncols=4)
+            if measure == "between":
+                axis.set_ylim(0, 1.05)
+        reference(axes[0], 4 / 3, line="--")
+        words = f"median of {rows['seed'].nunique()} seeds; dotted: best possible; dashed grey: 4/3"
+        legend_below(axes, words, ncols=4)
     means = rows.groupby("way")[["detour", "between"]].mean()
     said = "; ".join(
         f"{way} paths change {r['detour']:.3g} entries for each entry in which the ends differ, and "

@@ -1,8 +1,8 @@
-"""Decoding of operations whose entries or codes are disturbed. Shares are in percent.
+"""Decoding of operations whose entries are flipped or whose codes are displaced. Shares are in percent.
 
 A truth table with flipped entries is itself a truth table, and all tables are equally likely. If e entries are flipped,
 the original table can be any of the 2^e C(9, e) tables that differ from the flipped table in e entries. No model can
-therefore do better than `best_denoising`. A model that reconstructs every operation returns the disturbed table.
+therefore do better than `best_denoising`. A model that reconstructs every operation returns the flipped table.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -22,20 +21,18 @@ from ternary_lab.metrics.decoding import decoded_tables
 from ternary_lab.model import Pathway, TernaryVAE
 from ternary_lab.space import ENTRIES, VALUES
 
-Disturbance = Literal["flipped", "erased"]
-
 
 @dataclass(frozen=True)
 class Denoising:
-    """Shares of the tables that are decoded from disturbed operations, in percent of all disturbances.
+    """Shares of the tables that are decoded from flipped operations, in percent of all flips.
 
-    A disturbed operation is decoded by argmax from z = μ. The result is the original table, the disturbed table or
-    another table.
+    A flipped operation is decoded by argmax from z = μ. The result is the original table, the flipped table or another
+    table.
     """
 
     original: float
-    disturbed: float
-    """The decoded table is the disturbed table itself."""
+    flipped: float
+    """The decoded table is the flipped table itself."""
     other: float
 
 
@@ -63,41 +60,15 @@ def flipped(operations: Tensor, entries: int = 1) -> Tensor:
     return (space.check_operations(operations)[:, None] + 1 + steps.to(operations.device)) % VALUES - 1
 
 
-def erased(operations: Tensor, entries: int = 1) -> tuple[Tensor, Tensor]:
-    """Return operations (n, 9) with some entries set to 0, which means "unknown" in Kleene's logic.
-
-    The first tensor (m, 9) contains a table for every choice of `entries` entries that are not 0. The second tensor
-    (m,) contains the row in `operations` from which each table is made.
-    """
-    _check_entries(entries)
-    tables, rows = [], []
-    known = space.check_operations(operations) != 0
-    for places in itertools.combinations(range(ENTRIES), entries):
-        fits = known[:, places].all(1).nonzero().flatten()
-        table = operations[fits].clone()
-        table[:, places] = 0
-        tables.append(table)
-        rows.append(fits)
-    return torch.cat(tables), torch.cat(rows)
-
-
 @torch.no_grad()
-def denoising(
-    model: TernaryVAE, pathway: Pathway, operations: Tensor, entries: int = 1, how: Disturbance = "flipped"
-) -> Denoising:
-    """Return the decoding results of operations (n, 9) after every choice of `entries` entries is disturbed.
+def denoising(model: TernaryVAE, pathway: Pathway, operations: Tensor, entries: int = 1) -> Denoising:
+    """Return the decoding results of operations (n, 9) after every choice of `entries` entries is flipped.
 
-    `how` determines whether entries are flipped or erased. Raises InputError for entries outside 1..9, or if nothing
-    can be erased.
+    Raises InputError for entries outside 1..9.
     """
-    if how == "flipped":
-        seen = flipped(operations, entries)
-        rows = torch.arange(len(operations)).repeat_interleave(seen.shape[1])
-        seen = seen.flatten(0, 1)
-    else:
-        seen, rows = erased(operations, entries)
-    if len(seen) == 0:
-        raise InputError(f"no operation has {entries} entries to disturb")
+    seen = flipped(operations, entries)
+    rows = torch.arange(len(operations)).repeat_interleave(seen.shape[1])
+    seen = seen.flatten(0, 1)
     given = space.index_of(decoded_tables(model, pathway, model.encode(seen, pathway).mean))
     original = given == space.index_of(operations.to(given.device))[rows]
     unnoticed = given == space.index_of(seen.to(given.device))

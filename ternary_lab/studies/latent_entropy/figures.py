@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -72,8 +71,8 @@ def heat_maps(code: pd.DataFrame) -> Drawing:
     """
     normal, kl = normal_entropy(), code["prior_kl"]
     kinds: dict[str, tuple[str, str, Normalize]] = {
-        "entropy": ("full-data entropy, nats", "PuOr", TwoSlopeNorm(normal, normal - 1, CEILING)),
-        "prior_kl": ("KL of q(z$_k$) from N(0, 1), nats", "cividis",
+        "entropy": ("entropy of all samples", "PuOr", TwoSlopeNorm(normal, normal - 1, CEILING)),
+        "prior_kl": ("KL of q(z$_k$) from N(0, 1)", "cividis",
                      LogNorm(max(1e-2, float(kl.min())), max(1.0, float(kl.max())))),
     }
     epochs = code["epoch"].unique()
@@ -98,7 +97,10 @@ def heat_maps(code: pd.DataFrame) -> Drawing:
             if column == "entropy":
                 ticks = [normal - 1, normal - 0.5, normal, CEILING]
                 bar.set_ticks(ticks, labels=[f"{tick:.2f}" for tick in ticks])
-                bar.set_label("white: N(0, 1)")
+                bar.set_label("entropy, nats (white: N(0, 1))")
+            else:
+                bar.set_label("KL, nats")
+                bar.ax.yaxis.set_major_formatter("{x:g}")
             pair[0].set_ylabel("dimension k")
         for axis in axes[2:]:
             axis.set_xlabel("epoch of the checkpoint")
@@ -118,45 +120,36 @@ def heat_maps(code: pd.DataFrame) -> Drawing:
 
 
 def active_dimensions(code: pd.DataFrame) -> Drawing:
-    """Plot the number of active dimensions (left), and the variance Var_x(μ_k) of each dimension k.
+    """Plot the variance Var_x(μ_k) of each dimension k against the epoch, with a panel per pathway.
 
-    The variances of pathway A and pathway B are in separate panels. A dashed line shows the threshold of
-    activity. `code` comes from `tables.code_history`.
+    A dashed line is the threshold above which a dimension is active. `code` comes from `tables.code_history`.
     """
     latent = code["dimension"].nunique()
     low, high = float(code["variance"].min()), float(code["variance"].max())
-    shapes: tuple[dict[str, Any], ...] = (
-        {"marker": "o", "markersize": 5, "markerfacecolor": "none"}, {"marker": "x", "linestyle": "--"},
-    )
     parts = []
-    with new_axes(1, 3, 2.5) as axes:
-        count, *variances = axes
-        for (pathway, color), axis, shape in zip(PATHWAY.items(), variances, shapes, strict=True):
+    with new_axes(1, 2, 2.3, sharey=True) as axes:
+        for axis, (pathway, color) in zip(axes, PATHWAY.items(), strict=True):
             rows = code[code["pathway"] == pathway]
-            active = rows.groupby("epoch")["active"].sum()
-            count.plot(active.index, active, color=color, label=f"pathway {pathway}", **shape)
             table = rows.pivot(index="epoch", columns="dimension", values="variance")
             axis.plot(table.index, table, color=color, linewidth=0.7, alpha=0.7)
             reference(axis, ACTIVE, f"active above {ACTIVE:g}", "--")
-            axis.set_yscale("log")
-            axis.yaxis.set_major_formatter("{x:g}")
-            axis.set_ylim(min(low, ACTIVE) / 2, 2 * max(high, ACTIVE))
             axis.set_title(f"{pathway}: Var$_x$(μ$_k$), {latent} dimensions")
+            active = rows.groupby("epoch")["active"].sum()
             least, most = active.min(), active.max()
             parts.append(
                 f"pathway {pathway} has {least if least == most else f'{least} to {most}'}, with Var(mu) from "
                 f"{rows['variance'].min():.2g} to {rows['variance'].max():.3g}"
             )
-        variances[0].legend(loc="upper right")
-        count.set_ylim(0, latent + 1)
-        count.set_title(f"active dimensions of {latent}")
-        count.legend(loc="lower right")
+        axes[0].set_yscale("log")
+        axes[0].yaxis.set_major_formatter("{x:g}")
+        axes[0].set_ylim(min(low, ACTIVE) / 2, 2 * max(high, ACTIVE))
+        axes[0].legend(loc="upper right")
         label_epochs(axes, most=5)
     alt = (
-        f"Line charts show the number of active dimensions of {latent} at {code['epoch'].nunique()} checkpoints: "
-        f"{'; '.join(parts)}. A dimension is active above {ACTIVE:g}."
+        f"Line charts show the variance of the posterior mean of {latent} dimensions at {code['epoch'].nunique()} "
+        f"checkpoints. A dimension is active above {ACTIVE:g}. Active dimensions: {'; '.join(parts)}."
     )
-    return Drawing.of([count], alt, code[["epoch", "pathway", "dimension", "active", "variance"]])
+    return Drawing.of(axes, alt, code[["epoch", "pathway", "dimension", "active", "variance"]])
 
 
 def aggregate_posteriors(densities: pd.DataFrame) -> Drawing:

@@ -57,6 +57,28 @@ def code_history(run: RunRecord, epochs: Sequence[int] | None = None, *, tempera
     return pd.concat(frames, ignore_index=True)
 
 
+def estimates(run: RunRecord, code: pd.DataFrame) -> pd.DataFrame:
+    """Return the entropies of a run's code as means over the dimensions, with a row per pathway and epoch.
+
+    `code` is the table of `code_history` for the run. The entropies are in nats. The columns are pathway, epoch and
+
+        tau        the τ of the epoch
+        printed    H in the history: the mean over the epoch, in which the code moves
+        batch      H of batches of samples at τ = `tau`, after the epoch
+        at_one     H of the same batches at the τ for which `code` was computed
+        whole      entropy of one histogram of all samples at that τ, with the Miller-Madow correction
+        inside     percentage of those samples that lie within the histogram
+        kl         KL of the aggregate posteriors from N(0, 1), the sum over the dimensions
+    """
+    history = run.history[["epoch", "H_A", "H_B"]].rename(columns={"H_A": "A", "H_B": "B"})
+    found = code.groupby(["pathway", "epoch"], as_index=False).agg(
+        tau=("tau", "mean"), batch=("H", "mean"), at_one=("batch_entropy", "mean"), whole=("entropy", "mean"),
+        inside=("inside", "mean"), kl=("prior_kl", "sum"),
+    )
+    printed = history.melt("epoch", var_name="pathway", value_name="printed")
+    return found.assign(inside=100 * found["inside"]).merge(printed, on=["pathway", "epoch"])
+
+
 @with_fixed_arithmetic
 def posteriors(run: RunRecord, epochs: Sequence[int]) -> pd.DataFrame:
     """Return the densities of the aggregate posteriors q(z_k) over all operations.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeGuard
 
@@ -100,6 +100,10 @@ class Ledger:
     contradictions: Mapping[str, Contradiction]
     recommendations: Mapping[str, str]
     """The audience of each claim that gives advice, by the id of the claim."""
+    lines: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Lines of the report that contain each claim, counted from 1, by the id of the claim."""
+    repeats: Mapping[str, str] = field(default_factory=dict)
+    """The first claim that states the same figure, by the id of each claim that states it again."""
 
     def holds(self, contradiction: str) -> bool:
         """Return whether arithmetic on the printed values confirms a contradiction."""
@@ -147,7 +151,11 @@ def ledger() -> Ledger:
         )
         for row in data["self_contradictions"]
     }
-    return Ledger(claims, contradictions, {row["id"]: row["audience"] for row in data["recommendations"]})
+    return Ledger(
+        claims, contradictions, {row["id"]: row["audience"] for row in data["recommendations"]},
+        {name: tuple(lines) for name, lines in data["line_index"].items()},
+        {again: first for first, others in data["same_figure"].items() for again in others},
+    )
 
 
 def _is_range(value: Value) -> TypeGuard[list[float]]:

@@ -7,14 +7,36 @@ from collections.abc import Callable
 from typing import Any
 
 from ternary_lab.config import Config
+from ternary_lab.metrics.quantities import QUANTITIES
+from ternary_lab.model import PATHWAYS
+from ternary_lab.studies.report.conditions import Condition
 from ternary_lab.studies.report.evidence import Evidence, SeedEvidence
 from ternary_lab.studies.report.ledger import Claim
-from ternary_lab.studies.report.verdicts import Measure, Rule, predicts
+from ternary_lab.studies.report.verdicts import Measure, Rule
 
-PAIR = ("A", "B")
 PEAK_EPOCH = 69
 """Epoch at which the report has the highest coverage."""
+WORDS = {"phase": "the phase of training", "unique_ops": "the number of distinct operations among the prior draws"}
+"""Words for columns that are not in `QUANTITIES`."""
 COVERED_UNTRAINED = "An untrained network covers more than that with as many draws."
+MATTERS = 1
+"""A benefit of the spike counts if it is at least this share of the outcome without the spike, in percent."""
+AT_THE_END = "mean of both pathways and of epochs 74-103"
+"""The time and the pathways of outcomes at the end of training: one cycle of the temperature τ_A."""
+
+
+def words_for(column: str) -> str:
+    """Return the words for a history column, such as "latent entropy H of A"."""
+    name, _, pathway = column.rpartition("_")
+    if pathway not in PATHWAYS:
+        name, pathway = column, ""
+    words = WORDS.get(name) or QUANTITIES[name].words
+    return f"{words} of {pathway}" if pathway else words
+
+
+def sentence(words: str) -> str:
+    """Return the words with a capital first letter."""
+    return words[:1].upper() + words[1:]
 
 
 def column(name: str, epoch: int) -> Measure:
@@ -24,63 +46,82 @@ def column(name: str, epoch: int) -> Measure:
 
 def reading(name: str, epoch: int, **more: Any) -> Rule:
     """Return a rule that reads column `name` of the run's history at one epoch."""
-    return Rule(measure=column(name, epoch), epochs=lambda e: column(name, e), **more)
+    of = f"{sentence(words_for(name))} at epoch {epoch}"
+    return Rule(of=of, measure=column(name, epoch), epochs=lambda e: column(name, e), **more)
 
 
-def statement(measure: Measure, true: Callable[[float], bool], note: str = "", **more: Any) -> Rule:
-    """Return a rule for a statement. The condition `true` must hold for the measure of every run."""
-    return Rule(measure=measure, true=true, note=note, **more)
+def number(of: str, measure: Measure, note: str = "", **more: Any) -> Rule:
+    """Return a rule that compares the claimed number with a measure of the runs. `of` are words for the measure."""
+    return Rule(of=of, measure=measure, note=note, **more)
 
 
-def configured(read: Callable[[Config], Any], **more: Any) -> Rule:
-    """Return a rule for a value of the configuration, which `read` returns."""
-    return Rule(fact=lambda evidence: read(evidence.config), **more)
+def statement(of: str, measure: Measure, true: Condition, note: str = "", **more: Any) -> Rule:
+    """Return a rule for a statement. The measure, with the words `of`, must meet the condition in every run."""
+    return Rule(of=of, measure=measure, true=true, note=note, **more)
+
+
+def configured(of: str, read: Callable[[Config], Any], **more: Any) -> Rule:
+    """Return a rule for a value of the configuration, which `read` returns. `of` are words for the value."""
+    return Rule(of=of, fact=lambda evidence: read(evidence.config), **more)
 
 
 def extreme(name: str, first: int, last: int, pick: Callable[..., float]) -> Measure:
     """Return a measure of the least or the greatest value of both pathways over a span of epochs.
 
-    `pick` is min or max. The measure is nan if there are no values.
+    `pick` is min or max.
     """
+    return lambda run: float(pick(pick(run.over(f"{name}_{p}", first, last)) for p in PATHWAYS))
+
+
+def spread(name: str) -> Measure:
+    """Return a measure of the range of a column over epochs 90-103, in percent of its mean."""
     def measure(run: SeedEvidence) -> float:
-        spans = [run.over(f"{name}_{p}", first, last) for p in PAIR]
-        values = [pick(span) for span in spans if len(span)]
-        return float(pick(values)) if values else math.nan
+        values = run.over(name, 90, 103)
+        return float(100 * (values.max() - values.min()) / values.mean())
     return measure
 
 
+def lr_correction(run: SeedEvidence) -> Any:
+    """Return StateNet's relative correction of the learning rate in each of epochs 0-103, in percent."""
+    return 100 * (run.over("lr", 0, 103) / run.over("lr_scheduled", 0, 103) - 1)
+
+
 def final_information(run: SeedEvidence) -> float:
-    """Return the informative coverage at epoch 103, in percent, averaged over both pathways."""
-    return run.both("informative_coverage", 103)
+    """Return the informative coverage at the end, in percent: the mean of both pathways and of epochs 74-103."""
+    return run.cycle("informative_coverage")
 
 
-def relative_change(name: str) -> Callable[[Claim], Rule]:
+def relative_change(name: str, **more: Any) -> Callable[[Claim], Rule]:
     """Return a function that returns a claim's rule for the relative change of a quantity, in percent.
 
     The change is measured from the first to the last epoch of the claim's span.
     """
     def rule(claim: Claim) -> Rule:
-        column_name = f"{name}_{claim.pathway}" if claim.pathway in PAIR else name
+        column_name = f"{name}_{claim.pathway}" if claim.pathway in PATHWAYS else name
         first, last = claim.span
         sign = math.copysign(1, claim.number or 0)
         def measure(run: SeedEvidence) -> float:
             return 100 * (run.at(column_name, last) / run.at(column_name, first) - 1)
-        return Rule(measure=measure, order=lambda run: measure(run) * sign > 0)
+        of = f"The relative change of {words_for(column_name)} from epoch {first} to {last}, in percent"
+        return Rule(of=of, measure=measure, order=lambda run: measure(run) * sign > 0, **more)
     return rule
 
 
 def untrained_gives(claim: Claim) -> Callable[[Evidence], bool]:
-    """Return a function that tests whether another untrained network might have the claimed coverage."""
+    """Return a function that tests whether untrained networks have the claimed coverage: some more, some less."""
     def baseline(evidence: Evidence) -> bool:
         found = evidence.untrained_coverage
-        values = found[claim.pathway] if claim.pathway in PAIR else [
+        values = found[claim.pathway] if claim.pathway in PATHWAYS else [
             (a + b) / 2 for a, b in zip(found["A"], found["B"], strict=True)
         ]
         assert claim.number is not None
-        return predicts(values, claim.number, claim.half_digit)
+        return min(values) - claim.half_digit <= claim.number <= max(values) + claim.half_digit
     return baseline
 
 
-def untrained_reaches(threshold: float) -> Callable[[Evidence], bool]:
-    """Return a function that tests whether every untrained network covers at least `threshold` percent."""
-    return lambda evidence: min(map(min, evidence.untrained_coverage.values())) >= threshold
+def untrained_reaches(threshold: float) -> dict[str, Any]:
+    """Return the baseline of a rule, with its words: every untrained network covers at least `threshold` percent."""
+    return {
+        "baseline": lambda evidence: min(map(min, evidence.untrained_coverage.values())) >= threshold,
+        "beats": f"every untrained network covers at least {threshold:.4g} %",
+    }

@@ -1,7 +1,8 @@
 """The rule that tests each claim.
 
 A claim has a rule of its own, which is found by the id of the claim, for example if the claim is a statement about the
-runs. Otherwise the rule depends on the claim's quantity, for example for a number that is read from the history.
+runs. Otherwise the rule depends on the claim's quantity, for example for a number that is read from the history. A
+claim that states a figure again has the rule of the first claim that states it.
 """
 
 from __future__ import annotations
@@ -13,26 +14,31 @@ from typing import Any
 
 from ternary_lab import space
 from ternary_lab.config import Config
-from ternary_lab.studies.report.evidence import Evidence, SeedEvidence
-from ternary_lab.studies.report.ledger import Claim
+from ternary_lab.model import PATHWAYS
+from ternary_lab.studies.report.advice_rules import ADVICE_RULES
+from ternary_lab.studies.report.evidence import UNTRAINED, Evidence, SeedEvidence
+from ternary_lab.studies.report.ledger import Claim, ledger
 from ternary_lab.studies.report.metric_rules import METRIC_RULES
-from ternary_lab.studies.report.rule_builders import PAIR, configured, reading, relative_change, untrained_gives
+from ternary_lab.studies.report.original_rules import ORIGINAL_RULES
+from ternary_lab.studies.report.rule_builders import configured, number, reading, relative_change, untrained_gives
 from ternary_lab.studies.report.training_rules import TRAINING_RULES
 from ternary_lab.studies.report.verdicts import Rule
 
-RULES: Mapping[str, Rule] = {**METRIC_RULES, **TRAINING_RULES}
+RULES: Mapping[str, Rule] = {**METRIC_RULES, **TRAINING_RULES, **ADVICE_RULES, **ORIGINAL_RULES}
 """Rules by the id of the claim."""
+COVERED = f"the number lies between the lowest and the highest of {UNTRAINED} untrained networks"
 
 
 def _coverage(claim: Claim) -> Rule:
-    return reading(f"coverage_{claim.pathway}", claim.span[1], baseline=untrained_gives(claim))
+    return reading(f"coverage_{claim.pathway}", claim.span[1], baseline=untrained_gives(claim), beats=COVERED)
 
 
 def _combined(claim: Claim) -> Rule:
     epoch = claim.span[1]
     return Rule(
-        measure=lambda run: run.both("coverage", epoch), epochs=lambda e: lambda run: run.both("coverage", e),
-        baseline=untrained_gives(claim), note="It is the mean of A and B, not what they cover together.",
+        of=f"Mean sampled coverage of A and B at epoch {epoch}", measure=lambda run: run.both("coverage", epoch),
+        epochs=lambda e: lambda run: run.both("coverage", e), baseline=untrained_gives(claim), beats=COVERED,
+        note="It is the mean of A and B, not what they cover together.",
     )
 
 
@@ -50,19 +56,20 @@ def _gain(claim: Claim) -> Rule:
     sign = math.copysign(1, claim.number or 0)
     def measure(run: SeedEvidence) -> float:
         return run.at(f"coverage_{claim.pathway}", last) - run.at(f"coverage_{claim.pathway}", first)
-    return Rule(measure=measure, order=lambda run: measure(run) * sign > 0)
+    of = f"The gain of sampled coverage of {claim.pathway} from epoch {first} to {last}, in points"
+    return number(of, measure, order=lambda run: measure(run) * sign > 0)
 
 
-def _configured(read: Callable[[Config], Any]) -> Callable[[Claim], Rule]:
-    return lambda claim: configured(read)
+def _configured(of: str, read: Callable[[Config], Any]) -> Callable[[Claim], Rule]:
+    return lambda claim: configured(of, read)
 
 
-def _setting(read: Callable[[Evidence, Claim], Any]) -> Callable[[Claim], Rule]:
-    return lambda claim: Rule(fact=lambda evidence: read(evidence, claim))
+def _setting(of: str, read: Callable[[Evidence, Claim], Any], source: str) -> Callable[[Claim], Rule]:
+    return lambda claim: Rule(of=of, fact=lambda evidence: read(evidence, claim), source=source)
 
 
 def _beta(evidence: Evidence, claim: Claim) -> float:
-    return evidence.config.betas(claim.span[1])[PAIR.index(claim.pathway)]
+    return evidence.config.betas(claim.span[1])[PATHWAYS.index(claim.pathway)]
 
 
 def _parameters(evidence: Evidence, claim: Claim) -> int:
@@ -92,28 +99,44 @@ BY_QUANTITY: Mapping[str, Callable[[Claim], Rule]] = {
     "entropy_change_pct": relative_change("H"),
     "kl_nats": _by_pathway("kl"),
     "loss_change_pct": relative_change("val_loss"),
-    "beta": _setting(_beta),
-    "beta_warmup_epochs": _setting(lambda evidence, c: getattr(evidence.config.beta, c.pathway).warmup_epochs),
-    "lr": _setting(lambda evidence, c: evidence.config.lr(c.span[0])),
+    "beta": _setting("β of the pathway at that epoch", _beta, "the schedule"),
+    "beta_warmup_epochs": _setting(
+        "The number of warm-up epochs", lambda evidence, c: getattr(evidence.config.beta, c.pathway).warmup_epochs,
+        "the configuration",
+    ),
+    "lr": _setting("The scheduled learning rate", lambda evidence, c: evidence.config.lr(c.span[0]), "the schedule"),
     "phase_index": _plain("phase"),
-    "param_count": _setting(_parameters),
-    "param_share_pct": _setting(lambda evidence, c: 100 * _parameters(evidence, c) / evidence.architecture.parameters),
-    "input_dim": _setting(lambda evidence, c: space.ENTRIES),
-    "latent_dim": _configured(lambda c: c.model.latent_dim),
-    "space_size": _setting(lambda evidence, c: len(space.operations())),
-    "split_size": _setting(_part),
-    "split_share_pct": _setting(lambda evidence, c: 100 * _part(evidence, c) / space.SIZE),
-    "batch_size": _configured(lambda c: c.data.batch_size),
-    "weight_decay": _configured(lambda c: c.optimiser.weight_decay),
-    "grad_clip": _configured(lambda c: c.optimiser.grad_clip),
-    "free_bits_nats_per_dim": _configured(lambda c: c.kl.free_bits),
-    "epochs_planned": _configured(lambda c: c.training.total_epochs),
-    "checkpoint_freq": _configured(lambda c: c.checkpoints.every),
-    "lambda3": _configured(lambda c: c.loss_weights.lambda3_base),
-    "lambda3_amplitude": _configured(lambda c: c.loss_weights.lambda3_amplitude),
-    "statenet_lr_scale_pct": _configured(lambda c: 100 * c.statenet.lr_scale),
-    "statenet_lambda_scale_pct": _configured(lambda c: 100 * c.statenet.lambda_scale),
-    "epochs_completed": lambda claim: Rule(measure=lambda run: run.last),
+    "param_count": _setting("The number of parameters", _parameters, "the architecture"),
+    "param_share_pct": _setting(
+        "The share of all parameters, in percent",
+        lambda evidence, c: 100 * _parameters(evidence, c) / evidence.architecture.parameters, "the architecture",
+    ),
+    "input_dim": _setting("The number of entries of an operation", lambda evidence, c: space.ENTRIES, "the space"),
+    "latent_dim": _configured("The number of latent dimensions", lambda c: c.model.latent_dim),
+    "space_size": _setting(
+        "The number of different operations in the data",
+        lambda evidence, c: len({tuple(row) for row in space.operations().int().tolist()}), "the space",
+    ),
+    "split_size": _setting("The number of operations of the split", _part, "the split"),
+    "split_share_pct": _setting(
+        "The share of operations in the split, in percent",
+        lambda evidence, c: 100 * _part(evidence, c) / space.SIZE, "the split",
+    ),
+    "batch_size": _configured("The batch size", lambda c: c.data.batch_size),
+    "weight_decay": _configured("The weight decay", lambda c: c.optimiser.weight_decay),
+    "grad_clip": _configured("The clipping norm", lambda c: c.optimiser.grad_clip),
+    "free_bits_nats_per_dim": _configured("The free bits, in nats per dimension", lambda c: c.kl.free_bits),
+    "epochs_planned": _configured("The number of planned epochs", lambda c: c.training.total_epochs),
+    "checkpoint_freq": _configured("The number of epochs between checkpoints", lambda c: c.checkpoints.every),
+    "lambda3": _configured("The base of λ₃", lambda c: c.loss_weights.lambda3_base),
+    "lambda3_amplitude": _configured("The amplitude of λ₃", lambda c: c.loss_weights.lambda3_amplitude),
+    "statenet_lr_scale_pct": _configured(
+        "StateNet's scale for the learning rate, in percent", lambda c: 100 * c.statenet.lr_scale
+    ),
+    "statenet_lambda_scale_pct": _configured(
+        "StateNet's scale for the loss weights, in percent", lambda c: 100 * c.statenet.lambda_scale
+    ),
+    "epochs_completed": lambda claim: number("The last epoch", lambda run: run.last, until=0),
 }
 """Functions that return the rule of a claim, by the quantity of the claim."""
 
@@ -121,8 +144,10 @@ BY_QUANTITY: Mapping[str, Callable[[Claim], Rule]] = {
 def rule(claim: Claim) -> Rule:
     """Return the rule of a claim: the rule for its id or, if there is none, the rule for its quantity.
 
-    If the claim is untestable, the rule contains the ledger's reason.
+    If the claim states a figure again, the rule is that of the first claim. If the claim is untestable, the rule
+    contains the ledger's reason.
     """
+    claim = ledger().claims[ledger().repeats.get(claim.id, claim.id)]
     if claim.untestable:
         return replace(RULES.get(claim.id, Rule()), why=claim.untestable)
     return RULES[claim.id] if claim.id in RULES else BY_QUANTITY[claim.quantity](claim)

@@ -1,0 +1,120 @@
+"""Parts of rules: the condition of a statement, the evidence that a rule needs, and the bounds of quantities."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from ternary_lab.runs.load import FULL
+from ternary_lab.space import SIZE
+from ternary_lab.studies.report.evidence import SeedEvidence
+from ternary_lab.studies.statistics import PERCENT, POSITIVE, Bounds
+
+BOUNDS: Mapping[str, Bounds] = {
+    "coverage_sampled_pct": PERCENT,
+    "coverage_combined_pct": PERCENT,
+    "coverage_peak_pct": PERCENT,
+    "unique_ops_sampled": (0.0, float(SIZE)),
+    "cross_entropy_nats": POSITIVE,
+    "latent_entropy_nats": POSITIVE,
+    "entropy_change_pct": (-100.0, math.inf),
+    "kl_nats": POSITIVE,
+    "gradient_balance_ratio": POSITIVE,
+}
+"""Least and greatest possible value of each quantity of the ledger that has bounds.
+
+The training and the validation loss are not here: both contain the entropy bonus of pathway B, so they have no lower
+bound. The training loss is below 0 in some epochs of some seeds. Differences have no bounds either.
+"""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A condition on one number, and the words for it, which contain the threshold."""
+
+    words: str
+    met: Callable[[float], bool]
+
+    def __call__(self, value: float) -> bool:
+        return self.met(value)
+
+
+def _text(limit: float, unit: str) -> str:
+    return f"{limit:g}{' ' * bool(unit)}{unit}"
+
+
+def above(limit: float, unit: str = "") -> Condition:
+    """Return the condition that a number is greater than `limit`."""
+    return Condition(f"above {_text(limit, unit)}", lambda value: value > limit)
+
+
+def at_least(limit: float, unit: str = "") -> Condition:
+    """Return the condition that a number is `limit` or greater."""
+    return Condition(f"at least {_text(limit, unit)}", lambda value: value >= limit)
+
+
+def below(limit: float, unit: str = "") -> Condition:
+    """Return the condition that a number is less than `limit`."""
+    return Condition(f"below {_text(limit, unit)}", lambda value: value < limit)
+
+
+def at_most(limit: float, unit: str = "") -> Condition:
+    """Return the condition that a number is `limit` or less."""
+    return Condition(f"at most {_text(limit, unit)}", lambda value: value <= limit)
+
+
+def equal_to(limit: float, unit: str = "") -> Condition:
+    """Return the condition that a number equals `limit`."""
+    return Condition(f"equal to {_text(limit, unit)}", lambda value: value == limit)
+
+
+def between(low: float, high: float, unit: str = "") -> Condition:
+    """Return the condition that a number lies in [low, high]."""
+    return Condition(f"between {low:g} and {_text(high, unit)}", lambda value: low <= value <= high)
+
+
+@dataclass(frozen=True)
+class Need:
+    """Evidence that runs may lack, for example because a user gave runs without counterfactuals."""
+
+    words: str
+    """What is missing, for the sentence "The runs given have no ..."."""
+    source: str
+    """What the judgement is also based on if the evidence exists, for "8 runs of v5_5 and ...". It may be empty."""
+    met: Callable[[SeedEvidence], bool]
+
+
+def control(*names: str) -> Need:
+    """Return the need for counterfactual runs of the same seed."""
+    listed = f"{'counterfactuals' if len(names) > 1 else 'counterfactual'} {' and '.join(names)}"
+    return Need(listed, f"the {listed}", lambda run: set(names) <= set(run.controls))
+
+
+def weights(*epochs: int) -> Need:
+    """Return the need for measures of saved weights, at all the given epochs or, if there are none, at any epoch."""
+    where = f" of {'epochs' if len(epochs) > 1 else 'epoch'} {' and '.join(map(str, epochs))}" if epochs else ""
+    return Need(
+        f"saved weights{where}", f"their saved weights{where}",
+        lambda run: len(run.probes) > 0 and set(epochs) <= set(run.probes.index),
+    )
+
+
+def whole_run() -> Need:
+    """Return the need for the run over all planned epochs."""
+    return Need("run over all planned epochs", "the run over all planned epochs", lambda run: FULL in run.controls)
+
+
+def table(*measures: str, source: str) -> Need:
+    """Return the need for measures from a published table, by their names in `SeedEvidence.measures`."""
+    return Need(f"rows in {source}", source, lambda run: set(measures) <= set(run.measures))
+
+
+def statenet() -> Need:
+    """Return the need for StateNet."""
+    return Need("StateNet", "", lambda run: run.config.model.use_statenet)
+
+
+def reaches(epoch: int) -> Need:
+    """Return the need for runs that contain an epoch."""
+    return Need(f"epoch {epoch}", "", lambda run: run.last >= epoch)

@@ -1,0 +1,237 @@
+"""The ledger as one HTML table: every claim with its rule, its seeds and its verdict, to search and to filter.
+
+The table works in a notebook, in an exported page and on the documentation site. A script in the page filters it by
+section, verdict and words, and loads nothing. Where scripts are blocked, the controls stay hidden and the whole table
+is shown. Each claim has an address: `#claim-` and its id.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ternary_lab.runs.files import write_atomically
+from ternary_lab.studies.report import Judgement, Verdict
+from ternary_lab.studies.report.figures import COLOURS
+
+WIDTH, MARGIN = 130.0, 5.0
+"""Width of a strip of seeds and its margin at each side, in pixels."""
+LOGARITHMIC = 30.0
+"""Ratio of the greatest to the least positive value from which a strip has a logarithmic scale."""
+HEAD = ("Claim", "Claimed", "Measured (median)", "Seeds", "Verdict")
+COLUMNS = (46, 11, 15, 14, 14)
+"""Widths of the columns, in percent."""
+UNITS = {"pct": " %", "pct_points": " points", **{unit: f" {unit}" for unit in ("nats", "bits", "bytes", "seconds")}}
+"""Words for the units of claimed values. Other units are clear from the statement."""
+_STYLE = """
+.ledger table{border-collapse:collapse;width:100%;font-size:13px;line-height:1.35;table-layout:fixed}
+.ledger td,.ledger th{text-align:left!important;vertical-align:top;padding:4px 6px}
+.ledger td{white-space:normal;overflow-wrap:anywhere}
+.ledger .rows{max-height:85vh;overflow:auto}
+.ledger thead th{position:sticky;top:0;z-index:1}
+.ledger thead th{background:var(--jp-layout-color0,var(--md-default-bg-color,Canvas))!important}
+@media print{.ledger .rows{max-height:none}}
+.ledger tr{border-bottom:1px solid rgba(128,128,128,.3)}
+.ledger th{font-weight:bold}
+.ledger .section th{font-size:14px;padding-top:14px}
+.ledger small{display:block;opacity:.8;font-size:12px}
+.ledger :target{background:rgba(240,228,66,.3)!important}
+.ledger b i{display:inline-block;width:10px;height:10px;margin-right:4px}
+.ledger svg{width:100%;height:16px}
+.ledger path{fill:none;stroke:currentColor}
+.ledger .p{stroke:#999;stroke-opacity:.45;stroke-width:10}
+.ledger .d{stroke-opacity:.6;stroke-width:4.5;stroke-linecap:round}
+.ledger .v{stroke:#C0392B;stroke-width:2}
+.ledger form{margin:8px 0;display:flex;flex-wrap:wrap;gap:8px;align-items:center}
+.ledger form[hidden],.ledger [hidden]{display:none}
+.ledger select,.ledger input,.ledger button{font:inherit;max-width:22em;padding:2px 6px;border:1px solid #888}
+.ledger select,.ledger input,.ledger button{border-radius:3px;color:inherit;background:transparent}
+.ledger option{color:#000;background:#fff}
+"""
+_SCRIPT = """
+for (const ledger of document.querySelectorAll('.ledger')) {
+  const form = ledger.querySelector('form'), rows = [...ledger.querySelectorAll('tr[id]')];
+  const [words, section, verdict] = form.elements;
+  const show = () => {
+    const sought = words.value.trim().toLowerCase().split(/\\s+/);
+    let count = 0;
+    for (const row of rows) {
+      const text = (row.id + ' ' + row.textContent).toLowerCase();
+      row.hidden = !(sought.every((word) => text.includes(word))
+        && (!section.value || row.parentNode.dataset.section === section.value)
+        && (!verdict.value || row.dataset.verdict === verdict.value));
+      count += !row.hidden;
+    }
+    for (const body of ledger.querySelectorAll('tbody'))
+      body.hidden = ![...body.querySelectorAll('tr[id]')].some((row) => !row.hidden);
+    form.querySelector('output').value = count + ' of ' + rows.length + ' claims';
+  };
+  const seek = () => {
+    const row = rows.find((one) => '#' + one.id === decodeURIComponent(location.hash));
+    if (row && row.hidden) { form.reset(); show(); }
+    if (row) row.scrollIntoView({block: 'center'});
+  };
+  form.hidden = false;
+  form.onsubmit = () => false;
+  form.oninput = show;
+  form.onreset = () => setTimeout(show);
+  show();
+  seek();
+  addEventListener('load', seek);
+  addEventListener('hashchange', seek);
+}
+"""
+
+
+@dataclass(frozen=True)
+class LedgerPage:
+    """The ledger as HTML. A notebook shows it as a table."""
+
+    judgements: Sequence[Judgement]
+
+    def _repr_html_(self) -> str:
+        return fragment(self.judgements)
+
+    def __repr__(self) -> str:
+        return f"the ledger: {len(self.judgements)} claims"
+
+    def write(self, path: str | Path, title: str = "The claims of the report on trial") -> Path:
+        """Write the ledger as a page of its own, and return the path. Raises RunError if it cannot be written."""
+        page = (
+            f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
+            '<meta name="viewport" content="width=device-width">'
+            "<style>body{font-family:sans-serif;max-width:1100px;margin:1em auto;padding:0 1em}</style>"
+            f"<h1>{html.escape(title)}</h1>{fragment(self.judgements)}</html>\n"
+        )
+        write_atomically(Path(path), page.encode())
+        return Path(path)
+
+
+def fragment(judgements: Sequence[Judgement]) -> str:
+    """Return the table, its controls, its style and its script as HTML for the body of a page."""
+    sections: dict[str, list[Judgement]] = {}
+    for judgement in judgements:
+        sections.setdefault(judgement.claim.section, []).append(judgement)
+    numbers = {section: str(number) for number, section in enumerate(sections, 1)}
+    given = [verdict for verdict in COLOURS if any(j.verdict is verdict for j in judgements)]
+    bodies = "".join(
+        f'<tbody data-section="{numbers[section]}"><tr class="section"><th colspan="{len(HEAD)}">'
+        f"{html.escape(section)}</th></tr>{''.join(map(_row, found))}</tbody>"
+        for section, found in sections.items()
+    )
+    widths = "".join(f'<col style="width:{width}%">' for width in COLUMNS)
+    head = "".join(f"<th>{name}</th>" for name in HEAD)
+    return (
+        f'<div class="ledger"><style>{_STYLE}</style><form hidden><input type="search" placeholder="search" '
+        f'aria-label="search the claims">{_select("section", [(numbers[s], s) for s in sections])}'
+        f'{_select("verdict", [(v, v) for v in given])}<button type="reset">show all</button><output></output></form>'
+        f'<div class="rows"><table class="claims"><colgroup>{widths}</colgroup>'
+        f"<thead><tr>{head}</tr></thead>{bodies}</table></div>"
+        f"<script>{_SCRIPT}</script></div>"
+    )
+
+
+def _select(name: str, options: Sequence[tuple[str, str]]) -> str:
+    choices = "".join(f'<option value="{value}">{html.escape(words)}</option>' for value, words in options)
+    return f'<select aria-label="{name}"><option value="">every {name}</option>{choices}</select>'
+
+
+def _row(judgement: Judgement) -> str:
+    claim, name = judgement.claim, f"claim-{judgement.claim.id}"
+    lines = f"{'line' if len(judgement.lines) == 1 else 'lines'} {', '.join(map(str, judgement.lines))} of the report"
+    testable = judgement.verdict is not Verdict.UNTESTABLE
+    repeated = judgement.same_as and f"The same figure as <a href='#claim-{judgement.same_as}'>{judgement.same_as}</a>."
+    smaller = [
+        f"<a href='#{name}' title='link to this claim'>#</a> {claim.id}{f', {lines}' if judgement.lines else ''}",
+        judgement.rule and testable and f"<u>Rule:</u> {html.escape(judgement.rule)}",
+        judgement.evidence not in judgement.rule and f"<u>Evidence:</u> {html.escape(judgement.evidence)}",
+        repeated, html.escape(judgement.note),
+    ]
+    statement = html.escape(claim.statement) + "".join(f"<small>{line}</small>" for line in smaller if line)
+    measured = html.escape(shown(judgement.measured)) + "".join(
+        f"<small>{html.escape(line)}</small>" for line in decided_by(judgement)
+    )
+    mark = f"<b><i style='background:{COLOURS[judgement.verdict]}'></i>{judgement.verdict}</b>"
+    cells = statement, html.escape(claimed(judgement)), measured, strip(judgement), mark
+    return (
+        f"<tr id='{name}' data-verdict='{judgement.verdict}'>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+    )
+
+
+def decided_by(judgement: Judgement) -> list[str]:
+    """Return the interval that decides and the number of runs in which a statement is true, each as a text."""
+    lines = []
+    if judgement.interval is not None:
+        low, high = judgement.interval
+        lines.append(f"interval {shown(low, 4)} to {shown(high, 4)}")
+    if judgement.holds is not None:
+        k, n = judgement.holds
+        lines.append(f"true in {k} of {n} runs")
+    elif judgement.runs:
+        lines.append(f"{judgement.runs} runs")
+    return lines
+
+
+def claimed(judgement: Judgement) -> str:
+    """Return the claimed value as the report prints it, with its unit, and with commas in large whole numbers."""
+    claim = judgement.claim
+    whole = claim.number is not None and claim.number.is_integer() and not claim.decimals
+    return f"{shown(claim.number) if whole else claim.claimed}{UNITS.get(claim.unit or '', '')}"
+
+
+def shown(value: Any, digits: int = 5) -> str:
+    """Return a value as text: whole numbers with all their digits, other numbers with `digits` significant ones."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(shown(entry, digits) for entry in value)
+    if not isinstance(value, int | float) or math.isinf(value):
+        return str(value)
+    if float(value).is_integer() or abs(value) >= 1e4:
+        return f"{value:z,.0f}"
+    return f"{value:z.{digits}g}"
+
+
+def strip(judgement: Judgement) -> str:
+    """Return the values of the seeds as a small drawing (SVG), or an empty text if there are none.
+
+    Dots are the seeds, a grey bar is the interval that decides, and a red line is the claimed number. An end of the
+    interval that lies outside the drawing is not shown.
+    """
+    values = [value for value in judgement.values.values() if math.isfinite(value)]
+    if not values:
+        return ""
+    number = judgement.claim.number if judgement.holds is None else None
+    ends = [end for end in judgement.interval or () if math.isfinite(end)]
+    points = [*values, *ends, *([number] if number is not None else [])]
+    place = _scale(points)
+    dots = "".join(f"M{place(value):.0f} 8h0" for value in values)
+    parts = [f"<path class='d' d='{dots}'/>"]
+    said = [f"seeds from {shown(min(values))} to {shown(max(values))}"]
+    if len(ends) == 2:
+        parts.insert(0, f"<path class='p' d='M{place(ends[0]):.0f} 8H{place(ends[1]):.0f}'/>")
+        said.append(f"interval from {shown(ends[0])} to {shown(ends[1])}")
+    if number is not None:
+        parts.append(f"<path class='v' d='M{place(number):.0f} 1v14'/>")
+        said.append(f"claimed {shown(number)}")
+    return f"<svg viewBox='0 0 {WIDTH:.0f} 16' role='img' aria-label='{', '.join(said)}'>{''.join(parts)}</svg>"
+
+
+def _scale(points: Sequence[float]) -> Callable[[float], float]:
+    """Return a function from a value to its place in a strip, in pixels. The points fill the width."""
+    low, high = min(points), max(points)
+    logarithmic = low > 0 and high / low > LOGARITHMIC
+    ends = [math.log(end) if logarithmic else end for end in (low, high)]
+    room = (WIDTH - 2 * MARGIN) / (ends[1] - ends[0]) if ends[1] > ends[0] else 0.0
+
+    def place(value: float) -> float:
+        offset = (math.log(value) if logarithmic else value) - ends[0]
+        return MARGIN + offset * room if room else WIDTH / 2
+
+    return place

@@ -1,0 +1,126 @@
+"""What happens in a training of v5.5: a row of milestones for each seed, and statements about them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pandas as pd
+
+from ternary_lab.config import Config
+from ternary_lab.figures.history import disruption
+from ternary_lab.studies.statistics import CYCLE, median_and_range
+
+END = ("coverage_A", "coverage_B", "informative_coverage_A", "informative_coverage_B")
+"""Columns whose means over the last cycle of the temperature are milestones."""
+ENTRIES = {
+    "loss_before": "training loss one epoch before the jump, nats", "loss_at": "training loss at the jump, nats",
+    "loss_after": "training loss one epoch after the jump, nats",
+    "informative_B_before": "informative coverage of B one epoch before the jump, %",
+    "informative_B_at": "informative coverage of B at the jump, %",
+    "informative_coverage_A": "informative coverage of A at the end, %",
+    "informative_coverage_B": "informative coverage of B at the end, %",
+    "coverage_A": "sampled coverage of A at the end, %", "coverage_B": "sampled coverage of B at the end, %",
+    "epochs": "epochs",
+}
+"""Words for the milestones that a table compares, by column."""
+
+
+def milestones(history: pd.DataFrame) -> pd.DataFrame:
+    """Return a row for each seed of a history, with the seed as index.
+
+    | columns | content |
+    |---|---|
+    | epochs, best_epoch, lowest_loss | number of epochs, epoch of the lowest validation loss, lowest training loss |
+    | loss_before, loss_at, loss_after | training loss one epoch before, at and one epoch after the jump of β_B, nats |
+    | beta_B_before, beta_B_at, kl_B_before, kl_B_at | β_B and the KL of B (nats) before and at the jump |
+    | reconstruction_B_before | percentage of operations that B reconstructs from its own code before the jump |
+    | informative_B_before, informative_B_at | informative coverage of B before and at the jump, percent |
+    | the names in `END` | percent, mean over the last cycle of τ_A that all runs have, or over all epochs if fewer |
+
+    The jump is the epoch at which β_B leaves 0. Without a jump, its columns are missing values.
+    """
+    last = int(history.groupby("seed")["epoch"].max().min())
+    rows = {seed: _of_one_run(run.set_index("epoch"), last) for seed, run in history.groupby("seed")}
+    return pd.DataFrame(rows).T.rename_axis("seed")
+
+
+def _of_one_run(rows: pd.DataFrame, last: int) -> dict[str, float]:
+    jump = disruption(rows.reset_index())
+    places = {"before": -1, "at": 0, "after": 1}
+
+    def at(place: str, column: str) -> float:
+        if jump is None or jump + places[place] not in rows.index:
+            return math.nan
+        return float(rows[column].loc[jump + places[place]])
+
+    return {
+        "epochs": len(rows), "best_epoch": float(rows.index[int(rows["val_loss"].argmin())]),
+        "lowest_loss": rows["train_loss"].min(),
+        **{f"loss_{place}": at(place, "train_loss") for place in places},
+        **{f"{column}_{place}": at(place, column) for column in ("beta_B", "kl_B") for place in ("before", "at")},
+        "reconstruction_B_before": at("before", "reconstruction_B"),
+        **{f"informative_B_{place}": at(place, "informative_coverage_B") for place in ("before", "at")},
+        **rows.loc[max(last - CYCLE + 1, 0):last, list(END)].mean(),
+    }
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A statement about one quantity of a run."""
+
+    quantity: str
+    limit: str
+    value: Callable[[pd.DataFrame], pd.Series[float]]
+    """The quantity of each run, from the table of `milestones`."""
+    holds: Callable[[pd.Series[float]], pd.Series[bool]]
+
+
+def statements(config: Config) -> list[Statement]:
+    """Return the statements that notebook 02 makes about every run of v5.5."""
+    patience = config.early_stopping.patience
+    return [
+        Statement("β_B one epoch before the jump", "0", lambda m: m["beta_B_before"], lambda v: v == 0),
+        Statement("training loss at the jump / one epoch before", "at least 5",
+                  lambda m: m["loss_at"] / m["loss_before"], lambda v: v >= 5),
+        Statement("KL of B at the jump / one epoch before", "below 0.5",
+                  lambda m: m["kl_B_at"] / m["kl_B_before"], lambda v: v < 0.5),
+        Statement("informative coverage of B at the jump / before", "over 5",
+                  lambda m: m["informative_B_at"] / m["informative_B_before"], lambda v: v > 5),
+        Statement("reconstruction by B from its own code before the jump, %", "above 99",
+                  lambda m: m["reconstruction_B_before"], lambda v: v > 99),
+        Statement("epoch of the lowest validation loss", "below 10", lambda m: m["best_epoch"], lambda v: v < 10),
+        Statement("epochs from there to the end", f"{patience}",
+                  lambda m: m["epochs"] - 1 - m["best_epoch"], lambda v: v == patience),
+        Statement("lower sampled coverage of A and B at the end, %", "above 98",
+                  lambda m: m[["coverage_A", "coverage_B"]].min(axis=1), lambda v: v > 98),
+    ]
+
+
+def statement_table(history: pd.DataFrame, config: Config) -> pd.DataFrame:
+    """Return a row for each statement: quantity, its median and range, the statement, and in how many runs it holds."""
+    found = milestones(history)
+    rows = []
+    for statement in statements(config):
+        values = statement.value(found)
+        true = statement.holds(values)
+        rows.append((statement.quantity, median_and_range(values), statement.limit, f"{true.sum()} of {len(true)}"))
+    return pd.DataFrame(rows, columns=["quantity", "median [lowest, highest]", "statement", "true in"])
+
+
+def compared(history: pd.DataFrame, published: pd.DataFrame, same_seeds: bool) -> pd.DataFrame:
+    """Return the milestones of runs that were trained here beside those of the published runs of v5.5.
+
+    Each text is `median [lowest, highest]`, or one number for one run. If `same_seeds` is true, a column has the
+    published runs of the seeds of `history`.
+    """
+    here, there = milestones(history), milestones(published)
+    groups = {f"trained here, n = {len(here)}": here}
+    if same_seeds:
+        groups["published, same seeds"] = there.loc[there.index.intersection(here.index)]
+    groups[f"published, n = {len(there)}"] = there
+    return pd.DataFrame({
+        "quantity": list(ENTRIES.values()),
+        **{title: [median_and_range(runs[name]) for name in ENTRIES] for title, runs in groups.items()},
+    })

@@ -1,0 +1,92 @@
+"""Milestones of a training and the statements about them, on a history whose numbers are known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ternary_lab import load_config, load_runs
+from ternary_lab.studies.training import ENTRIES, compared, milestones, statement_table, statements
+
+
+def _history(seeds: int = 3, epochs: int = 60, jump: int | None = 20) -> pd.DataFrame:
+    """A history in which every column is a simple function of seed and epoch."""
+    rows = []
+    for seed in range(seeds):
+        for e in range(epochs + seed):
+            on = jump is not None and e >= jump
+            rows.append({
+                "seed": seed, "epoch": e, "train_loss": 1.0 + seed + 10 * (e == jump), "val_loss": abs(e - 4) + 1.0,
+                "beta_B": 0.2 if on else 0.0, "kl_B": 50.0 if on else 500.0, "reconstruction_B": 100.0,
+                "informative_coverage_A": float(e), "informative_coverage_B": 10.0 if on else 0.1,
+                "coverage_A": 99.0, "coverage_B": 98.5 + e / 1000,
+            })
+    return pd.DataFrame(rows)
+
+
+def test_milestones_are_the_values_around_the_jump_and_the_means_of_the_last_cycle() -> None:
+    found = milestones(_history())
+    assert found["epochs"].tolist() == [60, 61, 62]
+    assert found["best_epoch"].tolist() == [4, 4, 4]
+    assert found["loss_before"].tolist() == [1.0, 2.0, 3.0]
+    assert found["loss_at"].tolist() == [11.0, 12.0, 13.0]
+    assert found["loss_after"].tolist() == [1.0, 2.0, 3.0]
+    assert found["beta_B_before"].tolist() == [0.0] * 3
+    assert found["beta_B_at"].tolist() == [0.2] * 3
+    # The last epoch of every run is 59, also for runs that go on.
+    assert found["informative_coverage_A"].tolist() == pytest.approx([np.mean(range(30, 60))] * 3)
+
+
+def test_a_run_without_a_jump_has_no_milestones_around_it() -> None:
+    found = milestones(_history(jump=None))
+    assert found.isna().sum().loc[["loss_before", "loss_at", "informative_B_at"]].tolist() == [3, 3, 3]
+    assert not found["epochs"].isna().any()
+
+
+def test_a_short_run_has_the_mean_of_all_its_epochs() -> None:
+    assert milestones(_history(1, 5, None))["informative_coverage_A"].tolist() == [2.0]
+
+
+def test_runs_stand_beside_the_published_runs_of_the_same_seeds() -> None:
+    table = compared(_history(2), _history(3), True).set_index("quantity")
+    assert list(table.columns) == ["trained here, n = 2", "published, same seeds", "published, n = 3"]
+    assert list(table.loc[ENTRIES["loss_at"]]) == ["11.5 [11, 12]", "11.5 [11, 12]", "12 [11, 13]"]
+    without = compared(_history(1, 5, None), _history(3), False).set_index("quantity")
+    assert list(without.loc[ENTRIES["loss_at"]]) == ["–", "12 [11, 13]"]
+
+
+def test_each_statement_is_counted_over_the_runs() -> None:
+    config = load_config("v5_5", {"early_stopping.patience": 56})
+    table = statement_table(_history(), config)
+    counts = dict(zip(table["quantity"], table["true in"], strict=True))
+    assert counts.pop("epochs from there to the end") == "1 of 3"  # the second and third run are longer
+    assert counts.pop("training loss at the jump / one epoch before") == "2 of 3"  # 11/1, 12/2, 13/3
+    assert set(counts.values()) == {"3 of 3"}
+
+
+@pytest.mark.parametrize("column", ["beta_B", "informative_coverage_B", "kl_B", "reconstruction_B", "coverage_A"])
+def test_a_history_that_breaks_a_statement_is_seen(column: str) -> None:
+    """Each statement is false for a run whose column is constant and small."""
+    broken = _history(1).assign(**{column: 1e-3})
+    if column == "beta_B":
+        broken.loc[broken["epoch"] == 0, "beta_B"] = 0.0  # the jump is at epoch 1, so nothing rises there
+    table = statement_table(broken, load_config("v5_5", {"early_stopping.patience": 55}))
+    assert (table["true in"] == "0 of 1").any()
+
+
+def test_the_published_runs_make_every_statement_true() -> None:
+    config = load_config("v5_5")
+    table = statement_table(load_runs("v5_5").history, config)
+    assert len(table) == len(statements(config))
+    assert set(table["true in"]) == {"8 of 8"}
+
+
+def test_the_published_runs_have_the_values_of_the_report() -> None:
+    found = milestones(load_runs("v5_5").history)
+    assert (found["loss_before"] < 3).all()
+    assert (found["loss_at"] > 7).all()
+    assert found["loss_after"].between(5, 9).all()
+    assert (found["informative_B_before"] < 0.5).all()
+    assert (found["informative_B_at"] > 5).all()
+    assert found["beta_B_at"].tolist() == pytest.approx([0.3 * abs(np.sin(0.785))] * 8)
