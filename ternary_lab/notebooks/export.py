@@ -64,10 +64,10 @@ def export_html(path: str | Path, output: str | Path) -> Path:
     title = page_title(notebook) or path.stem
     text, _ = page.from_notebook_node(notebook, {"metadata": {"name": title, "path": str(path.parent)}})
     # A heading's formula also stands in its anchor, where it has no place.
-    def shown(found: re.Match[str]) -> str:
+    def unmarked(found: re.Match[str]) -> str:
         return formulas.get(found[0]) or re.sub(r"FORMULA\d{4}END", "", found[0])
 
-    write_text(output, _MARK.sub(shown, text))
+    write_text(output, _MARK.sub(unmarked, str(text)))
     return output
 
 
