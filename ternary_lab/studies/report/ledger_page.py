@@ -1,8 +1,8 @@
 """The ledger as one HTML table: every claim with its rule, its seeds and its verdict, to search and to filter.
 
 The table works in a notebook, in an exported page and on the documentation site. A script in the page filters it by
-section, verdict and words, and loads nothing. Where scripts are blocked, the controls stay hidden and the whole table
-is shown. Each claim has an address: `#claim-` and its id.
+section, verdict and words, and loads nothing. The script also makes the controls, so that a reader whose program blocks
+scripts sees the whole table and no control that does nothing. Each claim has an address: `#claim-` and its id.
 """
 
 from __future__ import annotations
@@ -47,15 +47,24 @@ _STYLE = """
 .ledger .d{stroke-opacity:.6;stroke-width:4.5;stroke-linecap:round}
 .ledger .v{stroke:#C0392B;stroke-width:2}
 .ledger form{margin:8px 0;display:flex;flex-wrap:wrap;gap:8px;align-items:center}
-.ledger form[hidden],.ledger [hidden]{display:none}
+.ledger [hidden]{display:none}
 .ledger select,.ledger input,.ledger button{font:inherit;max-width:22em;padding:2px 6px;border:1px solid #888}
 .ledger select,.ledger input,.ledger button{border-radius:3px;color:inherit;background:transparent}
 .ledger option{color:#000;background:#fff}
 """
 _SCRIPT = """
 for (const ledger of document.querySelectorAll('.ledger')) {
-  const form = ledger.querySelector('form'), rows = [...ledger.querySelectorAll('tr[id]')];
+  if (ledger.querySelector('form')) continue;
+  const form = document.createElement('form'), rows = [...ledger.querySelectorAll('tr[id]')];
+  form.innerHTML = '<input type="search" placeholder="search" aria-label="search the claims">'
+    + '<select aria-label="section"><option value="">every section</option></select>'
+    + '<select aria-label="verdict"><option value="">every verdict</option></select>'
+    + '<button type="reset">show all</button><output></output>';
+  ledger.querySelector('.rows').before(form);
   const [words, section, verdict] = form.elements;
+  for (const body of ledger.querySelectorAll('tbody'))
+    section.add(new Option(body.querySelector('th').textContent, body.dataset.section));
+  for (const one of new Set(rows.map((row) => row.dataset.verdict))) verdict.add(new Option(one));
   const show = () => {
     const sought = words.value.trim().toLowerCase().split(/\\s+/);
     let count = 0;
@@ -75,7 +84,6 @@ for (const ledger of document.querySelectorAll('.ledger')) {
     if (row && row.hidden) { form.reset(); show(); }
     if (row) row.scrollIntoView({block: 'center'});
   };
-  form.hidden = false;
   form.onsubmit = () => false;
   form.oninput = show;
   form.onreset = () => setTimeout(show);
@@ -112,12 +120,11 @@ class LedgerPage:
 
 
 def fragment(judgements: Sequence[Judgement]) -> str:
-    """Return the table, its controls, its style and its script as HTML for the body of a page."""
+    """Return the table, its style and its script as HTML for the body of a page."""
     sections: dict[str, list[Judgement]] = {}
     for judgement in judgements:
         sections.setdefault(judgement.claim.section, []).append(judgement)
     numbers = {section: str(number) for number, section in enumerate(sections, 1)}
-    given = [verdict for verdict in COLOURS if any(j.verdict is verdict for j in judgements)]
     bodies = "".join(
         f'<tbody data-section="{numbers[section]}"><tr class="section"><th colspan="{len(HEAD)}">'
         f"{html.escape(section)}</th></tr>{''.join(map(_row, found))}</tbody>"
@@ -126,18 +133,10 @@ def fragment(judgements: Sequence[Judgement]) -> str:
     widths = "".join(f'<col style="width:{width}%">' for width in COLUMNS)
     head = "".join(f"<th>{name}</th>" for name in HEAD)
     return (
-        f'<div class="ledger"><style>{_STYLE}</style><form hidden><input type="search" placeholder="search" '
-        f'aria-label="search the claims">{_select("section", [(numbers[s], s) for s in sections])}'
-        f'{_select("verdict", [(v, v) for v in given])}<button type="reset">show all</button><output></output></form>'
-        f'<div class="rows"><table class="claims"><colgroup>{widths}</colgroup>'
-        f"<thead><tr>{head}</tr></thead>{bodies}</table></div>"
+        f'<div class="ledger"><style>{_STYLE}</style><div class="rows"><table class="claims">'
+        f"<colgroup>{widths}</colgroup><thead><tr>{head}</tr></thead>{bodies}</table></div>"
         f"<script>{_SCRIPT}</script></div>"
     )
-
-
-def _select(name: str, options: Sequence[tuple[str, str]]) -> str:
-    choices = "".join(f'<option value="{value}">{html.escape(words)}</option>' for value, words in options)
-    return f'<select aria-label="{name}"><option value="">every {name}</option>{choices}</select>'
 
 
 def _row(judgement: Judgement) -> str:
