@@ -21,7 +21,7 @@ from ternary_lab.notebooks.export import replace_formulas
 ROOT = Path(__file__).parents[1]
 SHOWN = (
     "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "CITATION.cff", "notebooks/*.ipynb", "figures/*.png",
-    "figures/*.gif", "benchmarks/*.png",
+    "figures/*.gif", "benchmarks/*.png", "ternary_lab/studies/report/original_*",
 )
 
 

@@ -7,8 +7,10 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from ternary_lab.metrics.quantities import QUANTITIES, label
@@ -48,10 +50,11 @@ class Table:
             "  ".join(
                 text.rjust(width) if number else text.ljust(width)
                 for text, width, number in zip(row, widths, self.numeric, strict=True)
-            ).rstrip()[:WIDEST]
+            ).rstrip()
             for row in (self.head, *self.rows)
         ]
-        return "\n".join([*([self.caption[:WIDEST]] if self.caption else []), *lines])
+        lines = [*([self.caption] if self.caption else []), *lines]
+        return "\n".join(line if len(line) <= WIDEST else f"{line[:WIDEST - 1]}…" for line in lines)
 
 
 def _cell(tag: str, text: str, side: str) -> str:
@@ -114,12 +117,12 @@ def heading(name: str) -> str:
 
 
 def _text(value: Any, form: str) -> str:
-    if isinstance(value, bool):
+    if isinstance(value, bool | np.bool_):
         return "yes" if value else "no"
-    if value is None or (isinstance(value, float) and math.isnan(value)):
+    if value is None or (isinstance(value, Real) and math.isnan(value)):
         return "–"
-    if isinstance(value, int | float):
-        return format(value, form if isinstance(value, float) or "," in form or form.endswith("d") else "d")
+    if isinstance(value, Real):
+        return format(value, form if not isinstance(value, Integral) or "," in form or form.endswith("d") else "d")
     return str(value)
 
 
