@@ -133,7 +133,7 @@ def outcome_trajectories(branches: Mapping[str, Branch], first: int = 35) -> Dra
     rows = rows[rows["epoch"] >= first]
     groups = {words: [name for name in names if name in branches] for words, names in GROUPS.items()}
     groups = {words: names for words, names in groups.items() if names}
-    with new_axes(-(-len(groups) // 2), 2, 1.0 + 1.55 * -(-len(groups) // 2), sharex=True, sharey=True) as axes:
+    with new_axes(-(-len(groups) // 2), 2, 1.0 + 1.8 * -(-len(groups) // 2), sharex=True, sharey=True) as axes:
         for axis, (words, names) in zip(axes, groups.items(), strict=False):
             for name, colour in zip(names, LINES, strict=False):
                 its = rows[rows["name"] == name]
@@ -141,7 +141,9 @@ def outcome_trajectories(branches: Mapping[str, Branch], first: int = 35) -> Dra
             control = rows[rows["name"] == CONTROL]
             band(axis, control, "epoch", PRIMARY, color=GREY, linestyle="--", label="as scheduled")
             axis.set_title(_mathematical(words))
-            axis.legend(loc="lower right", bbox_to_anchor=(1, 0.09), labelspacing=0.3)
+            low = rows[rows["name"].isin(names) & (rows["epoch"] == LAST)][PRIMARY].min()
+            above = 0.09 if low < 0.1 * rows[PRIMARY].max() else -0.02  # above a line near 0
+            axis.legend(loc="lower right", bbox_to_anchor=(1, above), labelspacing=0.2)
         axes[0].set_ylim(0, 1.03 * rows[PRIMARY].max())
         for axis in axes[len(groups):]:
             axis.set_axis_off()
@@ -187,6 +189,8 @@ def outcomes_at_end(branches: Mapping[str, Branch]) -> Drawing:
         axes[0].set_yticks(range(len(keys)), [
             _mathematical(branches[name].title) if comparison == SAME_EPOCH else comparison for name, comparison in keys
         ])
+        for text, (_, comparison) in zip(axes[0].get_yticklabels(), keys, strict=True):
+            text.set_color(INK if comparison == SAME_EPOCH else GREY)
         axes[0].set_ylim(len(keys) - 0.5, -0.5)
         handles = [
             Line2D([], [], color=INK, marker=shape, linestyle="", label=words,

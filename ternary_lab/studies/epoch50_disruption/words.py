@@ -113,18 +113,22 @@ def conflicts(differences: pd.DataFrame) -> str:
 
     Only differences at the same epoch that are decided count.
     """
-    rows = differences[differences["comparison"] == SAME_EPOCH]
-    decided = rows.pivot(index="name", columns="metric", values="decided")
-    titles = rows.drop_duplicates("name").set_index("name")["title"]
-    opposite = [name for name in titles.index if set(decided.loc[name, [PRIMARY, "effective_coverage"]]) == BOTH]
-    return " ".join(
-        f"“{titles[name]}” has {decided.at[name, PRIMARY]} informative coverage "
-        f"({difference(differences, name)} points) but {decided.at[name, 'effective_coverage']} effective coverage "
-        f"({difference(differences, name, metric='effective_coverage')} points), and its \N{NON-BREAKING HYPHEN}ELBO "
-        f"differs by {difference(differences, name, metric='neg_elbo')} nats "
-        f"({decided.at[name, 'neg_elbo']}; a lower value is better)."
-        for name in opposite
-    )
+    found = []
+    for (name, title), rows in differences[differences["comparison"] == SAME_EPOCH].groupby(
+        ["name", "title"], sort=False
+    ):
+        decided = dict(zip(rows["metric"], rows["decided"], strict=True))
+        if {decided[PRIMARY], decided["effective_coverage"]} != BOTH:
+            continue
+        one, other, bound = (
+            difference(differences, str(name), metric=metric) for metric in (PRIMARY, "effective_coverage", "neg_elbo")
+        )
+        found.append(
+            f"“{title}” has {decided[PRIMARY]} informative coverage ({one} points) but {decided['effective_coverage']} "
+            f"effective coverage ({other} points), and its \N{NON-BREAKING HYPHEN}ELBO differs by {bound} nats "
+            f"({decided['neg_elbo']}; a lower value is better)."
+        )
+    return " ".join(found)
 
 
 def largest(differences: pd.DataFrame) -> str:
@@ -139,7 +143,7 @@ def largest(differences: pd.DataFrame) -> str:
     ]
     if rows.empty:
         return ""
-    row = rows.loc[rows["mean"].abs().idxmax()]
+    row = rows.sort_values("mean", key=abs).iloc[-1]
     return (
         f"The largest decided difference is that of “{row['title']}”: {difference(differences, row['name'])} points of "
         f"informative coverage, and {difference(differences, row['name'], metric='neg_elbo')} nats of "
