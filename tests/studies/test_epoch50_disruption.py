@@ -351,9 +351,9 @@ def test_an_interval_without_0_shows_that(low: float, mean: float, high: float, 
 
 
 def test_seeds_are_named() -> None:
-    assert words.seeds([45, 42, 43, 44, 42]) == "4 seeds (42 to 45)"
-    assert words.seeds([3]) == "1 seed (3)"
-    assert words.seeds([1, 5]) == "2 seeds (1, 5)"
+    assert words.seeds([45, 42, 43, 44, 42]) == "4 seeds, 42 to 45"
+    assert words.seeds([3]) == "1 seed, 3"
+    assert words.seeds([1, 5]) == "2 seeds, 1, 5"
 
 
 def test_conflicts_and_the_largest_difference_follow_from_the_decisions() -> None:

@@ -60,11 +60,11 @@ def difference_table(differences: pd.DataFrame) -> pd.DataFrame:
 
 
 def seeds(values: Iterable[int]) -> str:
-    """Return the number of seeds and their names: "4 seeds (42 to 45)"."""
+    """Return the number of seeds and their names: "4 seeds, 42 to 45"."""
     found = sorted(set(values))
     whole = len(found) > 1 and found == list(range(found[0], found[-1] + 1))
     names = f"{found[0]} to {found[-1]}" if whole else ", ".join(map(str, found))
-    return f"{len(found)} seed{'s' * (len(found) > 1)} ({names})"
+    return f"{len(found)} seed{'s' * (len(found) > 1)}, {names}"
 
 
 def answer(measured: pd.DataFrame, final: pd.DataFrame, differences: pd.DataFrame) -> list[str]:
