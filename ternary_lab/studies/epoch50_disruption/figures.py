@@ -45,8 +45,7 @@ from ternary_lab.studies.epoch50_disruption.tables import (
 LINES = (GREEN, PURPLE, INK)
 """Colours of the counterfactuals in a panel."""
 MARKERS = {SAME_EPOCH: "o", SAME_AGE: "s", SAME_LEARNING: "D"}
-OFFSETS = {SAME_EPOCH: 0.0, SAME_AGE: 0.28, SAME_LEARNING: 0.56}
-"""Markers of the comparisons, and their distances from the middle of a row."""
+"""Markers of the comparisons."""
 COLOURS = (BLUE, VERMILION, SKY, ORANGE, GREEN, PURPLE, GREY)
 """Colours of the terms of the loss. Cross-entropy and KL of the same pathway have similar colours."""
 
@@ -128,22 +127,24 @@ def outcome_trajectories(branches: Mapping[str, Branch], first: int = 35) -> Dra
     """Plot the informative coverage of the counterfactuals against the epoch, with a panel for each group of `GROUPS`.
 
     The values are means of both pathways. Lines and bands are the median and the range over runs, from the epoch
-    `first` on. A dashed line in each panel is the median of the control.
+    `first` on. A dashed line and a grey band in each panel show the control.
     """
     rows = pd.concat([outcomes(b.runs.history).assign(name=n) for n, b in branches.items()], ignore_index=True)
     rows = rows[rows["epoch"] >= first]
     groups = {words: [name for name in names if name in branches] for words, names in GROUPS.items()}
     groups = {words: names for words, names in groups.items() if names}
-    with new_axes(-(-len(groups) // 2), 2, 1.0 + 1.55 * -(-len(groups) // 2), sharex=True, sharey=True) as axes:
+    with new_axes(-(-len(groups) // 2), 2, 1.0 + 1.8 * -(-len(groups) // 2), sharex=True, sharey=True) as axes:
         for axis, (words, names) in zip(axes, groups.items(), strict=False):
             for name, colour in zip(names, LINES, strict=False):
                 its = rows[rows["name"] == name]
                 band(axis, its, "epoch", PRIMARY, color=colour, label=_mathematical(branches[name].title))
             control = rows[rows["name"] == CONTROL]
-            band(axis, control, "epoch", PRIMARY, color=GREY, errorbar=None, linestyle="--", label="as scheduled")
+            band(axis, control, "epoch", PRIMARY, color=GREY, linestyle="--", label="as scheduled")
             axis.set_title(_mathematical(words))
-            axis.legend(loc="upper left", labelspacing=0.3)
-        axes[0].set_ylim(0, 1.5 * rows.groupby(["name", "epoch"])[PRIMARY].median().max())
+            low = rows[rows["name"].isin(names) & (rows["epoch"] == LAST)][PRIMARY].min()
+            above = 0.09 if low < 0.1 * rows[PRIMARY].max() else -0.02  # above a line near 0
+            axis.legend(loc="lower right", bbox_to_anchor=(1, above), labelspacing=0.2)
+        axes[0].set_ylim(0, 1.03 * rows[PRIMARY].max())
         for axis in axes[len(groups):]:
             axis.set_axis_off()
         label_epochs(axes[-2:])
@@ -159,29 +160,38 @@ def outcome_trajectories(branches: Mapping[str, Branch], first: int = 35) -> Dra
 
 
 def outcomes_at_end(branches: Mapping[str, Branch]) -> Drawing:
-    """Plot the differences of the final outcomes from the control, with a row for each counterfactual.
+    """Plot the differences of the final outcomes from the control, with a band for each counterfactual.
 
-    Marks are means of the differences within seeds, lines their simultaneous intervals. A row has a mark for each
+    Marks are means of the differences within seeds, lines their simultaneous intervals. A band has a row for each
     comparison of `tables.compared_epochs`. Black intervals exclude 0. Counterfactuals in which β_B stays 0 are left
     out, because they are so far away that they would stretch the axes.
     """
     table = control_differences(final_outcomes(branches))
+    keys = list(dict.fromkeys(zip(table["name"], table["comparison"], strict=True)))
     shown = list(dict.fromkeys(table["name"]))
-    with new_axes(1, 3, 1.3 + 0.27 * len(shown), sharey=True) as axes:
+    with new_axes(1, 3, 1.1 + 0.2 * len(keys), sharey=True) as axes:
         for axis, metric in zip(axes, (PRIMARY, *SECONDARY), strict=True):
+            for name in shown[::2]:
+                rows = [place for place, key in enumerate(keys) if key[0] == name]
+                axis.axhspan(rows[0] - 0.5, rows[-1] + 0.5, color=GREY, alpha=0.13, linewidth=0, zorder=0)
             for row in table[table["metric"] == metric].to_dict("records"):
                 comparison = row["comparison"]
-                place = shown.index(row["name"]) + OFFSETS[comparison]
+                place = keys.index((row["name"], comparison))
                 colour = GREY if row["decided"] == "not decided" else INK
                 axis.plot([row["low"], row["high"]], [place, place], color=colour, linewidth=1.1, zorder=2)
                 axis.plot(row["mean"], place, MARKERS[comparison], color=colour, markersize=4, zorder=3,
                           markerfacecolor=colour if comparison == SAME_EPOCH else "white")
             mark(axis, 0, "-")
+            axis.yaxis.grid(visible=False)
             axis.xaxis.set_major_locator(MaxNLocator(nbins=4))
             words, _, unit = label(metric).rpartition(", ")
             axis.set_title(f"{words},\n{'percentage points' if unit == '%' else unit}")
-        axes[0].set_yticks(range(len(shown)), [_mathematical(branches[name].title) for name in shown])
-        axes[0].set_ylim(len(shown) - 0.5, -0.5)
+        axes[0].set_yticks(range(len(keys)), [
+            _mathematical(branches[name].title) if comparison == SAME_EPOCH else comparison for name, comparison in keys
+        ])
+        for text, (_, comparison) in zip(axes[0].get_yticklabels(), keys, strict=True):
+            text.set_color(INK if comparison == SAME_EPOCH else GREY)
+        axes[0].set_ylim(len(keys) - 0.5, -0.5)
         handles = [
             Line2D([], [], color=INK, marker=shape, linestyle="", label=words,
                    markerfacecolor=INK if words == SAME_EPOCH else "white")
@@ -201,5 +211,5 @@ def outcomes_at_end(branches: Mapping[str, Branch]) -> Drawing:
 
 
 def _mathematical(title: str) -> str:
-    """Return the title with β and an index as a formula, and with 0.001 instead of 1e-3."""
-    return title.replace("β_B", "β$_B$").replace("β_A", "β$_A$").replace("1e-3", "0.001")
+    """Return the title with β and an index as a formula."""
+    return title.replace("β_B", "β$_B$").replace("β_A", "β$_A$")

@@ -110,6 +110,29 @@ def term_rises(before: pd.DataFrame, after: pd.DataFrame, epoch: int) -> pd.Data
     return (end - start).dropna(how="all")
 
 
+def held_rises(history: pd.DataFrame, epoch: int) -> pd.DataFrame:
+    """Return the rises of `term_rises` as they would be with the factors λ and g of `epoch` - 1, in nats.
+
+    The weights β are those of each epoch. A history has no column for λ g of a pathway. It is the weighted
+    cross-entropy divided by the cross-entropy, which is exact if g is the same in all batches of `epoch` - 1.
+
+    Raises KeyError if the history lacks one of the epochs.
+    """
+    before, after = (history[history["epoch"] == e].set_index("seed") for e in (epoch - 1, epoch))
+    if before.empty or after.empty:
+        raise KeyError(f"the history lacks epoch {epoch - 1} or {epoch}")
+    factor = {pathway: before[f"loss_ce_{pathway}"] / before[f"ce_{pathway}"] for pathway in "AB"}
+    held = {
+        "loss_alignment": after["loss_alignment"] * before["lambda3"] / after["lambda3"],
+        **{f"loss_ce_{p}": factor[p] * after[f"ce_{p}"] for p in "AB"},
+        **{f"loss_kl_{p}": factor[p] * after[f"beta_{p}"] * after[f"kl_{p}"] for p in "AB"},
+        **{name: before[name] * after[raw] / before[raw]
+           for name, raw in (("loss_entropy_B", "entropy_B"), ("loss_repulsion_B", "repulsion_B"))},
+    }
+    rises = pd.DataFrame(held)[list(TERMS)] - before[list(TERMS)]
+    return rises.assign(train_loss=rises.sum(axis=1)).dropna(how="all")
+
+
 def largest_rise(history: pd.DataFrame, epoch: int) -> pd.Series[float]:
     """Return the rise of each term of the training loss since the epoch before, in nats, with the largest rise first.
 
@@ -124,10 +147,10 @@ def spike_and_surge(history: pd.DataFrame, branches: Mapping[str, Branch]) -> pd
     `history` is that of the runs from which the counterfactuals start. The table has a row per counterfactual and seed,
     and the columns name, title, seed and
 
-        rise        training loss of epoch 50 or 51, whichever is larger, divided by the loss of epoch 49
-        overshoot   training loss of epoch 50 or 51, whichever is larger, divided by the loss of epoch 60
-        spike       whether the loss of any epoch is more than 1.5 times that of the epoch before, and higher than that
-                    of ten epochs later
+        rise        largest training loss of the epochs 50 to 52, divided by the loss of epoch 49
+        overshoot   largest training loss of the epochs 50 to 52, divided by the loss of epoch 60
+        spike       whether the loss of one of these three epochs is more than 1.5 times that of the epoch before, and
+                    higher than that of ten epochs later
         surge       informative coverage of B at epoch 60 minus that at epoch 49, in percentage points
     """
     before = history[history["epoch"] == 49].set_index("seed")
@@ -137,12 +160,12 @@ def spike_and_surge(history: pd.DataFrame, branches: Mapping[str, Branch]) -> pd
             continue
         its = branch.runs.history.set_index(["epoch", "seed"])
         loss, coverage = (its[column].unstack() for column in ("train_loss", "informative_coverage_B"))
-        largest = loss.loc[[50, 51]].max()  # a gradual rise begins with β_B = 0 at epoch 50
+        largest = loss.loc[50:52].max()  # a gradual rise begins with β_B = 0 at epoch 50
         whole = pd.concat([before[["train_loss"]].T.set_axis([49]), loss])
         spike = (whole > 1.5 * whole.shift(1)) & (whole > whole.shift(-10))
         parts.append(pd.DataFrame({
             "name": name, "title": branch.title, "rise": largest / before["train_loss"],
-            "overshoot": largest / loss.loc[60], "spike": spike.any(),
+            "overshoot": largest / loss.loc[60], "spike": spike.loc[50:52].any(),
             "surge": coverage.loc[60] - before["informative_coverage_B"],
         }).dropna().rename_axis("seed").reset_index())
     return pd.concat(parts, ignore_index=True)
@@ -217,6 +240,21 @@ def control_differences(final: pd.DataFrame) -> pd.DataFrame:
     regularised = final[final["beta_B"] > 0]
     return paired_differences(
         regularised, "name", CONTROL, [PRIMARY, *SECONDARY], by=["comparison"], primary=PRIMARY
+    )
+
+
+def pair_differences(final: pd.DataFrame, name: str, base: str) -> pd.DataFrame:
+    """Return the differences of the counterfactual `name` from the counterfactual `base`, paired by seed.
+
+    `final` is the table of `final_outcomes`. The comparisons are those of `name` with the control at the same epoch
+    and, if there is one, at the same age; the outcome of `base` is always that of the last cycle. So β_B must leave 0
+    in `base` at the same epoch as in the control. The columns and families are those of `control_differences`.
+    """
+    ours = final[(final["name"] == name) & final["comparison"].isin((SAME_EPOCH, SAME_AGE))]
+    its = final[(final["name"] == base) & (final["comparison"] == SAME_EPOCH)]
+    its = pd.concat([its.assign(comparison=comparison) for comparison in ours["comparison"].unique()])
+    return paired_differences(
+        pd.concat([ours, its]), "name", base, [PRIMARY, *SECONDARY], by=["comparison"], primary=PRIMARY
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -24,6 +24,8 @@ BENEFIT = {
     "not decided": "These runs show no benefit of the jump itself",
 }
 """What it means for the jump if informative coverage is higher, lower or the same with a gradual rise of β_B."""
+BOTH = {"higher", "lower"}
+"""Decisions of two outcomes that differ in opposite directions."""
 
 
 def difference(differences: pd.DataFrame, name: str, comparison: str = SAME_EPOCH, metric: str = PRIMARY) -> str:
@@ -33,7 +35,15 @@ def difference(differences: pd.DataFrame, name: str, comparison: str = SAME_EPOC
 
 
 def _text(row: Mapping[Hashable, Any]) -> str:
-    return format(Interval(row["n"], row["mean"], row["low"], row["high"]), "+z.2f")
+    """Return `mean [low, high]` with three significant digits of its largest number, or with more if needed.
+
+    More digits are needed if a rounded end of an interval that excludes 0 would be 0.
+    """
+    found = Interval(row["n"], row["mean"], row["low"], row["high"])
+    places = 2 if max(abs(found.low), abs(found.high)) < 10 else 1
+    while found.excludes_zero and places < 6 and min(abs(found.low), abs(found.high)) < 0.5 * 10.0 ** -places:
+        places += 1
+    return format(found, f"+z.{places}f")
 
 
 def difference_table(differences: pd.DataFrame) -> pd.DataFrame:
@@ -49,6 +59,14 @@ def difference_table(differences: pd.DataFrame) -> pd.DataFrame:
     ], axis=1).reset_index()
 
 
+def seeds(values: Iterable[int]) -> str:
+    """Return the number of seeds and their names: "4 seeds, 42 to 45"."""
+    found = sorted(set(values))
+    whole = len(found) > 1 and found == list(range(found[0], found[-1] + 1))
+    names = f"{found[0]} to {found[-1]}" if whole else ", ".join(map(str, found))
+    return f"{len(found)} seed{'s' * (len(found) > 1)}, {names}"
+
+
 def answer(measured: pd.DataFrame, final: pd.DataFrame, differences: pd.DataFrame) -> list[str]:
     """Return the answer of the notebook, a sentence for each part of its question.
 
@@ -57,20 +75,24 @@ def answer(measured: pd.DataFrame, final: pd.DataFrame, differences: pd.DataFram
     """
     by_name = measured.groupby("name")
     rise, surge = ({name: median_and_range(rows, form) for name, rows in by_name[column]}
-                   for column, form in (("rise", ".2f"), ("surge", "+z.2f")))
+                   for column, form in (("rise", ".3g"), ("surge", "+z.1f")))
     at_end = final[final["comparison"] == SAME_EPOCH].groupby("name")[PRIMARY]
     end = {name: median_and_range(rows, ".1f") for name, rows in at_end}
+    at = differences[(differences["name"] == RISES) & (differences["metric"] == PRIMARY)].iloc[0]
     found = [
-        f"**The spike** comes from $\\beta_B$, the weight of B's KL term: when it jumps from 0, the training loss "
-        f"reaches {rise[CONTROL]} times the loss of epoch 49, but only {rise[STAYS]} times if $\\beta_B$ stays 0 "
-        f"(median [range], n = {by_name.size()[CONTROL]} seeds).",
-        f"**The surge** has the same cause: up to epoch 60, the informative coverage of B changes by {surge[CONTROL]} "
-        f"points as scheduled, and by {surge[STAYS]} points if $\\beta_B$ stays 0.",
-        f"**Is it good for anything?** B must be regularised: informative coverage at the end (mean of A and B) is "
-        f"{end[CONTROL]} % as scheduled, but {end[STAYS]} % if $\\beta_B$ stays 0. "
+        f"**The spike** comes from the jump of $\\beta_B$, the weight of B's KL term: the training loss reaches "
+        f"{rise[CONTROL]} times the loss of epoch 49, but {rise[RISES]} times if $\\beta_B$ rises over 20 epochs, and "
+        f"{rise[STAYS]} times if it stays 0 (largest loss of epochs 50 to 52, median [range], "
+        f"{seeds(measured.loc[measured['name'] == CONTROL, 'seed'])}).",
+        f"**The surge** comes from $\\beta_B$, too: from epoch 49 to 60, the informative coverage of B changes by "
+        f"{surge[CONTROL]} percentage points as scheduled, by {surge[RISES]} points if $\\beta_B$ rises over 20 "
+        f"epochs, and by {surge[STAYS]} points if it stays 0.",
+        f"**Is it good for anything?** B's KL term is needed: informative coverage at the end (mean of A and B, epochs "
+        f"74 to 103) is {end[CONTROL]} % as scheduled, but {end[STAYS]} % if $\\beta_B$ stays 0. "
         f"{BENEFIT[decisions(differences)[RISES]]}: if $\\beta_B$ rises over 20 epochs instead, informative coverage "
-        f"differs by {difference(differences, RISES)} points (mean difference from the runs as scheduled "
-        "[simultaneous 95 % interval]).",
+        f"differs by {difference(differences, RISES)} points from the runs as scheduled{_bound(at)} (mean difference "
+        f"within seeds [simultaneous 95 % interval: Student's t with {at['n'] - 1} degrees of freedom, Bonferroni for "
+        f"{at['comparisons']} comparisons]).",
     ]
     if MATCHED in set(differences["name"]):
         found.append(
@@ -81,21 +103,86 @@ def answer(measured: pd.DataFrame, final: pd.DataFrame, differences: pd.DataFram
     return found
 
 
-def spikes_and_surges(measured: pd.DataFrame) -> str:
-    """Return a sentence on spikes without a surge and one on a surge without a spike.
+def _bound(row: pd.Series[Any]) -> str:
+    """Return a clause with the largest benefit of the jump that the interval of the gradual rise admits."""
+    return f", so a benefit of the jump above {max(-row['low'], 0):.2f} points is excluded"
+
+
+def conflicts(differences: pd.DataFrame) -> str:
+    """Return a sentence on each counterfactual whose informative and effective coverage differ in opposite directions.
+
+    Only differences at the same epoch that are decided count.
+    """
+    found = []
+    for (name, title), rows in differences[differences["comparison"] == SAME_EPOCH].groupby(
+        ["name", "title"], sort=False
+    ):
+        decided = dict(zip(rows["metric"], rows["decided"], strict=True))
+        if {decided[PRIMARY], decided["effective_coverage"]} != BOTH:
+            continue
+        one, other, bound = (
+            difference(differences, str(name), metric=metric) for metric in (PRIMARY, "effective_coverage", "neg_elbo")
+        )
+        found.append(
+            f"“{title}” has {decided[PRIMARY]} informative coverage ({one} points) but {decided['effective_coverage']} "
+            f"effective coverage ({other} points), and its \N{NON-BREAKING HYPHEN}ELBO differs by {bound} nats "
+            f"({decided['neg_elbo']}; a lower value is better)."
+        )
+    return " ".join(found)
+
+
+def largest(differences: pd.DataFrame) -> str:
+    """Return a sentence on the counterfactual with the largest decided difference in informative coverage.
+
+    It is empty if no counterfactual is decided.
+    """
+    found = decisions(differences)
+    rows = differences[
+        (differences["metric"] == PRIMARY) & (differences["comparison"] == SAME_EPOCH)
+        & differences["name"].isin(found.index[found != "not decided"])
+    ]
+    if rows.empty:
+        return ""
+    row = rows.sort_values("mean", key=abs).iloc[-1]
+    return (
+        f"The largest decided difference is that of “{row['title']}”: {difference(differences, row['name'])} points of "
+        f"informative coverage, and {difference(differences, row['name'], metric='neg_elbo')} nats of "
+        "\N{NON-BREAKING HYPHEN}ELBO."
+    )
+
+
+def warm_up_or_jump(differences: pd.DataFrame) -> str:
+    """Return the sentences on a warm-up and a jump to the same β_B.
+
+    `differences` is a table of `tables.pair_differences`.
+    """
+    parts = [
+        f"at the {row['comparison']} by {_text(row)} points ({row['decided']})"
+        for row in differences[differences["metric"] == PRIMARY].to_dict("records")
+    ]
+    name = differences["name"].iloc[0]
+    others = [
+        f"at the {comparison} by {difference(differences, name, comparison, 'effective_coverage')} points of effective "
+        f"coverage and {difference(differences, name, comparison, 'neg_elbo')} nats of \N{NON-BREAKING HYPHEN}ELBO"
+        for comparison in differences["comparison"].unique()
+    ]
+    return f"The informative coverage differs {' and '.join(parts)}. The other outcomes differ {' and '.join(others)}."
+
+
+def spikes(measured: pd.DataFrame) -> str:
+    """Return a sentence on the loss after epoch 49 and on the surge, with and without a KL weight of B.
 
     `measured` is the table of `tables.spike_and_surge`, which defines a spike.
     """
     stays, rises = (measured[measured["name"].isin(names)] for names in ((STAYS, NOTHING), (RISES,)))
-    found = (
-        f"If $\\beta_B$ stays 0, at either learning rate, {stays['spike'].sum()} of {len(stays)} runs have a spike, "
-        f"and their largest surge is {stays['surge'].max():+z.2f} points. If $\\beta_B$ rises over 20 epochs, "
-        f"{rises['spike'].sum()} of {len(rises)} runs have a spike, and their smallest surge is "
-        f"{rises['surge'].min():+z.1f} points."
+    return (
+        f"If $\\beta_B$ stays 0 ({stays['seed'].nunique()} seeds, at {stays['name'].nunique()} learning rates), "
+        f"{stays['spike'].sum()} of {len(stays)} runs have a spike, the loss reaches at most "
+        f"{stays['rise'].max():.3g} times its value at epoch 49, and the largest surge is "
+        f"{stays['surge'].max():+z.2f} points. If $\\beta_B$ rises over 20 epochs, {rises['spike'].sum()} of "
+        f"{len(rises)} runs have a spike, but the loss reaches at least {rises['rise'].min():.3g} times its value at "
+        f"epoch 49, and the smallest surge is {rises['surge'].min():+z.1f} points."
     )
-    alone = stays["spike"].any() and stays["surge"].max() < 1
-    both = alone and not rises["spike"].any() and rises["surge"].min() > 1
-    return f"{found} So there are spikes without a surge, and surges without a spike." if both else found
 
 
 def decided_names(differences: pd.DataFrame) -> str:
