@@ -74,14 +74,16 @@ def shares_of_range(ours: pd.DataFrame, theirs: pd.DataFrame, names: Sequence[st
 
     There is a row for each column in `names`, before and from the jump of β_B in our runs. The columns are quantity,
     jump ("before" or "from"), and below, inside and above, in percent of the epochs that both have. If all runs have
-    the same distribution, a value lies inside the range of n runs with the probability (n - 1)/(n + 1).
+    the same distribution, a value lies inside the range of n runs with the probability (n - 1)/(n + 1). Our values are
+    rounded to as many decimals as the other runs have, so a range of small values may be a single number.
     """
     jump = disruption(ours)
     if jump is None:
         raise RunError("no jump of β_B in the history: there are no epochs before and after it")
-    ends = ours.groupby("epoch")[list(names)]
+    decimals = {name: _decimals(theirs[name]) for name in names}
+    ends = ours.round(decimals).groupby("epoch")[list(names)]
     low, high = ends.min(), ends.max()
-    shared = theirs[theirs["epoch"].isin(low.index)].set_index("epoch")[list(names)]
+    shared = theirs[theirs["epoch"].isin(low.index)].round(decimals).set_index("epoch")[list(names)]
     rows = []
     for name in names:
         for place, rows_of in (("before", shared.index < jump), ("from", shared.index >= jump)):
@@ -92,6 +94,11 @@ def shares_of_range(ours: pd.DataFrame, theirs: pd.DataFrame, names: Sequence[st
                 "above": 100 * over.mean(),
             })
     return pd.DataFrame(rows)
+
+
+def _decimals(values: pd.Series[float], most: int = 12) -> int:
+    """Return the number of digits after the decimal point with which values are written, at most `most`."""
+    return next((k for k in range(most) if (values.round(k) - values).abs().max() < 10.0 ** -most), most)
 
 
 @dataclass(frozen=True)

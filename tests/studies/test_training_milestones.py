@@ -102,6 +102,12 @@ def test_shares_of_the_range_are_counted_before_and_from_the_jump() -> None:
         shares_of_range(_history(jump=None), theirs, ["train_loss"])
 
 
+def test_our_values_are_rounded_as_the_printed_ones() -> None:
+    ours = _history(2, 40).assign(train_loss=0.0449)
+    theirs = pd.DataFrame({"epoch": range(40), "train_loss": [0.04] * 39 + [0.05]})
+    assert shares_of_range(ours, theirs, ["train_loss"])["inside"].tolist() == [100.0, 95.0]
+
+
 def test_a_value_of_the_same_distribution_lies_in_the_range_of_n_runs_with_the_stated_probability() -> None:
     rng = np.random.default_rng(0)
     size, n = 20_000, 8
