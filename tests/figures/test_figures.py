@@ -72,7 +72,7 @@ def test_the_figure_of_coverages_shows_the_named_quantities_only(history: pd.Dat
     assert [axis.get_title(loc="left").split(",")[0] for axis in drawing.figure.axes] == [
         "sampled coverage", "informative coverage",
     ]
-    assert not any(column.startswith("effective") for column in drawing.data)
+    assert not any(str(column).startswith("effective") for column in drawing.data)
     assert "cannot exceed" not in drawing.alt
 
 
