@@ -109,7 +109,7 @@ def _loss(axis: Axes) -> None:
         "loss L = λ$_1$ g$_A$ L$_A$ + λ$_2$ g$_B$ L$_B$ + λ$_3$ |H$_A$ − H$_B$|\n"
         "L$_A$ = CE$_A$ + β$_A$ KL$_A$\n"
         "L$_B$ = CE$_B$ + β$_B$ KL$_B$ − w$_S$ S + w$_R$ R\n"
-        "g$_A$, g$_B$: gradient balance, from r = |∇B| / |∇A|"
+        "g$_A$, g$_B$: gradient balance, from r = n$_B$ / n$_A$"
     ))
 
 
