@@ -4,7 +4,7 @@ Let n_A and n_B be the moving averages of the gradient norms of the pathways. At
 
     r = n_B / n_A          balanced: 0.8 < r < 1.2          momentum m: 0.95 if balanced, else 0.5
 
-If r is below or above this range, λ₁ and λ₂ change by ±0.02 in favour of the pathway with the weaker gradients.
+If r is below or above this range, λ₁ and λ₂ change by ±0.02 in favour of the pathway with the stronger gradients.
 Otherwise, they can change by ±5 % in favour of the pathway with the lower coverage after the previous epoch.
 
 In the first batch of an epoch, StateNet reads [H_A, H_B, KL_A, KL_B, r, ρ, λ₁, λ₂, λ₃]. StateNet corrects the learning
@@ -108,7 +108,7 @@ def adapted(
 ) -> tuple[float, float]:
     """Return λ₁ and λ₂ of the next epoch.
 
-    The pathway with the weaker gradients gains weight. If the gradients are balanced, the pathway with the lower
+    The pathway with the stronger gradients gains weight. If the gradients are balanced, the pathway with the lower
     coverage gains weight.
     """
     if ratio < weights.ratio_low:

@@ -108,8 +108,8 @@ def _loss(axis: Axes) -> None:
     _box(axis, (60.5, 1, 38.9, 16.5), (
         "loss L = λ$_1$ g$_A$ L$_A$ + λ$_2$ g$_B$ L$_B$ + λ$_3$ |H$_A$ − H$_B$|\n"
         "L$_A$ = CE$_A$ + β$_A$ KL$_A$\n"
-        "L$_B$ = CE$_B$ + β$_B$ KL$_B$ − w$_S$ S + w$_{rep}$ rep\n"
-        "g$_A$, g$_B$: gradient balance, from r = |∇B| / |∇A|"
+        "L$_B$ = CE$_B$ + β$_B$ KL$_B$ − w$_S$ S + w$_R$ R\n"
+        "g$_A$, g$_B$: gradient balance, from r = n$_B$ / n$_A$"
     ))
 
 

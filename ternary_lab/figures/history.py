@@ -20,7 +20,7 @@ from ternary_lab.config import Config
 from ternary_lab.errors import RunError
 from ternary_lab.figures.parts import band, label_epochs, legend_below, log_scale, mark, reference
 from ternary_lab.figures.save import Drawing
-from ternary_lab.figures.style import GREEN, INK, PATHWAY, PURPLE, new_axes, plain
+from ternary_lab.figures.style import GREEN, GREY, INK, PATHWAY, PURPLE, new_axes, plain
 from ternary_lab.metrics.coverage import uniform_coverage
 from ternary_lab.metrics.latent_entropy import expected_epoch_entropy
 from ternary_lab.metrics.quantities import QUANTITIES, label
@@ -29,8 +29,8 @@ from ternary_lab.splits import per_epoch
 
 ZOOM = 5
 """Number of epochs that are shown on each side of the disruption."""
-LOWEST_RATIO = 1e-3
-"""Lowest ratio of gradient norms that is shown. The gradient of B almost vanishes before the disruption."""
+COVERAGES = ("coverage", "informative_coverage", "effective_coverage")
+"""Quantities of the figure of coverages, from left to right."""
 LINEAR = 0.1
 """Losses up to this size are shown on a linear scale if a loss is negative, larger ones on a logarithmic scale."""
 CORRECTIONS = {"lr": "Δ lr", "lambda1": "Δλ$_1$", "lambda2": "Δλ$_2$", "lambda3": "Δλ$_3$"}
@@ -94,6 +94,12 @@ def both_pathways(axis: Axes, history: pd.DataFrame, column: str) -> None:
         band(axis, history, "epoch", f"{column}_{pathway}", color=color, label=f"pathway {pathway}")
 
 
+def name_jump(axis: Axes, history: pd.DataFrame) -> None:
+    """Give the dotted line at the disruption an entry in the legend of the axes, if there is a disruption."""
+    if (jump := disruption(history)) is not None:
+        axis.plot([], [], color=GREY, linestyle=":", linewidth=0.9, label=f"epoch {jump}: β$_B$ leaves 0")
+
+
 def run_count(history: pd.DataFrame) -> str | None:
     """Return the text that explains line and band in a legend, or None for one run."""
     n = int(history.groupby("epoch").size().max())
@@ -134,28 +140,45 @@ def losses(history: pd.DataFrame, config: Config) -> Drawing:
     The axis of all epochs is logarithmic, or symmetric-logarithmic if a loss is not positive. Without a disruption, the
     last epochs are enlarged.
     """
-    history, jump = shared_epochs(history), disruption(history)
+    history = shared_epochs(history)
+    with epoch_panels(history, 1, 2, 2.5, ("loss, nats", _around(history)), width_ratios=(3, 2)) as axes:
+        _both_losses(axes, history)
+        axes[0].legend(title=run_count(history))
+    alt = f"Two line charts show the training and validation loss {span_of(history)}. {_loss_words(history)}"
+    return _drawing(axes, alt, history, "train_loss", "val_loss", "beta_B")
+
+
+def _around(history: pd.DataFrame) -> str:
+    """Return the title of the panel of losses that is enlarged."""
+    jump = disruption(history)
+    return "the last epochs" if jump is None else f"loss around epoch {jump}, nats"
+
+
+def _both_losses(axes: Sequence[Axes], history: pd.DataFrame) -> None:
+    """Draw the training and validation loss of all epochs into the first axes, and enlarged into the second."""
+    jump = disruption(history)
     centre = jump if jump is not None else int(history["epoch"].max()) - ZOOM
     near = history[history["epoch"].between(centre - ZOOM, centre + ZOOM)]
-    around = "the last epochs" if jump is None else f"around epoch {jump}: β$_B$ leaves 0"
-    with epoch_panels(
-            history, 1, 2, 2.5, ("loss, nats", around), width_ratios=(3, 2)
-        ) as axes:
-        whole, zoom = axes
-        for axis, rows, marker in ((whole, history, None), (zoom, near, "o")):
-            band(axis, rows, "epoch", "train_loss", color=INK, label="training", marker=marker)
-            band(axis, rows, "epoch", "val_loss", color=GREEN, label="validation", marker=marker)
-        _loss_scale(whole, float(history[["train_loss", "val_loss"]].to_numpy().min()))
-        whole.legend(title=run_count(history))
-        zoom.set_ylim(bottom=min(0, zoom.get_ylim()[0]))
-    alt = (
-        f"Two line charts show the training and validation loss {span_of(history)}. The left one has a log scale, the "
-        f"right one shows {around.split(':')[0]} enlarged. The training loss is {from_to(history, 'train_loss')}."
+    whole, zoom = axes
+    for axis, rows, marker in ((whole, history, None), (zoom, near, "o")):
+        band(axis, rows, "epoch", "train_loss", color=INK, label="training loss", marker=marker)
+        band(axis, rows, "epoch", "val_loss", color=GREEN, label="validation loss", marker=marker)
+    _loss_scale(whole, float(history[["train_loss", "val_loss"]].to_numpy().min()))
+    name_jump(whole, history)
+    zoom.set_ylim(bottom=min(0, zoom.get_ylim()[0]))
+
+
+def _loss_words(history: pd.DataFrame) -> str:
+    """Return what the panels of `_both_losses` show, as words for an alternative text."""
+    jump, middle = disruption(history), history.groupby("epoch")[["train_loss", "val_loss"]].median()
+    words = f"The left one has a log scale. The training loss is {from_to(history, 'train_loss')}."
+    if jump is None or jump - 1 not in middle.index:
+        return words
+    (before, val_before), (at, val_at) = middle.loc[jump - 1], middle.loc[jump]
+    return (
+        f"{words} When beta B leaves 0, the training loss goes from {before:.3g} at epoch {jump - 1} to {at:.3g}, and "
+        f"the validation loss from {val_before:.3g} to {val_at:.3g}."
     )
-    if jump is not None:
-        loss = history.groupby("epoch")["train_loss"].median()
-        alt += f" When beta B leaves 0 it goes from {loss[jump - 1]:.3g} at epoch {jump - 1} to {loss[jump]:.3g}."
-    return _drawing(axes, alt, history, "train_loss", "val_loss", "beta_B")
 
 
 def _loss_scale(axis: Axes, lowest: float) -> None:
@@ -170,30 +193,36 @@ def _loss_scale(axis: Axes, lowest: float) -> None:
     plain(axis)
 
 
-def coverages(history: pd.DataFrame, config: Config) -> Drawing:
+def coverages(history: pd.DataFrame, config: Config, kinds: Sequence[str] = COVERAGES) -> Drawing:
     """Plot the sampled coverage with its uniform baseline, the informative coverage and the effective coverage.
 
     From M latents, neither of the last two can exceed M/N before the correction, because M latents have at most M
-    different outputs and ln M nats of information. If M < N, this ceiling is drawn.
+    different outputs and ln M nats of information. If M < N, this ceiling is drawn for effective coverage. `kinds`
+    names the quantities that are shown, among those of `COVERAGES`.
     """
-    history, kinds = shared_epochs(history), ("coverage", "informative_coverage", "effective_coverage")
+    history = shared_epochs(history)
     samples, latents = config.evaluation.coverage_samples, f"from {config.evaluation.latents:,} latents"
-    notes = (f"n = {samples:,} {config.evaluation.coverage_decoding} draws", latents, f"argmax, {latents}")
-    uniform, ceiling = uniform_coverage(samples), 100 * config.evaluation.latents / SIZE
-    with epoch_panels(
-        history, 1, 3, 2.5, [f"{label(kind)}\n{note}" for kind, note in zip(kinds, notes, strict=True)]
-    ) as axes:
+    notes = {
+        "coverage": f"n = {samples:,} {config.evaluation.coverage_decoding} draws", "informative_coverage": latents,
+        "effective_coverage": f"argmax, {latents}",
+    }
+    uniform = uniform_coverage(samples)
+    ceiling = 100 * config.evaluation.latents / SIZE if "effective_coverage" in kinds else 100
+    titles = [f"{label(kind)}\n{notes[kind]}" for kind in kinds]
+    with epoch_panels(history, 1, len(kinds), 2.5, titles) as axes:
         for axis, kind in zip(axes, kinds, strict=True):
             both_pathways(axis, history, kind)
-        reference(axes[0], uniform, f"uniform noise, {uniform:.3f} %", "--")
-        for axis in axes[1:]:
-            axis.set_ylim(bottom=0)
-        if ceiling < 100:
-            reference(axes[2], ceiling, f"ceiling M/N without correction, {ceiling:.1f} %")
-        legend_below(axes, run_count(history), ncols=4)
+            if kind == "coverage":
+                reference(axis, uniform, f"uniform noise, {uniform:.3f} %", "--")
+            else:
+                axis.set_ylim(bottom=0)
+            if kind == "effective_coverage" and ceiling < 100:
+                reference(axis, ceiling, f"ceiling M/N without correction, {ceiling:.1f} %", "-.")
+        name_jump(axes[0], history)
+        legend_below(axes, run_count(history), ncols=3 if ceiling < 100 else 4)
     parts = [f"{QUANTITIES[kind].words} is {from_to(history, f'{kind}_B', '.2f')}" for kind in kinds]
     alt = (
-        f"Three line charts show the coverage by both pathways in percent {span_of(history)}. In pathway B "
+        f"Line charts show the coverage by both pathways in percent {span_of(history)}. In pathway B "
         f"{'; '.join(parts)}. Uniform noise reaches a sampled coverage of {uniform:.3f} % in {samples:,} draws."
         + (f" Without a correction, effective coverage cannot exceed {ceiling:.1f} %." if ceiling < 100 else "")
     )
@@ -201,28 +230,23 @@ def coverages(history: pd.DataFrame, config: Config) -> Drawing:
 
 
 def overview(history: pd.DataFrame, config: Config) -> Drawing:
-    """Plot the training loss and the informative coverage of both pathways: the training at one glance."""
+    """Plot both losses as in `losses`, and the informative coverage of both pathways: the training at one glance."""
     history = shared_epochs(history)
-    titles = ("training loss, nats", label("informative_coverage"))
-    with epoch_panels(history, 1, 2, 2.5, titles) as axes:
-        loss, coverage = axes
-        band(loss, history, "epoch", "train_loss", color=INK)
-        _loss_scale(loss, float(history["train_loss"].min()))
-        both_pathways(coverage, history, "informative_coverage")
-        coverage.set_ylim(bottom=0)
-        coverage.legend(title=run_count(history), loc="upper left")
+    titles = ("loss, nats", _around(history), label("informative_coverage"))
+    with epoch_panels(history, 1, 3, 2.7, titles, width_ratios=(5, 4, 4)) as axes:
+        _both_losses(axes[:2], history)
+        both_pathways(axes[2], history, "informative_coverage")
+        axes[2].set_ylim(bottom=0)
+        legend_below(axes, run_count(history), ncols=5)
     alt = (
-        f"Two line charts {span_of(history)}. The training loss, on a log scale, is {from_to(history, 'train_loss')}. "
-        f"Informative coverage of A is {from_to(history, 'informative_coverage_A')}, of B "
+        f"Three line charts show the training and validation loss and informative coverage {span_of(history)}. "
+        f"{_loss_words(history)} Informative coverage of A is {from_to(history, 'informative_coverage_A')}, of B "
         f"{from_to(history, 'informative_coverage_B')} percent."
     )
     if (jump := disruption(history)) is not None:
         at = history[history["epoch"] == jump].median(numeric_only=True)
-        alt += (
-            f" At epoch {jump}, where beta B leaves 0, the loss is {at['train_loss']:.3g} and informative coverage of "
-            f"B {at['informative_coverage_B']:.3g} percent."
-        )
-    return _drawing(axes, alt, history, "train_loss", "informative_coverage")
+        alt += f" At epoch {jump}, informative coverage of B is {at['informative_coverage_B']:.3g} percent."
+    return _drawing(axes, alt, history, "train_loss", "val_loss", "informative_coverage")
 
 
 def latent_entropies(history: pd.DataFrame, config: Config) -> Drawing:
@@ -257,17 +281,17 @@ def kl_divergences(history: pd.DataFrame, config: Config) -> Drawing:
 
 
 def schedule_values(history: pd.DataFrame, config: Config) -> Drawing:
-    """Plot β, τ, ρ and the learning rate against the epoch."""
+    """Plot β, τ, ρ and the learning rate, without StateNet's small correction, against the epoch."""
     history = shared_epochs(history)
-    titles = ("β, weight of the KL", "τ, scale of the posterior noise", "ρ, permeability", "learning rate")
+    titles = ("β, weight of the KL", "τ, scale of the posterior noise", "ρ, permeability", "scheduled learning rate")
     with epoch_panels(history, 2, 2, 3.9, titles, sharex=True) as axes:
         beta, temperature, rho, rate = axes
         both_pathways(beta, history, "beta")
         both_pathways(temperature, history, "temperature")
         band(rho, history, "epoch", "rho", color=INK)
-        band(rate, history, "epoch", "lr_scheduled", color=INK, label="scheduled")
-        band(rate, history, "epoch", "lr", color=PURPLE, label="corrected by StateNet", linestyle="--")
-        legend_below([beta, rate], run_count(history), ncols=4)
+        band(rate, history, "epoch", "lr_scheduled", color=INK)
+        name_jump(beta, history)
+        legend_below([beta], ncols=3)
         steps = sorted(history["lr_scheduled"].unique())
         rate.set_yscale("log")
         rate.set_yticks(steps, [f"{step:g}" for step in steps])
@@ -275,64 +299,62 @@ def schedule_values(history: pd.DataFrame, config: Config) -> Drawing:
     alt = (
         f"Four line charts show the schedules {span_of(history)}. Beta A is {from_to(history, 'beta_A')}; beta B is "
         f"{from_to(history, 'beta_B')}; rho is {from_to(history, 'rho')}; the learning rate is "
-        f"{from_to(history, 'lr')}."
+        f"{from_to(history, 'lr_scheduled')}."
     )
-    return _drawing(axes, alt, history, "beta", "temperature", "rho", "lr_scheduled", "lr")
+    return _drawing(axes, alt, history, "beta", "temperature", "rho", "lr_scheduled")
 
 
 def statenet_outputs(history: pd.DataFrame, config: Config) -> Drawing:
-    """Plot the four outputs of StateNet against the epoch. Each output lies in (-1, 1).
+    """Plot the four outputs of StateNet against the epoch, with a line for each run. Each output lies in (-1, 1).
 
     The titles say how large the correction is that belongs to an output of 1.
     """
-    history, runs = shared_epochs(history), run_count(history)
+    history = shared_epochs(history)
+    runs = int(history.groupby("epoch").size().max())
     scales = dict.fromkeys(CORRECTIONS, f"{config.statenet.lambda_scale:g}")
     scales["lr"] = f"{100 * config.statenet.lr_scale:g} % of lr"
     titles = [f"{symbol}; correction: {symbol} × {scales[name]}" for name, symbol in CORRECTIONS.items()]
     with epoch_panels(history, 2, 2, 3.6, titles, sharex=True, sharey=True) as axes:
         for axis, name, color in zip(axes, CORRECTIONS, (PURPLE, *PATHWAY.values(), INK), strict=True):
             reference(axis, 0, line="-")
-            band(axis, history, "epoch", f"delta_{name}", color=color)
+            for _, run in history.groupby(_keys(history)):
+                axis.plot(run["epoch"], run[f"delta_{name}"], color=color, linewidth=0.7)
         for axis in axes[::2]:
             axis.set_ylabel("output")
-        if runs:
-            axes[0].legend([axes[0].lines[-1]], [runs])
-    parts = [f"that of {name} is {from_to(history, f'delta_{name}', '+.3f')}" for name in CORRECTIONS]
-    alt = f"Four line charts show the outputs of StateNet {span_of(history)}: {'; '.join(parts)}."
+    parts = [f"for {name} is {from_to(history, f'delta_{name}', '+.3f')}" for name in CORRECTIONS]
+    alt = (
+        f"Four line charts show the outputs of StateNet, with a line for each run (n = {runs}). The median "
+        f"{'; '.join(parts)}."
+    )
     return _drawing(axes, alt, history, *(f"delta_{name}" for name in CORRECTIONS))
 
 
 def gradient_balance(history: pd.DataFrame, config: Config) -> Drawing:
-    """Plot the ratio of the gradient norms with its bounds, the momentum of the norms' averages, and the weights λ."""
+    """Plot the ratio of the gradient norms with its bounds, and the weights λ.
+
+    The ratio compares the moving averages of both norms at the start of an epoch.
+    """
     history, w = shared_epochs(history), config.loss_weights
-    cut = history["grad_ratio"].min() < LOWEST_RATIO
-    titles = (
-        "gradient norms, B over A" + (f" (shown from {LOWEST_RATIO:g})" if cut else ""),
-        "momentum of the norms' averages", "λ$_1$, λ$_2$ and their bounds", "λ$_3$, entropy alignment",
-    )
-    with epoch_panels(history, 2, 2, 3.9, titles, sharex=True) as axes:
-        ratio, momentum, pathways, alignment = axes
-        ratio.axhspan(w.ratio_low, w.ratio_high, color=GREEN, alpha=0.15, linewidth=0,
-                      label=f"balanced, {w.ratio_low:g} to {w.ratio_high:g}")
+    titles = ("n$_B$/n$_A$ at the start of an epoch", "λ$_1$, λ$_2$ and their bounds", "λ$_3$, entropy alignment")
+    with epoch_panels(history, 1, 3, 2.7, titles) as axes:
+        ratio, pathways, alignment = axes
+        ratio.axhspan(w.ratio_low, w.ratio_high, color=GREEN, alpha=0.3, linewidth=0,
+                      label=f"λ$_1$, λ$_2$ rest: {w.ratio_low:g} to {w.ratio_high:g}")
         band(ratio, history, "epoch", "grad_ratio", color=INK)
-        log_scale(ratio)
-        if cut:
-            ratio.set_ylim(bottom=LOWEST_RATIO)
-        ratio.legend(title=run_count(history))
-        band(momentum, history, "epoch", "grad_momentum", color=INK)
-        momentum.set_ylim(0, 1)
+        ratio.set_yscale("log")
         for name, pathway in (("lambda1", "A"), ("lambda2", "B")):
             band(pathways, history, "epoch", name, color=PATHWAY[pathway], label=f"λ$_{name[-1]}$, pathway {pathway}")
         for bound in (w.low, w.high):
             reference(pathways, bound, line="--")
-        pathways.legend()
         band(alignment, history, "epoch", "lambda3", color=INK)
+        name_jump(ratio, history)
+        legend_below(axes, run_count(history), ncols=4)
     alt = (
-        f"Four line charts show the ratio of gradient norms, the momentum and the loss weights {span_of(history)}. The "
+        f"Three line charts show the ratio of gradient norms and the loss weights {span_of(history)}. The "
         f"ratio of B to A is {from_to(history, 'grad_ratio')}; lambda 1 is {from_to(history, 'lambda1')}; lambda 2 is "
         f"{from_to(history, 'lambda2')}."
     )
-    return _drawing(axes, alt, history, "grad_ratio", "grad_momentum", "lambda1", "lambda2", "lambda3")
+    return _drawing(axes, alt, history, "grad_ratio", "lambda1", "lambda2", "lambda3")
 
 
 FIGURES: Mapping[str, Callable[[pd.DataFrame, Config], Drawing]] = {

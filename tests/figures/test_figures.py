@@ -29,7 +29,7 @@ from ternary_lab.figures import (
     save,
     truth_tables,
 )
-from ternary_lab.figures.history import overview
+from ternary_lab.figures.history import coverages, overview
 from ternary_lab.runs.provenance import source_hash
 
 SMALL = {
@@ -64,6 +64,16 @@ def test_the_ceiling_of_effective_coverage_is_drawn_if_it_is_below_the_space(
     labels = [line.get_label() for line in drawing.figure.axes[2].lines if str(line.get_label()).startswith("ceiling")]
     assert labels == (["ceiling M/N without correction, 0.3 %"] if latents < space.SIZE else [])
     assert ("cannot exceed" in drawing.alt) == bool(labels)
+
+
+def test_the_figure_of_coverages_shows_the_named_quantities_only(history: pd.DataFrame) -> None:
+    config = load_config("quick", {**SMALL, "evaluation.latents": 64})
+    drawing = coverages(history, config, kinds=("coverage", "informative_coverage"))
+    assert [axis.get_title(loc="left").split(",")[0] for axis in drawing.figure.axes] == [
+        "sampled coverage", "informative coverage",
+    ]
+    assert not any(str(column).startswith("effective") for column in drawing.data)
+    assert "cannot exceed" not in drawing.alt
 
 
 @pytest.mark.parametrize("lowest", [-0.05, 0.01])

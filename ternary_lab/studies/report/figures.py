@@ -28,7 +28,8 @@ ROW = 0.155
 LONGEST = 54
 """Largest number of characters of a section's title that are shown."""
 COMPARED = {
-    "train_loss": "training loss, nats", "coverage": "coverage {p}, %", "kl": "KL {p}, nats", "H": "H {p}, nats",
+    "train_loss": "training loss, nats", "coverage": "sampled coverage {p}, %", "kl": "KL {p}, nats",
+    "H": "H {p}, nats",
 }
 """Quantities that the original prints in every epoch, with their titles. Those with {p} have a value per pathway."""
 UNIT_WORDS = {"deviations": "shift, standard deviations of the seeds", "percent": "shift, % of the figure"}

@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ternary_lab import load_config, load_runs
-from ternary_lab.studies.training import ENTRIES, compared, milestones, statement_table, statements
+from ternary_lab import load_runs
+from ternary_lab.errors import RunError
+from ternary_lab.studies.training import ENTRIES, compared, milestones, shares_of_range, statement_table, statements
 
 
 def _history(seeds: int = 3, epochs: int = 60, jump: int | None = 20) -> pd.DataFrame:
@@ -32,6 +33,7 @@ def test_milestones_are_the_values_around_the_jump_and_the_means_of_the_last_cyc
     assert found["loss_before"].tolist() == [1.0, 2.0, 3.0]
     assert found["loss_at"].tolist() == [11.0, 12.0, 13.0]
     assert found["loss_after"].tolist() == [1.0, 2.0, 3.0]
+    assert found["val_at"].tolist() == [17.0] * 3
     assert found["beta_B_before"].tolist() == [0.0] * 3
     assert found["beta_B_at"].tolist() == [0.2] * 3
     # The last epoch of every run is 59, also for runs that go on.
@@ -57,28 +59,25 @@ def test_runs_stand_beside_the_published_runs_of_the_same_seeds() -> None:
 
 
 def test_each_statement_is_counted_over_the_runs() -> None:
-    config = load_config("v5_5", {"early_stopping.patience": 56})
-    table = statement_table(_history(), config)
+    table = statement_table(_history())
     counts = dict(zip(table["quantity"], table["true in"], strict=True))
-    assert counts.pop("epochs from there to the end") == "1 of 3"  # the second and third run are longer
     assert counts.pop("training loss at the jump / one epoch before") == "2 of 3"  # 11/1, 12/2, 13/3
     assert set(counts.values()) == {"3 of 3"}
 
 
-@pytest.mark.parametrize("column", ["beta_B", "informative_coverage_B", "kl_B", "reconstruction_B", "coverage_A"])
+@pytest.mark.parametrize("column", ["val_loss", "informative_coverage_B", "kl_B", "reconstruction_B", "coverage_A"])
 def test_a_history_that_breaks_a_statement_is_seen(column: str) -> None:
-    """Each statement is false for a run whose column is constant and small."""
+    """A statement is false for a run whose column is constant and small, or has a spike at the jump."""
     broken = _history(1).assign(**{column: 1e-3})
-    if column == "beta_B":
-        broken.loc[broken["epoch"] == 0, "beta_B"] = 0.0  # the jump is at epoch 1, so nothing rises there
-    table = statement_table(broken, load_config("v5_5", {"early_stopping.patience": 55}))
+    if column == "val_loss":
+        broken.loc[broken["epoch"] == 20, "val_loss"] = 1.0  # a spike, and the lowest loss is at epoch 0
+    table = statement_table(broken)
     assert (table["true in"] == "0 of 1").any()
 
 
 def test_the_published_runs_make_every_statement_true() -> None:
-    config = load_config("v5_5")
-    table = statement_table(load_runs("v5_5").history, config)
-    assert len(table) == len(statements(config))
+    table = statement_table(load_runs("v5_5").history)
+    assert len(table) == len(statements())
     assert set(table["true in"]) == {"8 of 8"}
 
 
@@ -90,3 +89,31 @@ def test_the_published_runs_have_the_values_of_the_report() -> None:
     assert (found["informative_B_before"] < 0.5).all()
     assert (found["informative_B_at"] > 5).all()
     assert found["beta_B_at"].tolist() == pytest.approx([0.3 * abs(np.sin(0.785))] * 8)
+
+
+def test_shares_of_the_range_are_counted_before_and_from_the_jump() -> None:
+    ours = _history(3, 40)  # train_loss is 1, 2 and 3, and 11, 12 and 13 at the jump at epoch 20
+    theirs = pd.DataFrame({"epoch": range(60), "train_loss": [0.0] * 5 + [2.0] * 15 + [12.0] + [2.0] * 9 + [4.0] * 30})
+    shares = shares_of_range(ours, theirs, ["train_loss"])[["below", "inside", "above"]].to_numpy()
+    # Our runs have 40 to 42 epochs, so 42 epochs are compared: 22 from the jump, of which 12 are above.
+    assert shares[0].tolist() == [25.0, 75.0, 0.0]
+    assert shares[1].tolist() == pytest.approx([0, 1000 / 22, 1200 / 22])
+    with pytest.raises(RunError, match="no jump"):
+        shares_of_range(_history(jump=None), theirs, ["train_loss"])
+
+
+def test_our_values_are_rounded_as_the_printed_ones() -> None:
+    ours = _history(2, 40).assign(train_loss=0.0449)
+    theirs = pd.DataFrame({"epoch": range(40), "train_loss": [0.04] * 39 + [0.05]})
+    assert shares_of_range(ours, theirs, ["train_loss"])["inside"].tolist() == [100.0, 95.0]
+
+
+def test_a_value_of_the_same_distribution_lies_in_the_range_of_n_runs_with_the_stated_probability() -> None:
+    rng = np.random.default_rng(0)
+    size, n = 20_000, 8
+    ours = pd.concat([pd.DataFrame({
+        "epoch": range(size), "beta_B": np.arange(size) >= size // 2, "train_loss": rng.normal(size=size),
+    }).astype({"beta_B": float}) for _ in range(n)])
+    theirs = pd.DataFrame({"epoch": range(size), "train_loss": rng.normal(size=size)})
+    inside = shares_of_range(ours, theirs, ["train_loss"])["inside"].mean()
+    assert inside == pytest.approx(100 * (n - 1) / (n + 1), abs=3 * 100 * (0.25 / size) ** 0.5)
