@@ -369,3 +369,17 @@ def test_the_figures_show_the_given_recipes() -> None:
     some = RunSet({42: load_runs("v5_5")[42]}).history
     assert "λ₃" in figures.statenet_decisions(some, some).alt
     assert "56 trials" in figures.search_trials(recipe_tables.load_search(), ideal_front([1.0])).alt
+
+
+def test_rows_of_an_earlier_epoch_are_moved_by_the_change_in_their_own_history() -> None:
+    history = pd.DataFrame({
+        "seed": [1, 1, 2, 2], "epoch": [100, 103] * 2, "informative_coverage_A": [10.0, 13, 20, 20.5],
+        "informative_coverage_B": [5.0, 4, 6, 8],
+    })
+    table = pd.DataFrame({
+        "recipe": ["v5_5", "v5_5", "v5_5", "beyond"], "seed": [1, 1, 2, 1], "pathway": [*"ABA", "A"],
+        "epoch": [100, 100, 103, 100], "informative_coverage": [11.0, 6, 21, 90],
+    })
+    found = comparisons.at_equal_age(table, history, "v5_5")
+    assert found["informative_coverage"].tolist() == [14, 5, 21, 90]
+    assert table["informative_coverage"].tolist() == [11, 6, 21, 90]
