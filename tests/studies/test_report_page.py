@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from matplotlib.patches import Rectangle
 
@@ -214,6 +214,7 @@ def _places(svg: str) -> tuple[list[float], tuple[float, float] | None, float | 
     st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=8), st.floats(-1e3, 1e3), st.floats(-1e3, 1e3),
     st.floats(0, 1e3),
 )
+@example([2e-311], 0.0, 0.0, 0.0)
 def test_a_strip_keeps_the_order_of_what_it_shows(values: list[float], number: float, low: float, wide: float) -> None:
     claim = replace(_judgement().claim, value=number)
     judgement = _judgement(claim=claim, values=dict(enumerate(values)), interval=(low, low + wide))

@@ -250,10 +250,10 @@ def _scale(points: Sequence[float]) -> Callable[[float], float]:
     low, high = min(points), max(points)
     logarithmic = low > 0 and high / low > LOGARITHMIC
     ends = [math.log(end) if logarithmic else end for end in (low, high)]
-    room = (WIDTH - 2 * MARGIN) / (ends[1] - ends[0]) if ends[1] > ends[0] else 0.0
+    span = ends[1] - ends[0]
 
     def place(value: float) -> float:
         offset = (math.log(value) if logarithmic else value) - ends[0]
-        return MARGIN + offset * room if room else WIDTH / 2
+        return MARGIN + offset / span * (WIDTH - 2 * MARGIN) if span > 0 else WIDTH / 2
 
     return place
