@@ -334,7 +334,8 @@ def test_the_command_prints_the_rule_and_what_decides(
     for j in published.values():
         place = next(i for i, line in enumerate(lines) if line.startswith(f"{j.claim.id}: "))
         assert lines[place].endswith(f"; {j.verdict}")
-        assert ("one more seed" in lines[place]) == (j.interval is not None)
+        assert ("one more seed" in lines[place]) == (j.interval is not None and j.holds is None)
+        assert ("mean difference" in lines[place]) == (j.interval is not None and j.holds is not None)
         assert lines[place + 1].strip() == (f"The same figure as {j.same_as}." if j.same_as else j.rule)
     assert lines[-1].startswith("295 claims: ")
 
