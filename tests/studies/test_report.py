@@ -18,7 +18,9 @@ from ternary_lab.config_files import shipped_counterfactuals
 from ternary_lab.runs.files import read_csv
 from ternary_lab.runs.load import PUBLISHED
 from ternary_lab.studies.coverage.tables import initial_networks
+from ternary_lab.studies.epoch50_disruption.tables import final_outcomes, load_branches
 from ternary_lab.studies.report import Verdict, claims_table, headline, judge_all, judge_runs
+from ternary_lab.studies.report.advice_rules import FAIR
 from ternary_lab.studies.report.evidence import CHANGES, Evidence, SeedEvidence, collect_evidence
 from ternary_lab.studies.report.headline import CONFIGURATION
 from ternary_lab.studies.report.ledger import CHECKS, Claim, ledger
@@ -174,6 +176,19 @@ def test_every_reading_of_sampled_coverage_has_the_same_baseline(evidence: Evide
                 assert its.baseline is not None, claim.id
                 least = min(evidence.untrained_coverage[pathway])
                 assert its.baseline(evidence) == (least >= (claim.number or 0)), claim.id
+
+
+def test_moving_the_jump_is_judged_as_in_the_study_of_the_disruption(evidence: Evidence) -> None:
+    """The fair comparisons are those of notebook 04, so the claim is not reproduced where that decides nothing."""
+    final = final_outcomes(load_branches())
+    rows = final.set_index(["name", "comparison", "seed"])["informative_coverage"]
+    for comparison in FAIR:
+        for run in evidence.runs:
+            if "jump_at_40" in run.controls:
+                name = f"same {comparison}"
+                expected = rows["jump_at_40", name, run.seed] - run.cycle("informative_coverage")
+                found = RULES["rec-shift-beta-b-warmup"].also[comparison](run)
+                assert found == pytest.approx(expected, abs=1e-9)
 
 
 # The published runs
