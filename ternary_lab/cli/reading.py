@@ -203,7 +203,8 @@ def claims(sources: tuple[str, ...], as_json: bool, page: Path | None) -> None:
         measured = f"{j.measured:.5g}" if isinstance(j.measured, float) else str(j.measured)
         spread = f" ({j.low:.4g} to {j.high:.4g}, n = {j.runs})" if j.low is not None and j.high is not None else ""
         shown = "-" if j.measured is None else measured + spread
-        decides = f"; one more seed {j.interval[0]:.4g} to {j.interval[1]:.4g}" if j.interval else ""
+        of = "mean difference" if j.holds else "one more seed"
+        decides = f"; {of} {j.interval[0]:.4g} to {j.interval[1]:.4g}" if j.interval else ""
         decides += f"; true in {j.holds[0]} of {j.holds[1]} runs" if j.holds else ""
         click.echo(f"{j.claim.id}: claimed {j.claim.claimed}; measured {shown}{decides}; {j.verdict}")
         for line in filter(None, (f"The same figure as {j.same_as}." if j.same_as else j.rule, j.note)):

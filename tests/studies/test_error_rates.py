@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -17,12 +18,14 @@ from ternary_lab.studies.report.error_rates import (
     Figure,
     clustered_interval,
     figures,
+    judge_others,
     judge_planted,
     statement_rate,
     verdict_rates,
 )
 from ternary_lab.studies.report.evidence import Evidence, SeedEvidence
 from ternary_lab.studies.report.ledger import Claim, ledger
+from ternary_lab.studies.report.rule_builders import column
 from ternary_lab.studies.report.verdicts import Rule, judge
 from ternary_lab.studies.statistics import share_interval
 
@@ -138,6 +141,30 @@ def test_every_planted_claim_gets_one_of_the_four_verdicts() -> None:
     held = _share(rates, "deviations", 0, [REPRODUCED, TOO_WIDE])
     assert held > 0.85
     assert held - _share(rates, "deviations", 4, [REPRODUCED]) > 0.5
+
+
+def test_figures_of_another_system_are_judged_by_the_other_seeds() -> None:
+    """An equal system is mostly reproduced, a distant one never, and only figures that it has are judged."""
+    evidence, found = _planted(np.random.default_rng(8).normal(100, 1, (6, 20)))
+
+    def read(claim: Claim) -> Rule:
+        measure = column(claim.id, 50)
+        return Rule(measure=measure, epochs=lambda epoch: measure)  # the neighbouring epochs are the same
+
+    found = [dataclasses.replace(figure, rule_of=read) for figure in found]
+    plain = list(evidence.runs)
+    shares = {}
+    for name, shift in (("equal", 0.0), ("distant", 50.0)):
+        runs = [
+            dataclasses.replace(run, controls={name: dataclasses.replace(
+                other, history=other.history.drop(columns="x19") + shift)})
+            for run, other in pairwise(plain)
+        ]
+        table = judge_others(Evidence([*runs, plain[-1]]), name, found)
+        assert len(table) == 5 * 19
+        shares[name] = (table["verdict"] == str(REPRODUCED)).mean()
+    assert shares["equal"] > 0.85
+    assert shares["distant"] == 0
 
 
 # The interval

@@ -16,13 +16,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from matplotlib.patches import Rectangle
 
 from ternary_lab.cli import main
 from ternary_lab.figures import render
 from ternary_lab.studies.report import Judgement, Verdict, claims_table, headline, judge_runs
+from ternary_lab.studies.report.conditions import above
 from ternary_lab.studies.report.error_rates import GIVEN, SHIFTS
 from ternary_lab.studies.report.figures import (
     COLOURS,
@@ -33,7 +34,7 @@ from ternary_lab.studies.report.figures import (
     verdicts,
 )
 from ternary_lab.studies.report.ledger import Claim
-from ternary_lab.studies.report.ledger_page import WIDTH, LedgerPage, claimed, fragment, shown, strip
+from ternary_lab.studies.report.ledger_page import WIDTH, LedgerPage, claimed, fragment, measured_text, shown, strip
 from ternary_lab.studies.report.original import original_runs
 
 VOID = {"col", "input", "meta"}
@@ -213,6 +214,7 @@ def _places(svg: str) -> tuple[list[float], tuple[float, float] | None, float | 
     st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=8), st.floats(-1e3, 1e3), st.floats(-1e3, 1e3),
     st.floats(0, 1e3),
 )
+@example([2e-311], 0.0, 0.0, 0.0)
 def test_a_strip_keeps_the_order_of_what_it_shows(values: list[float], number: float, low: float, wide: float) -> None:
     claim = replace(_judgement().claim, value=number)
     judgement = _judgement(claim=claim, values=dict(enumerate(values)), interval=(low, low + wide))
@@ -232,9 +234,23 @@ def test_a_strip_of_values_over_orders_of_magnitude_is_logarithmic() -> None:
     assert "NaN" not in strip(_judgement(values={1: 3.0, 2: 3.0}, claim=replace(_judgement().claim, value=3.0)))
 
 
-def test_a_strip_of_a_statement_has_no_claimed_number() -> None:
-    _, bar, line = _places(strip(_judgement(values={1: 3.0, 2: 4.0}, holds=(2, 2))))
-    assert (bar, line) == (None, None)
+def test_a_strip_of_a_statement_shows_its_limit_instead_of_a_claimed_number() -> None:
+    dots, bar, limit = _places(strip(_judgement(values={1: 3.0, 2: 5.0}, holds=(1, 2), condition=above(4))))
+    assert bar is None
+    assert limit is not None
+    assert dots[0] < limit < dots[1]
+    assert "class='t'" in strip(_judgement(values={1: 3.0}, condition=above(4), holds=(0, 1)))
+    assert _places(strip(_judgement(values={1: 3.0, 2: 4.0}, holds=(2, 2))))[1:] == (None, None)
+
+
+def test_a_measured_value_has_its_unit_and_says_what_it_is() -> None:
+    plain = _judgement()
+    for judgement, text in (
+        (plain, "median 5.5 %"), (_judgement(runs=0), "5.5 %"), (_judgement(measured="gradual", runs=0), "gradual"),
+        (_judgement(condition=above(4, "nats"), holds=(2, 2)), "median 5.5 nats"),
+        (_judgement(condition=above(4, "points"), holds=(2, 2), interval=(4.5, 6.5)), "mean difference 5.5 points"),
+    ):
+        assert measured_text(judgement) == text
 
 
 # The figures

@@ -32,9 +32,9 @@ from ternary_lab.studies.report.conditions import (
 )
 from ternary_lab.studies.report.evidence import Evidence, MissingValueError, SeedEvidence
 from ternary_lab.studies.report.ledger import Claim, Contradiction, Ledger, ledger
-from ternary_lab.studies.report.rule_builders import extreme, reading, statement
+from ternary_lab.studies.report.rule_builders import difference, extreme, reading, statement
 from ternary_lab.studies.report.verdicts import Judgement, Rule, judge, predicts, too_wide
-from ternary_lab.studies.statistics import PERCENT, prediction_interval
+from ternary_lab.studies.statistics import PERCENT, interval, prediction_interval
 
 CONFIG = load_config("v5_5")
 
@@ -222,6 +222,45 @@ def test_without_an_effect_a_statement_is_reproduced_in_at_most_one_of_20_cases(
     assert found / cases <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / cases)
 
 
+# Differences
+
+
+def _difference(comparisons: int = 1) -> Rule:
+    rule = difference("The difference", lambda run: run.at("H_A", 50), above(0, "points"))
+    return dataclasses.replace(rule, comparisons=comparisons)
+
+
+@given(st.lists(st.floats(-10, 10), min_size=2, max_size=9, unique=True), st.integers(1, 20))
+def test_the_interval_of_a_difference_decides_and_is_shown(values: list[float], comparisons: int) -> None:
+    judgement = _judged(_claim("better"), _difference(comparisons), _evidence(H_A=[[0, 0, v] for v in values]))
+    mean = interval(values, comparisons=comparisons)
+    assert judgement.interval == (mean.low, mean.high)
+    assert judgement.measured == mean.mean
+    assert judgement.holds == (sum(v > 0 for v in values), len(values))
+    expected = Verdict.REPRODUCED if mean.low > 0 else Verdict.TOO_WIDE if mean.high > 0 else Verdict.NOT
+    assert judgement.verdict is expected
+    assert ("is excluded" in judgement.note) == (expected is Verdict.TOO_WIDE)
+
+
+def test_all_runs_with_the_claimed_sign_are_not_enough_for_a_difference() -> None:
+    evidence = _evidence(H_A=[[0, 0, v] for v in (0.1, 0.2, 3.0, 0.1)])
+    judgement = _judged(_claim("better"), _difference(), evidence)
+    assert (judgement.holds, judgement.verdict) == ((4, 4), Verdict.TOO_WIDE)
+
+
+def test_without_an_effect_a_difference_is_reproduced_in_at_most_one_of_20_cases() -> None:
+    """Paired differences of four or eight seeds that are 0 on average; a whole family of 5 counts once."""
+    generator = np.random.default_rng(8)
+    cases = 300
+    for seeds in (4, 8):
+        found = 0
+        for family in generator.normal(0, 1, (cases, 5, seeds)):
+            judged = [_judged(_claim("better"), _difference(5), _evidence(H_A=[[0, 0, v] for v in values]))
+                      for values in family]
+            found += any(j.verdict is Verdict.REPRODUCED for j in judged)
+        assert found / cases <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / cases)
+
+
 # Order of the verdicts
 
 
@@ -234,15 +273,15 @@ def test_the_first_verdict_that_applies_is_given(flags: tuple[bool, ...]) -> Non
         of="H", measure=lambda run: run.at("H_A", 50), why="No file." if untestable else "",
         baseline=lambda evidence: artefact, beats="so", order=lambda run: order,
     )
-    claim = _claim(9.0 if holds else 900.0)
+    claim = _claim(9.0 if holds else 900.0, kind="event")
     other = (_claim(9.0, id="y"), Rule(of="H", measure=lambda run: run.at("H_A", 50)))
     judgement = _judged(claim, rule, evidence, ("x", "y") if hard else (), [other])
     if untestable:
         expected = Verdict.UNTESTABLE
-    elif hard:  # The runs support the other claim of the contradiction in any case.
-        expected = Verdict.CONTRADICTS
     elif holds and wide:
         expected = Verdict.TOO_WIDE
+    elif hard:  # The runs support the other claim of the contradiction in any case.
+        expected = Verdict.CONTRADICTS
     elif holds:
         expected = Verdict.ARTEFACT if artefact else Verdict.REPRODUCED
     else:
@@ -259,11 +298,21 @@ def test_a_fact_that_is_equal_is_exact_even_if_the_report_contradicts_it() -> No
 def test_a_supported_claim_contradicts_itself_only_if_all_others_of_the_contradiction_are_supported() -> None:
     mean = Rule(of="H", measure=lambda run: run.at("H_A", 50))
     good, bad = (_claim(9.0, id="y"), mean), (_claim(700.0, id="z"), mean)
-    assert _judged(_claim(9.1), mean, EVIDENCE, ("x", "y"), [good]).verdict is Verdict.CONTRADICTS
-    assert _judged(_claim(9.1), mean, EVIDENCE, ("x", "y", "z"), [good, bad]).verdict is Verdict.REPRODUCED
-    assert _judged(_claim(9.1), mean, EVIDENCE, ("x", "y", "unknown"), [good]).verdict is Verdict.REPRODUCED
+    event = _claim(9.1, kind="event")
+    assert _judged(event, mean, EVIDENCE, ("x", "y"), [good]).verdict is Verdict.CONTRADICTS
+    assert _judged(event, mean, EVIDENCE, ("x", "y", "z"), [good, bad]).verdict is Verdict.REPRODUCED
+    assert _judged(event, mean, EVIDENCE, ("x", "y", "unknown"), [good]).verdict is Verdict.REPRODUCED
     untestable = (good[0], Rule(why="No file."))
-    assert _judged(_claim(9.1), mean, EVIDENCE, ("x", "y"), [untestable]).verdict is Verdict.REPRODUCED
+    assert _judged(event, mean, EVIDENCE, ("x", "y"), [untestable]).verdict is Verdict.REPRODUCED
+    wide = (_claim(5.0, id="y"), Rule(of="H", measure=lambda run: 9.0 * run.seed))
+    assert _judged(event, mean, EVIDENCE, ("x", "y"), [wide]).verdict is Verdict.REPRODUCED
+
+
+def test_a_measured_figure_that_the_runs_support_is_not_contradicted_by_a_conclusion() -> None:
+    mean = Rule(of="H", measure=lambda run: run.at("H_A", 50))
+    good = (_claim(9.0, id="y"), mean)
+    assert _judged(_claim(9.1), mean, EVIDENCE, ("x", "y"), [good]).verdict is Verdict.REPRODUCED
+    assert _judged(_claim(20.0), mean, EVIDENCE, ("x", "y"), [good]).verdict is Verdict.CONTRADICTS
 
 
 def test_a_printed_value_of_one_epoch_is_not_contradicted_by_what_the_report_concludes_from_it() -> None:
@@ -304,8 +353,8 @@ def test_a_missing_value_is_never_skipped() -> None:
 
 
 @pytest.mark.parametrize(("need", "words"), [
-    (control("jump_at_40"), "counterfactual jump_at_40"), (weights(50), "saved weights of epoch 50"),
-    (table("path: detour", source="answers.csv"), "rows in answers.csv"), (reaches(51), "epoch 51"),
+    (control("jump_at_40"), "published counterfactual “the jump at 40”"), (weights(50), "saved weights of epoch 50"),
+    (table("path: detour", source="answers.csv"), "published table of answers"), (reaches(51), "epoch 51"),
 ])
 def test_only_a_declared_need_makes_a_claim_untestable_for_want_of_runs(need: object, words: str) -> None:
     rule = Rule(of="it", measure=lambda run: 1.0, true=above(0), needs=(need,))  # type: ignore[arg-type]
@@ -343,7 +392,7 @@ def test_runs_without_the_needed_evidence_do_not_take_part() -> None:
                      needs=(control("jump_at_40"),))
     judgement = _judged(_claim("high"), rule, Evidence(runs))
     assert judgement.holds == (2, 2)
-    assert judgement.evidence == "2 runs of v5_5 with the counterfactual jump_at_40"
+    assert judgement.evidence == "2 runs of v5_5 with the counterfactual “the jump at 40”"
 
 
 def test_runs_that_end_before_the_epoch_of_the_claim_are_not_enough() -> None:

@@ -6,9 +6,10 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from ternary_lab.runs.load import FULL
+from ternary_lab.config_files import shipped_counterfactuals
+from ternary_lab.runs.load import ANSWERS, FULL
 from ternary_lab.space import SIZE
-from ternary_lab.studies.report.evidence import SeedEvidence
+from ternary_lab.studies.report.evidence import ALTERNATIVES, RECIPES, SeedEvidence
 from ternary_lab.studies.statistics import PERCENT, POSITIVE, Bounds
 
 BOUNDS: Mapping[str, Bounds] = {
@@ -21,12 +22,16 @@ BOUNDS: Mapping[str, Bounds] = {
     "entropy_change_pct": (-100.0, math.inf),
     "kl_nats": POSITIVE,
     "gradient_balance_ratio": POSITIVE,
+    **dict.fromkeys(("best_val_epoch", "peak_epoch", "epochs_completed"), (0.0, 399.0)),
 }
 """Least and greatest possible value of each quantity of the ledger that has bounds.
 
 The training and the validation loss are not here: both contain the entropy bonus of pathway B, so they have no lower
 bound. The training loss is below 0 in some epochs of some seeds. Differences have no bounds either.
 """
+
+TABLES = {ANSWERS: "table of answers", RECIPES: "table of recipes", ALTERNATIVES: "table of other models"}
+"""Words for the published tables, by file name."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,9 @@ class Condition:
 
     words: str
     met: Callable[[float], bool]
+    limits: tuple[float, ...] = ()
+    """Numbers at which the condition changes."""
+    unit: str = ""
 
     def __call__(self, value: float) -> bool:
         return self.met(value)
@@ -46,32 +54,32 @@ def _text(limit: float, unit: str) -> str:
 
 def above(limit: float, unit: str = "") -> Condition:
     """Return the condition that a number is greater than `limit`."""
-    return Condition(f"above {_text(limit, unit)}", lambda value: value > limit)
+    return Condition(f"above {_text(limit, unit)}", lambda value: value > limit, (limit,), unit)
 
 
 def at_least(limit: float, unit: str = "") -> Condition:
     """Return the condition that a number is `limit` or greater."""
-    return Condition(f"at least {_text(limit, unit)}", lambda value: value >= limit)
+    return Condition(f"at least {_text(limit, unit)}", lambda value: value >= limit, (limit,), unit)
 
 
 def below(limit: float, unit: str = "") -> Condition:
     """Return the condition that a number is less than `limit`."""
-    return Condition(f"below {_text(limit, unit)}", lambda value: value < limit)
+    return Condition(f"below {_text(limit, unit)}", lambda value: value < limit, (limit,), unit)
 
 
 def at_most(limit: float, unit: str = "") -> Condition:
     """Return the condition that a number is `limit` or less."""
-    return Condition(f"at most {_text(limit, unit)}", lambda value: value <= limit)
+    return Condition(f"at most {_text(limit, unit)}", lambda value: value <= limit, (limit,), unit)
 
 
 def equal_to(limit: float, unit: str = "") -> Condition:
     """Return the condition that a number equals `limit`."""
-    return Condition(f"equal to {_text(limit, unit)}", lambda value: value == limit)
+    return Condition(f"equal to {_text(limit, unit)}", lambda value: value == limit, (limit,), unit)
 
 
 def between(low: float, high: float, unit: str = "") -> Condition:
     """Return the condition that a number lies in [low, high]."""
-    return Condition(f"between {low:g} and {_text(high, unit)}", lambda value: low <= value <= high)
+    return Condition(f"between {low:g} and {_text(high, unit)}", lambda value: low <= value <= high, (low, high), unit)
 
 
 @dataclass(frozen=True)
@@ -87,8 +95,10 @@ class Need:
 
 def control(*names: str) -> Need:
     """Return the need for counterfactual runs of the same seed."""
-    listed = f"{'counterfactuals' if len(names) > 1 else 'counterfactual'} {' and '.join(names)}"
-    return Need(listed, f"the {listed}", lambda run: set(names) <= set(run.controls))
+    titles = {c.name: c.title for c in shipped_counterfactuals()}
+    kind = "counterfactuals" if len(names) > 1 else "counterfactual"
+    listed = f"{kind} {' and '.join(f'“{titles[name]}”' for name in names)}"
+    return Need(f"published {listed}", f"the {listed}", lambda run: set(names) <= set(run.controls))
 
 
 def weights(*epochs: int) -> Need:
@@ -107,7 +117,8 @@ def whole_run() -> Need:
 
 def table(*measures: str, source: str) -> Need:
     """Return the need for measures from a published table, by their names in `SeedEvidence.measures`."""
-    return Need(f"rows in {source}", source, lambda run: set(measures) <= set(run.measures))
+    words = f"published {TABLES[source]}"
+    return Need(words, words, lambda run: set(measures) <= set(run.measures))
 
 
 def statenet() -> Need:

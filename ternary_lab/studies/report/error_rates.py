@@ -149,6 +149,40 @@ def _shifted(
                     yield unit, shift, sign, planted
 
 
+def judge_others(evidence: Evidence, control: str, found: Sequence[Figure]) -> pd.DataFrame:
+    """Return the verdicts on figures of another system, with a row per seed and figure.
+
+    The claims are the figures of a counterfactual, which is a different system. Each is judged by the runs of the other
+    seeds. Only readings of one epoch are used, and only of epochs that the counterfactual has. The columns are seed, id
+    and verdict.
+
+    Args:
+        evidence: at least three runs. Runs without the counterfactual only judge.
+        control: name of the counterfactual.
+        found: the figures to plant.
+    """
+    rows = []
+    for run in evidence.runs:
+        if control not in run.controls:
+            continue
+        others = Evidence([other for other in evidence.runs if other is not run])
+        claims = []
+        for figure in found:
+            its = figure.rule_of(figure.claim)
+            if its.epochs is None or its.measure is None:
+                continue
+            try:
+                claims.append((figure, figure.planted(float(its.measure(run.controls[control])))))
+            except (MissingValueError, NotMeasuredError):  # the counterfactual starts later
+                continue
+        siblings = _siblings([figure for figure, _ in claims], [claim for _, claim in claims])
+        for figure, claim in claims:
+            beside = siblings[claim.quantity, claim.pathway]
+            judgement = judge(claim, figure.judging(claim), others, NO_CONTRADICTIONS, beside)
+            rows.append((run.seed, claim.id, str(judgement.verdict)))
+    return pd.DataFrame(rows, columns=["seed", "id", "verdict"])
+
+
 def verdict_rates(planted: pd.DataFrame) -> pd.DataFrame:
     """Return how often each verdict is given, with a row per unit, shift and verdict of `GIVEN`.
 

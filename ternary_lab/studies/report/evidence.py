@@ -26,8 +26,6 @@ from ternary_lab.runs.load import ANSWERS, CONFIG, FULL, PUBLISHED, RunRecord, l
 from ternary_lab.studies.probes import probe_run
 from ternary_lab.studies.statistics import CYCLE
 
-UNTRAINED = 5
-"""Number of untrained networks in the baseline."""
 CHANGES = {"training", "early_stopping", "checkpoints", "beta", "kl", "optimiser", "rho", "name"}
 """Sections of the configuration in which a counterfactual may differ from the runs that it is compared with."""
 COUNTED = ("coverage_", "unique_ops_")
@@ -156,12 +154,15 @@ class Evidence:
 
     @cached_property
     def untrained_coverage(self) -> dict[str, list[float]]:
-        """Sampled coverages of untrained networks, in percent, by pathway."""
+        """Sampled coverages of the runs' own networks before training, in percent, by pathway, in the order of runs.
+
+        Each is one count of as many draws as in the report.
+        """
         found: dict[str, list[float]] = {p: [] for p in PATHWAYS}
-        for seed in range(UNTRAINED):
-            model = DualVAE(self.architecture, self.architecture.initialise(seed))
+        for run in self.runs:
+            model = DualVAE(self.architecture, self.architecture.initialise(run.seed))
             for p in PATHWAYS:
-                streams = Streams([seed], "evaluation", 0, p, device=model.device)
+                streams = Streams([run.seed], "evaluation", 0, p, device=model.device)
                 drawn = drawn_operations(model, p, SAMPLES, "categorical", streams)
                 found[p].append(100 * drawn.float().mean().item())
         return found

@@ -38,10 +38,12 @@ UNIT_WORDS = {"deviations": "shift, standard deviations of the seeds", "percent"
 
 def counted(judgement: Judgement) -> bool:
     """Return whether the headline counts a claim: it is testable, and neither configuration nor a repetition."""
-    return (
-        judgement.claim.kind not in CONFIGURATION and not judgement.same_as
-        and judgement.verdict is not Verdict.UNTESTABLE
-    )
+    return _distinct(judgement) and judgement.verdict is not Verdict.UNTESTABLE
+
+
+def _distinct(judgement: Judgement) -> bool:
+    """Return whether a claim is neither configuration nor a repetition."""
+    return judgement.claim.kind not in CONFIGURATION and not judgement.same_as
 
 
 def verdicts(judgements: Sequence[Judgement]) -> Drawing:
@@ -53,7 +55,7 @@ def verdicts(judgements: Sequence[Judgement]) -> Drawing:
     for judgement in judgements:
         sections.setdefault(judgement.claim.section, []).append(judgement)
     order = list(COLOURS)
-    counts = {verdict: [counted(j) for j in judgements if j.verdict is verdict] for verdict in order}
+    counts = {verdict: [_distinct(j) for j in judgements if j.verdict is verdict] for verdict in order}
     titles = [name if len(name) <= LONGEST else f"{name[:LONGEST - 1].rstrip()}…" for name in sections]
     with new_axes(1, 1, ROW * len(sections) + 1.0) as (axis,):
         for row, found in enumerate(sections.values()):
@@ -72,7 +74,7 @@ def verdicts(judgements: Sequence[Judgement]) -> Drawing:
             Rectangle((0, 0), 1, 1, color=COLOURS[verdict], label=f"{verdict}: {_counts(found)}")
             for verdict, found in counts.items() if found
         ]
-        words = "small squares: configuration, repetitions, not testable (numbers after +)"
+        words = "small squares: configuration and repetitions (numbers after +), and not testable"
         legend_below([axis], words, squares, ncols=3, handlelength=0.8, handleheight=0.8, labelcolor=INK)
     said = ", ".join(f"{len(found)} are judged '{verdict}'" for verdict, found in counts.items() if found)
     alt = f"Squares in the colour of the verdict show the {len(judgements)} claims of the report by section: {said}."
@@ -161,7 +163,10 @@ def error_rates(rates: pd.DataFrame) -> Drawing:
             axis.grid(visible=False, axis="x")
         axes[0].set_title("verdicts on planted claims, %")
         axes[0].set_ylim(0, 100)
-        words = f"black lines: 95 % interval of the share reproduced, {rates['seeds'].max()} left-out seeds"
+        words = (
+            f"refuted: {Verdict.DIRECTION} and {Verdict.NOT}; black lines: 95 % interval of the share reproduced, "
+            f"{rates['seeds'].max()} left-out seeds"
+        )
         legend_below([axes[0]], words, ncols=4, handlelength=0.8, handleheight=0.8)
     parts = rates[rates["verdict"] == str(Verdict.REPRODUCED)]
     said = "; ".join(

@@ -22,19 +22,24 @@ WIDTH, MARGIN = 130.0, 5.0
 """Width of a strip of seeds and its margin at each side, in pixels."""
 LOGARITHMIC = 30.0
 """Ratio of the greatest to the least positive value from which a strip has a logarithmic scale."""
-HEAD = ("Claim", "Claimed", "Measured (median)", "Seeds", "Verdict")
-COLUMNS = (46, 11, 15, 14, 14)
+HEAD = ("Claim", "Claimed", "Measured", "Seeds", "Verdict")
+COLUMNS = (41, 14, 16, 13, 16)
 """Widths of the columns, in percent."""
-UNITS = {"pct": " %", "pct_points": " points", **{unit: f" {unit}" for unit in ("nats", "bits", "bytes", "seconds")}}
+UNITS = {
+    "pct": " %", "pct_points": " points",
+    **{unit: f" {unit}" for unit in ("nats", "bits", "bytes", "seconds", "epochs")},
+}
 """Words for the units of claimed values. Other units are clear from the statement."""
 _STYLE = """
-.ledger table{border-collapse:collapse;width:100%;font-size:13px;line-height:1.35;table-layout:fixed}
+.ledger table{border-collapse:collapse;width:100%;min-width:720px;font-size:13px;line-height:1.35;table-layout:fixed}
 .ledger td,.ledger th{text-align:left!important;vertical-align:top;padding:4px 6px}
-.ledger td{white-space:normal;overflow-wrap:anywhere}
-.ledger .rows{max-height:85vh;overflow:auto}
+.ledger td{white-space:normal;overflow-wrap:break-word;hyphens:auto}
+.ledger .rows{max-height:85vh;overflow:auto scroll;border:1px solid rgba(128,128,128,.5)}
+.ledger .rows::-webkit-scrollbar{width:12px;height:12px}
+.ledger .rows::-webkit-scrollbar-thumb{background:#999;border-radius:6px}
 .ledger thead th{position:sticky;top:0;z-index:1}
 .ledger thead th{background:var(--jp-layout-color0,var(--md-default-bg-color,Canvas))!important}
-@media print{.ledger .rows{max-height:none}}
+@media print{.ledger .rows{max-height:none;overflow:visible}}
 .ledger tr{border-bottom:1px solid rgba(128,128,128,.3)}
 .ledger th{font-weight:bold}
 .ledger .section th{font-size:14px;padding-top:14px}
@@ -46,6 +51,7 @@ _STYLE = """
 .ledger .p{stroke:#999;stroke-opacity:.45;stroke-width:10}
 .ledger .d{stroke-opacity:.6;stroke-width:4.5;stroke-linecap:round}
 .ledger .v{stroke:#C0392B;stroke-width:2}
+.ledger .t{stroke:#C0392B;stroke-width:2;stroke-dasharray:3 2}
 .ledger form{margin:8px 0;display:flex;flex-wrap:wrap;gap:8px;align-items:center}
 .ledger [hidden]{display:none}
 .ledger select,.ledger input,.ledger button{font:inherit;max-width:22em;padding:2px 6px;border:1px solid #888}
@@ -107,7 +113,7 @@ class LedgerPage:
     def __repr__(self) -> str:
         return f"the ledger: {len(self.judgements)} claims"
 
-    def write(self, path: str | Path, title: str = "The claims of the report on trial") -> Path:
+    def write(self, path: str | Path, title: str = "The claims of the report and their tests") -> Path:
         """Write the ledger as a page of its own, and return the path. Raises RunError if it cannot be written."""
         page = (
             f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
@@ -133,7 +139,7 @@ def fragment(judgements: Sequence[Judgement]) -> str:
     widths = "".join(f'<col style="width:{width}%">' for width in COLUMNS)
     head = "".join(f"<th>{name}</th>" for name in HEAD)
     return (
-        f'<div class="ledger"><style>{_STYLE}</style><div class="rows"><table class="claims">'
+        f'<div class="ledger" lang="en"><style>{_STYLE}</style><div class="rows"><table class="claims">'
         f"<colgroup>{widths}</colgroup><thead><tr>{head}</tr></thead>{bodies}</table></div>"
         f"<script>{_SCRIPT}</script></div>"
     )
@@ -146,12 +152,12 @@ def _row(judgement: Judgement) -> str:
     repeated = judgement.same_as and f"The same figure as <a href='#claim-{judgement.same_as}'>{judgement.same_as}</a>."
     smaller = [
         f"<a href='#{name}' title='link to this claim'>#</a> {claim.id}{f', {lines}' if judgement.lines else ''}",
-        judgement.rule and testable and f"<u>Rule:</u> {html.escape(judgement.rule)}",
-        judgement.evidence not in judgement.rule and f"<u>Evidence:</u> {html.escape(judgement.evidence)}",
+        judgement.rule and testable and f"<em>Rule:</em> {html.escape(judgement.rule)}",
+        judgement.evidence not in judgement.rule and f"<em>Evidence:</em> {html.escape(judgement.evidence)}",
         repeated, html.escape(judgement.note),
     ]
     statement = html.escape(claim.statement) + "".join(f"<small>{line}</small>" for line in smaller if line)
-    measured = html.escape(shown(judgement.measured)) + "".join(
+    measured = html.escape(measured_text(judgement)) + "".join(
         f"<small>{html.escape(line)}</small>" for line in decided_by(judgement)
     )
     mark = f"<b><i style='background:{COLOURS[judgement.verdict]}'></i>{judgement.verdict}</b>"
@@ -166,13 +172,26 @@ def decided_by(judgement: Judgement) -> list[str]:
     lines = []
     if judgement.interval is not None:
         low, high = judgement.interval
-        lines.append(f"interval {shown(low, 4)} to {shown(high, 4)}")
+        lines.append(f"interval {shown(low, 3)} to {shown(high, 3)}")
     if judgement.holds is not None:
         k, n = judgement.holds
         lines.append(f"true in {k} of {n} runs")
     elif judgement.runs:
         lines.append(f"{judgement.runs} runs")
     return lines
+
+
+def measured_text(judgement: Judgement) -> str:
+    """Return the measured value with its unit and what it is: the median of the runs or the mean of a difference."""
+    if judgement.condition is not None:
+        unit = f" {judgement.condition.unit}" if judgement.condition.unit else ""
+    else:
+        unit = UNITS.get(judgement.claim.unit or "", "")
+    number = isinstance(judgement.measured, int | float) and not isinstance(judgement.measured, bool)
+    text = shown(judgement.measured, 4 if judgement.condition is None else 3) + unit * number
+    if not judgement.runs:
+        return text
+    return f"mean difference {text}" if judgement.holds and judgement.interval else f"median {text}"
 
 
 def claimed(judgement: Judgement) -> str:
@@ -200,15 +219,16 @@ def shown(value: Any, digits: int = 5) -> str:
 def strip(judgement: Judgement) -> str:
     """Return the values of the seeds as a small drawing (SVG), or an empty text if there are none.
 
-    Dots are the seeds, a grey bar is the interval that decides, and a red line is the claimed number. An end of the
-    interval that lies outside the drawing is not shown.
+    Dots are the seeds, a grey bar is the interval that decides, and a red line is the claimed number. For a statement,
+    broken red lines are its limits. An end of the interval that lies outside the drawing is not shown.
     """
     values = [value for value in judgement.values.values() if math.isfinite(value)]
     if not values:
         return ""
     number = judgement.claim.number if judgement.holds is None else None
     ends = [end for end in judgement.interval or () if math.isfinite(end)]
-    points = [*values, *ends, *([number] if number is not None else [])]
+    limits = judgement.condition.limits if judgement.condition is not None else ()
+    points = [*values, *ends, *limits, *([number] if number is not None else [])]
     place = _scale(points)
     dots = "".join(f"M{place(value):.0f} 8h0" for value in values)
     parts = [f"<path class='d' d='{dots}'/>"]
@@ -219,6 +239,9 @@ def strip(judgement: Judgement) -> str:
     if number is not None:
         parts.append(f"<path class='v' d='M{place(number):.0f} 1v14'/>")
         said.append(f"claimed {shown(number)}")
+    if limits:
+        parts.append(f"<path class='t' d='{''.join(f'M{place(limit):.0f} 1v14' for limit in limits)}'/>")
+        said.append(f"limit {' and '.join(map(shown, limits))}")
     return f"<svg viewBox='0 0 {WIDTH:.0f} 16' role='img' aria-label='{', '.join(said)}'>{''.join(parts)}</svg>"
 
 
@@ -227,10 +250,10 @@ def _scale(points: Sequence[float]) -> Callable[[float], float]:
     low, high = min(points), max(points)
     logarithmic = low > 0 and high / low > LOGARITHMIC
     ends = [math.log(end) if logarithmic else end for end in (low, high)]
-    room = (WIDTH - 2 * MARGIN) / (ends[1] - ends[0]) if ends[1] > ends[0] else 0.0
+    span = ends[1] - ends[0]
 
     def place(value: float) -> float:
         offset = (math.log(value) if logarithmic else value) - ends[0]
-        return MARGIN + offset * room if room else WIDTH / 2
+        return MARGIN + offset / span * (WIDTH - 2 * MARGIN) if span > 0 else WIDTH / 2
 
     return place

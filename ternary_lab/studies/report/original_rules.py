@@ -64,7 +64,7 @@ def _statenet_range(index: int) -> Rule:
     return Rule(
         of=f"The least and the greatest shift of λ{'₁₂₃'[index - 1]} by StateNet in epochs 0-103",
         ends=(lambda run: float(shift(run).min()), lambda run: float(shift(run).max())),
-        order=lambda run: float(shift(run).min()) > 0,
+        order=lambda run: float(shift(run).min()) > 0, way="every shift is positive in every run",
         note=f"The printed range is not the shift. It is StateNet's raw output with the weights of seed {SEED}, "
         f"{_raw(name)} in the original's own run of this seed. A scale of 1 % makes the shift of it.",
     )
@@ -144,7 +144,8 @@ ORIGINAL_RULES: Mapping[str, Rule] = {
     "delta-lr-phase-2": number(
         "The mean correction of the learning rate by StateNet in epochs 40-103, in percent",
         lambda run: float(lr_correction(run).loc[40:].mean()),
-        RAW_RATE, order=lambda run: float(lr_correction(run).loc[40:].mean()) > 0, until=103,
+        RAW_RATE, order=lambda run: float(lr_correction(run).loc[40:].mean()) > 0,
+        way="the mean is positive in every run", until=103,
     ),
     "delta-lr-typical": Rule(
         of="The middle half of StateNet's corrections of the learning rate in epochs 0-103, in percent",
@@ -153,6 +154,7 @@ ORIGINAL_RULES: Mapping[str, Rule] = {
             lambda run: float(lr_correction(run).quantile(0.75)),
         ),
         note=RAW_RATE, order=lambda run: float(lr_correction(run).min()) > 0,
+        way="every correction is positive in every run",
     ),
     "seed-reproducible": Rule(
         of="Whether the original's run of seed 42 on another machine repeats the printed training losses",

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ternary_lab.config import Config
 from ternary_lab.metrics.quantities import QUANTITIES
 from ternary_lab.model import PATHWAYS
 from ternary_lab.studies.report.conditions import Condition
-from ternary_lab.studies.report.evidence import Evidence, SeedEvidence
+from ternary_lab.studies.report.evidence import SeedEvidence
 from ternary_lab.studies.report.ledger import Claim
 from ternary_lab.studies.report.verdicts import Measure, Rule
 
@@ -18,9 +18,6 @@ PEAK_EPOCH = 69
 """Epoch at which the report has the highest coverage."""
 WORDS = {"phase": "the phase of training", "unique_ops": "the number of distinct operations among the prior draws"}
 """Words for columns that are not in `QUANTITIES`."""
-COVERED_UNTRAINED = "An untrained network covers more than that with as many draws."
-MATTERS = 1
-"""A benefit of the spike counts if it is at least this share of the outcome without the spike, in percent."""
 AT_THE_END = "mean of both pathways and of epochs 74-103"
 """The time and the pathways of outcomes at the end of training: one cycle of the temperature τ_A."""
 
@@ -58,6 +55,15 @@ def number(of: str, measure: Measure, note: str = "", **more: Any) -> Rule:
 def statement(of: str, measure: Measure, true: Condition, note: str = "", **more: Any) -> Rule:
     """Return a rule for a statement. The measure, with the words `of`, must meet the condition in every run."""
     return Rule(of=of, measure=measure, true=true, note=note, **more)
+
+
+def difference(of: str, measure: Measure, true: Condition, note: str = "", **more: Any) -> Rule:
+    """Return a rule for a statement about the mean difference between runs of the same seeds.
+
+    The whole interval of the mean must meet the condition. It is a Student interval with the level 1 - 0.05/m for m
+    comparisons (Bonferroni). `rules.RULES` sets m to the number of differences in the ledger.
+    """
+    return Rule(of=of, measure=measure, true=true, note=note, comparisons=1, **more)
 
 
 def configured(of: str, read: Callable[[Config], Any], **more: Any) -> Rule:
@@ -103,25 +109,22 @@ def relative_change(name: str, **more: Any) -> Callable[[Claim], Rule]:
         def measure(run: SeedEvidence) -> float:
             return 100 * (run.at(column_name, last) / run.at(column_name, first) - 1)
         of = f"The relative change of {words_for(column_name)} from epoch {first} to {last}, in percent"
-        return Rule(of=of, measure=measure, order=lambda run: measure(run) * sign > 0, **more)
+        way = f"the change is {'positive' if sign > 0 else 'negative'} in every run"
+        return Rule(of=of, measure=measure, order=lambda run: measure(run) * sign > 0, way=way, **more)
     return rule
 
 
-def untrained_gives(claim: Claim) -> Callable[[Evidence], bool]:
-    """Return a function that tests whether untrained networks have the claimed coverage: some more, some less."""
-    def baseline(evidence: Evidence) -> bool:
-        found = evidence.untrained_coverage
-        values = found[claim.pathway] if claim.pathway in PATHWAYS else [
-            (a + b) / 2 for a, b in zip(found["A"], found["B"], strict=True)
-        ]
-        assert claim.number is not None
-        return min(values) - claim.half_digit <= claim.number <= max(values) + claim.half_digit
-    return baseline
+def untrained_reaches(threshold: float, pathways: Sequence[str] = PATHWAYS) -> dict[str, Any]:
+    """Return the baseline of a rule on sampled coverage, with its words.
 
+    A claim of at most this coverage proves nothing if every run's own network reaches it before training. The mean of
+    two pathways reaches it if both do.
 
-def untrained_reaches(threshold: float) -> dict[str, Any]:
-    """Return the baseline of a rule, with its words: every untrained network covers at least `threshold` percent."""
+    Args:
+        threshold: coverage, in percent.
+        pathways: the pathways that the claim is about.
+    """
     return {
-        "baseline": lambda evidence: min(map(min, evidence.untrained_coverage.values())) >= threshold,
-        "beats": f"every untrained network covers at least {threshold:.4g} %",
+        "baseline": lambda evidence: min(min(evidence.untrained_coverage[p]) for p in pathways) >= threshold,
+        "beats": f"the network of every run covers at least {threshold:.4g} % before training",
     }

@@ -16,28 +16,39 @@ from ternary_lab import space
 from ternary_lab.config import Config
 from ternary_lab.model import PATHWAYS
 from ternary_lab.studies.report.advice_rules import ADVICE_RULES
-from ternary_lab.studies.report.evidence import UNTRAINED, Evidence, SeedEvidence
+from ternary_lab.studies.report.evidence import Evidence, SeedEvidence
 from ternary_lab.studies.report.ledger import Claim, ledger
 from ternary_lab.studies.report.metric_rules import METRIC_RULES
 from ternary_lab.studies.report.original_rules import ORIGINAL_RULES
-from ternary_lab.studies.report.rule_builders import configured, number, reading, relative_change, untrained_gives
+from ternary_lab.studies.report.rule_builders import configured, number, reading, relative_change, untrained_reaches
 from ternary_lab.studies.report.training_rules import TRAINING_RULES
 from ternary_lab.studies.report.verdicts import Rule
 
-RULES: Mapping[str, Rule] = {**METRIC_RULES, **TRAINING_RULES, **ADVICE_RULES, **ORIGINAL_RULES}
+_ALL: Mapping[str, Rule] = {**METRIC_RULES, **TRAINING_RULES, **ADVICE_RULES, **ORIGINAL_RULES}
+DIFFERENCES = sum(its.comparisons > 0 for its in _ALL.values())
+"""Number of claims about a difference from other runs of the same seeds. Their intervals are simultaneous."""
+RULES: Mapping[str, Rule] = {
+    name: replace(its, comparisons=DIFFERENCES) if its.comparisons else its for name, its in _ALL.items()
+}
 """Rules by the id of the claim."""
-COVERED = f"the number lies between the lowest and the highest of {UNTRAINED} untrained networks"
 
 
 def _coverage(claim: Claim) -> Rule:
-    return reading(f"coverage_{claim.pathway}", claim.span[1], baseline=untrained_gives(claim), beats=COVERED)
+    """Return a rule for sampled coverage or for a number of distinct draws of one pathway at one epoch."""
+    assert claim.number is not None
+    name, share = ("unique_ops", 100 / space.SIZE) if claim.quantity == "unique_ops_sampled" else ("coverage", 1.0)
+    pathway = claim.pathway if claim.pathway in PATHWAYS else "A"  # the headline names none, and A has this figure
+    return reading(
+        f"{name}_{pathway}", claim.span[1], **untrained_reaches(share * claim.number, [pathway]),
+    )
 
 
 def _combined(claim: Claim) -> Rule:
     epoch = claim.span[1]
+    assert claim.number is not None
     return Rule(
         of=f"Mean sampled coverage of A and B at epoch {epoch}", measure=lambda run: run.both("coverage", epoch),
-        epochs=lambda e: lambda run: run.both("coverage", e), baseline=untrained_gives(claim), beats=COVERED,
+        epochs=lambda e: lambda run: run.both("coverage", e), **untrained_reaches(claim.number),
         note="It is the mean of A and B, not what they cover together.",
     )
 
@@ -57,7 +68,8 @@ def _gain(claim: Claim) -> Rule:
     def measure(run: SeedEvidence) -> float:
         return run.at(f"coverage_{claim.pathway}", last) - run.at(f"coverage_{claim.pathway}", first)
     of = f"The gain of sampled coverage of {claim.pathway} from epoch {first} to {last}, in points"
-    return number(of, measure, order=lambda run: measure(run) * sign > 0)
+    way = f"the gain is {'positive' if sign > 0 else 'negative'} in every run"
+    return number(of, measure, order=lambda run: measure(run) * sign > 0, way=way)
 
 
 def _configured(of: str, read: Callable[[Config], Any]) -> Callable[[Claim], Rule]:
@@ -88,10 +100,9 @@ def _part(evidence: Evidence, claim: Claim) -> int:
 
 
 BY_QUANTITY: Mapping[str, Callable[[Claim], Rule]] = {
-    "coverage_sampled_pct": _coverage,
+    **dict.fromkeys(("coverage_sampled_pct", "coverage_peak_pct", "unique_ops_sampled"), _coverage),
     "coverage_combined_pct": _combined,
     "coverage_delta_points": _gain,
-    "unique_ops_sampled": _by_pathway("unique_ops"),
     "train_loss": _plain("train_loss"),
     "val_loss": _plain("val_loss"),
     "cross_entropy_nats": _by_pathway("ce"),

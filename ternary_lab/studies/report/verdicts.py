@@ -5,23 +5,27 @@ A claim gets the first of these verdicts whose condition holds:
     not testable here         the ledger gives a reason, or fewer than two runs have the evidence that the rule needs
     exact                     the configuration, the data, the architecture or the original's code has the claimed
                               value, as printed
+    too wide to tell          the interval decides nothing: it contains the number, and almost any other number too;
+                              or a difference may lie on either side of its limit
     contradicts itself        a hard contradiction of the report speaks against the claim (see below)
-    too wide to tell          the prediction interval contains the number, and almost any other number too
     artefact of the metric    the runs support the claim, but so does, for example, an untrained network
     reproduced                the runs support the claim
-    direction only            the runs do not support the claim, but every run has the claimed sign or order
+    direction only            the runs do not support the claim, but every run has the claimed sign or order, which the
+                              rule then names
     not reproduced            none of the conditions above holds
 
 The runs support a number that lies in the 95 % prediction interval for one more seed. They support a range if they
-support both of its ends, and a statement if it is true in every run.
+support both of its ends, and a statement if it is true in every run. They support a difference from other runs of the
+same seeds, for example from a counterfactual, if the whole interval of the mean difference meets the condition.
 
 A contradiction speaks against a claim that the runs do not support. It also speaks against a claim that they support,
 if they support all other claims of the contradiction too: these claims cannot all be true, so the runs cannot settle
-it. A printed value of one epoch is the exception, because the contradiction lies in what the report concludes from such
-values. It is contradicted only by arithmetic on printed values, and only if the runs do not support it.
+it. A measured figure that the report prints is the exception if the runs support it, because the contradiction lies in
+what the report concludes from such figures. A printed value of one epoch that the runs do not support is contradicted
+only by arithmetic on printed values.
 
-An interval is too wide if half of its width is more than half of the claimed number or, for a percentage of something,
-if its width is more than 50 points.
+A prediction interval is too wide if half of its width is more than half of the claimed number or, for a share in
+percent, if its width is more than 50 points. A relative change in percent is not a share.
 """
 
 from __future__ import annotations
@@ -37,7 +41,7 @@ from typing import Any
 from ternary_lab.studies.report.conditions import BOUNDS, Condition, Need, reaches
 from ternary_lab.studies.report.evidence import Evidence, MissingValueError, NotMeasuredError, SeedEvidence
 from ternary_lab.studies.report.ledger import Claim, Contradiction, Ledger, Value
-from ternary_lab.studies.statistics import PERCENT, Bounds, prediction_interval
+from ternary_lab.studies.statistics import PERCENT, Bounds, interval, prediction_interval
 
 Measure = Callable[[SeedEvidence], float]
 ROUNDING = 1e-12
@@ -77,8 +81,12 @@ class Rule:
     """Two numbers per run, which are compared with the ends of the claimed range."""
     true: Condition | None = None
     """The condition of a statement. The number of every run must meet this condition."""
+    comparisons: int = 0
+    """Number of comparisons in the family of a difference, among which its interval is simultaneous; otherwise 0."""
     order: Callable[[SeedEvidence], bool] | None = None
     """The sign, order or inequality that the claim implies."""
+    way: str = ""
+    """`order` in words."""
     baseline: Callable[[Evidence], bool] | None = None
     """Condition under which a claim that holds proves nothing, for example because untrained networks meet it too."""
     beats: str = ""
@@ -99,7 +107,13 @@ class Rule:
             return "No test."
         if self.fact is not None:
             return f"{self.of}: as claimed, to the printed digit. Decided by {self.source}."
-        if self.true is not None:
+        if self.comparisons:
+            assert self.true is not None
+            test = (
+                f"{self.of}: the whole simultaneous interval of the mean difference is {self.true.words} "
+                f"({self.comparisons} comparisons)."
+            )
+        elif self.true is not None:
             test = f"{self.of}: {self.true.words} in every run."
         elif self.ends is not None:
             test = f"{self.of}: both claimed ends lie in the 95 % prediction intervals for one more seed."
@@ -112,7 +126,8 @@ class Rule:
 class Judgement:
     """A claim with the measured value and the verdict.
 
-    `low` and `high` are the least and the greatest values of the runs. They describe the runs and decide nothing.
+    `measured` is the median of the runs, the mean of a difference, or the fact. `low` and `high` are the least and the
+    greatest values of the runs. They describe the runs and decide nothing.
     """
 
     claim: Claim
@@ -125,7 +140,10 @@ class Judgement:
     rule: str = ""
     """The test in words, with its threshold."""
     interval: tuple[float, float] | None = None
-    """The 95 % prediction interval for one more seed, if it decides. A range has one for each end, in `note`."""
+    """The interval that decides, if one does: of one more seed for a number, of the mean for a difference.
+
+    A range has one for each end, in `note`.
+    """
     values: Mapping[int, float] = field(default_factory=dict)
     """The measured value of each seed. It is empty if the claim is not decided by one number per run."""
     holds: tuple[int, int] | None = None
@@ -136,6 +154,8 @@ class Judgement:
     """Lines of the report that contain the claim, counted from 1."""
     same_as: str = ""
     """The first claim of the report that states the same figure. It is empty for that claim itself."""
+    condition: Condition | None = None
+    """The condition of a statement."""
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -199,19 +219,20 @@ def _judged(case: _Case) -> Judgement:
     if finding.exact:
         return case.judgement(Verdict.EXACT, finding)
     against = case.against(finding.holds)
+    sentence = f"In the report itself: {'; '.join(c.arithmetic for c in against)}." if against else ""
+    if finding.wide:
+        return case.judgement(Verdict.TOO_WIDE, finding, sentence)
     if against:
-        sentence = f"In the report itself: {'; '.join(c.arithmetic for c in against)}."
         if finding.holds:
             sentence += " The runs support this claim, and the claims that it contradicts too."
         return case.judgement(Verdict.CONTRADICTS, finding, sentence)
-    if finding.wide:
-        return case.judgement(Verdict.TOO_WIDE, finding)
     if finding.holds:
         artefact = rule.baseline is not None and rule.baseline(case.evidence)
         return case.judgement(Verdict.ARTEFACT if artefact else Verdict.REPRODUCED, finding)
-    order = case.order
+    order, way = case.order
     directed = order is not None and all(map(order, case.runs))
-    return case.judgement(Verdict.DIRECTION if directed else Verdict.NOT, finding, case.neighbour)
+    found = case.judgement(Verdict.DIRECTION if directed else Verdict.NOT, finding, case.neighbour)
+    return found if order is None else replace(found, rule=f"{found.rule} Direction: {way}.")
 
 
 @dataclass(frozen=True)
@@ -219,6 +240,7 @@ class _Finding:
     """What the evidence says on a claim, before the rest of the report is considered."""
 
     holds: bool
+    """Whether the runs support the claim. An interval that is too wide supports nothing."""
     values: Mapping[int, float] = field(default_factory=dict)
     measured: Value = None
     ends: tuple[float, float] | None = None
@@ -274,13 +296,28 @@ class _Case:
         assert self.rule.measure is not None
         values = self.values(self.rule.measure)
         if self.rule.true is not None:
-            count = sum(map(self.rule.true, values.values()))
-            return _Finding(count == len(values), values, count=(count, len(values)))
+            return self.of_statement(self.rule.true, values)
         number = self.claim.number
         assert number is not None, f"{self.claim.id} needs a condition or a claimed number"
-        interval = self.predicted(values)
-        holds = _contains(interval, number, self.claim.half_digit)
-        return _Finding(holds, values, interval=interval, wide=holds and too_wide(interval, number, bounds=self.bounds))
+        predicted = self.predicted(values)
+        inside = _contains(predicted, number, self.claim.half_digit)
+        wide = inside and too_wide(predicted, number, bounds=self.bounds)
+        return _Finding(inside and not wide, values, interval=predicted, wide=wide)
+
+    def of_statement(self, true: Condition, values: Mapping[int, float]) -> _Finding:
+        """Return what the runs say on a statement. The interval of a difference decides, the count only describes."""
+        count = sum(map(true, values.values())), len(values)
+        if not self.rule.comparisons:
+            return _Finding(count[0] == count[1], values, count=count)
+        mean = interval(values.values(), comparisons=self.rule.comparisons)
+        met = [true(mean.low), true(mean.high)]
+        wide = any(met) and not all(met)
+        unit = f" {true.unit}" if true.unit else ""
+        bounds = f"a mean difference below {mean.low:.2g}{unit} or above {mean.high:.2g}{unit}"
+        return _Finding(
+            all(met), values, measured=mean.mean, count=count, interval=(mean.low, mean.high), wide=wide,
+            note=f"Not decided; {bounds} is excluded." if wide else "",
+        )
 
     @cached_property
     def missing(self) -> str:
@@ -308,12 +345,12 @@ class _Case:
         half = 0.5 * math.pow(10, -(self.claim.decimals or 0))
         intervals = [self.predicted(values) for values in (lows, highs)]
         pairs = list(zip(intervals, map(float, claimed), strict=True))
-        holds = all(_contains(interval, end, half) for interval, end in pairs)
+        inside = all(_contains(ends, end, half) for ends, end in pairs)
+        wide = inside and any(too_wide(ends, end, bounds=self.bounds) for ends, end in pairs)
         texts = " and ".join(f"[{low:.3g}, {high:.3g}]" for low, high in intervals)
         return _Finding(
-            holds, measured=f"{median(lows.values()):.4g} to {median(highs.values()):.4g}",
-            ends=(min(lows.values()), max(highs.values())),
-            wide=holds and any(too_wide(interval, end, bounds=self.bounds) for interval, end in pairs),
+            inside and not wide, measured=f"{median(lows.values()):.4g} to {median(highs.values()):.4g}",
+            ends=(min(lows.values()), max(highs.values())), wide=wide,
             note=f"The prediction intervals of the two ends are {texts}.",
         )
 
@@ -331,7 +368,8 @@ class _Case:
         reading = self.rule.epochs is not None
         if not holds:
             return [c for c in hard if not reading or c.kind == "arithmetic"]
-        return [] if reading else [c for c in hard if all(map(self.supported, set(c.ids) - {self.claim.id}))]
+        printed = reading or self.claim.kind == "metric"
+        return [] if printed else [c for c in hard if all(map(self.supported, set(c.ids) - {self.claim.id}))]
 
     def supported(self, other: str) -> bool:
         """Return whether the evidence supports another claim of the report. An unknown claim is not supported."""
@@ -345,17 +383,17 @@ class _Case:
         return False
 
     @cached_property
-    def order(self) -> Callable[[SeedEvidence], bool] | None:
-        """The rule's own order or, if it has none, the printed order between this epoch and another epoch.
+    def order(self) -> tuple[Callable[[SeedEvidence], bool] | None, str]:
+        """The rule's own order or, if it has none, the printed order between this epoch and another, with its words.
 
         The other epoch is the nearest earlier epoch for which the report prints a different number of this quantity and
-        pathway. If there is none, it is the nearest later epoch. The result is None if there is no order to test.
+        pathway. If there is none, it is the nearest later epoch. The order is None if there is none to test.
         """
         rule, number, here = self.rule, self.claim.number, self.claim.epoch
         if rule.order is not None or rule.true is not None or rule.epochs is None or number is None:
-            return rule.order
+            return rule.order, rule.way
         if not isinstance(here, int):
-            return None
+            return None, ""
         last = min(run.last for run in self.runs)
         others = {
             other.epoch: other.number for other, its in self.siblings
@@ -364,10 +402,11 @@ class _Case:
             and isinstance(other.epoch, int) and other.epoch != here and other.epoch <= last
         }
         if not others:
-            return None
+            return None, ""
         near = min([epoch for epoch in others if epoch < here] or others, key=lambda epoch: abs(epoch - here))
         at, sign = rule.epochs, math.copysign(1, number - others[near])
-        return lambda run: (at(here)(run) - at(near)(run)) * sign > 0
+        way = f"{'higher' if sign > 0 else 'lower'} at epoch {here} than at epoch {near}, as printed, in every run"
+        return lambda run: (at(here)(run) - at(near)(run)) * sign > 0, way
 
     @cached_property
     def neighbour(self) -> str:
@@ -409,9 +448,9 @@ class _Case:
             figures |= {"median": median(values), "low": low, "high": high, "n": len(values)}
         own = self.rule.note.format(**figures) if enough or not (self.rule.also or self.rule.measure) else ""
         return Judgement(
-            self.claim, median(values) if values else finding.measured, low, high,
+            self.claim, median(values) if values and finding.measured is None else finding.measured, low, high,
             len(self.runs) if values or finding.ends else 0, verdict,
             " ".join(filter(None, (note, finding.note, own))), self.rule.words, finding.interval, finding.values,
             finding.count, "" if verdict is Verdict.UNTESTABLE else self.source,
-            self.ledger.lines.get(self.claim.id, ()),
+            self.ledger.lines.get(self.claim.id, ()), condition=self.rule.true,
         )
