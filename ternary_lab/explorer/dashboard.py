@@ -60,15 +60,19 @@ class Dashboard(View):
             try:
                 stopped = self._show(load_runs(self.run_dir))
             except TernaryLabError as error:
-                # Perhaps a run has not begun yet, or a process is still writing a file.
-                self.set_error(RunError(f"{error} (read again every {self.seconds:g} s)"))
+                again = f"(read again every {self.seconds:g} s)"
+                if self.run_dir.exists():  # Perhaps a process is still writing a file.
+                    self.set_error(RunError(f"{error} {again}"))
+                else:
+                    self.line.value = html.escape(f"{self.run_dir}: no run yet {again}")
                 return False
             self.set_error(None)
             return stopped
 
     def _show(self, runs: RunSet) -> bool:
-        epochs = {run.name: len(run.history) for run in runs.values()}
+        # The end of a run is read before its history, because a history that is read first may lack the last epoch.
         stopped = {run.name: run.stopped for run in runs.values()}
+        epochs = {run.name: len(run.history) for run in runs.values()}
         state = epochs, stopped
         if state != self._drawn:
             drawing = draw_runs(runs)

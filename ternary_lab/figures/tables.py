@@ -54,7 +54,7 @@ class Table:
             for row in (self.head, *self.rows)
         ]
         lines = [*([self.caption] if self.caption else []), *lines]
-        return "\n".join(line if len(line) <= WIDEST else f"{line[:WIDEST - 1]}…" for line in lines)
+        return "\n".join(line[:WIDEST] for line in lines)
 
 
 def _cell(tag: str, text: str, side: str) -> str:

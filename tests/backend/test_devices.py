@@ -227,7 +227,10 @@ def test_verify_measures_on_the_device_of_the_epoch(tmp_path: Path) -> None:
 def test_the_device_of_older_runs_is_read(tmp_path: Path) -> None:
     for name in published():
         run = load_run(name)
-        assert [(s.first_epoch, s.device) for s in trained_spans(run.provenance)] == [(0, "cpu")]
+        (span,) = trained_spans(run.provenance)
+        # A provenance without a list of devices does not say where a branch begins.
+        assert span.first_epoch in (0, run.history["epoch"].min())
+        assert span.device == "cpu"
         assert run.trained_on(70).device == "cpu"
     older = {"device": "NVIDIA A100-SXM4-40GB", "versions": {"torch": "2.13.0"}}
     assert trained_spans(older) == [TrainedSpan(0, "cuda", "NVIDIA A100-SXM4-40GB", None, "2.13.0", None)]

@@ -479,7 +479,8 @@ def _resident() -> int:
 
 def test_a_dashboard_waits_for_a_run_follows_it_and_ends_with_it(tmp_path: Path) -> None:
     dashboard = watch(tmp_path / "runs", seconds=0.25)
-    until(lambda: "runs" in dashboard.alert.value)
+    until(lambda: "no run yet" in dashboard.line.value)
+    assert dashboard.alert.value == ""
     run_experiment(SMALL, [1, 2], tmp_path / "runs", device="cpu")
     assert dashboard._thread is not None
     dashboard._thread.join(30)

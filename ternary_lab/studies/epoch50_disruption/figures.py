@@ -190,7 +190,8 @@ def outcomes_at_end(branches: Mapping[str, Branch]) -> Drawing:
             _mathematical(branches[name].title) if comparison == SAME_EPOCH else comparison for name, comparison in keys
         ])
         for text, (_, comparison) in zip(axes[0].get_yticklabels(), keys, strict=True):
-            text.set_color(INK if comparison == SAME_EPOCH else GREY)
+            if comparison != SAME_EPOCH:
+                text.set_color(GREY)
         axes[0].set_ylim(len(keys) - 0.5, -0.5)
         handles = [
             Line2D([], [], color=INK, marker=shape, linestyle="", label=words,
