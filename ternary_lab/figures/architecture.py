@@ -26,9 +26,9 @@ SMALL, TINY = 7, 6
 ROWS = {"A": 55, "B": 32}
 """Height of the middle of each pathway."""
 READ = ("H$_A$", "H$_B$", "KL$_A$", "KL$_B$", "r", "ρ", "λ$_1$", "λ$_2$", "λ$_3$")
-"""What StateNet reads, in the order of its inputs (`controllers`)."""
+"""Names of the inputs of StateNet, in the order of `controllers`."""
 CORRECTED = ("lr", "λ$_1$", "λ$_2$", "λ$_3$")
-"""What StateNet corrects, in the order of its outputs."""
+"""Names of the values that StateNet corrects, in the order of its outputs."""
 
 
 def architecture(model: config.Model) -> Drawing:

@@ -29,7 +29,7 @@ class Table:
     rows: Sequence[Sequence[str]]
     caption: str
     numeric: Sequence[bool]
-    """Whether a column holds numbers, which are aligned to the right."""
+    """True for each column of numbers. These columns are aligned to the right."""
 
     def _repr_html_(self) -> str:
         sides = ["right" if number else "left" for number in self.numeric]

@@ -1,4 +1,4 @@
-"""What happens in a training of v5.5: a row of milestones for each seed, and statements about them."""
+"""Milestones in the training of v5.5, such as the loss at the jump, and statements about them."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ BENEFIT = {
     "lower": "The jump itself is useful",
     "not decided": "These runs show no benefit of the jump itself",
 }
-"""What it means for the jump if informative coverage is higher, lower or the same with a gradual rise of β_B."""
+"""Conclusions about the jump, by the decision on informative coverage with a gradual rise of β_B instead."""
 BOTH = {"higher", "lower"}
 """Decisions of two outcomes that differ in opposite directions."""
 

@@ -87,9 +87,9 @@ class Need:
     """Evidence that runs may lack, for example because a user gave runs without counterfactuals."""
 
     words: str
-    """What is missing, for the sentence "The runs given have no ..."."""
+    """Name of the evidence. It completes the sentence "The runs given have no ..."."""
     source: str
-    """What the judgement is also based on if the evidence exists, for "8 runs of v5_5 and ...". It may be empty."""
+    """Name of the evidence as an additional source. It completes the words "8 runs of v5_5 and ...", or it is empty."""
     met: Callable[[SeedEvidence], bool]
 
 

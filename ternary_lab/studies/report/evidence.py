@@ -18,9 +18,10 @@ from ternary_lab.backend.random_streams import Streams
 from ternary_lab.config import COUNTERFACTUALS, Config
 from ternary_lab.config_files import shipped_counterfactuals
 from ternary_lab.errors import RunError
+from ternary_lab.metrics.baselines import untrained
 from ternary_lab.metrics.coverage import drawn_operations
 from ternary_lab.metrics.evaluate import SAMPLES
-from ternary_lab.model import PATHWAYS, Architecture, DualVAE
+from ternary_lab.model import PATHWAYS, Architecture
 from ternary_lab.runs.files import read_csv
 from ternary_lab.runs.load import ANSWERS, CONFIG, FULL, PUBLISHED, RunRecord, load_runs
 from ternary_lab.studies.probes import probe_run
@@ -160,7 +161,7 @@ class Evidence:
         """
         found: dict[str, list[float]] = {p: [] for p in PATHWAYS}
         for run in self.runs:
-            model = DualVAE(self.architecture, self.architecture.initialise(run.seed))
+            model = untrained(run.seed, self.config.model).core
             for p in PATHWAYS:
                 streams = Streams([run.seed], "evaluation", 0, p, device=model.device)
                 drawn = drawn_operations(model, p, SAMPLES, "categorical", streams)
@@ -170,7 +171,7 @@ class Evidence:
     @cached_property
     def hash_minus_distinct(self) -> int:
         """Number of operations counted by hashes of tuples minus the number counted by index, for the same draws."""
-        model = DualVAE(self.architecture, self.architecture.initialise(0))
+        model = untrained(0, self.config.model).core
         streams = Streams([0], "evaluation", 0, "hash", device=model.device)
         drawn = drawn_operations(model, "A", 20_000, "categorical", streams)[0]
         tables = space.operations(torch.nonzero(drawn).flatten())

@@ -18,6 +18,7 @@ from ternary_lab.studies.report.rule_builders import (
     difference,
     extreme,
     final_information,
+    lowest_and_highest,
     number,
     reading,
     relative_change,
@@ -251,12 +252,8 @@ METRIC_RULES: Mapping[str, Rule] = {
         lambda run: 100 * float(run.over("val_loss", 3, 60).diff().max())
         / (run.at("val_loss", 60) - run.at("val_loss", 3)), below(20, "%"),
     ),
-    "val-loss-late-range": Rule(
-        of="The least and the greatest validation loss of epochs 60-103",
-        ends=(
-            lambda run: float(run.over("val_loss", 60, 103).min()),
-            lambda run: float(run.over("val_loss", 60, 103).max()),
-        ),
+    "val-loss-late-range": lowest_and_highest(
+        "The least and the greatest validation loss of epochs 60-103", "val_loss", 60, 103
     ),
     "checkpoint-latest-val-loss": number(
         "The validation loss of the last epoch", lambda run: run.at("val_loss", run.last), until=0
@@ -307,11 +304,8 @@ METRIC_RULES: Mapping[str, Rule] = {
         "KL of B at epoch 50 as a share of that at epoch 49",
         lambda run: 100 * run.at("kl_B", 50) / run.at("kl_B", 49), below(50, "%"),
     ),
-    "kl-a-controlled-50": Rule(
-        of="The least and the greatest KL of A in epochs 50-100",
-        ends=(
-            lambda run: float(run.over("kl_A", 50, 100).min()), lambda run: float(run.over("kl_A", 50, 100).max()),
-        ),
+    "kl-a-controlled-50": lowest_and_highest(
+        "The least and the greatest KL of A in epochs 50-100", "kl_A", 50, 100
     ),
     "kl-b-stable-100": statement(
         "The range of B's KL over epochs 90-103 as a share of its mean", spread("kl_B"), at_most(STABLE, "%"),

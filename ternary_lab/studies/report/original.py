@@ -49,7 +49,7 @@ class OriginalCode:
     in_checkpoint: tuple[str, ...]
     v5_4_monitoring_interval: int
     early_session: Mapping[str, Any]
-    """What the file of an earlier session says about a run of 106 epochs."""
+    """Figures and words about a run of 106 epochs, from the file of an earlier session."""
     measured_here: Mapping[str, Any]
     """Times in seconds that were measured by running the original's code."""
 

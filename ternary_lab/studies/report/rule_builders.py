@@ -79,6 +79,16 @@ def extreme(name: str, first: int, last: int, pick: Callable[..., float]) -> Mea
     return lambda run: float(pick(pick(run.over(f"{name}_{p}", first, last)) for p in PATHWAYS))
 
 
+def lowest_and_highest(of: str, name: str, first: int, last: int) -> Rule:
+    """Return a rule that compares a claimed range with the least and the greatest value of a column over epochs.
+
+    `of` are words for these two values.
+    """
+    return Rule(of=of, ends=(
+        lambda run: float(run.over(name, first, last).min()), lambda run: float(run.over(name, first, last).max())
+    ))
+
+
 def spread(name: str) -> Measure:
     """Return a measure of the range of a column over epochs 90-103, in percent of its mean."""
     def measure(run: SeedEvidence) -> float:

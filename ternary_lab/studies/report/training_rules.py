@@ -29,6 +29,7 @@ from ternary_lab.studies.report.rule_builders import (
     configured,
     difference,
     final_information,
+    lowest_and_highest,
     lr_correction,
     number,
     statement,
@@ -252,12 +253,8 @@ TRAINING_RULES: Mapping[str, Rule] = {
         "Informative coverage at epoch 103 (mean of both pathways) with StateNet minus without", _statenet_gain,
         above(0, "points"), needs=(table(*WITHOUT_STATENET, source=RECIPES),), until=103,
     ),
-    "gradient-balance-late": Rule(
-        of="The least and the greatest gradient ratio B/A of epochs 60-103",
-        ends=(
-            lambda run: float(run.over("grad_ratio", 60, 103).min()),
-            lambda run: float(run.over("grad_ratio", 60, 103).max()),
-        ),
+    "gradient-balance-late": lowest_and_highest(
+        "The least and the greatest gradient ratio B/A of epochs 60-103", "grad_ratio", 60, 103
     ),
     "gradient-balance-near-1": number(
         "The mean gradient ratio B/A of epochs 60-103", lambda run: run.mean("grad_ratio", 60, 103)

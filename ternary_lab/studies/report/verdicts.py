@@ -66,7 +66,7 @@ class Rule:
     """The test of a claim."""
 
     of: str = ""
-    """What is measured or looked up, in words."""
+    """Words for the measured number or the fact."""
     note: str = ""
     """A text in which {median}, {low}, {high}, {n} and the names in `also` are filled in."""
     why: str = ""
@@ -74,7 +74,7 @@ class Rule:
     fact: Callable[[Evidence], Any] | None = None
     """A value of the configuration, data, architecture or original. The claim is exact if it has this value."""
     source: str = "the configuration"
-    """Where `fact` comes from."""
+    """The source of `fact`, in words."""
     measure: Measure | None = None
     """A number per run, which is compared with the claimed number or judged by `true`."""
     ends: tuple[Measure, Measure] | None = None
@@ -149,7 +149,7 @@ class Judgement:
     holds: tuple[int, int] | None = None
     """(k, n) if the claim is a statement that is true in k of n runs."""
     evidence: str = ""
-    """What decides the claim, for example "8 runs of v5_5" or "the configuration"."""
+    """The source of the decision, for example "8 runs of v5_5" or "the configuration"."""
     lines: tuple[int, ...] = ()
     """Lines of the report that contain the claim, counted from 1."""
     same_as: str = ""
@@ -237,10 +237,10 @@ def _judged(case: _Case) -> Judgement:
 
 @dataclass(frozen=True)
 class _Finding:
-    """What the evidence says on a claim, before the rest of the report is considered."""
+    """Result of the evidence on a claim. Contradictions in the report are considered later."""
 
     holds: bool
-    """Whether the runs support the claim. An interval that is too wide supports nothing."""
+    """True if the runs support the claim. An interval that is too wide supports no claim."""
     values: Mapping[int, float] = field(default_factory=dict)
     measured: Value = None
     ends: tuple[float, float] | None = None
@@ -283,7 +283,7 @@ class _Case:
 
     @cached_property
     def finding(self) -> _Finding | str:
-        """What the evidence says, or the reason why the claim cannot be tested."""
+        """The result of the evidence, or the reason why the claim cannot be tested."""
         if self.rule.why:
             return self.rule.why
         if self.rule.fact is not None:
@@ -430,7 +430,7 @@ class _Case:
 
     @property
     def source(self) -> str:
-        """What decides the claim, in words."""
+        """The source of the decision, in words."""
         if self.rule.fact is not None:
             return self.rule.source
         runs = f"{len(self.runs)} runs of {self.evidence.config.name}"
