@@ -24,6 +24,12 @@ BENEFIT = {
     "not decided": "These runs show no benefit of the jump itself",
 }
 """Conclusions about the jump, by the decision on informative coverage with a gradual rise of β_B instead."""
+CHANGED = {
+    "higher": "is higher in both comparisons",
+    "lower": "is lower in both comparisons",
+    "not decided": "is not decidedly different",
+}
+"""Words for the decision on informative coverage with a warm-up of β_B to the same value."""
 BOTH = {"higher", "lower"}
 """Decisions of two outcomes that differ in opposite directions."""
 
@@ -96,9 +102,10 @@ def answer(measured: pd.DataFrame, final: pd.DataFrame, differences: pd.DataFram
     ]
     if MATCHED in set(differences["name"]):
         found.append(
-            f"If $\\beta_B$ warms up from the start to its scheduled values, the difference is "
-            f"{difference(differences, MATCHED)} points at the same epoch, and "
-            f"{difference(differences, MATCHED, SAME_AGE)} points after as many epochs with $\\beta_B$ above 0."
+            f"If $\\beta_B$ warms up from the start to its scheduled value, informative coverage "
+            f"{CHANGED[decisions(differences)[MATCHED]]}: it differs by {difference(differences, MATCHED)} points at "
+            f"the same epoch, and by {difference(differences, MATCHED, SAME_AGE)} points after as many epochs with "
+            f"$\\beta_B$ above 0."
         )
     return found
 
