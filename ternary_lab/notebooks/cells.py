@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import dis
+import errno
 import os
 import re
 import warnings
@@ -124,8 +125,9 @@ def write_text(output: Path, text: str) -> None:
 
 def unwritable(output: Path, error: OSError) -> NotebookError:
     """Return an error that names a file that cannot be written, the reason and the remedy."""
+    remedy = "free space or " if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
     reason = error.strerror or str(error)
-    return NotebookError(f"{located(output)} cannot be written: {reason}: free space, or choose another place")
+    return NotebookError(f"{located(output)} cannot be written: {reason}: {remedy}choose another place")
 
 
 # Code

@@ -328,7 +328,7 @@ def _read_parameter(statement: ast.stmt, comment: str) -> Parameter:
         low, high = _read_range(parameter, parts["range"])
         parameter = replace(parameter, low=low, high=high)
     if parts["choices"] is not None:
-        read = parameter._parse_plain if kind == ANY else parameter._parse_scalar
+        read = parameter._parse_scalar if parameter.is_list else parameter.parse
         choices = tuple(read(text.strip()) for text in parts["choices"].split(","))
         parameter = replace(parameter, choices=choices)
     return _with_default(parameter)

@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -168,7 +169,8 @@ def run_each(
             if failure is not None:
                 failed[name] = failure
     for target in sets if html else ():
-        if not (page := target.with_suffix(".html")).exists() and target.stem not in failed:
+        page = target.with_suffix(".html")  # may be missing, if the call that finished the notebook made no pages
+        if target.stem not in failed and not (page.exists() and page.stat().st_mtime >= target.stat().st_mtime):
             export_html(target, page)
     if failed:
         first, reason = next(iter(failed.items()))
@@ -247,24 +249,30 @@ def _run_quietly(
 def _reserved(output: Path) -> Iterator[None]:
     """Let no other process execute a notebook into `output` inside the `with` block.
 
-    Raises NotebookError if another process does so already, or if `output` cannot be written.
+    On a file system without locks, nothing is reserved: of two results, the later one replaces the other one. Raises
+    NotebookError if another process executes a notebook into `output`, or if `output` cannot be written.
     """
     from filelock import FileLock, Timeout
 
     if output.suffix != ".ipynb":
         raise NotebookError(f"{output} is no name for a notebook: end it in .ipynb")
-    file = Path(os.path.realpath(output))
-    file = file.with_name(f".{file.name}.lock")
+    real = Path(os.path.realpath(output))
+    file = real.with_name(f".{real.name}.lock")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=file.parent):
+            pass
         if output.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        lock = FileLock(file)
+    except OSError as error:
+        raise unwritable(output, error) from None
+    lock = FileLock(file)
+    try:
         lock.acquire(timeout=0)
     except Timeout:
         raise NotebookError(f"{output} is being written by another run: wait for it, or choose another -o") from None
-    except OSError as error:
-        raise unwritable(output, error) from None
+    except (OSError, NotImplementedError):
+        pass
     try:
         yield
     finally:

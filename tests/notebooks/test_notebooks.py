@@ -323,7 +323,7 @@ def test_only_the_unread_parameters_are_named(tmp_path: Path) -> None:
 
 def test_a_cell_that_is_not_python_is_named(tmp_path: Path) -> None:
     path = save(tmp_path / "a.ipynb", "print(")
-    with pytest.raises(NotebookError, match="code cell 2 is not Python in line 1: '.' was never closed") as caught:
+    with pytest.raises(NotebookError, match=r"code cell 2 is not Python in line 1: '.' was never closed") as caught:
         unread_parameters(path)
     assert str(caught.value).startswith(str(path))
 
