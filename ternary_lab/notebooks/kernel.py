@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +36,21 @@ _SHORT = 1000
 
 
 class Client(PapermillNotebookClient):  # type: ignore[misc]
-    """Client of one kernel. It limits the outputs of each cell, and leaves no kernel and no task after an interruption.
+    """Client of one kernel. It limits the outputs of each cell, and leaves no process and no task behind.
 
     The notebook is executed in the Python interpreter of this process, whatever kernels the user has installed.
     """
+
+    _group: int | None = None
+    """Number of the process group of the kernel and of the processes that its cells have started."""
+
+    def execute(self, **options: Any) -> Any:
+        try:
+            return super().execute(**options)
+        finally:
+            if self._group is not None:  # a kernel that died could not end the processes that it had started
+                with suppress(ProcessLookupError, PermissionError):
+                    os.killpg(self._group, signal.SIGKILL)
 
     def create_kernel_manager(self) -> AsyncKernelManager:
         # Without folders of kernel specifications, Jupyter offers the kernel of `sys.executable`.
@@ -44,6 +58,7 @@ class Client(PapermillNotebookClient):  # type: ignore[misc]
         return self.km
 
     def papermill_execute_cells(self) -> None:
+        self._group = getattr(self.km.provisioner, "pgid", None)  # Windows has no process groups
         loop = ensure_event_loop()
         before = asyncio.all_tasks(loop)
         try:
