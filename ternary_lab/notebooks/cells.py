@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import dis
 import errno
+import hashlib
 import os
 import re
 import warnings
@@ -30,6 +31,8 @@ ALERT = 'role="alert"'
 """HTML attribute that marks an error message in a widget."""
 CUT = "output cut:"
 """First words of the note that `run_notebook` adds to the outputs of a cell that has shown too much."""
+LONGEST_NAME = 255
+"""Largest number of bytes of the name of a file."""
 LONGEST_LINE = 300
 """Largest number of characters of a line of another programme that a message quotes."""
 _MAGIC = re.compile(r"^([ \t]*(?:\w+ *= *)?)[%!].*$", re.MULTILINE)
@@ -108,7 +111,7 @@ def write_text(output: Path, text: str) -> None:
     """
     # `runs.files` could write this, but it imports torch and pandas, which the runner of notebooks does not need.
     output = Path(os.path.realpath(output))
-    temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
+    temporary = hidden_beside(output, f"{os.getpid()}.tmp")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("w", encoding="utf-8", errors="backslashreplace") as file:
@@ -121,6 +124,14 @@ def write_text(output: Path, text: str) -> None:
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def hidden_beside(file: Path, ending: str) -> Path:
+    """Return the path of a hidden file that belongs to `file`. A name that would be too long is replaced by a hash."""
+    name = os.fsencode(file.name)
+    if len(name) > LONGEST_NAME - len(ending) - 2:
+        name = hashlib.sha1(name).hexdigest().encode()
+    return file.with_name(f".{os.fsdecode(name)}.{ending}")
 
 
 def unwritable(output: Path, error: OSError) -> NotebookError:

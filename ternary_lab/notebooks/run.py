@@ -24,6 +24,7 @@ from ternary_lab.notebooks.cells import (
     code_cells,
     errors_in,
     first_line,
+    hidden_beside,
     located,
     outputs_of,
     read_notebook,
@@ -256,8 +257,7 @@ def _reserved(output: Path) -> Iterator[None]:
 
     if output.suffix != ".ipynb":
         raise NotebookError(f"{output} is no name for a notebook: end it in .ipynb")
-    real = Path(os.path.realpath(output))
-    file = real.with_name(f".{real.name}.lock")
+    file = hidden_beside(Path(os.path.realpath(output)), "lock")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=file.parent):

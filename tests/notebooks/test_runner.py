@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import fcntl
 import multiprocessing
@@ -16,6 +17,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from filelock import FileLock
+from jupyter_core.utils import ensure_event_loop
 from test_notebooks import save
 
 from ternary_lab.errors import NotebookError
@@ -100,6 +102,19 @@ def test_a_file_system_without_locks_is_no_reason_to_stop(
     monkeypatch.setattr(fcntl, "flock", refuse)
     run_notebook(save(tmp_path / "book.ipynb", "print(n)"), tmp_path / "out.ipynb", progress=False)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["book.ipynb", "out.ipynb"]
+
+
+@pytest.mark.parametrize("letter", ["a", "é", "𝟛"])
+def test_the_longest_name_of_a_file_works(tmp_path: Path, stub: Callable[..., None], letter: str) -> None:
+    stub()
+    path, ending = save(tmp_path / "book.ipynb", "print(n)"), ".ipynb"
+    name = letter * ((255 - len(ending)) // len(letter.encode())) + ending
+    for output in (tmp_path / name, tmp_path / f"b{name[1:]}"):
+        run_notebook(path, output, progress=False)
+        run_notebook(path, output, progress=False)
+    with pytest.raises(NotebookError, match="cannot be written: File name too long: choose another place"):
+        run_notebook(path, tmp_path / f"aaaa{name}", progress=False)
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_text_without_utf8_is_written(tmp_path: Path) -> None:
@@ -221,6 +236,7 @@ def test_an_endless_loop_ends_at_the_time_limit(tmp_path: Path) -> None:
     assert "--timeout" in str(caught.value)
     executed = nbformat.read(output, as_version=4)
     assert executed.cells[2].outputs[0].text == "1\n"
+    assert not asyncio.all_tasks(ensure_event_loop())  # none waits for the kernel that is gone
 
 
 def _run_until_stopped(path: Path, output: Path) -> None:
