@@ -105,8 +105,8 @@ class Parameter:
         if self.scalar in (DICT, ANY):
             if not _is_plain(value) or (self.scalar == DICT and not isinstance(value, dict)):
                 raise self._refusal(value, _SPELLING[self.scalar])
-            plain: Value = value  # type: ignore[assignment]
-            return self._check_choice(plain)
+            checked: Value = value  # type: ignore[assignment]
+            return self._check_choice(checked)
         if not self.is_list:
             return self._check_scalar(value)
         if not isinstance(value, list):
