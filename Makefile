@@ -8,6 +8,8 @@ TORCH_INDEX ?=
 RESULT ?= cpu
 # Options of benchmarks/gpu.py.
 GPU_ARGS ?=
+# Options of `make lab` and `make explore`.
+ARGS ?=
 # The sweep of `make sweep`, and its options, such as SWEEP_ARGS='--engine ray --run-dir /shared/mine'.
 SWEEP ?= warmup_rho
 SWEEP_ARGS ?=
@@ -83,11 +85,15 @@ coverage: install ## Measure the share of the library that the tests reach: less
 fuzz: install ## Test over 30,000 generated inputs: configurations, parameters, tensors, files, command lines
 	TERNARY_LAB_FUZZ=1 $(BIN)/python -m pytest -q tests/repository/test_fuzz.py
 
-lab: install ## Open JupyterLab on the start notebook
-	$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 notebooks/00_start_here.ipynb
+# Jupyter refuses to run as root without the option. In a container, root is often the only user.
+lab: install ## Open JupyterLab on the start notebook (ARGS='--no-browser --port 9999': options of jupyter lab)
+	$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS) \
+		notebooks/00_start_here.ipynb
 
-explore: install ## Open the latent explorer as a page, on this machine only
-	$(BIN)/voila notebooks/06_latent_explorer.ipynb --Voila.ip=127.0.0.1 --preheat_kernel=True
+# A browser that is closed abruptly does not end its kernel. So kernels end that no page has used for ten minutes.
+explore: install ## Open the latent explorer as a page, on this machine only (ARGS: options of voila)
+	$(BIN)/voila notebooks/06_latent_explorer.ipynb --Voila.ip=127.0.0.1 --preheat_kernel=True \
+		--MappingKernelManager.cull_idle_timeout=600 --MappingKernelManager.cull_interval=60 $(ARGS)
 
 screenshot: install ## Take figures/explorer.png of the explorer in Chromium (apt install chromium)
 	TERNARY_LAB_BROWSER=required TERNARY_LAB_SCREENSHOT=$(CURDIR)/figures/explorer.png \

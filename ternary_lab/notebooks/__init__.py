@@ -16,6 +16,7 @@ from ternary_lab.notebooks.parameters import Parameter as Parameter
 from ternary_lab.notebooks.parameters import check_parameters as check_parameters
 from ternary_lab.notebooks.parameters import parameters as parameters
 from ternary_lab.notebooks.parameters import parse_parameters as parse_parameters
+from ternary_lab.notebooks.parameters import read_parameters as read_parameters
 from ternary_lab.notebooks.parameters import unread_parameters as unread_parameters
 from ternary_lab.notebooks.parameters import validate as validate
 from ternary_lab.notebooks.run import run_each as run_each

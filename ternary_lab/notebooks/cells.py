@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import ast
 import dis
+import errno
+import hashlib
+import os
 import re
 import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import CodeType
 from typing import TYPE_CHECKING
@@ -25,7 +29,14 @@ WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 ALERT = 'role="alert"'
 """HTML attribute that marks an error message in a widget."""
+CUT = "output cut:"
+"""First words of the note that `run_notebook` adds to the outputs of a cell that has shown too much."""
+LONGEST_NAME = 255
+"""Largest number of bytes of the name of a file."""
+LONGEST_LINE = 300
+"""Largest number of characters of a line of another programme that a message quotes."""
 _MAGIC = re.compile(r"^([ \t]*(?:\w+ *= *)?)[%!].*$", re.MULTILINE)
+_EXPANDED = re.compile(r"\$\{?(\w+)|\{([^{}]*)\}")
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
@@ -74,7 +85,7 @@ def read_notebook(path: Path) -> NotebookNode:
     except FileNotFoundError:
         known = {file.as_posix() for folder in (path.parent, Path("notebooks")) for file in folder.glob("*.ipynb")}
         near = nearest(str(path), sorted(known), "`ternary-lab list notebooks`")
-        raise NotebookError(f"{path} does not exist{near}") from None
+        raise NotebookError(f"{located(path)} does not exist{near}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise NotebookError(f"{path} cannot be read: {error}") from None
     try:
@@ -87,13 +98,47 @@ def read_notebook(path: Path) -> NotebookNode:
     return notebook
 
 
+def located(path: Path) -> str:
+    """Return a path as a message shows it. A relative path is followed by the absolute path in brackets."""
+    return str(path) if path.is_absolute() else f"{path} ({path.absolute()})"
+
+
 def write_text(output: Path, text: str) -> None:
-    """Write a text file, and create the missing folders above the file. Raises NotebookError."""
+    """Replace the content of a text file, and create the missing folders above the file. A link stays a link.
+
+    The file has either its old content or the complete new content, even if the disk is full or the process is killed.
+    A lone surrogate, which UTF-8 does not have, is written as `\\udcff`, as JSON allows. Raises NotebookError.
+    """
+    # `runs.files` could write this, but it imports torch and pandas, which the runner of notebooks does not need.
+    output = Path(os.path.realpath(output))
+    temporary = hidden_beside(output, f"{os.getpid()}.tmp")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(text, encoding="utf-8")
+        with temporary.open("w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, output)
     except OSError as error:
-        raise NotebookError(f"{output} cannot be written: {error}: choose another place") from None
+        raise unwritable(output, error) from None
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def hidden_beside(file: Path, ending: str) -> Path:
+    """Return the path of a hidden file that belongs to `file`. A name that would be too long is replaced by a hash."""
+    name = os.fsencode(file.name)
+    if len(name) > LONGEST_NAME - len(ending) - 2:
+        name = hashlib.sha1(name).hexdigest().encode()
+    return file.with_name(f".{os.fsdecode(name)}.{ending}")
+
+
+def unwritable(output: Path, error: OSError) -> NotebookError:
+    """Return an error that names a file that cannot be written, the reason and the remedy."""
+    remedy = "free space or " if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+    reason = error.strerror or str(error)
+    return NotebookError(f"{located(output)} cannot be written: {reason}: {remedy}choose another place")
 
 
 # Code
@@ -114,15 +159,34 @@ def parse_cell(number: int, source: str) -> ast.Module:
 
     A cell in another language (`%%`) gives an empty module. Raises NotebookError if the cell is not Python.
     """
-    error: SyntaxError | None = None
-    for text in (source, _MAGIC.sub(r"\1...", source)):
+    for rewrite in (str, _without_magic, _as_python):
         try:
-            return ast.parse(text)
+            return ast.parse(rewrite(source))
         except SyntaxError as failure:
             error = failure
+        except ValueError as failure:  # a null character
+            error = SyntaxError(str(failure))
     if source.lstrip().startswith("%%"):  # another language
         return ast.Module([], type_ignores=[])
-    raise NotebookError(f"code cell {number} is not Python: {error}: fix it")
+    where = f" in line {error.lineno}" if error.lineno else ""
+    raise NotebookError(f"code cell {number} is not Python{where}: {error.msg}: fix it")
+
+
+def _without_magic(source: str) -> str:
+    return _MAGIC.sub(r"\1...", source)
+
+
+def _as_python(source: str) -> str:
+    """Return a cell in which IPython has replaced all that only IPython knows, such as `name?`."""
+    from IPython.core.inputtransformer2 import TransformerManager
+
+    return str(TransformerManager().transform_cell(source))  # type: ignore[no-untyped-call]
+
+
+def expanded_names(source: str) -> set[str]:
+    """Return the names in the lines of a cell that IPython expands, such as `n` in `!echo {n}` and `%run it.py $n`."""
+    found = (_EXPANDED.findall(line[0]) for line in _MAGIC.finditer(source))
+    return {name for texts in found for text in texts for name in re.findall(r"[^\W\d]\w*", " ".join(text))}
 
 
 def read_names(statement: ast.stmt) -> set[str]:
@@ -184,5 +248,9 @@ def errors_in(notebook: NotebookNode) -> Iterator[str]:
 
 
 def first_line(text: str) -> str:
-    """Return the first line of a text that is not empty, without the codes of terminal colours."""
-    return next(iter(_ANSI.sub("", text).strip().splitlines()), "")
+    """Return the first line of a text that is not empty, without the codes of terminal colours.
+
+    A line of more than `LONGEST_LINE` characters is cut.
+    """
+    line = next(iter(_ANSI.sub("", text).strip().splitlines()), "")
+    return line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]}…"

@@ -6,10 +6,14 @@ The cell is parsed and never executed:
     rates = [1e-3, 3e-4]    # learning rates to try [0, inf]
     device = "auto"         # where to train {auto, cpu, cuda}
     scale: float = 1        # the annotation gives the type: int, float, bool, str, or a list of one of them
+    limit: int | None = 5   # or no limit
+    options = {}            # a dict: its keys are texts, and its values are plain
+    note = None             # without an annotation: any plain value
 
 A line has the form `NAME = literal  # description`. The description may end in a range `[low, high]`, which includes
 both ends, or in choices `{a, b}`. If the value is a list, the range or the choices hold for every element. Computed
-values belong in a later cell, because papermill replaces only literals.
+values belong in a later cell, because papermill replaces only literals. A plain value is None, a bool, a finite number,
+a text, or a list or dict of plain values.
 
 The function `inspect_notebook` of papermill is not used, for three reasons. It does not support ranges and choices. It
 skips lines that it cannot parse, without an error. It would more than double the time that `validate` takes in the
@@ -21,6 +25,7 @@ from __future__ import annotations
 import ast
 import io
 import math
+import os
 import re
 import sys
 import tokenize
@@ -28,12 +33,13 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from ternary_lab.errors import NotebookError, nearest
 from ternary_lab.notebooks.cells import (
     assigned_names,
     code_cells,
+    expanded_names,
     first_line,
     parse_cell,
     read_names,
@@ -45,17 +51,28 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 Scalar: TypeAlias = int | float | bool | str
-Value: TypeAlias = Scalar | list[Scalar]
+T = TypeVar("T")
+Value: TypeAlias = Scalar | list[Any] | dict[str, Any] | None
 SCALARS: dict[str, type[Scalar]] = {"int": int, "float": float, "bool": bool, "str": str}
-TYPES = (*SCALARS, *(f"list[{name}]" for name in SCALARS))
+DICT, ANY, OR_NONE = "dict", "any", " | None"
+TYPES = (*SCALARS, *(f"list[{name}]" for name in SCALARS), DICT)
+NOTEBOOK_PATH = "JPY_SESSION_NAME"
+"""Environment variable of a kernel with the path of its notebook. Jupyter's server and `run_notebook` set it."""
 _NUMBER = re.compile(r"[+-]?[0-9.]+(e[+-]?[0-9]+)?", re.ASCII | re.IGNORECASE)
-_COMMENT = re.compile(r"#\s*(?P<text>.*?)\s*(\[(?P<range>[^\[\]]*)\]|\{(?P<choices>[^{}]*)\})?")
-_SPELLING = {"int": "an int such as 3", "float": "a float such as 1e-3", "bool": "true or false"}
+# Brackets without a comma are words of the description, such as a unit.
+_COMMENT = re.compile(r"#\s*(?P<text>.*?)\s*(\[(?P<range>[^\[\]]*,[^\[\]]*)\]|\{(?P<choices>[^{}]*)\})?")
+_SPELLING = {
+    "int": "an int such as 3", "float": "a float such as 1e-3", "bool": "true or false",
+    DICT: "a dict such as {a: 1, b: [2, 3]}", ANY: "a plain value such as 3, [1, 2] or {a: 1}",
+}
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """A parameter of a notebook. If it is a list, `low`, `high` and `choices` hold for each element."""
+    """A parameter of a notebook. If it is a list, `low`, `high` and `choices` hold for each element.
+
+    `type` is one of `TYPES`, perhaps followed by ` | None`, or it is `any`: then every plain value is allowed.
+    """
 
     name: str
     default: Value
@@ -63,22 +80,33 @@ class Parameter:
     description: str = ""
     low: float = -math.inf
     high: float = math.inf
-    choices: tuple[Scalar, ...] = ()
+    choices: tuple[object, ...] = ()
 
     @property
     def scalar(self) -> str:
-        """Type of the value or, if the parameter is a list, type of each element."""
-        return self.type.removeprefix("list[").removesuffix("]")
+        """Type of the value or, if the parameter is a list, type of each element. ` | None` is left out."""
+        return self.type.removesuffix(OR_NONE).removeprefix("list[").removesuffix("]")
 
     @property
     def is_list(self) -> bool:
-        return self.type != self.scalar
+        return self.type.startswith("list[")
+
+    @property
+    def may_be_none(self) -> bool:
+        return self.type == ANY or self.type.endswith(OR_NONE)
 
     def check(self, value: object) -> Value:
         """Return the value if it is allowed. An int is converted to a float if the parameter is a float.
 
         Raises NotebookError if the value has another type, is not finite, is out of range, or is not among the choices.
         """
+        if value is None and self.may_be_none:
+            return None
+        if self.scalar in (DICT, ANY):
+            if not _is_plain(value) or (self.scalar == DICT and not isinstance(value, dict)):
+                raise self._refusal(value, _SPELLING[self.scalar])
+            checked: Value = value  # type: ignore[assignment]
+            return self._check_choice(checked)
         if not self.is_list:
             return self._check_scalar(value)
         if not isinstance(value, list):
@@ -86,11 +114,15 @@ class Parameter:
         return [self._check_scalar(element) for element in value]
 
     def parse(self, text: str) -> Value:
-        """Return the value of a text from a command line, such as `true`, `3`, `1e-3`, `1,2` or `[1,2]`.
+        """Return the value of a text from a command line, such as `true`, `3`, `1e-3`, `1,2`, `[1,2]` or `{a: 1}`.
 
-        The value of a string parameter is the text itself. Raises NotebookError if the text is not of the parameter's
-        type, or if `check` refuses the value.
+        The value of a string parameter is the text itself. `None` and `null` are None, if this is allowed. Raises
+        NotebookError if the text is not of the parameter's type, or if `check` refuses the value.
         """
+        if self.may_be_none and text.lower() in ("none", "null"):
+            return None
+        if self.scalar in (DICT, ANY):
+            return self.check(self._parse_plain(text))
         if not self.is_list:
             return self.check(self._parse_scalar(text))
         text = text.strip()
@@ -111,6 +143,9 @@ class Parameter:
             raise self._refusal(value, "a finite number")
         if isinstance(value, int | float) and not self.low <= value <= self.high:
             raise self._refusal(value, f"a value in [{self.low:g}, {self.high:g}]")
+        return self._check_choice(value)
+
+    def _check_choice(self, value: T) -> T:
         if self.choices and value not in self.choices:
             raise self._refusal(value, f"one of {', '.join(map(str, self.choices))}")
         return value
@@ -124,6 +159,16 @@ class Parameter:
             with suppress(ValueError):
                 return SCALARS[self.scalar](text)
         raise self._refusal(text, _SPELLING[self.scalar])
+
+    def _parse_plain(self, text: str) -> object:
+        """Return a number, a bool, a YAML list or a YAML dict, or the text itself if it is none of them."""
+        if text.lower() in ("true", "false"):
+            return text.lower() == "true"
+        if _NUMBER.fullmatch(text):
+            for number in (int, float):
+                with suppress(ValueError):
+                    return number(text)
+        return read_values(text, f"parameter `{self.name}`") if text.lstrip()[:1] in ("[", "{") else text
 
     def _refusal(self, value: object, wanted: str | None = None) -> NotebookError:
         return NotebookError(f"parameter `{self.name}` takes {wanted or self.type}, not {value!r}")
@@ -158,11 +203,38 @@ def parse_parameters(path: str | Path, texts: Mapping[str, str]) -> dict[str, Va
     return {name: known[name].parse(text) for name, text in texts.items()}
 
 
+def read_values(text: str, source: str) -> object:
+    """Return the content of a YAML text. Raises NotebookError, which begins with `source`, if it is not YAML."""
+    import yaml
+
+    from ternary_lab.settings import read_yaml
+
+    try:
+        return read_yaml(text)
+    except (yaml.YAMLError, ValueError) as error:
+        problem = getattr(error, "problem", None) or str(error)
+        raise NotebookError(f"{source}: {first_line(text)!r} is not YAML: {first_line(problem)}") from None
+
+
+def read_parameters(text: str, source: str) -> dict[str, object]:
+    """Return the values of parameters from a YAML text with a line `NAME: VALUE` for each of them.
+
+    Raises NotebookError, which begins with `source`, if the text has another form.
+    """
+    found = read_values(text, source) or {}
+    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
+        raise NotebookError(f"{source}: {first_line(text)!r} is not a line `NAME: VALUE`: write one for each parameter")
+    return found
+
+
 def validate(path: str | Path, namespace: Mapping[str, object]) -> None:
     """Check the values of the parameters in a running notebook. Raises NotebookError.
 
-    A cell of the notebook makes this call, for example `validate("02_train.ipynb", globals())`.
+    A cell of the notebook makes this call, for example `validate("02_train.ipynb", globals())`. A relative path starts
+    in the working directory or else, if there is no such file, in the folder of the notebook that is executed.
     """
+    if (executed := os.environ.get(NOTEBOOK_PATH)) and not Path(path).exists():
+        path = Path(executed).parent / path
     for name, parameter in parameters(path).items():
         if name in namespace:
             parameter.check(namespace[name])
@@ -180,7 +252,13 @@ def unread_parameters(path: str | Path) -> list[str]:
     later = False
     for number, cell in code_cells(notebook):
         if later and "injected-parameters" not in tags(cell):
-            for statement in parse_cell(number, cell.source).body:
+            try:
+                statements = parse_cell(number, cell.source).body
+            except NotebookError as error:
+                raise NotebookError(f"{path}: {error}") from None
+            for name in expanded_names(cell.source) - overwritten:
+                unread.pop(name, None)
+            for statement in statements:
                 for name in read_names(statement) - overwritten:
                     unread.pop(name, None)
                 overwritten |= assigned_names(statement)
@@ -230,7 +308,7 @@ def _read_parameter(statement: ast.stmt, comment: str) -> Parameter:
         case ast.Assign(targets=[ast.Name(id=name)], value=expression):
             declared = None
         case ast.AnnAssign(target=ast.Name(id=name), annotation=annotation, value=ast.expr() as expression):
-            declared = ast.unparse(annotation)
+            declared = _declared_type(ast.unparse(annotation))
         case _:
             written = first_line(ast.unparse(statement))
             raise NotebookError(f"`{written}` is not `NAME = literal`: move it to a later cell")
@@ -239,8 +317,10 @@ def _read_parameter(statement: ast.stmt, comment: str) -> Parameter:
     except (ValueError, TypeError, SyntaxError):
         raise NotebookError(f"`{name}` is not a plain literal: compute it in a later cell") from None
     kind = declared or _type_of(default)
-    if kind not in TYPES:
-        raise NotebookError(f"`{name}` is of type {kind}: use one of {', '.join(TYPES)}")
+    if kind != ANY and kind.removesuffix(OR_NONE) not in TYPES:
+        raise NotebookError(f"`{name}` is of type {kind}: use one of {', '.join(TYPES)}, or add `{OR_NONE}`")
+    if kind.removesuffix(OR_NONE) == DICT:  # has no choices, and braces in its comment show how it is written
+        return _with_default(Parameter(name, default, kind, comment.lstrip("# ").rstrip()))
     parts = _COMMENT.fullmatch(comment)
     assert parts is not None  # every part of the pattern is optional
     parameter = Parameter(name, default, kind, parts["text"])
@@ -248,9 +328,36 @@ def _read_parameter(statement: ast.stmt, comment: str) -> Parameter:
         low, high = _read_range(parameter, parts["range"])
         parameter = replace(parameter, low=low, high=high)
     if parts["choices"] is not None:
-        choices = tuple(parameter._parse_scalar(text.strip()) for text in parts["choices"].split(","))
+        read = parameter._parse_scalar if parameter.is_list else parameter.parse
+        choices = tuple(read(text.strip()) for text in parts["choices"].split(","))
         parameter = replace(parameter, choices=choices)
-    return replace(parameter, default=parameter.check(default))
+    return _with_default(parameter)
+
+
+def _with_default(parameter: Parameter) -> Parameter:
+    return replace(parameter, default=parameter.check(parameter.default))
+
+
+def _declared_type(annotation: str) -> str:
+    """Return the type that an annotation names: `list[int]` for `List[int]`, `int | None` for `Optional[int]`."""
+    text = re.sub(r"\b(typing|t)\.", "", annotation)
+    text = re.sub(r"^Optional\[(.*)\]$|^None \| (.*)$", rf"\1\2{OR_NONE}", text)
+    text = re.sub(r"\b(List|Dict)\b", lambda found: found[0].lower(), text)
+    text = re.sub(r"^dict\[.*?\](?=$| \|)", DICT, text)
+    return ANY if text in ("Any", "object", "None") else text
+
+
+def _is_plain(value: object) -> bool:
+    """Return whether a value is None, a bool, a finite number, a text, or a list or dict of plain values."""
+    match value:
+        case list():
+            return all(map(_is_plain, value))
+        case dict():
+            return all(isinstance(key, str) and _is_plain(one) for key, one in value.items())
+        case float():
+            return math.isfinite(value)
+        case _:
+            return isinstance(value, int | str | None)
 
 
 def _read_range(parameter: Parameter, text: str) -> tuple[float, float]:
@@ -264,6 +371,8 @@ def _read_range(parameter: Parameter, text: str) -> tuple[float, float]:
 
 
 def _type_of(value: object) -> str:
+    if value is None:
+        return ANY
     if not isinstance(value, list):
         return type(value).__name__
     kinds = {type(element).__name__ for element in value}

@@ -2,35 +2,51 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import logging
 import os
 import re
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ternary_lab.errors import NotebookError
 from ternary_lab.notebooks.cells import (
+    CUT,
     KERNEL,
     WIDGET_VIEW,
     code_cells,
     errors_in,
     first_line,
+    hidden_beside,
+    located,
     outputs_of,
     read_notebook,
+    tags,
+    unwritable,
     write_text,
 )
 from ternary_lab.notebooks.export import export_html
-from ternary_lab.notebooks.parameters import Value, check_parameters, parse_parameters, unread_parameters
+from ternary_lab.notebooks.parameters import (
+    NOTEBOOK_PATH,
+    Value,
+    check_parameters,
+    parse_parameters,
+    unread_parameters,
+)
 from ternary_lab.sweeps import engines
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
+
+START_TIMEOUT = 60
+"""Longest time in seconds for the start of a kernel."""
 
 
 def run_notebook(
@@ -40,41 +56,62 @@ def run_notebook(
     *,
     progress: bool = True,
     cwd: str | Path | None = None,
+    timeout: int | None = None,
 ) -> Path:
     """Execute a notebook with the given values of parameters, save it as `output`, and return this path.
 
-    The working directory of the kernel is `cwd`. The default is the folder of the notebook, as in JupyterLab. Progress
-    is shown on stderr, by a bar on a terminal, and otherwise by a line at the start and a line at the end.
+    Args:
+        values: value of each parameter by name. The other parameters keep their defaults.
+        progress: whether to show progress on stderr: by a bar on a terminal, and otherwise by a line at the start and a
+            line at the end.
+        cwd: working directory of the kernel. The default is the folder of the notebook, as in JupyterLab.
+        timeout: longest time in seconds for each cell, at least 1. The default is no limit.
+
+    The kernel is this Python interpreter. If a cell shows more than `kernel.LIMIT` characters, the rest is cut, and a
+    note in the cell and on stderr says so.
+
+    `output` is written once, at the end. After an interruption it is as before. After a failure it holds the cells that
+    were executed. If the failed notebook was to be replaced by its own output, these cells are in NAME.failed.ipynb.
 
     Raises NotebookError before the execution if a value is not allowed (`check_parameters`), if a parameter has no
-    effect (`unread_parameters`), or if the output cannot be written. Raises NotebookError after the execution if a cell
-    has raised an exception (`sys.exit` included), if a widget shows an exception, or if the kernel has died. The file
-    `output` then holds the cells that were executed.
+    effect (`unread_parameters`), if `cwd` is missing, if the output cannot be written, or if another process executes a
+    notebook into it. Raises NotebookError after the execution if a cell has raised an exception (`sys.exit` included)
+    or has reached the time limit, if a widget shows an exception, or if the kernel has died.
     """
     import nbformat
 
     path, output = Path(path), Path(output)
+    folder = path.parent if cwd is None else Path(cwd)
     checked = check_parameters(path, values or {})
     if unread := unread_parameters(path):
         names = ", ".join(f"`{name}`" for name in unread)
         raise NotebookError(f"{path}: no later cell reads {names}: use it there or delete it")
-    _require_writable(output)
+    if not folder.is_dir():
+        raise NotebookError(f"{located(folder)} is not a folder: choose another working directory")
     on_terminal = sys.stderr.isatty()
     started = time.perf_counter()
-    if progress and not on_terminal:
-        print(f"{path.name}: started", file=sys.stderr, flush=True)
-    failure = _execute(path, output, checked, progress and on_terminal, Path(cwd) if cwd else path.parent)
-    executed = read_notebook(output)
-    problem = next(errors_in(executed), None) or (failure and f"code cell {_stopped_at(executed)}: {failure}")
-    _keep_pictures(executed)
-    executed.metadata.papermill.update(
-        input_path=path.name, output_path=output.name, exception=problem is not None
-    )
-    write_text(output, nbformat.writes(executed) + "\n")  # type: ignore[no-untyped-call]
+    with _reserved(output):
+        if progress:
+            print(f"{path.name}: started in {folder.absolute()}", file=sys.stderr, flush=True)
+        executed, failure = _execute(path, checked, progress and on_terminal, folder.absolute(), timeout)
+        problem = next(errors_in(executed), None) or (failure and f"code cell {_stopped_at(executed)}: {failure}")
+        _keep_pictures(executed)
+        executed.metadata.papermill.update(
+            input_path=path.name, output_path=output.name, exception=problem is not None
+        )
+        in_place = os.path.realpath(path) == os.path.realpath(output)
+        failed = output.with_name(f"{output.stem}.failed.ipynb")
+        written = failed if problem and in_place else output
+        write_text(written, nbformat.writes(executed) + "\n")  # type: ignore[no-untyped-call]
+        if in_place and not problem:
+            failed.unlink(missing_ok=True)
     if problem:
-        raise NotebookError(f"{path} failed in {problem} (executed so far: {output})")
+        raise NotebookError(f"{path} failed in {problem} (executed so far: {written})")
     if progress and not on_terminal:
         print(f"{path.name}: finished in {time.perf_counter() - started:.1f} s, {output}", file=sys.stderr)
+    if progress:
+        for note in cut_outputs(executed):
+            print(f"{path.name}: {note}", file=sys.stderr)
     return output
 
 
@@ -84,7 +121,11 @@ def run_each(
     each: Sequence[str],
     folder: str | Path | None = None,
     *,
+    values: Mapping[str, object] | None = None,
     html: bool = False,
+    fresh: bool = False,
+    cwd: str | Path | None = None,
+    timeout: int | None = None,
     engine: str = "local",
     address: str | None = None,
 ) -> list[Path]:
@@ -94,10 +135,16 @@ def run_each(
         fixed: texts of the parameters that have the same value in every combination.
         each: texts `NAME=1..8` or `NAME=a,b,c`. If the parameter is a list, each value makes a list of one element.
         folder: folder of the executed notebooks; default `reports/<the notebook's name>`.
+        values: values of parameters that have the same value in every combination. A text in `fixed` has priority.
         html: also write an HTML page beside each executed notebook.
+        fresh: also execute the combinations that an earlier call has finished.
+        cwd, timeout: as in `run_notebook`.
         engine: local or ray (`sweeps.engines`). For Ray, `notebook` and `folder` must be on a file system that all
             nodes share.
         address: address of the Ray cluster.
+
+    A combination is finished if its file holds the same code, executed without a failure with the same values. So a
+    call that was interrupted continues where it has stopped.
 
     All values are checked before the first kernel starts. Raises NotebookError if the notebook does not allow a value.
     If an execution fails, the other combinations are still executed, and NotebookError is raised at the end. Raises
@@ -105,42 +152,78 @@ def run_each(
     """
     notebook = Path(notebook)
     folder = Path(folder) if folder is not None else Path("reports") / notebook.stem
-    sets = {folder / file: values for file, values in parameter_sets(notebook, fixed, each).items()}
-    targets = list(sets)
+    sets = {folder / file: chosen for file, chosen in parameter_sets(notebook, fixed, each, values).items()}
+    left = [target for target, chosen in sets.items() if fresh or not is_finished(notebook, target, chosen)]
     failed = {}
     with engines.engine(engine, address) as workers:
+        place = None if cwd is None else Path(cwd).absolute()
         tasks = [
-            partial(_run_quietly, notebook.absolute(), target.absolute(), values, html)
-            for target, values in sets.items()
+            partial(_run_quietly, notebook.absolute(), target.absolute(), sets[target], place, timeout, html)
+            for target in left
         ]
-        print(f"{notebook.name}: {len(tasks)} sets of parameters", file=sys.stderr, flush=True)
-        for done, (index, failure) in enumerate(workers.run(tasks, lambda: None), 1):
-            name = targets[index].stem
-            print(f"{notebook.name}: {done} of {len(tasks)}, {name}: {failure or 'done'}", file=sys.stderr, flush=True)
+        before = f", {len(sets) - len(left)} finished before: --fresh executes them again" * (len(left) < len(sets))
+        print(f"{notebook.name}: {len(sets)} sets of parameters{before}", file=sys.stderr, flush=True)
+        for done, (index, failure) in enumerate(workers.run(tasks, lambda: None), len(sets) - len(left) + 1):
+            name = left[index].stem
+            result = failure or "; ".join(["done", *cut_outputs(read_notebook(left[index]))])
+            print(f"{notebook.name}: {done} of {len(sets)}, {name}: {result}", file=sys.stderr, flush=True)
             if failure is not None:
                 failed[name] = failure
+    for target in sets if html else ():
+        page = target.with_suffix(".html")  # may be missing, if the call that finished the notebook made no pages
+        if target.stem not in failed and not (page.exists() and page.stat().st_mtime >= target.stat().st_mtime):
+            export_html(target, page)
     if failed:
         first, reason = next(iter(failed.items()))
-        raise NotebookError(f"{len(failed)} of {len(targets)} notebooks failed, {first} in: {reason}")
-    return targets
+        raise NotebookError(f"{len(failed)} of {len(sets)} notebooks failed, {first} in: {reason}")
+    return list(sets)
 
 
-def parameter_sets(notebook: Path, fixed: Mapping[str, str], each: Sequence[str]) -> dict[str, dict[str, Value]]:
+def is_finished(notebook: Path, target: Path, values: Mapping[str, Value]) -> bool:
+    """Return whether `target` holds the code of `notebook`, executed without a failure with `values`.
+
+    Raises NotebookError if `notebook` cannot be read.
+    """
+    try:
+        executed = read_notebook(target)
+    except NotebookError:  # not there, or no notebook
+        return False
+    about = executed.metadata.get("papermill", {})
+    finished = about.get("exception") is False and about.get("parameters") == dict(values)
+    return finished and _code(executed) == _code(read_notebook(notebook))
+
+
+def _code(notebook: NotebookNode) -> list[str]:
+    return [cell.source for _, cell in code_cells(notebook) if "injected-parameters" not in tags(cell)]
+
+
+def cut_outputs(executed: NotebookNode) -> Iterator[str]:
+    """Yield a line for each cell of an executed notebook whose output was cut."""
+    for place, output in outputs_of(executed):
+        if (text := str(output.get("text", ""))).startswith(CUT):
+            yield f"{place}: {text.strip()}"
+
+
+def parameter_sets(
+    notebook: Path, fixed: Mapping[str, str], each: Sequence[str], values: Mapping[str, object] | None = None
+) -> dict[str, dict[str, Value]]:
     """Return a dictionary from file name to checked parameters, with an entry for every combination of values.
 
-    Raises NotebookError.
+    The arguments are those of `run_each`. Raises NotebookError.
     """
     from ternary_lab.sweeps.design import span
 
+    checked = check_parameters(notebook, values or {})
+
     lists: dict[str, list[str]] = {}
     for text in each:
-        name, _, values = text.partition("=")
-        if not name or not values:
+        name, _, listed = text.partition("=")
+        if not name or not listed:
             raise NotebookError(f"--each {text!r}: write NAME=1..8 or NAME=a,b,c")
-        if name in lists or name in fixed:
+        if name in lists or name in fixed or name in checked:
             raise NotebookError(f"--each {text!r}: {name} is given twice: keep one")
         try:
-            lists[name] = [str(value).strip() for value in span(values) or values.split(",")]
+            lists[name] = [str(value).strip() for value in span(listed) or listed.split(",")]
         except ValueError as error:
             raise NotebookError(f"--each {text!r}: {error}") from None
     sets: dict[str, dict[str, Value]] = {}
@@ -150,66 +233,104 @@ def parameter_sets(notebook: Path, fixed: Mapping[str, str], each: Sequence[str]
         file = f"{re.sub(r'[^A-Za-z0-9=.,_+-]', '_', words)}.ipynb"
         if file in sets:
             raise NotebookError(f"--each: two sets have the file name {file}: their values differ in signs only")
-        sets[file] = parse_parameters(notebook, {**fixed, **chosen})
+        sets[file] = {**checked, **parse_parameters(notebook, {**fixed, **chosen})}
     return sets
 
 
-def _run_quietly(notebook: Path, target: Path, values: Mapping[str, Value], html: bool) -> None:
+def _run_quietly(
+    notebook: Path, target: Path, values: Mapping[str, Value], cwd: Path | None, timeout: int | None, html: bool
+) -> None:
     """Execute one of many notebooks without showing progress, because lines of several notebooks would mix."""
-    run_notebook(notebook, target, values, progress=False)
+    run_notebook(notebook, target, values, progress=False, cwd=cwd, timeout=timeout)
     if html:
         export_html(target, target.with_suffix(".html"))
 
 
-def _require_writable(output: Path) -> None:
+@contextmanager
+def _reserved(output: Path) -> Iterator[None]:
+    """Let no other process execute a notebook into `output` inside the `with` block.
+
+    On a file system without locks, nothing is reserved: of two results, the later one replaces the other one. Raises
+    NotebookError if another process executes a notebook into `output`, or if `output` cannot be written.
+    """
+    from filelock import FileLock, Timeout
+
     if output.suffix != ".ipynb":
         raise NotebookError(f"{output} is no name for a notebook: end it in .ipynb")
+    file = hidden_beside(Path(os.path.realpath(output)), "lock")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        output.open("ab").close()
+        with tempfile.TemporaryFile(dir=file.parent):
+            pass
+        if output.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     except OSError as error:
-        raise NotebookError(f"{output} cannot be written: {error}: choose another place") from None
+        raise unwritable(output, error) from None
+    lock = FileLock(file)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise NotebookError(f"{output} is being written by another run: wait for it, or choose another -o") from None
+    except (OSError, NotImplementedError):
+        pass
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            file.unlink()
+        lock.release()
 
 
-def _execute(path: Path, output: Path, values: Mapping[str, Value], bar: bool, cwd: Path) -> str | None:
-    """Execute a notebook by papermill. Return the reason why a cell stopped the execution, or None."""
+def _execute(
+    path: Path, values: Mapping[str, Value], bar: bool, folder: Path, timeout: int | None
+) -> tuple[NotebookNode, str | None]:
+    """Execute a notebook by papermill in the working directory `folder`.
+
+    Return the executed notebook, and the reason why a cell stopped the execution, or None.
+    """
     import papermill
     from jupyter_client.kernelspec import NoSuchKernel
-    from nbclient.exceptions import DeadKernelError
+    from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
-    source, target = (str(file.absolute()).replace("{", "{{").replace("}", "}}") for file in (path, output))
+    from ternary_lab.notebooks.kernel import ENGINE
+
+    # A kernel with MPLBACKEND shows no figures.
+    environment = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"}
+    executed: list[NotebookNode] = []
+    failure = None
     try:
-        with _kernel_environment():
+        with _silent_log():
             papermill.execute_notebook(
-                source,
-                target,
+                str(path.absolute()).replace("{", "{{").replace("}", "}}"),
+                None,  # The caller writes the notebook. papermill would write a part of it after each cell.
                 values,
+                engine_name=ENGINE,
                 kernel_name=KERNEL,
                 language="python",
                 progress_bar={"desc": path.name} if bar else False,
-                cwd=cwd.absolute(),
-                # If Ctrl-C shuts down a busy kernel, the kernel would otherwise log an error.
-                extra_arguments=["--log-level=CRITICAL"],
+                start_timeout=START_TIMEOUT,
+                executed=executed,
+                folder=folder,
+                environment={**environment, NOTEBOOK_PATH: str(path.absolute())},
+                time_limit=timeout,
             )
     except papermill.PapermillExecutionError as error:
-        return first_line(f"{error.ename}: {error.evalue}")
+        failure = first_line(f"{error.ename}: {error.evalue}")
+    except CellTimeoutError:
+        failure = f"not finished after {timeout} s: look for an endless loop, or allow more time with --timeout"
+        if timeout is None:
+            failure = "its outputs do not arrive: show less"
     except DeadKernelError:
-        return "the kernel died, killed or out of memory: try smaller settings"
-    except (NoSuchKernel, RuntimeError) as error:
+        failure = "the kernel died, killed or out of memory: try smaller settings"
+    except (NoSuchKernel, RuntimeError, OSError) as error:
         reason = first_line(str(error))
-        raise NotebookError(f"{path}: the kernel `{KERNEL}` did not start: {reason}") from error
-    except OSError as error:
-        raise NotebookError(f"{path} could not be executed into {output}: {error}") from error
-    return None
+        raise NotebookError(f"{path}: no kernel started in {sys.executable}: {reason}") from error
+    return executed[0], failure
 
 
 @contextmanager
-def _kernel_environment() -> Iterator[None]:
-    """Remove MPLBACKEND and silence the log of papermill inside the `with` block.
-
-    A kernel with MPLBACKEND shows no figures. The log is not needed, because failures are raised.
-    """
-    backend = os.environ.pop("MPLBACKEND", None)
+def _silent_log() -> Iterator[None]:
+    """Silence the log of papermill inside the `with` block. The log is not needed, because failures are raised."""
     log = logging.getLogger("papermill")
     level = log.level
     log.setLevel(logging.CRITICAL + 1)
@@ -217,8 +338,6 @@ def _kernel_environment() -> Iterator[None]:
         yield
     finally:
         log.setLevel(level)
-        if backend is not None:
-            os.environ["MPLBACKEND"] = backend
 
 
 def _keep_pictures(executed: NotebookNode) -> None:
@@ -236,11 +355,6 @@ def _keep_pictures(executed: NotebookNode) -> None:
 
 
 def _stopped_at(executed: NotebookNode) -> int:
-    """Return the number of the first code cell without a reply of the kernel, or 1 if every cell has a reply.
-
-    The status that papermill records cannot be used, because papermill marks every cell as completed.
-    """
-    for number, cell in code_cells(executed):
-        if "shell.execute_reply" not in cell.metadata.get("execution", {}):
-            return number
-    return 1
+    """Return the number of the last code cell that papermill has started, or 1 if there is none."""
+    begun = [number for number, cell in code_cells(executed) if cell.metadata.papermill.start_time]
+    return max(begun, default=1)

@@ -109,9 +109,12 @@ def test_a_literal_may_span_lines_and_its_comment_closes_it(tmp_path: Path) -> N
         ("a = b = 1", "is not `NAME = literal`"),
         ("a, b = 1, 2", "is not `NAME = literal`"),
         ("n = 1\nn = 2", "line 2: `n` is assigned twice"),
-        ("n = None", "`n` is of type NoneType: use one of int, float"),
-        ("n = {'a': 1}", "`n` is of type dict"),
-        ("n: int | None = 3", "use one of int"),
+        ("n = {1: 2}", "`n` takes a dict such as"),
+        ("n: dict = [1]", "`n` takes a dict such as"),
+        ("n = {'a': 1e999}", "`n` takes a dict such as"),
+        ("n: complex = 3", "`n` is of type complex: use one of int, float"),
+        ("n: int | None = 1.5", r"`n` takes int \| None, not 1.5"),
+        ("n: int | str = 3", "use one of int"),
         ("n = []", r"annotate it: `list\[int\]`"),
         ("n = [1, 'a']", "mixed list"),
         ("n = [[1]]", "use one of int"),
@@ -224,6 +227,13 @@ SCALARS: dict[str, st.SearchStrategy[Any]] = {
 }
 
 
+PLAIN = st.recursive(
+    st.one_of(st.none(), *SCALARS.values()),
+    lambda parts: st.one_of(st.lists(parts, max_size=3), st.dictionaries(TEXT, parts, max_size=3)),
+    max_leaves=5,
+)
+
+
 @pytest.mark.parametrize("kind", sorted(SCALARS))
 @given(st.data())
 def test_parsing_inverts_writing(kind: str, data: st.DataObject) -> None:
@@ -235,7 +245,7 @@ def test_parsing_inverts_writing(kind: str, data: st.DataObject) -> None:
 
 
 @settings(deadline=None)  # the first example imports papermill
-@given(st.one_of(*SCALARS.values(), *map(st.lists, SCALARS.values())))
+@given(st.one_of(*SCALARS.values(), *map(st.lists, SCALARS.values()), st.dictionaries(TEXT, PLAIN)))
 def test_papermill_writes_the_value_that_was_checked(value: Any) -> None:
     from papermill.translators import PythonTranslator
 
@@ -267,6 +277,12 @@ def test_a_notebook_validates_its_own_values(book: Path) -> None:
         "if n:\n    n = 2",
         "%time\nprint(n)",
         "%%time\nprint(n)",
+        "!echo {n + 1}",
+        "files = !ls $n",
+        "%run it.py ${n}",
+        "%%bash -s {n}\necho $1",
+        "list?\nprint(n)",
+        "for i in n:\n    i??",
         "%matplotlib inline\nfiles = !ls\nprint(n)",
         "x = (3\n% n)",
         "await f(n)",
@@ -306,8 +322,10 @@ def test_only_the_unread_parameters_are_named(tmp_path: Path) -> None:
 
 
 def test_a_cell_that_is_not_python_is_named(tmp_path: Path) -> None:
-    with pytest.raises(NotebookError, match="code cell 2 is not Python"):
-        unread_parameters(save(tmp_path / "a.ipynb", "print("))
+    path = save(tmp_path / "a.ipynb", "print(")
+    with pytest.raises(NotebookError, match=r"code cell 2 is not Python in line 1: '.' was never closed") as caught:
+        unread_parameters(path)
+    assert str(caught.value).startswith(str(path))
 
 
 # Running
@@ -376,7 +394,7 @@ def test_a_run_gets_its_values_and_leaves_a_clean_notebook(
     written = capfd.readouterr()
     assert written.out == ""
     started, finished = written.err.splitlines()
-    assert started == "book.ipynb: started"
+    assert started == f"book.ipynb: started in {folder}"
     assert finished.startswith("book.ipynb: finished in ")
 
 
