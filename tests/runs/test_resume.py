@@ -295,9 +295,9 @@ def test_a_missing_provenance_is_restored(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("damage", "part"), [
-    (lambda run: (run / "history.csv").unlink(), "0 rows where the checkpoint has 2 epochs"),
-    (lambda run: (run / "history.csv").write_bytes(b"\xff\n" * 9), "history.csv: damaged"),
-    (lambda run: (run / "config.yaml").unlink(), "is not empty and not a run directory"),
+    (lambda run: (run / "history.csv").unlink(), "has intact rows of 0 of the 2 epochs, and no earlier"),
+    (lambda run: (run / "history.csv").write_bytes(b"\xff\n" * 9), "history.csv: has intact rows of 0 of"),
+    (lambda run: (run / "config.yaml").unlink(), "has files of a run .history.csv, log.jsonl., but no"),
     (lambda run: (run / "provenance.json").write_text("[]"), "damaged"),
 ])
 def test_a_damaged_run_is_reported_and_unchanged(damage: Callable[[Path], object], part: str, tmp_path: Path) -> None:
