@@ -40,7 +40,7 @@ class RunPlan:
 
     @property
     def name(self) -> str:
-        """The name in the files of the run. Line breaks and bytes that are not UTF-8 are replaced: they break a table."""
+        """The name in the files of the run. Line breaks and bytes that are not UTF-8 are replaced."""
         name = (self.label or self.path.name).encode(errors="backslashreplace").decode()
         return " ".join(name.splitlines())
 
