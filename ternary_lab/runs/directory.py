@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
@@ -57,6 +58,11 @@ class RunPlan:
         """Return the path of the checkpoint with a name such as "latest"."""
         return self.path / CHECKPOINTS / f"{name}.safetensors"
 
+    def checkpoints(self) -> list[Path]:
+        """Return the paths of all checkpoints of the run, sorted by name, and `latest` last."""
+        found = (path for path in _children(self.path / CHECKPOINTS) if _CHECKPOINT.fullmatch(path.name))
+        return sorted(found, key=lambda path: (path.stem == "latest", path.name))
+
     def epoch_checkpoints(self) -> list[Path]:
         """Return the paths of the per-epoch checkpoints, sorted by epoch."""
         return sorted((self.path / CHECKPOINTS).glob("epoch_*.safetensors"))
@@ -94,21 +100,18 @@ def empty(plan: RunPlan) -> None:
     config.yaml is replaced last, so that an interrupted deletion can be repeated. Hidden files such as .DS_Store stay
     without a warning. Raises RunError if a file cannot be deleted.
     """
-    folder, kept = plan.path / CHECKPOINTS, []
-    begun = (plan.path / CONFIG).exists()
+    config, folder = plan.path / CONFIG, plan.path / CHECKPOINTS
+    begun = config.exists()
     try:
-        for child in sorted([*_children(folder), *_children(plan.path)]):
-            known = _CHECKPOINT.fullmatch(child.name) if child.parent == folder else child.name in _FILES
-            if known and child.name != CONFIG:
-                child.unlink()
-            elif not known and child != folder and not is_stray(child):
-                kept.append(child.relative_to(plan.path).as_posix())
+        for file in (*plan.checkpoints(), *(plan.path / name for name in _FILES if name != CONFIG)):
+            file.unlink(missing_ok=True)
+        left = [child for child in (*_children(plan.path), *_children(folder)) if not is_stray(child)]
     except OSError as error:
         raise RunError(f"{plan.path}: cannot be deleted: {reason_and_remedy(error)}") from None
     if begun:
         write_config(plan)
-    if kept:
-        LOGGER.warning("%s: the run was deleted; what is not a file of the run stays: %s", plan.path, _few(kept))
+    if foreign := sorted(child.relative_to(plan.path).as_posix() for child in left if child not in (config, folder)):
+        LOGGER.warning("%s: the run was deleted; what is not a file of the run stays: %s", plan.path, _few(foreign))
 
 
 def _children(folder: Path) -> list[Path]:
@@ -126,16 +129,25 @@ def prepare(plan: RunPlan, device: torch.device) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for leftover in (*plan.path.glob(".*.tmp"), *folder.glob(".*.tmp")):
             leftover.unlink(missing_ok=True)
-        log = plan.path / LOG
-        text = log.read_bytes() if log.exists() else b""
-    if not text.endswith(b"\n") and text:  # a kill or a power cut has left half a line
-        write_atomically(log, text[: text.rfind(b"\n") + 1])
+        _mend_log(plan.path / LOG)
     if not (plan.path / PROVENANCE).exists():
         content = provenance(plan.seed, TrainedSpan.here(plan.first_epoch, device))
         write_atomically(plan.path / PROVENANCE, json_with_checksum(content))
     if not (plan.path / CONFIG).exists():
         # config.yaml is written last, because a directory with this file counts as a run directory.
         write_config(plan)
+
+
+def _mend_log(path: Path) -> None:
+    """Remove half a line at the end of a log, which a kill or a power cut has left. Add a newline that is missing."""
+    text = path.read_bytes() if path.exists() else b""
+    if last := text.rpartition(b"\n")[2]:
+        try:
+            json.loads(last)
+            mended = text + b"\n"
+        except ValueError:
+            mended = text.removesuffix(last)
+        write_atomically(path, mended)
 
 
 def write_config(plan: RunPlan) -> None:

@@ -32,7 +32,7 @@ from ternary_lab.runs.checkpoint import Checkpoint
 from ternary_lab.runs.checksums import intact_csv
 from ternary_lab.runs.directory import RunPlan, write_config
 from ternary_lab.runs.files import link, write_errors
-from ternary_lab.runs.load import CHECKPOINTS, CONFIG, HISTORY, PROVENANCE, RunRecord
+from ternary_lab.runs.load import CONFIG, HISTORY, PROVENANCE, RunRecord
 from ternary_lab.runs.provenance import TrainedSpan
 from ternary_lab.training.run_state import Best, RunState
 
@@ -323,9 +323,7 @@ def extend(start: StartingPoint) -> None:
         return
     plan = start.plan
     write_config(plan)
-    last = [plan.checkpoint("previous"), plan.checkpoint("latest")]
-    files = (plan.path / CHECKPOINTS).glob("*.safetensors")
-    for path in [*sorted(set(files) - set(last)), *(path for path in last if path.exists())]:
+    for path in plan.checkpoints():
         with contextlib.suppress(CheckpointError):
             checkpoint.save(path, _with_more_epochs(checkpoint.load(path), plan.config))
     plan.log("extended", total_epochs=plan.config.training.total_epochs)

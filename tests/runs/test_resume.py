@@ -404,14 +404,17 @@ def test_fresh_deletes_only_the_files_of_the_run(
     assert not (run / "probes.csv").exists()
 
 
-def test_half_a_line_at_the_end_of_the_log_is_removed(finished: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("cut", "kept"), [(5, ["started"]), (1, ["started", "stopped"])], ids=["half", "no newline"])
+def test_half_a_line_at_the_end_of_the_log_is_removed(
+    cut: int, kept: list[str], finished: Path, tmp_path: Path
+) -> None:
     shutil.copytree(finished / "1", tmp_path / "runs")
     run = tmp_path / "runs" / "seed=1"
-    _edit(run / "log.jsonl", lambda data: data[:-5])
+    _edit(run / "log.jsonl", lambda data: data[:-cut])
     _edit(run / "history.csv", _without_last_rows(1))
     run_experiment(NEVER, [1], tmp_path / "runs", device="cpu")
     events = [json.loads(line)["event"] for line in (run / "log.jsonl").read_text().splitlines()]
-    assert events == ["started", "resumed", "stopped"]
+    assert events == [*kept, "resumed", "stopped"]
     assert verify(load_run(run)).sound
 
 
