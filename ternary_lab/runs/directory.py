@@ -125,10 +125,11 @@ def _few(names: Sequence[str]) -> str:
 def prepare(plan: RunPlan, device: torch.device) -> None:
     """Create the missing files of a run's directory. Delete the temporary files that a killed process has left."""
     folder = plan.path / CHECKPOINTS
-    with write_errors(plan.path):
+    with write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for leftover in (*plan.path.glob(".*.tmp"), *folder.glob(".*.tmp")):
             leftover.unlink(missing_ok=True)
+    with write_errors(plan.path / LOG):
         _mend_log(plan.path / LOG)
     if not (plan.path / PROVENANCE).exists():
         content = provenance(plan.seed, TrainedSpan.here(plan.first_epoch, device))

@@ -29,7 +29,7 @@ from ternary_lab.errors import CheckpointError, RunError
 from ternary_lab.history import COLUMNS, CRITERIA, FILE_COLUMNS, LATER
 from ternary_lab.runs import checkpoint
 from ternary_lab.runs.checkpoint import Checkpoint
-from ternary_lab.runs.checksums import intact_csv
+from ternary_lab.runs.checksums import REMEDY, intact_csv
 from ternary_lab.runs.directory import RunPlan, write_config
 from ternary_lab.runs.files import link, write_errors
 from ternary_lab.runs.load import CONFIG, HISTORY, PROVENANCE, RunRecord
@@ -129,6 +129,9 @@ class _SavedStates:
         """
         first, newest = self.plan.first_epoch, self.newest
         if newest <= first + len(self.rows):
+            if newest == first and len(self.rows) > 1:  # A kill in the first epoch leaves at most one row.
+                lost = f"{self.plan.path}: has a history of {len(self.rows)} epochs, but no checkpoint is left"
+                LOGGER.warning("%s; training starts again from epoch %d", lost, first)
             return
         self.damaged = True
         self.read(self.plan.epoch_checkpoints())
@@ -152,7 +155,7 @@ def _intact_rows(plan: RunPlan) -> list[_Row]:
     try:
         text = path.read_bytes().decode(errors="replace").replace("\r\n", "\n") if path.exists() else ""
     except OSError as error:
-        raise RunError(f"{path}: cannot be read: {error.strerror}: make it readable") from None
+        raise RunError(f"{path}: cannot be read: {error.strerror}: {REMEDY}") from None
     in_file, optional = (*FILE_COLUMNS, *plan.config.added_columns), () if plan.config.added_columns else LATER
     head, *lines = intact_csv(text, path, in_file, optional).splitlines() or [""]
     missing = "".join(f",{value}" for name, value in LATER.items() if name not in head.split(","))

@@ -383,6 +383,33 @@ def test_files_of_another_run_are_refused_and_nothing_changes(
     assert _contents(tmp_path) == before
 
 
+def test_a_run_without_checkpoints_says_that_it_starts_again(
+    finished: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(finished / "1", tmp_path / "runs")
+    shutil.rmtree(tmp_path / "runs" / "seed=1" / "checkpoints")
+    run_experiment(NEVER, [1], tmp_path / "runs", device="cpu")
+    assert "has a history of 4 epochs, but no checkpoint is left; training starts again from epoch 0" in caplog.text
+    _same(_results(tmp_path / "runs"), _results(finished / "1"))
+
+
+FOLDERS = ("history.csv", "log.jsonl", "provenance.json", "config.yaml", "checkpoints/latest.safetensors", ".lock")
+
+
+@pytest.mark.parametrize("name", [*FOLDERS, "checkpoints"])
+def test_a_folder_in_the_place_of_a_file_is_named(name: str, finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished / "1", tmp_path / "runs")
+    path = tmp_path / "runs" / "seed=1" / name
+    if name == "checkpoints":
+        shutil.rmtree(path)
+        path.touch()
+    else:
+        path.unlink()
+        path.mkdir()
+    with pytest.raises(RunError, match=Path(name).name if name != ".lock" else "cannot be locked: Is a directory"):
+        run_experiment(NEVER, [1], tmp_path / "runs", device="cpu")
+
+
 def test_fresh_deletes_only_the_files_of_the_run(
     finished: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
