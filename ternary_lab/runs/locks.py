@@ -59,7 +59,8 @@ def locked(path: Path, timeout: float = 0.0) -> Iterator[None]:
             f"{path}: is being trained by {owner or 'another process'}: wait for it, watch it, or stop it{left}"
         ) from None
     except OSError as error:
-        raise RunError(f"{path}: cannot be locked: {reason_and_remedy(error)}") from None
+        reason = reason_and_remedy(error).replace("another directory", "another --run-dir")
+        raise RunError(f"{path}: cannot be locked: {reason}") from None
     process = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
     try:
         with contextlib.suppress(OSError):  # only the error message needs this file
