@@ -559,6 +559,21 @@ def test_an_unfinished_run_and_the_state_of_information_terms_get_more_epochs(tm
     _same(_results(tmp_path / "cut"), _results(tmp_path / "whole"))
 
 
+def test_a_run_with_more_epochs_is_not_called_finished_before_they_are_trained(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise Killed
+
+    shutil.copytree(finished / "1", tmp_path / "runs")
+    assert load_run(tmp_path / "runs" / "seed=1").stopped == "complete: 4 epochs"
+    monkeypatch.setattr(RunFiles, "commit", killed)
+    with pytest.raises(Killed):
+        run_experiment(_longer(NEVER), [1], tmp_path / "runs", device="cpu")
+    run = load_run(tmp_path / "runs" / "seed=1")
+    assert (run.stopped, run.config.training.total_epochs, run.checkpoint().config) == (None, 6, run.config)
+
+
 @pytest.mark.parametrize(("changes", "reason"), [
     ({"training.total_epochs": 3}, "belongs to another configuration .training.total_epochs is 4 there, 3 here"),
     ({"training.total_epochs": 6, "schedule.horizon": 6},
