@@ -153,7 +153,7 @@ def _intact_rows(plan: RunPlan) -> list[_Row]:
     path, rows = plan.path / HISTORY, list[_Row]()
     columns = (*COLUMNS, *plan.config.added_columns)
     try:
-        text = path.read_bytes().decode(errors="replace").replace("\r\n", "\n") if path.exists() else ""
+        text = path.read_bytes().decode("utf-8-sig", "replace").replace("\r\n", "\n") if path.exists() else ""
     except OSError as error:
         raise RunError(f"{path}: cannot be read: {error.strerror}: {REMEDY}") from None
     in_file, optional = (*FILE_COLUMNS, *plan.config.added_columns), () if plan.config.added_columns else LATER
@@ -173,12 +173,14 @@ def _intact_rows(plan: RunPlan) -> list[_Row]:
 
 def _check_owner(path: Path, point: Checkpoint, plan: RunPlan) -> None:
     """Raise RunError if a checkpoint in the directory of a run is not one of this run."""
-    of = f"seed {point.seed}" if point.seed not in (None, plan.seed) else ""
-    if not of and _with_more_epochs(point, plan.config).config != plan.config:
-        (key, (there, here)), *_ = differences(point.config, plan.config).items()
-        of = f"another configuration ({key} is {there!r} there, {here!r} here)"
+    changed = differences(_with_more_epochs(point, plan.config).config, plan.config)
+    of = [f"another configuration ({key} is {there!r} there, {here!r} here)" for key, (there, here) in changed.items()]
+    if point.seed not in (None, plan.seed):
+        of.insert(0, f"seed {point.seed}")
     if of:
-        raise RunError(f"{path}: belongs to {of}: restore this run's own file from a copy, or start again with --fresh")
+        raise RunError(
+            f"{path}: belongs to {of[0]}: restore this run's own file from a copy, or start again with --fresh"
+        )
 
 
 def _with_more_epochs(point: Checkpoint, config: Config) -> Checkpoint:

@@ -332,8 +332,8 @@ HISTORY_DAMAGE: dict[str, Callable[[bytes], bytes]] = {
     "the last row is torn": lambda data: data[:-20],
     "NULs after a power cut": lambda data: data[:-20] + bytes(20),
     "a flipped bit in the third row": lambda data: data[:-700] + bytes([data[-700] ^ 1]) + data[-699:],
-    "a row is missing, the others converted to CRLF": lambda data: (
-        b"\r\n".join(data.splitlines()[:-1]) + b"\r\n"
+    "a row is missing, the others as an editor on Windows writes them": lambda data: (
+        b"\xef\xbb\xbf" + b"\r\n".join(data.splitlines()[:-1]) + b"\r\n"
     ),
 }
 
