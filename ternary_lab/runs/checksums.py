@@ -20,6 +20,7 @@ import hashlib
 import json
 import re
 import zlib
+from bisect import bisect_left
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -143,6 +144,25 @@ def check_csv(text: str, path: Path, columns: Sequence[str] | None = None, optio
         if line != row_with_checksum(first, row):
             raise damaged(path, f"the checksum of row {number} differs")
     return "".join(f"{line}\n" for line in (first, *rows))
+
+
+def intact_csv(text: str, path: Path, columns: Sequence[str], optional: Collection[str] = ()) -> str:
+    """Return what `check_csv` returns for the longest beginning of a CSV text that it accepts.
+
+    The result is "" if the first line is damaged.
+    """
+    lines = text.splitlines(keepends=True)
+
+    def checked(count: int) -> str | None:
+        try:
+            return check_csv("".join(lines[:count]), path, columns, optional)
+        except RunError:
+            return None
+
+    whole = checked(len(lines))
+    if whole is not None:
+        return whole
+    return checked(bisect_left(range(1, len(lines)), True, key=lambda count: checked(count) is None)) or ""
 
 
 def checkpoint_checksum(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> str:

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import csv
+import functools
 import io
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from typing import Any
 
 import torch
 
-from ternary_lab.errors import RunError
-from ternary_lab.history import COLUMNS, FILE_COLUMNS, LATER, EpochRecord, name_in_files
+from ternary_lab.history import COLUMNS, FILE_COLUMNS, EpochRecord, name_in_files
 from ternary_lab.runs import checkpoint
 from ternary_lab.runs.checkpoint import Checkpoint
-from ternary_lab.runs.checksums import CRC32, check_csv, json_with_checksum, log_line_with_checksum, row_with_checksum
+from ternary_lab.runs.checksums import CRC32, json_with_checksum, row_with_checksum
 from ternary_lab.runs.files import append, link, staged_write, sync_directory, write_atomically
-from ternary_lab.runs.load import HISTORY, LOG, PROVENANCE, RunRecord
-from ternary_lab.runs.provenance import TrainedSpan, trained_spans
+from ternary_lab.runs.load import HISTORY, PROVENANCE, RunRecord
+from ternary_lab.runs.provenance import TrainedSpan, source_hash, trained_spans, versions
 from ternary_lab.runs.resume import StartingPoint
 from ternary_lab.training.run_state import RunState
 
+LATER_CODE = "resumed_with"
+"""Member of provenance.json: a list with the first epoch, the source hash and the versions of each resumption.
+
+A resumption with the same code as before is not in the list.
+"""
 WRITERS = 8
 """Largest number of threads that write files.
 
@@ -75,10 +79,13 @@ class RunFiles:
         self._config = self.plan.config.as_yaml()
         self._columns = (*FILE_COLUMNS, *self.plan.config.added_columns)
         self._provenance = dict(RunRecord(self.plan.path).provenance)
-        self._drop_uncommitted_rows(start.next_epoch)
-        self._record_device(start.next_epoch, device)
-        fresh = start.next_epoch == self.plan.first_epoch
-        self.log("started" if fresh else "resumed", next_epoch=start.next_epoch, device=device.type)
+        self._write_committed_rows(start.rows)
+        begins = start.next_epoch == self.plan.first_epoch
+        code = {} if begins else _code()
+        self.changed_versions = self._record_start(start.next_epoch, device, code)
+        """The packages whose versions have changed since the run was interrupted, in words; empty if there are none."""
+        event = "started" if begins else "resumed"
+        self.plan.log(event, next_epoch=start.next_epoch, device=device.type, **code)
 
     def commit(self, row: EpochRecord, state: RunState, cohort: tuple[str, ...], seconds: float) -> None:
         """Write the checkpoints, the history row and the provenance of an epoch, and log the end of the run.
@@ -103,7 +110,7 @@ class RunFiles:
             if latest.exists():
                 link(latest, self.plan.checkpoint("previous"))
         if state.stopped is not None:
-            self.log("stopped", epoch=row.epoch, reason=state.stopped)
+            self.plan.log("stopped", epoch=row.epoch, reason=state.stopped)
 
     def end(self, reason: str) -> None:
         """Mark the run as ended after its last finished epoch, with the reason in words."""
@@ -113,50 +120,48 @@ class RunFiles:
             if point.state is not None:
                 checkpoint.save(latest, replace(point, state=replace(point.state, stopped=reason)))
         self._update_provenance(0.0, reason)
-        self.log("stopped", reason=reason)
+        self.plan.log("stopped", reason=reason)
 
-    def log(self, event: str, **values: Any) -> None:
-        """Add an event with its values to the log of the run."""
-        line = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "event": event, **values}
-        append(self.plan.path / LOG, log_line_with_checksum(line))
+    def _write_committed_rows(self, rows: Sequence[str]) -> None:
+        """Write the history with these rows, if the file differs from that.
 
-    def _drop_uncommitted_rows(self, next_epoch: int) -> None:
-        """Remove the rows of the history from `next_epoch` on, and a row that was cut off by a kill.
-
-        A history of an older version also gets the missing columns of `history.LATER`. Raises RunError if the remaining
-        rows are not those of all finished epochs.
+        So a row of an epoch that was not committed, a row that was cut off by a kill, and CRLF line endings disappear.
         """
-        path = self.plan.path / HISTORY
-        text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-        optional = () if self.plan.config.added_columns else LATER
-        head, *rows = check_csv(text, path, self._columns, optional).splitlines() if "\n" in text else [""]
-        missing = "".join(f",{value}" for name, value in LATER.items() if name not in head.split(","))
-        epoch = COLUMNS.index("epoch")
-        kept = [
-            row_with_checksum(_csv_line(self._columns), row + missing)
-            for row in rows if int(next(csv.reader([row]))[epoch]) < next_epoch
-        ]
-        expected = next_epoch - self.plan.first_epoch
-        if len(kept) != expected:
-            raise RunError(
-                f"{path}: {len(kept)} rows where the checkpoint has {expected} epochs: "
-                "restore the file or start again with --fresh"
-            )
-        new = "".join([_csv_line([*self._columns, CRC32]) + "\n", *kept])
-        if new != text:
-            write_atomically(path, new.encode())
+        path, head = self.plan.path / HISTORY, _csv_line(self._columns)
+        data = "".join([f"{head},{CRC32}\n", *(row_with_checksum(head, row) for row in rows)]).encode()
+        if not path.exists() or path.read_bytes() != data:
+            write_atomically(path, data)
 
-    def _record_device(self, next_epoch: int, device: torch.device) -> None:
-        """Record in the provenance that `device` trains the epochs from `next_epoch` on."""
-        recorded = trained_spans(self._provenance)
+    def _record_start(self, next_epoch: int, device: torch.device, code: Mapping[str, Any]) -> str:
+        """Record in the provenance what trains the epochs from `next_epoch` on: `device` and, on resuming, `code`.
+
+        Returns the changed versions of packages in words.
+        """
+        new = dict(self._provenance)
+        recorded = trained_spans(new)
         spans = [span for span in recorded if span.first_epoch < next_epoch]
         here = TrainedSpan.here(next_epoch, device)
         if not spans or replace(spans[-1], first_epoch=next_epoch) != here:
             spans.append(here)
         if spans != recorded:
-            self._provenance.pop("device", None)
-            self._provenance["devices"] = [asdict(span) for span in spans]
-            write_atomically(self.plan.path / PROVENANCE, json_with_checksum(self._provenance))
+            new.pop("device", None)
+            new["devices"] = [asdict(span) for span in spans]
+        if "stopped" in new:  # The run gets more epochs, or a kill came between this file and the last checkpoint.
+            new["stopped"] = None
+        later = [span for span in new.get(LATER_CODE, ()) if span["first_epoch"] < next_epoch]
+        before = later[-1] if later else new
+        if any(before.get(key) != value for key, value in code.items()):
+            later.append({"first_epoch": next_epoch, **code})
+        if later or LATER_CODE in new:
+            new[LATER_CODE] = later
+        if new != self._provenance:
+            self._provenance = new
+            write_atomically(self.plan.path / PROVENANCE, json_with_checksum(new))
+        old = before.get("versions", {})
+        return ", ".join(
+            f"{name} {version} (before: {old.get(name, 'unknown')})"
+            for name, version in code.get("versions", {}).items() if version != old.get(name)
+        )
 
     def _update_provenance(self, seconds: float, stopped: str | None) -> None:
         """Add the seconds of an epoch to the provenance. Record why the run has ended, or None if the run continues."""
@@ -165,6 +170,12 @@ class RunFiles:
         # A power cut may lose the seconds of an epoch, but not the end of a run. So only the end waits for the disk.
         content = json_with_checksum(self._provenance)
         write_atomically(self.plan.path / PROVENANCE, content, durable=stopped is not None)
+
+
+@functools.cache
+def _code() -> Mapping[str, Any]:
+    """Return the hash of the library's source code, and the versions of packages, as provenance.json has them."""
+    return {"source_sha256": source_hash(), "versions": versions()}
 
 
 def _csv_line(cells: Sequence[object]) -> str:

@@ -3,15 +3,51 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pandas as pd
 
 from ternary_lab.backend.numerics import with_fixed_arithmetic
 from ternary_lab.errors import RunError
+
+STRAY = (
+    ".*", "*~", "~$*", "#*#", "*.tmp", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "lost+found", "__macosx",
+    "$recycle.bin", "system volume information", "@eadir", "#recycle",
+)
+"""Patterns of the names, in lower case, of files and folders that are not part of a run.
+
+Operating systems, file servers, editors, Jupyter, locks and killed writes leave them in any folder. All hidden names
+are among them, such as .DS_Store, .ipynb_checkpoints, .nfs0001, ._config.yaml and .lock.
+"""
+
+
+def is_stray(path: Path) -> bool:
+    """Return whether a file or folder has the name of one that systems and editors leave behind (see `STRAY`)."""
+    name = path.name.lower()
+    return any(fnmatchcase(name, pattern) for pattern in STRAY)
+
+
+UNSUPPORTED = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+"""Numbers of the errors by which a file system says that it does not have an operation."""
+_REMEDIES = {
+    (errno.ENOSPC, errno.EDQUOT, errno.EFBIG): "free space or choose another directory",
+    (errno.EMFILE, errno.ENFILE): "raise the limit of open files (`ulimit -n`)",
+    (errno.EACCES, errno.EPERM, errno.EBUSY, errno.ETXTBSY): (
+        "make it writable, close the programs that use it, or choose another directory"
+    ),
+    (errno.ENAMETOOLONG,): "choose a shorter path",
+}
+
+
+def reason_and_remedy(error: OSError) -> str:
+    """Return the words of the operating system for an error of writing, and what helps, as "reason: remedy"."""
+    remedies = (remedy for numbers, remedy in _REMEDIES.items() if error.errno in numbers)
+    return f"{error.strerror or error}: {next(remedies, 'choose another directory')}"
 
 
 @contextlib.contextmanager
@@ -21,9 +57,22 @@ def write_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise RunError(
-            f"{path}: cannot be written: {error.strerror}: free space or choose another directory; "
+            f"{path}: cannot be written: {reason_and_remedy(error)}; "
             "what was written before is intact and the same command resumes"
         ) from None
+
+
+@contextlib.contextmanager
+def _if_supported(*refusals: int) -> Iterator[None]:
+    """Ignore an OSError by which the file system refuses the operation inside the `with` block.
+
+    `refusals` are numbers of errors that also mean a refusal here.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (*UNSUPPORTED, *refusals):
+            raise
 
 
 def write_atomically(path: Path, data: bytes, *, durable: bool = True) -> None:
@@ -48,8 +97,7 @@ def staged_write(path: Path, data: bytes, *, durable: bool = True) -> Iterator[P
         try:
             with open(temporary, "wb") as file:
                 file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+                _sync(file)
             yield temporary
             os.replace(temporary, path)
             if durable:
@@ -80,16 +128,16 @@ def append(path: Path, text: str) -> None:
     """Append text to a file, and wait until the text is on disk. Raises RunError."""
     with write_errors(path), open(path, "a", encoding="utf-8") as file:
         file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+        _sync(file)
 
 
 def sync_directory(folder: Path) -> None:
     """Flush the entries (file names) of a folder to disk, so that new and renamed files survive a power cut.
 
-    Raises RunError.
+    Windows, SMB shares and many other file systems cannot open or flush a folder. They refuse in different ways. There
+    the call has no effect. Raises RunError for any other error.
     """
-    with write_errors(folder):
+    with write_errors(folder), _if_supported(errno.EACCES, errno.EPERM, errno.EBADF, errno.EISDIR):
         directory = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(directory)
@@ -112,6 +160,13 @@ def read_csv(source: Any, **options: Any) -> pd.DataFrame:
 def write_table(table: pd.DataFrame, path: Path) -> None:
     """Write a table atomically as CSV with seven significant digits. Raises RunError."""
     write_atomically(path, table.to_csv(index=False, float_format="%.7g", lineterminator="\n").encode())
+
+
+def _sync(file: IO[Any]) -> None:
+    """Flush an open file to disk, if the file system can."""
+    file.flush()
+    with _if_supported():
+        os.fsync(file.fileno())
 
 
 def _temporary(path: Path) -> Path:

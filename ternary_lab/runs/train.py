@@ -10,6 +10,8 @@ A cohort is a group of runs that train side by side.
 from __future__ import annotations
 
 import logging
+import os
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -22,16 +24,16 @@ import torch
 from ternary_lab.backend.devices import gpu_errors, resolve_device
 from ternary_lab.backend.numerics import with_fixed_arithmetic
 from ternary_lab.config import Config
-from ternary_lab.config_files import Counterfactual, load_config
+from ternary_lab.config_files import Counterfactual, from_dict, load_config
 from ternary_lab.errors import ConfigError, RunError
 from ternary_lab.runs import directory
 from ternary_lab.runs.directory import RunPlan
 from ternary_lab.runs.epoch_files import EpochWriter, RunFiles
 from ternary_lab.runs.interrupt import interrupt_after_epoch
 from ternary_lab.runs.load import RunRecord, RunSet
-from ternary_lab.runs.locks import locked
+from ternary_lab.runs.locks import check_open_files, locked
 from ternary_lab.runs.progress import progress_bar
-from ternary_lab.runs.resume import StartingPoint, check_streams, rewind, starting_points
+from ternary_lab.runs.resume import StartingPoint, check_streams, extend, rewind, starting_points
 from ternary_lab.training import memory
 from ternary_lab.training.cohort import Cohort, check_cohort
 from ternary_lab.training.run_state import Best
@@ -53,28 +55,50 @@ def run_experiment(
 ) -> RunSet:
     """Train one run per seed. The runs train side by side, and each run has its directory `run_dir/seed=…`.
 
-    Unfinished runs continue. Finished runs are not repeated.
+    Unfinished runs continue. Finished runs are not repeated. If `training.total_epochs` is larger than before and all
+    other settings are the same, finished runs continue, too. They end with the same results as runs that had this
+    number of epochs from the start, byte for byte.
 
     Args:
         run_dir: directory of all runs; default `runs/<config.name>`.
         progress: show a bar on a terminal, or print a line every half minute in a log; show nothing in a notebook.
-        fresh: delete earlier runs of these seeds and start again.
+        fresh: delete the files of earlier runs of these seeds and start again. Other files, and branches of the runs,
+            stay.
         stop: function that is called after every epoch, when the files of the epoch are written. If it returns True,
             training ends, and the same call of `run_experiment` continues later. Without `stop`, the next epoch is
             trained while the files are written.
 
     Raises RunError if a directory belongs to another configuration, holds something else, is in use by another process,
     or cannot be written. Raises RunError also if a run was trained on another kind of device and needs the random
-    streams of that device (`runtime.streams`). Raises ConfigError for bad seeds. Raises DeviceError if the device is
+    streams of that device (`runtime.streams`). Raises ConfigError for bad seeds, and for settings that the files of a
+    run cannot hold, such as a subclass of `Config`. Raises DeviceError if the device is
     missing or fails.
     """
     check_seeds(seeds)
+    _check_storable(config)
     root = Path(run_dir) if run_dir is not None else Path("runs") / config.name
     train_runs(
         [RunPlan(root / f"seed={seed}", config, seed) for seed in seeds],
         device=device, progress=progress, fresh=fresh, stop=stop,
     )
     return RunSet({seed: RunRecord(root / f"seed={seed}") for seed in seeds})
+
+
+def _check_storable(config: Config) -> None:
+    """Check that the files of a run can hold a configuration, so that the run can be resumed and verified.
+
+    Raises ConfigError otherwise, for example for a subclass of `Config`: config.yaml would hold its settings, but not
+    its code.
+    """
+    stored = from_dict(config.as_dict())
+    if stored == config:
+        return
+    part = next((name for name, value in config if value != getattr(stored, name)), "")
+    found = getattr(config, part) if part else config
+    raise ConfigError(
+        f"{part or 'configuration'}: config.yaml cannot hold the class {type(found).__name__}, so the run would resume "
+        "with other values: write a schedule or a loss term with a mode of its own (see docs/how_to)"
+    )
 
 
 @with_fixed_arithmetic
@@ -97,7 +121,8 @@ def branch(
     of device. Raises ConfigError for an invalid setting, and for a change of `data.*` or `model.*`.
     """
     label = ",".join(f"{key}={value}" for key, value in overrides.items()) or "unchanged"
-    default = run.path / "branches" / f"epoch={epoch},{label}".replace("/", "_")[:200]
+    # Windows and its file servers refuse these characters in names.
+    default = run.path / "branches" / re.sub(r'[<>:"/\\|?*\x00-\x1f]', "_", f"epoch={epoch},{label}")[:200]
     path = Path(run_dir) if run_dir is not None else default
     train_runs([_branch_plan(run, epoch, overrides, path, device)], device=device, progress=progress)
     return RunRecord(path)
@@ -191,18 +216,23 @@ def train_runs(
     place = resolve_device(device)
     if len({plan.name for plan in plans}) < len(plans):
         raise RunError("two of the runs have the same name: give each a directory of its own")
+    places: dict[str, Path] = {}
     for plan in plans:
-        directory.check_place(plan.path)
+        directory.check_place(plan.path, fresh)
+        if (other := places.setdefault(os.path.realpath(plan.path), plan.path)) != plan.path:
+            raise RunError(f"{plan.path}: is the same directory as {other}: give each run a directory of its own")
+    check_open_files(len(plans))
     with ExitStack() as locks, interrupt_after_epoch() as check_interrupt, gpu_errors():
         for plan in sorted(plans, key=lambda plan: plan.path):
             locks.enter_context(locked(plan.path, lock_timeout))
         if fresh:
             for plan in plans:
-                directory.empty(plan.path)
+                directory.empty(plan)
         starts = starting_points(plans, place)
         for start in starts:
             directory.prepare(start.plan, place)
             rewind(start)
+            extend(start)
         unfinished = [start for start in starts if not start.ended]
         for group in sorted({start.group for start in unfinished}):
             cohort = [start for start in unfinished if start.group == group]
@@ -231,6 +261,8 @@ def _train_cohort(
         EpochWriter(len(plans)) as writer,
     ):
         files = {start.plan.name: RunFiles(start, device) for start in starts}
+        if changed := {file.changed_versions for file in files.values()} - {""}:
+            LOGGER.warning("%s: resumed with %s: results may differ in the last digits", label, "; ".join(changed))
         states = [start.state for start in starts if start.state is not None]
         cohort = Cohort(
             [plan.config for plan in plans], [plan.seed for plan in plans], device, states or None, list(files)

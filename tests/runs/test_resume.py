@@ -27,13 +27,15 @@ from small import SMALL
 
 from ternary_lab import ConfigError, RunError, branch, load_config, load_run, load_runs, run_experiment
 from ternary_lab.config import Config
+from ternary_lab.config_files import config_files
 from ternary_lab.history import TIMING_COLUMNS, EpochRecord
-from ternary_lab.runs import checkpoint
+from ternary_lab.runs import checkpoint, epoch_files, resume
 from ternary_lab.runs.checksums import json_with_checksum
 from ternary_lab.runs.directory import RunPlan
 from ternary_lab.runs.epoch_files import RunFiles
 from ternary_lab.runs.train import train_runs
 from ternary_lab.runs.verify import verify
+from ternary_lab.schedules import Rho
 from ternary_lab.training.cohort import Cohort, Epoch
 
 NEVER = load_config(SMALL.as_dict(), {"early_stopping.patience": 0, "training.total_epochs": 4})
@@ -295,9 +297,9 @@ def test_a_missing_provenance_is_restored(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("damage", "part"), [
-    (lambda run: (run / "history.csv").unlink(), "0 rows where the checkpoint has 2 epochs"),
-    (lambda run: (run / "history.csv").write_bytes(b"\xff\n" * 9), "history.csv: damaged"),
-    (lambda run: (run / "config.yaml").unlink(), "is not empty and not a run directory"),
+    (lambda run: (run / "history.csv").unlink(), "has intact rows of 0 of the 2 epochs, and no earlier"),
+    (lambda run: (run / "history.csv").write_bytes(b"\xff\n" * 9), "history.csv: has intact rows of 0 of"),
+    (lambda run: (run / "config.yaml").unlink(), "has files of a run .history.csv, log.jsonl., but no"),
     (lambda run: (run / "provenance.json").write_text("[]"), "damaged"),
 ])
 def test_a_damaged_run_is_reported_and_unchanged(damage: Callable[[Path], object], part: str, tmp_path: Path) -> None:
@@ -311,6 +313,291 @@ def test_a_damaged_run_is_reported_and_unchanged(damage: Callable[[Path], object
     with pytest.raises(TernaryLabError, match=part):
         run_experiment(SMALL, [1], tmp_path, device="cpu")
     assert _contents(tmp_path) == before
+
+
+# --- files that do not belong together
+
+
+def _edit(path: Path, change: Callable[[bytes], bytes]) -> None:
+    path.write_bytes(change(path.read_bytes()))
+
+
+def _without_last_rows(count: int) -> Callable[[bytes], bytes]:
+    return lambda data: b"".join(data.splitlines(keepends=True)[:-count])
+
+
+HISTORY_DAMAGE: dict[str, Callable[[bytes], bytes]] = {
+    "copied an epoch early": _without_last_rows(1),
+    "two rows are missing": _without_last_rows(2),
+    "the last row is torn": lambda data: data[:-20],
+    "NULs after a power cut": lambda data: data[:-20] + bytes(20),
+    "a flipped bit in the third row": lambda data: data[:-700] + bytes([data[-700] ^ 1]) + data[-699:],
+    "a row is missing, the others as an editor on Windows writes them": lambda data: (
+        b"\xef\xbb\xbf" + b"\r\n".join(data.splitlines()[:-1]) + b"\r\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("seeds", [(1,), (1, 2)], ids=["one run", "a cohort"])
+@pytest.mark.parametrize("damage", HISTORY_DAMAGE)
+def test_a_damaged_history_is_set_back_to_the_newest_checkpoint_that_it_covers(
+    damage: str, seeds: tuple[int, ...], finished: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected = _results(finished / str(len(seeds)))
+    shutil.copytree(finished / str(len(seeds)), tmp_path / "runs")
+    _edit(tmp_path / "runs" / "seed=1" / "history.csv", HISTORY_DAMAGE[damage])
+    run_experiment(NEVER, seeds, tmp_path / "runs", device="cpu")
+    _same(_results(tmp_path / "runs"), expected)
+    assert "intact rows of" in caplog.text
+    assert all(verify(run).sound for run in load_runs(tmp_path / "runs").values())
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a directory with finished experiments of one and of two seeds, and one of two seeds at other settings."""
+    root = tmp_path_factory.mktemp("finished")
+    for name, seeds, config in (("1", [1], NEVER), ("2", [1, 2], NEVER), ("other", [1, 2], OTHER)):
+        run_experiment(config, seeds, root / name, device="cpu")
+    return root
+
+
+OTHER = load_config(NEVER.as_dict(), {"kl.free_bits": 0.1})
+
+
+@pytest.mark.parametrize(("source", "files", "reason"), [
+    ("2/seed=2", ("latest", "previous"), r"previous.safetensors: belongs to seed 2: restore"),
+    ("other/seed=1", ("latest",), r"latest.safetensors: belongs to another .*kl.free_bits is 0.1 there, 0.5 here"),
+    ("2/seed=2", ("history",), r"history.csv: is not the history of latest.safetensors: restore both"),
+    ("other/seed=1", ("history",), r"history.csv: is not the history of latest.safetensors: restore both"),
+])
+def test_files_of_another_run_are_refused_and_nothing_changes(
+    source: str, files: Sequence[str], reason: str, finished: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(finished / "1", tmp_path / "runs")
+    for name in files:
+        file = "history.csv" if name == "history" else f"checkpoints/{name}.safetensors"
+        shutil.copy(finished / source / file, tmp_path / "runs" / "seed=1" / file)
+    before = _contents(tmp_path)
+    with pytest.raises(RunError, match=reason):
+        run_experiment(NEVER, [1], tmp_path / "runs", device="cpu")
+    assert _contents(tmp_path) == before
+
+
+def test_a_run_without_checkpoints_says_that_it_starts_again(
+    finished: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(finished / "1", tmp_path / "runs")
+    shutil.rmtree(tmp_path / "runs" / "seed=1" / "checkpoints")
+    run_experiment(NEVER, [1], tmp_path / "runs", device="cpu")
+    assert "has a history of 4 epochs, but no checkpoint is left; training starts again from epoch 0" in caplog.text
+    _same(_results(tmp_path / "runs"), _results(finished / "1"))
+
+
+FOLDERS = ("history.csv", "log.jsonl", "provenance.json", "config.yaml", "checkpoints/latest.safetensors", ".lock")
+
+
+@pytest.mark.parametrize("name", [*FOLDERS, "checkpoints"])
+def test_a_folder_in_the_place_of_a_file_is_named(name: str, finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished / "1", tmp_path / "runs")
+    path = tmp_path / "runs" / "seed=1" / name
+    if name == "checkpoints":
+        shutil.rmtree(path)
+        path.touch()
+    else:
+        path.unlink()
+        path.mkdir()
+    with pytest.raises(RunError, match=Path(name).name if name != ".lock" else "cannot be locked: Is a directory"):
+        run_experiment(NEVER, [1], tmp_path / "runs", device="cpu")
+
+
+def test_fresh_deletes_only_the_files_of_the_run(
+    finished: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(finished / "other", tmp_path / "runs")
+    run = tmp_path / "runs" / "seed=1"
+    own = {run / name for name in ("notes.md", "checkpoints/kept.safetensors", "branches/a/config.yaml", ".DS_Store")}
+    for path in own:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("mine")
+    for name in ("probes.csv", "history.csv.xz", "checkpoints/best_val_elbo.safetensors"):  # files of an earlier run
+        (run / name).write_text("old")
+    run_experiment(NEVER, [1, 2], tmp_path / "runs", device="cpu", fresh=True)
+    assert all(path.read_text() == "mine" for path in own)
+    assert "stays: branches, checkpoints/kept.safetensors, notes.md" in caplog.text
+    for path in own:
+        path.unlink()
+    shutil.rmtree(run / "branches")
+    _same(_results(tmp_path / "runs"), _results(finished / "2"))
+    assert not (run / "probes.csv").exists()
+
+
+@pytest.mark.parametrize(("cut", "kept"), [(5, ["started"]), (1, ["started", "stopped"])], ids=["half", "no newline"])
+def test_half_a_line_at_the_end_of_the_log_is_removed(
+    cut: int, kept: list[str], finished: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(finished / "1", tmp_path / "runs")
+    run = tmp_path / "runs" / "seed=1"
+    _edit(run / "log.jsonl", lambda data: data[:-cut])
+    _edit(run / "history.csv", _without_last_rows(1))
+    run_experiment(NEVER, [1], tmp_path / "runs", device="cpu")
+    events = [json.loads(line)["event"] for line in (run / "log.jsonl").read_text().splitlines()]
+    assert events == [*kept, "resumed", "stopped"]
+    assert verify(load_run(run)).sound
+
+
+def test_a_resumed_run_names_the_code_of_each_part(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(finished / "1", tmp_path / "runs")
+    run = tmp_path / "runs" / "seed=1"
+    now = epoch_files._code()
+    first = json.loads((run / "provenance.json").read_text())
+    newer = {"source_sha256": "1" * 64, "versions": {**now["versions"], "torch": "9.9"}}
+    for code, expected in (
+        (now, None), (newer, [{"first_epoch": 3, **newer}]), (newer, [{"first_epoch": 3, **newer}]),
+    ):
+        caplog.clear()
+        monkeypatch.setattr(epoch_files, "_code", lambda code=code: code)
+        _edit(run / "history.csv", _without_last_rows(1))
+        run_experiment(NEVER, [1], tmp_path / "runs", device="cpu")
+        found = json.loads((run / "provenance.json").read_text())
+        assert found.get("resumed_with") == expected
+        assert {key: found[key] for key in now} == {key: first[key] for key in now}
+        resumed = json.loads((run / "log.jsonl").read_text().splitlines()[-2])
+        assert {key: resumed[key] for key in now} == code
+        torch_now = f"torch 9.9 (before: {now['versions']['torch']})"
+        assert (torch_now in caplog.text) == (expected is not None)
+        assert verify(load_run(run)).sound
+
+
+class _Swinging(Config):
+    def betas(self, e: int) -> tuple[float, float]:
+        return 0.1 * e, 0.1
+
+
+class _HalfRho(Rho):
+    def value_at(self, e: int, balanced: bool, phases: Any) -> float:
+        return 0.5
+
+
+@pytest.mark.parametrize(("config", "part"), [
+    (_Swinging.model_validate(NEVER.model_dump()), "configuration: config.yaml cannot hold the class _Swinging"),
+    (NEVER.model_copy(update={"rho": _HalfRho()}), "rho: config.yaml cannot hold the class _HalfRho"),
+], ids=["a configuration", "a part"])
+def test_a_configuration_that_the_files_cannot_hold_is_refused(config: Config, part: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=part):
+        run_experiment(config, [1], tmp_path / "runs", device="cpu")
+    assert not (tmp_path / "runs").exists()
+
+
+# --- more epochs
+
+
+def _longer(config: Config) -> Config:
+    return load_config(config.as_dict(), {"training.total_epochs": 6})
+
+
+COHORT = (NEVER, EARLY, NEVER)
+# A moving average and the chosen epoch are in the state, too.
+INFORMED = load_config(NEVER.as_dict(), {
+    "information": {"noise_weight": 0.1, "start_epoch": 0, "latents": 16}, "select_by": "coverage",
+})
+
+
+@pytest.fixture(scope="module")
+def six_epochs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    root = tmp_path_factory.mktemp("six")
+    train_runs(_runs(root, [_longer(config) for config in COHORT]), device="cpu")
+    return _results(root)
+
+
+@pytest.fixture(scope="module")
+def four_epochs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("four")
+    train_runs(_runs(root, COHORT), device="cpu")
+    return root
+
+
+def test_a_finished_cohort_with_more_epochs_ends_as_one_that_had_them_from_the_start(
+    four_epochs: Path, six_epochs: dict[str, Any], tmp_path: Path
+) -> None:
+    shutil.copytree(four_epochs, tmp_path / "runs")
+    train_runs(_runs(tmp_path / "runs", [_longer(config) for config in COHORT]), device="cpu")
+    _same(_results(tmp_path / "runs"), six_epochs)
+    run = load_run(tmp_path / "runs" / "seed=1")
+    assert run.stopped == "complete: 6 epochs"
+    events = [json.loads(line)["event"] for line in (run.path / "log.jsonl").read_text().splitlines()]
+    assert events == ["started", "stopped", "extended", "resumed", "stopped"]
+    assert all(verify(run).sound for run in load_runs(tmp_path / "runs").values())
+
+
+@pytest.mark.parametrize("step", [31, pytest.param(1, marks=pytest.mark.slow)])
+def test_more_epochs_survive_a_kill_at_any_file_operation(
+    step: int, four_epochs: Path, six_epochs: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configs = [_longer(config) for config in COHORT]
+    shutil.copytree(four_epochs, tmp_path / "counted")
+    with monkeypatch.context() as patch:
+        trap = _Trap(patch, -1, Killed)
+        train_runs(_runs(tmp_path / "counted", configs), device="cpu")
+    for n in range(1, trap.count + 1, step):
+        root = tmp_path / str(n)
+        shutil.copytree(four_epochs, root)
+        with monkeypatch.context() as patch:
+            _Trap(patch, n, Killed)
+            with pytest.raises(Killed):
+                train_runs(_runs(root, configs), device="cpu")
+        train_runs(_runs(root, configs), device="cpu")
+        _same(_results(root), six_epochs)
+
+
+def test_an_unfinished_run_and_the_state_of_information_terms_get_more_epochs(tmp_path: Path) -> None:
+    run_experiment(_longer(INFORMED), [1], tmp_path / "whole", device="cpu")
+    asked = iter((False, True))
+    run_experiment(INFORMED, [1], tmp_path / "cut", device="cpu", stop=lambda: next(asked))
+    run_experiment(_longer(INFORMED), [1], tmp_path / "cut", device="cpu")
+    _same(_results(tmp_path / "cut"), _results(tmp_path / "whole"))
+
+
+def test_a_run_with_more_epochs_is_not_called_finished_before_they_are_trained(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise Killed
+
+    shutil.copytree(finished / "1", tmp_path / "runs")
+    assert load_run(tmp_path / "runs" / "seed=1").stopped == "complete: 4 epochs"
+    monkeypatch.setattr(RunFiles, "commit", killed)
+    with pytest.raises(Killed):
+        run_experiment(_longer(NEVER), [1], tmp_path / "runs", device="cpu")
+    run = load_run(tmp_path / "runs" / "seed=1")
+    assert (run.stopped, run.config.training.total_epochs, run.checkpoint().config) == (None, 6, run.config)
+
+
+@pytest.mark.parametrize(("changes", "reason"), [
+    ({"training.total_epochs": 3}, "belongs to another configuration .training.total_epochs is 4 there, 3 here"),
+    ({"training.total_epochs": 6, "schedule.horizon": 6},
+     "cannot get more epochs .schedule.horizon is 400 there, 6 here, which changes τ_A of the epochs that are trained"),
+    ({"training.total_epochs": 6, "optimiser.lr_steps": {0: 1e-3, 3: 1e-4}},
+     "lr_steps is .* which changes the learning rate of the"),
+    ({"kl.free_bits": 0.1}, "belongs to another configuration .kl.free_bits is 0.5 there, 0.1 here.: choose"),
+])
+def test_the_message_names_the_schedule_that_forbids_more_epochs(
+    changes: dict[str, Any], reason: str, finished: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(finished / "1", tmp_path / "runs")
+    before = _contents(tmp_path)
+    with pytest.raises(RunError, match=reason):
+        run_experiment(load_config(NEVER.as_dict(), changes), [1], tmp_path / "runs", device="cpu")
+    assert _contents(tmp_path) == before
+
+
+def test_no_shipped_schedule_depends_on_the_number_of_epochs() -> None:
+    for name in config_files():
+        config = load_config(name)
+        longer = load_config(config.as_dict(), {"training.total_epochs": 99_999})
+        assert resume._changed_schedules(config, longer, 450) == []
+        assert resume._changed_schedules(config, load_config(config.as_dict(), {"schedule.horizon": 7}), 450) != []
 
 
 # --- writing in threads
