@@ -57,7 +57,7 @@ def import_v55(file: Path, output: Path) -> None:
         raise CheckpointError(f"{output}: the output's name must end in .safetensors")
     point = checkpoint.import_original(file)
     checkpoint.save(output, point)
-    known = f"weights of epoch {point.epoch}" if point.epoch >= 0 else "weights; {file} names no finished epoch"
+    known = f"weights of epoch {point.epoch}" if point.epoch >= 0 else f"weights; {file} names no finished epoch"
     click.echo(f"{output}: {known}")
 
 
