@@ -7,6 +7,10 @@ epoch to match the points of another epoch, so that the two epochs can be compar
 
 from __future__ import annotations
 
+import atexit
+import os
+import shutil
+import tempfile
 import warnings
 from dataclasses import dataclass
 
@@ -95,7 +99,15 @@ def umap(mu: Tensor, neighbours: int = 15) -> Projection:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a seed makes UMAP serial; its imports are deprecated
-        from umap import UMAP
+        try:
+            from umap import UMAP
+        except RuntimeError:  # its compiled functions cannot be kept: the installation and the home are read-only
+            import numba
+
+            os.environ["NUMBA_CACHE_DIR"] = tempfile.mkdtemp(prefix="numba-")
+            atexit.register(shutil.rmtree, os.environ["NUMBA_CACHE_DIR"], ignore_errors=True)
+            numba.config.reload_config()  # type: ignore[no-untyped-call]
+            from umap import UMAP
 
         start = pca(mu).points.numpy()
         found = UMAP(n_neighbors=neighbours, init=10 * start, random_state=0, n_jobs=1).fit_transform(mu.numpy())
