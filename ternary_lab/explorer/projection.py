@@ -7,10 +7,6 @@ epoch to match the points of another epoch, so that the two epochs can be compar
 
 from __future__ import annotations
 
-import atexit
-import os
-import shutil
-import tempfile
 import warnings
 from dataclasses import dataclass
 
@@ -18,6 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from ternary_lab.backend.kernels import compile_into_temporary_folder
 from ternary_lab.backend.numerics import with_fixed_arithmetic
 from ternary_lab.errors import InputError
 
@@ -104,8 +101,7 @@ def umap(mu: Tensor, neighbours: int = 15) -> Projection:
         except RuntimeError:  # its compiled functions cannot be kept: the installation and the home are read-only
             import numba
 
-            os.environ["NUMBA_CACHE_DIR"] = tempfile.mkdtemp(prefix="numba-")
-            atexit.register(shutil.rmtree, os.environ["NUMBA_CACHE_DIR"], ignore_errors=True)
+            compile_into_temporary_folder("NUMBA_CACHE_DIR")
             numba.config.reload_config()  # type: ignore[no-untyped-call]
             from umap import UMAP
 

@@ -181,12 +181,23 @@ def load_model(source: str | Path, *, device: str | torch.device = "cpu") -> Ter
 
 @with_fixed_arithmetic
 def open_checkpoint(source: str | Path) -> Checkpoint:
-    """Read a checkpoint of this library, or of the original v5.5 if the suffix is `.pt` or `.pth`.
+    """Read a checkpoint of this library, or of the original v5.5 if torch has written the file.
 
     Raises CheckpointError.
     """
     path = Path(source)
-    return import_original(path) if path.suffix in (".pt", ".pth") else load(path)
+    return import_original(path) if path.suffix.lower() in (".pt", ".pth") or _of_torch(path) else load(path)
+
+
+def _of_torch(path: Path) -> bool:
+    """Return whether a file begins as one of `torch.save`: an archive, or a pickle in the format before torch 1.6."""
+    if not path.is_file():  # to open a pipe could wait for ever
+        return False
+    try:
+        with path.open("rb") as file:
+            return file.read(4).startswith((b"PK\x03\x04", b"\x80\x02"))
+    except OSError:
+        return False
 
 
 def import_original(path: Path) -> Checkpoint:

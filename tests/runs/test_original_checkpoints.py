@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ternary_lab import CheckpointError
 from ternary_lab.cli import main
-from ternary_lab.runs.checkpoint import WEIGHTS, WRAPPERS, Checkpoint, import_original
+from ternary_lab.runs.checkpoint import WEIGHTS, WRAPPERS, Checkpoint, import_original, open_checkpoint
 
 EPOCH_60 = Path(__file__).parents[1] / "data" / "epoch_60.pt"
 CONTENT = torch.load(EPOCH_60, weights_only=True)
@@ -111,6 +111,15 @@ def test_weights_of_any_form_are_imported(original: Checkpoint, path: Path, chan
 def test_buffers_and_counters_beside_the_networks_are_left_out(original: Checkpoint, path: Path) -> None:
     weights = {"n_averaged": torch.tensor(3), "note": "x"} | {f"module.{name}": value for name, value in MODEL.items()}
     assert _same(_import(path, {"model": {"name": "v5.5"}, "state_dict": weights}), original)
+
+
+@pytest.mark.parametrize("new_format", [True, False])
+@pytest.mark.parametrize("suffix", [".PT", ".ckpt", ".tar", ""])
+def test_a_file_of_torch_is_known_by_its_content(
+    original: Checkpoint, tmp_path: Path, suffix: str, new_format: bool
+) -> None:
+    torch.save(CONTENT, tmp_path / f"a{suffix}", _use_new_zipfile_serialization=new_format)
+    assert _same(open_checkpoint(tmp_path / f"a{suffix}"), original)
 
 
 def test_the_command_says_that_a_file_of_weights_alone_names_no_epoch(path: Path, tmp_path: Path) -> None:
