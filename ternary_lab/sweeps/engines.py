@@ -13,7 +13,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -140,6 +139,8 @@ def _check_answer(place: str | None) -> None:
 
     Ray itself would try for a quarter of an hour, for example if a cluster has ended and its address is still known.
     """
+    import socket  # imported here, so that `ternary-lab --help` is fast
+
     if place is None or "://" in place:  # Ray's client, for ray://, gives up after half a minute
         return
     host, _, port = place.rpartition(":")

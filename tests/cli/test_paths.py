@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -135,6 +136,17 @@ def test_python_takes_any_path(folder: Path, runs: Path) -> None:
     figure = draw_history("kl", ternary_lab.load_run(runs / "seed=1"))
     saved = Gallery(folder / "figures", "book.ipynb").save("kl", figure)
     assert all(path.is_file() for path in saved)
+
+
+@pytest.mark.parametrize("mask", [0o077, 0o000])
+def test_the_files_of_a_run_have_the_permissions_that_the_mask_leaves(mask: int, tmp_path: Path) -> None:
+    before = os.umask(mask)
+    try:
+        ternary_lab.run_experiment(SMALL, [1], tmp_path / "runs", device="cpu")
+    finally:
+        os.umask(before)
+    for path in (tmp_path / "runs").rglob("*"):
+        assert path.stat().st_mode & 0o777 == (0o777 if path.is_dir() else 0o666) & ~mask, path
 
 
 def test_every_command_is_here() -> None:
