@@ -103,3 +103,10 @@ def nearest(name: str, known: Iterable[str], lists: str = "", prefix: str = "") 
     else:
         said = f"; the nearest names are {', '.join(difflib.get_close_matches(name, names, n=3, cutoff=0))}."
     return f"{said} All names: {lists}" if lists and len(names) > FEW else said.removesuffix(".")
+
+
+def first_names(names: Iterable[object]) -> str:
+    """Return the first `FEW` names, each with at most 60 characters, and the number of the others."""
+    known = [f"{name!s:.60}" for name in names]
+    shown = ", ".join(name if name.isprintable() else repr(name) for name in known[:FEW]) or "none"
+    return f"{shown} and {len(known) - FEW} more" if len(known) > FEW else shown

@@ -31,7 +31,7 @@ from torch import Tensor
 from ternary_lab import config, space
 from ternary_lab.backend.devices import resolve_device
 from ternary_lab.backend.numerics import with_fixed_arithmetic
-from ternary_lab.errors import CheckpointError, InputError
+from ternary_lab.errors import CheckpointError, InputError, first_names
 from ternary_lab.networks import Blocks, Bound, Layer, Network
 
 Pathway = Literal["A", "B"]
@@ -113,24 +113,35 @@ class Architecture:
     def from_named(self, named: dict[str, Tensor], origin: str) -> Blocks:
         """Return the blocks of one run, copied from a dictionary from name to weight.
 
-        Raises CheckpointError if a weight is missing, has another shape, or is not finite. `origin` names the
-        checkpoint in the error.
+        Raises CheckpointError if a weight is missing, has another shape, or is not a dense tensor of finite
+        floating-point numbers. `origin` names the checkpoint in the error.
         """
         blocks = self.empty()
         places = self.named(blocks)
         missing = [name for name in places if name not in named]
         if missing:
-            raise CheckpointError(f"{origin}: not a v5.5 checkpoint: weight {missing[0]} is missing")
+            raise CheckpointError(
+                f"{origin}: not a v5.5 checkpoint: weight {missing[0]} is missing; there are {first_names(named)}"
+            )
         for name, place in places.items():
             value = named[name]
+            if not _is_dense(value):
+                raise CheckpointError(f"{origin}: weight {name} is not a dense tensor of floating-point numbers")
             if value.shape != place.shape:
                 raise CheckpointError(
                     f"{origin}: weight {name} has shape {tuple(value.shape)}, this model needs {tuple(place.shape)}"
                 )
-            if not bool(torch.isfinite(value).all()):
-                raise CheckpointError(f"{origin}: weight {name} holds values that are not finite")
-            place.copy_(value)
+            place.copy_(value.detach())
+            if not bool(torch.isfinite(place).all()):
+                raise CheckpointError(f"{origin}: weight {name} holds values that are not finite in float32")
         return blocks
+
+
+def _is_dense(value: object) -> bool:
+    """Return whether a value is a dense tensor of floating-point numbers on the CPU."""
+    return isinstance(value, Tensor) and not value.is_nested and value.is_floating_point() and (
+        value.layout, value.device.type
+    ) == (torch.strided, "cpu")
 
 
 _STATENET: tuple[tuple[str, tuple[int, ...]], ...] = (

@@ -8,8 +8,13 @@ with plain torch.
 
 from __future__ import annotations
 
+import atexit
 import math
+import os
+import shutil
+import tempfile
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,7 +35,26 @@ def _triton() -> Any:
         from ternary_lab.backend import triton_kernels
     except ImportError:
         return None
+    home = os.environ.get("TRITON_HOME") or os.path.expanduser("~")
+    folder = Path(os.environ.get("TRITON_CACHE_DIR") or Path(home, ".triton", "cache"))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        writable = os.access(folder, os.W_OK)
+    except OSError:
+        writable = False
+    if not writable:  # otherwise the first kernel would fail
+        compile_into_temporary_folder("TRITON_CACHE_DIR")
     return triton_kernels
+
+
+def compile_into_temporary_folder(variable: str) -> None:
+    """Let a compiler keep its functions in a folder that is removed at the end of this process.
+
+    `variable` is the environment variable that names the compiler's folder. The installation and the home of a shared
+    machine or a container may be read-only.
+    """
+    os.environ[variable] = tempfile.mkdtemp(prefix="ternary-lab-")
+    atexit.register(shutil.rmtree, os.environ[variable], ignore_errors=True)
 
 
 def usable(tensor: Tensor) -> bool:

@@ -13,6 +13,20 @@ from ternary_lab.cli import notebooks, reading, repository, training
 from ternary_lab.cli.options import SectionedGroup
 
 
+def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    """Print the version and end. A checkout that is only on PYTHONPATH has no version."""
+    if not wanted or ctx.resilient_parsing:
+        return
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        known = f"version {version('ternary-lab')}"
+    except PackageNotFoundError:
+        known = "not installed: imported from PYTHONPATH or from this folder"
+    click.echo(f"{ctx.find_root().info_name}, {known}")
+    ctx.exit()
+
+
 @click.group(
     cls=SectionedGroup,
     sections={
@@ -23,7 +37,8 @@ from ternary_lab.cli.options import SectionedGroup
     },
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-@click.version_option(package_name="ternary-lab")
+@click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=_print_version,
+              help="Show the version and exit.")
 def main() -> None:
     """Train, measure and audit Ternary VAE v5.5 over all 19,683 ternary operations.
 

@@ -48,7 +48,8 @@ def import_v55(file: Path, output: Path) -> None:
     """Convert an original v5.5 checkpoint to safetensors.
 
     FILE is the original .pt file, and OUTPUT is the new .safetensors file. The weights and the epoch are read, but no
-    code in FILE is executed.
+    code in FILE is executed. The weights may be under the key model, model_state_dict or state_dict, or be the whole
+    content of FILE.
     """
     from ternary_lab.runs import checkpoint
 
@@ -56,7 +57,8 @@ def import_v55(file: Path, output: Path) -> None:
         raise CheckpointError(f"{output}: the output's name must end in .safetensors")
     point = checkpoint.import_original(file)
     checkpoint.save(output, point)
-    click.echo(f"{output}: weights of epoch {point.epoch}")
+    known = f"weights of epoch {point.epoch}" if point.epoch >= 0 else f"weights; {file} names no finished epoch"
+    click.echo(f"{output}: {known}")
 
 
 @click.command(cls=Command)

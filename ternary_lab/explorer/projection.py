@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from ternary_lab.backend.kernels import compile_into_temporary_folder
 from ternary_lab.backend.numerics import with_fixed_arithmetic
 from ternary_lab.errors import InputError
 
@@ -95,7 +96,14 @@ def umap(mu: Tensor, neighbours: int = 15) -> Projection:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a seed makes UMAP serial; its imports are deprecated
-        from umap import UMAP
+        try:
+            from umap import UMAP
+        except RuntimeError:  # its compiled functions cannot be kept: the installation and the home are read-only
+            import numba
+
+            compile_into_temporary_folder("NUMBA_CACHE_DIR")
+            numba.config.reload_config()  # type: ignore[no-untyped-call]
+            from umap import UMAP
 
         start = pca(mu).points.numpy()
         found = UMAP(n_neighbors=neighbours, init=10 * start, random_state=0, n_jobs=1).fit_transform(mu.numpy())

@@ -13,13 +13,15 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.numpy import save as save_arrays
@@ -30,7 +32,7 @@ from ternary_lab.backend.numerics import with_fixed_arithmetic
 from ternary_lab.config import Config
 from ternary_lab.config_files import from_yaml
 from ternary_lab.controllers import Controllers
-from ternary_lab.errors import CheckpointError
+from ternary_lab.errors import CheckpointError, first_names
 from ternary_lab.model import Architecture, TernaryVAE
 from ternary_lab.networks import Blocks
 from ternary_lab.runs.checksums import REMEDY, SHA256, checkpoint_checksum
@@ -44,6 +46,11 @@ OUTPUT = "output"
 """Name of the tensor (2, 1, SIZE) with the moving averages of the output distributions, for information terms."""
 LARGEST = 256 * 2**20
 """Largest size in bytes of a file that is read. No checkpoint of this model is larger."""
+WEIGHTS = ("model", "model_state_dict", "state_dict")
+"""Keys under which an original checkpoint may hold its weights."""
+WRAPPERS = {"_orig_mod", "module", "model"}
+"""Parts that `torch.compile`, data parallelism and Lightning add to the name of a weight. No name in v5.5 has them."""
+SAVE_AGAIN = "save {'epoch': epoch, 'model': model.state_dict()} where it was made"
 
 
 @dataclass(frozen=True)
@@ -174,40 +181,108 @@ def load_model(source: str | Path, *, device: str | torch.device = "cpu") -> Ter
 
 @with_fixed_arithmetic
 def open_checkpoint(source: str | Path) -> Checkpoint:
-    """Read a checkpoint of this library, or of the original v5.5 if the suffix is `.pt` or `.pth`.
+    """Read a checkpoint of this library, or of the original v5.5 if torch has written the file.
 
     Raises CheckpointError.
     """
     path = Path(source)
-    return import_original(path) if path.suffix in (".pt", ".pth") else load(path)
+    return import_original(path) if path.suffix.lower() in (".pt", ".pth") or _of_torch(path) else load(path)
+
+
+def _of_torch(path: Path) -> bool:
+    """Return whether a file begins as one of `torch.save`: an archive, or a pickle in the format before torch 1.6."""
+    if not path.is_file():  # to open a pipe could wait for ever
+        return False
+    try:
+        with path.open("rb") as file:
+            return file.read(4).startswith((b"PK\x03\x04", b"\x80\x02"))
+    except OSError:
+        return False
 
 
 def import_original(path: Path) -> Checkpoint:
     """Read the weights and the epoch of an original v5.5 checkpoint, which is a pickle of tensors.
 
+    The weights are a dictionary under one of the keys `WEIGHTS`, or the whole content of the file. Their names may have
+    the parts `WRAPPERS`. Everything else is left out, except for the key `epoch`. Without this key the epoch is -1.
+
     No code in the file is run. Raises CheckpointError.
     """
+    content = _unpickled(path)
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: not a v5.5 checkpoint: it holds no dictionary, but a {type(content).__name__}")
+    weights = next(filter(_has_tensors, (*(content.get(key) for key in WEIGHTS), content)), None)
+    if weights is None:
+        keys = f"tensors under {', '.join(WEIGHTS[:-1])} or {WEIGHTS[-1]}; its keys are {first_names(content)}"
+        raise CheckpointError(f"{path}: not a v5.5 checkpoint: it has no {keys}")
+    named: dict[str, Tensor] = {}
+    for key, value in weights.items():
+        name = ".".join(part for part in str(key).split(".") if part not in WRAPPERS)
+        if name in named:
+            raise CheckpointError(f"{path}: it holds a weight twice, under another name as {first_names([key])}")
+        named[name] = value
+    config = Config()
+    architecture = Architecture(config.model)
+    blocks = architecture.from_named(named, str(path))
+    places = architecture.named(blocks)
+    networks = {name.partition(".")[0] for name in places}
+    if others := [name for name in named if name.partition(".")[0] in networks and name not in places]:
+        raise CheckpointError(f"{path}: not a v5.5 checkpoint: v5.5 has no weights {first_names(others)}")
+    epoch = content.get("epoch", -1)
+    epoch = int(epoch) if isinstance(epoch, float) and epoch.is_integer() else epoch
+    if isinstance(epoch, bool) or not isinstance(epoch, int) or epoch < -1:
+        raise CheckpointError(f"{path}: its epoch is {epoch!r:.60}, not a whole number from 0, or -1 before training")
+    # The original does not store whether its gradients were balanced. Before phase 3, ρ does not depend on this.
+    return Checkpoint(config, None, epoch, config.permeability(max(epoch, 0), False), blocks, None)
+
+
+def _has_tensors(value: object) -> bool:
+    return isinstance(value, dict) and any(isinstance(item, Tensor) for item in value.values())
+
+
+class _NumPy:
+    """Stand-in for a type or an array of NumPy in a pickle. It keeps what the pickle gives it, and runs nothing."""
+
+    def __init__(self, *given: object) -> None:
+        self.given = given
+
+    def __setstate__(self, state: object) -> None:
+        """Leave out the rest: the numbers of an array, or details of a type."""
+
+
+def _number(kind: object = None, data: object = b"", *_: object) -> object:
+    """Return one number of NumPy in a pickle, as a number of Python. Other values become a stand-in."""
+    code = kind.given[0] if isinstance(kind, _NumPy) and kind.given else None
+    if isinstance(code, str) and isinstance(data, bytes) and re.fullmatch("[iu][1248]|f[248]|b1", code):
+        return np.frombuffer(data, code)[0].item()
+    return _NumPy()
+
+
+_STAND_INS: list[Callable[..., object] | tuple[Callable[..., object], str]] = [
+    (_NumPy, "numpy.dtype"),
+    (_NumPy, "numpy.ndarray"),
+    *((_NumPy, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
+    *((_number, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+]
+"""What is called instead of NumPy's functions. These could be led to read memory that is not theirs."""
+
+
+def _unpickled(path: Path) -> object:
+    """Return the content of a file that `torch.save` has written. No code in it is run. Raises CheckpointError."""
     data = _read(path)
     _check_unpacked_size(data, path)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.serialization.safe_globals(_STAND_INS):
             warnings.simplefilter("ignore")  # torch warns about foreign files, which are refused below with one line
-            content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # torch's reader raises a dozen types for foreign or hostile files
-        reason = "it holds more than weights, which could run code" if "weights_only" in str(error).lower() else (
-            "it is not a torch checkpoint, or it is truncated"
-        )
+        if found := re.search(r"GLOBAL (\S+)", str(error)):
+            reason = f"it holds {found[1]:.60}, which could run code: {SAVE_AGAIN}"
+        elif "TorchScript" in str(error):
+            reason = f"it holds a program of TorchScript: {SAVE_AGAIN}"
+        else:
+            reason = "it is not a torch checkpoint with pickle protocol 2, or it is truncated"
         raise CheckpointError(f"{path}: refused: {reason}") from None
-    weights = content.get("model") if isinstance(content, dict) else None
-    if not isinstance(weights, dict) or not all(_is_plain(v) for v in weights.values()):
-        raise CheckpointError(f"{path}: not an original v5.5 checkpoint: it has no weights under 'model'")
-    config = Config()
-    blocks = Architecture(config.model).from_named({str(k): v for k, v in weights.items()}, str(path))
-    epoch = content.get("epoch", -1)
-    if isinstance(epoch, bool) or not isinstance(epoch, int) or epoch < -1:
-        raise CheckpointError(f"{path}: its epoch is {epoch!r}, not a whole number")
-    # The original does not store whether its gradients were balanced. Before phase 3, ρ does not depend on this.
-    return Checkpoint(config, None, epoch, config.permeability(max(epoch, 0), False), blocks, None)
 
 
 def _has_moments(name: str, config: Config) -> bool:
@@ -235,13 +310,6 @@ def _best(saved: Mapping[str, Any]) -> Best:
 
 def _with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-
-def _is_plain(value: object) -> bool:
-    """Return whether a value is a dense tensor of floating-point numbers on the CPU."""
-    return isinstance(value, Tensor) and (value.layout, value.device.type, value.is_floating_point()) == (
-        torch.strided, "cpu", True
-    )
 
 
 def _read(path: Path) -> bytes:

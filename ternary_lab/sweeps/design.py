@@ -242,7 +242,8 @@ def load_sweep(source: str | Path) -> Sweep:
     Raises ConfigError. If a key is wrong, the message names the key.
     """
     path = find_sweep(source)
-    data = {"name": path.stem, **config_files.read_mapping(path)}
+    name = re.sub("[^A-Za-z0-9_.-]+", "_", path.stem).lstrip(".-")[:80]  # the default directory has this name
+    data = {"name": name or "sweep", **config_files.read_mapping(path)}
     if isinstance(base := data.get("base"), str) and os.path.isfile(path.parent / base):
         data["base"] = str(path.parent / base)
     try:

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -26,6 +28,10 @@ ENGINES = ("local", "ray")
 RETRIES = 5
 TICK = 1.0
 """Longest time in seconds between two calls of `tick` while Ray works."""
+ANSWER = 20.0
+"""Longest wait for a cluster's answer, in seconds."""
+LONGEST_FOLDER = 39
+"""Largest length of TMPDIR. Ray adds 68 characters to it in the names of sockets, which have at most 107 characters."""
 
 
 @contextmanager
@@ -83,13 +89,24 @@ def _ray(address: str | None, device: str) -> Iterator[Ray]:
     if device not in ("auto", "cpu", "cuda"):
         raise DeviceError(f"device {device!r}: Ray chooses the GPU: use auto, cpu or cuda")
     connected_before = ray.is_initialized()
+    handler = signal.getsignal(signal.SIGTERM)
+    place = address
     try:
+        if not connected_before:
+            place = _place(address)
+            _check_answer(place)
         ray.init(
             address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False, ignore_reinit_error=True
         )
     except Exception as error:  # Ray raises many types if an address has no cluster
-        where = f"at {address}" if address else "here, and none can be started"
-        raise EngineError(f"no Ray cluster {where}: {_first_line(error)}: start one with `ray start --head`") from None
+        where = f"at {place}" if place else "here, and none can be started"
+        way = "set RAY_TMPDIR to a shorter path" if "AF_UNIX" in str(error) else (
+            "start one with `ray start --head`, or use --address local"
+        )
+        raise EngineError(f"no Ray cluster {where}: {_first_line(error)}: {way}") from None
+    finally:
+        if handler is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)  # Ray's own handler aborts this process with a trace of C++ code
     try:
         has_gpu = ray.cluster_resources().get("GPU", 0) >= 1
         if device == "cuda" and not has_gpu:
@@ -98,6 +115,45 @@ def _ray(address: str | None, device: str) -> Iterator[Ray]:
     finally:
         if not connected_before:
             ray.shutdown()
+
+
+def _place(address: str | None) -> str | None:
+    """Return HOST:PORT of a running cluster, or None if a cluster is to be started on this machine.
+
+    Raises ConnectionError if no cluster runs, and ValueError if the address is not valid.
+    """
+    if address in (None, "auto"):
+        address = os.environ.get("RAY_ADDRESS") or address
+    if address not in (None, "auto", "local"):
+        return address
+    from ray._private.services import canonicalize_bootstrap_address
+
+    place: str | None = canonicalize_bootstrap_address(address)
+    if place is None and len(os.environ.get("TMPDIR", "")) > LONGEST_FOLDER:
+        os.environ.setdefault("RAY_TMPDIR", "/tmp")
+    return place
+
+
+def _check_answer(place: str | None) -> None:
+    """Raise ConnectionError or ValueError if no cluster answers at HOST:PORT.
+
+    Ray itself would try for a quarter of an hour, for example if a cluster has ended and its address is still known.
+    """
+    import socket  # imported here, so that `ternary-lab --help` is fast
+
+    if place is None or "://" in place:  # Ray's client, for ray://, gives up after half a minute
+        return
+    host, _, port = place.rpartition(":")
+    if not host or not port.isdecimal():
+        raise ValueError("an address is HOST:PORT")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER) as connection:
+            if not connection.recv(1):  # a cluster speaks first
+                raise ConnectionError("another server is there")
+    except TimeoutError:
+        raise ConnectionError(f"no answer within {ANSWER:g} s") from None
+    except OSError as error:
+        raise ConnectionError(error.strerror or str(error)) from None
 
 
 class Ray:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
 
 import pytest
+
+from ternary_lab.backend import kernels
 
 CHECK = """
 import torch
@@ -74,3 +79,22 @@ def test_triton_kernels_equal_the_plain_forms() -> None:
         check=False,
     )
     assert done.stdout == "equal\n", done.stderr
+
+
+@pytest.mark.parametrize("home", ["file", "folder"])
+def test_kernels_are_kept_in_a_temporary_folder_if_there_is_no_home(
+    home: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Triton fails at its first kernel if it cannot make its folder in the home, as in a container without one."""
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("HOME", str(tmp_path / home))
+    monkeypatch.setenv("TRITON_CACHE_DIR", "")
+    monkeypatch.delenv("TRITON_HOME", raising=False)
+    monkeypatch.setitem(sys.modules, "ternary_lab.backend.triton_kernels", ModuleType("triton_kernels"))
+    assert kernels._triton.__wrapped__() is not None
+    folder = os.environ["TRITON_CACHE_DIR"]
+    if home == "folder":
+        assert folder == ""  # Triton uses its usual folder
+    else:
+        assert Path(folder).is_dir()
+        shutil.rmtree(folder)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import math
+import sys
+import textwrap
+from pathlib import Path
 
+import numba
 import numpy as np
 import pytest
 import torch
@@ -162,6 +166,34 @@ def test_invalid_planes_are_refused(codes: CodesByEpoch) -> None:
         pca(torch.ones(4, 1))
     with pytest.raises(InputError, match="tsne"):
         codes[50].plane("A", "tsne")
+
+
+def test_umap_works_where_its_compiled_functions_cannot_be_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a directory for compiled functions, numba refuses the import of UMAP.
+
+    This is so if the installation is read-only and there is no home. A stand-in of the package behaves in the same way.
+    """
+    (tmp_path / "umap.py").write_text(textwrap.dedent("""
+        import numba
+        if not numba.config.CACHE_DIR:
+            raise RuntimeError("cannot cache function 'rdist': no locator available for file 'layouts.py'")
+        class UMAP:
+            def __init__(self, init, **settings): self.points = init
+            def fit_transform(self, mu): return self.points
+    """))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "umap", raising=False)
+    monkeypatch.setenv("NUMBA_CACHE_DIR", "")
+    numba.config.reload_config()
+    mu = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
+    try:
+        torch.testing.assert_close(umap(mu).points, pca(mu).points)
+    finally:
+        sys.modules.pop("umap", None)
+        monkeypatch.undo()
+        numba.config.reload_config()
 
 
 @pytest.mark.slow

@@ -8,13 +8,16 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from packaging.requirements import Requirement
 
 import ternary_lab
 from ternary_lab import EngineError
+from ternary_lab.cli import main
 from ternary_lab.errors import EXTRAS, MissingPackageError, missing, need
 from ternary_lab.sweeps import engines
 
@@ -89,6 +92,18 @@ def test_the_command_line_says_it_in_one_line() -> None:
     done = _python("from ternary_lab.cli import main; main(['run', 'notebooks/02_train.ipynb'])")
     assert done.returncode == 2
     assert done.stderr == "error: nbclient is missing: pip install 'ternary-lab[notebooks]'\n"
+
+
+@pytest.mark.parametrize(("name", "expected"), [
+    ("ternary-lab", f"ternary-lab, version {PROJECT['version']}\n"),
+    ("another-name", "ternary-lab, not installed: imported from PYTHONPATH or from this folder\n"),
+])
+def test_the_version_needs_no_installation(name: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`make gpu` imports the library from the checkout, without its metadata."""
+    real = metadata.version
+    monkeypatch.setattr(metadata, "version", lambda asked: real(name if asked == "ternary-lab" else asked))
+    result = CliRunner().invoke(main, ["--version"], prog_name="ternary-lab")
+    assert (result.exit_code, result.output) == (0, expected)
 
 
 def test_a_missing_engine_is_an_error_of_engines(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -212,29 +212,6 @@ def test_code_in_a_pickle_is_never_run(tmp_path: Path, new_format: bool) -> None
     assert trap.exists()  # without the check, the code is executed
 
 
-WEIGHTS = torch.load(EPOCH_60, weights_only=True)["model"]
-NAME = "decoder_A.decoder.0.weight"
-
-
-@pytest.mark.parametrize(("content", "part"), [
-    ([1, 2], "no weights under 'model'"),
-    ({"state_dict": WEIGHTS}, "no weights under 'model'"),
-    ({"model": {}}, "is missing"),
-    ({"model": {**WEIGHTS, "x": 3}}, "no weights under 'model'"),
-    ({"model": {**WEIGHTS, NAME: torch.zeros(3, 3)}}, "has shape (3, 3)"),
-    ({"model": {**WEIGHTS, NAME: torch.zeros(1).expand(10**6, 10**6)}}, "has shape"),
-    ({"model": {**WEIGHTS, NAME: torch.zeros(1, dtype=torch.float64).expand(10**6, 10**6)}}, "has shape"),
-    ({"model": {**WEIGHTS, NAME: torch.full((32, 16), torch.inf)}}, "not finite"),
-    ({"model": {**WEIGHTS, NAME: torch.zeros(32, 16).to_sparse()}}, "no weights under 'model'"),
-    ({"model": {**WEIGHTS, NAME: torch.zeros(32, 16, dtype=torch.complex64)}}, "no weights under 'model'"),
-    ({"model": WEIGHTS, "epoch": "sixty"}, "its epoch is 'sixty'"),
-    ({"model": WEIGHTS, "epoch": True}, "its epoch is True"),
-], ids=range(12))
-def test_a_pt_file_that_is_not_a_v55_checkpoint_is_refused(content: object, part: str, tmp_path: Path) -> None:
-    torch.save(content, tmp_path / "other.pt")
-    _refused(tmp_path / "other.pt", part)
-
-
 def test_unreadable_and_oversized_files_are_refused(tmp_path: Path) -> None:
     for suffix in (".pt", ".safetensors"):
         _refused(tmp_path / f"missing{suffix}", "No such file")

@@ -5,6 +5,7 @@ Its results.csv is compared, byte for byte, with that of the same cohorts traine
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Container, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -21,9 +23,10 @@ import nbformat
 import pytest
 from small import SMALL, write_book
 
-from ternary_lab import NotebookError
+from ternary_lab import EngineError, NotebookError
 from ternary_lab.notebooks.run import run_each
 from ternary_lab.runs.locks import OWNER
+from ternary_lab.sweeps import engines
 from ternary_lab.sweeps.design import Sweep, load_sweep
 from ternary_lab.sweeps.run import Progress, run_sweep, status
 
@@ -157,6 +160,112 @@ def test_a_notebook_is_executed_under_many_sets(cluster: Any, tmp_path: Path) ->
         run_each(book, {"config": "mine"}, ["seed=2,3"], tmp_path / "there", engine="ray", address=cluster.address)
     executed = nbformat.read(tmp_path / "there" / "seed=2.ipynb", as_version=4)
     assert executed.cells[-1].outputs[0].text == "2 mine [1, 2]\n"
+
+
+# Clusters that do not answer
+
+
+@pytest.fixture
+def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """A port where nothing answers. No cluster is known, and ANSWER is short."""
+    monkeypatch.setattr(engines, "ANSWER", 0.3)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+def _no_cluster(address: str | None) -> str:
+    begun = time.monotonic()
+    with pytest.raises(EngineError) as caught, engines.engine("ray", address, "cpu"):
+        pass
+    assert time.monotonic() - begun < 10  # Ray itself would try for a quarter of an hour
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_an_address_without_a_cluster_is_named_at_once(port: int) -> None:
+    start = "start one with `ray start --head`, or use --address local"
+    silent = f"127.0.0.1:{port}"
+    assert _no_cluster(silent) == f"no Ray cluster at {silent}: no answer within 0.3 s: {start}"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        free = f"localhost:{server.getsockname()[1]}"
+    assert _no_cluster(free) == f"no Ray cluster at {free}: Connection refused: {start}"
+    for wrong in ("localhost", "localhost:abc", ":1"):
+        assert _no_cluster(wrong) == f"no Ray cluster at {wrong}: an address is HOST:PORT: {start}"
+
+
+def test_another_server_is_no_cluster(port: int) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
+        pool.submit(lambda: server.accept()[0].close())
+        assert "another server is there" in _no_cluster(f"127.0.0.1:{server.getsockname()[1]}")
+
+
+@pytest.mark.parametrize("address", [None, "auto"])
+def test_the_address_of_a_cluster_that_has_ended_is_named(
+    address: str | None, port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray keeps this address in a file. A head node that is killed does not remove the file."""
+    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{port}")
+    assert f"no Ray cluster at 127.0.0.1:{port}: no answer" in _no_cluster(address)
+    monkeypatch.delenv("RAY_ADDRESS")
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.setattr("ray._private.services.find_gcs_addresses", set)
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "ray_current_cluster").write_text(f"127.0.0.1:{port}")
+    assert f":{port}: " in _no_cluster(address)
+
+
+# The start of a cluster, whose processes are left out here
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[dict[str, Any]]:
+    """Replace Ray's start. The dictionary gets the environment of the start."""
+    seen: dict[str, Any] = {}
+
+    def init(address: str | None, **settings: object) -> None:
+        seen.update(os.environ)
+        # Ray's C++ code sets a handler that Python does not know. This one ignores the signal.
+        ctypes.CDLL(None).signal(int(signal.SIGTERM), ctypes.c_void_p(1))
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 1.0})
+    monkeypatch.setenv("RAY_TMPDIR", "")  # so that the variable is put back after the test
+    monkeypatch.delenv("RAY_TMPDIR")
+    before = signal.getsignal(signal.SIGTERM)
+    yield seen
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_a_long_name_of_the_temporary_folder_is_no_obstacle(
+    started: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The name of a socket has at most 107 characters."""
+    folder = "/tmp/" + "x" * (engines.LONGEST_FOLDER - 5)
+    for name, expected in ((folder, None), (folder + "x", "/tmp")):
+        monkeypatch.setenv("TMPDIR", name)
+        with engines.engine("ray", "local", "cpu"):
+            assert started.get("RAY_TMPDIR") == expected
+    # The name of a session has the date, the time with microseconds, and the number of the process.
+    sockets = "/ray/session_2026-11-27_07-02-26_929779_4194304/sockets/plasma_store"
+    assert len(folder + sockets) == 107
+
+
+def test_a_folder_that_is_too_long_for_sockets_is_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(*_: object, **__: object) -> None:
+        raise OSError("AF_UNIX path length cannot exceed 107 bytes: /xxx\nmore")
+
+    monkeypatch.setattr(ray, "init", init)
+    assert _no_cluster("local").endswith("107 bytes: /xxx: set RAY_TMPDIR to a shorter path")
+
+
+def test_the_handler_of_sigterm_stays_that_of_the_caller(started: dict[str, Any]) -> None:
+    """Ray's handler would abort this process with a trace of C++ code."""
+    received: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: received.append(number))
+    with engines.engine("ray", "local", "cpu"):
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert received == [signal.SIGTERM]
 
 
 def test_what_no_cluster_can_give_is_one_line(cluster: Any, it: Sweep, tmp_path: Path) -> None:
