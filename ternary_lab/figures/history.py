@@ -339,7 +339,7 @@ def gradient_balance(history: pd.DataFrame, config: Config) -> Drawing:
     with epoch_panels(history, 1, 3, 2.7, titles) as axes:
         ratio, pathways, alignment = axes
         ratio.axhspan(w.ratio_low, w.ratio_high, color=GREEN, alpha=0.3, linewidth=0,
-                      label=f"λ$_1$, λ$_2$ rest: {w.ratio_low:g} to {w.ratio_high:g}")
+                      label=f"no change of λ: {w.ratio_low:g} to {w.ratio_high:g}")
         band(ratio, history, "epoch", "grad_ratio", color=INK)
         ratio.set_yscale("log")
         for name, pathway in (("lambda1", "A"), ("lambda2", "B")):
