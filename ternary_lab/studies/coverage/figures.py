@@ -81,9 +81,9 @@ def coverage_curves(outputs: Mapping[str, Tensor], marks: Sequence[int] = (50_00
         for axis in (covered, missing):
             for n in marks:
                 mark(axis, n)
-                axis.text(
-                    n, 0.02, f"{n:,}", transform=axis.get_xaxis_transform(), rotation=90, ha="right", va="bottom",
-                    color=GREY, size="small",
+                axis.annotate(
+                    f"{n:,}", (n, 0.02), (-2, 0), axis.get_xaxis_transform(), "offset points", rotation=90, ha="right",
+                    va="bottom", color=GREY, size="small",
                 )
             axis.set(xscale="log", xlabel="draws n")
         covered.set_title("expected coverage C(n), %")
