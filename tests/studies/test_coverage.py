@@ -189,7 +189,7 @@ def test_medians_of_pathways_are_texts() -> None:
         "model": ["x"] * 4 + ["y"], "pathway": [*"AABB", "A"], "value": [1.0, 3.0, 5.0, 5.0, math.inf],
     })
     found = tables.medians_of_pathways(table, {"value": ".1f"})
-    assert found["value"].to_dict() == {"x": "2.0 / 5.0", "y": "not estimable"}
+    assert found["value"].to_dict() == {"x": "2.0 / 5.0", "y": "–"}
 
 
 def test_figures_have_alternative_text_and_data(untrained: pd.DataFrame, rivals: pd.DataFrame) -> None:

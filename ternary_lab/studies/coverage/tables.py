@@ -174,11 +174,11 @@ def medians_of_pathways(table: pd.DataFrame, forms: Mapping[str, str]) -> pd.Dat
     """Return the texts `A / B` of medians over seeds, with a row per model and a column per metric.
 
     `table` comes from `rivals`. `forms` maps the metrics to the formats of their numbers. A model with one pathway has
-    one number. An infinite median stands for an estimate that failed: its text is `not estimable`.
+    one number. An infinite median stands for an estimate that failed: its text is a dash.
     """
     def text(rows: pd.DataFrame, metric: str, form: str) -> str:
         values = rows.groupby("pathway")[metric].median()
-        return " / ".join("not estimable" if math.isinf(value) else format(value, form) for value in values)
+        return " / ".join("–" if math.isinf(value) else format(value, form) for value in values)
 
     groups = list(table.groupby("model", sort=False))
     return pd.DataFrame({
