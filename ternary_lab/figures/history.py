@@ -138,13 +138,15 @@ def losses(history: pd.DataFrame, config: Config) -> Drawing:
     """Plot the training and validation loss of all epochs, and enlarge the epochs around the disruption.
 
     The axis of all epochs is logarithmic, or symmetric-logarithmic if a loss is not positive. Without a disruption, the
-    last epochs are enlarged.
+    last epochs are enlarged. Nothing is enlarged if these epochs are all epochs.
     """
     history = shared_epochs(history)
-    with epoch_panels(history, 1, 2, 2.5, ("loss, nats", _around(history)), width_ratios=(3, 2)) as axes:
+    titles = ["loss, nats", _around(history)][: 1 + (len(_enlarged(history)) < len(history))]
+    with epoch_panels(history, 1, len(titles), 2.5, titles, width_ratios=(3, 2)[: len(titles)]) as axes:
         _both_losses(axes, history)
         axes[0].legend(title=run_count(history))
-    alt = f"Two line charts show the training and validation loss {span_of(history)}. {_loss_words(history)}"
+    charts, log = ("Two line charts show", "The left one") if len(titles) > 1 else ("A line chart shows", "It")
+    alt = f"{charts} the training and validation loss {span_of(history)}. {_loss_words(history, log)}"
     return _drawing(axes, alt, history, "train_loss", "val_loss", "beta_B")
 
 
@@ -154,24 +156,32 @@ def _around(history: pd.DataFrame) -> str:
     return "the last epochs" if jump is None else f"loss around epoch {jump}, nats"
 
 
-def _both_losses(axes: Sequence[Axes], history: pd.DataFrame) -> None:
-    """Draw the training and validation loss of all epochs into the first axes, and enlarged into the second."""
+def _enlarged(history: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of the epochs that the enlarged panel of losses shows."""
     jump = disruption(history)
     centre = jump if jump is not None else int(history["epoch"].max()) - ZOOM
-    near = history[history["epoch"].between(centre - ZOOM, centre + ZOOM)]
-    whole, zoom = axes
-    for axis, rows, marker in ((whole, history, None), (zoom, near, "o")):
+    return history[history["epoch"].between(centre - ZOOM, centre + ZOOM)]
+
+
+def _both_losses(axes: Sequence[Axes], history: pd.DataFrame) -> None:
+    """Draw the training and validation loss of all epochs into the first axes, and enlarged into the second, if any."""
+    whole, *enlarged = axes
+    for axis, rows, marker in zip(axes, (history, _enlarged(history)), (None, "o"), strict=False):
         band(axis, rows, "epoch", "train_loss", color=INK, label="training loss", marker=marker)
         band(axis, rows, "epoch", "val_loss", color=GREEN, label="validation loss", marker=marker)
     _loss_scale(whole, float(history[["train_loss", "val_loss"]].to_numpy().min()))
     name_jump(whole, history)
-    zoom.set_ylim(bottom=min(0, zoom.get_ylim()[0]))
+    for zoom in enlarged:
+        zoom.set_ylim(bottom=min(0, zoom.get_ylim()[0]))
 
 
-def _loss_words(history: pd.DataFrame) -> str:
-    """Return what the panels of `_both_losses` show, as words for an alternative text."""
+def _loss_words(history: pd.DataFrame, log: str = "The left one") -> str:
+    """Return what the panels of `_both_losses` show, as words for an alternative text.
+
+    `log` names the panel that has a log scale.
+    """
     jump, middle = disruption(history), history.groupby("epoch")[["train_loss", "val_loss"]].median()
-    words = f"The left one has a log scale. The training loss is {from_to(history, 'train_loss')}."
+    words = f"{log} has a log scale. The training loss is {from_to(history, 'train_loss')}."
     if jump is None or jump - 1 not in middle.index:
         return words
     (before, val_before), (at, val_at) = middle.loc[jump - 1], middle.loc[jump]
@@ -339,7 +349,7 @@ def gradient_balance(history: pd.DataFrame, config: Config) -> Drawing:
     with epoch_panels(history, 1, 3, 2.7, titles) as axes:
         ratio, pathways, alignment = axes
         ratio.axhspan(w.ratio_low, w.ratio_high, color=GREEN, alpha=0.3, linewidth=0,
-                      label=f"λ$_1$, λ$_2$ rest: {w.ratio_low:g} to {w.ratio_high:g}")
+                      label=f"no change of λ: {w.ratio_low:g} to {w.ratio_high:g}")
         band(ratio, history, "epoch", "grad_ratio", color=INK)
         ratio.set_yscale("log")
         for name, pathway in (("lambda1", "A"), ("lambda2", "B")):

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
+import torch
 
+from ternary_lab import space, splits
+from ternary_lab.backend.random_streams import Streams
+from ternary_lab.config import Loss
 from ternary_lab.errors import RunError
 from ternary_lab.figures.history import disruption
+from ternary_lab.metrics.baselines import untrained
+from ternary_lab.metrics.likelihood import negative_elbo
+from ternary_lab.runs.load import RunSet
 from ternary_lab.studies.statistics import CYCLE, median_and_range
 
 END = ("coverage_A", "coverage_B", "informative_coverage_A", "informative_coverage_B")
@@ -69,6 +76,34 @@ def _of_one_run(rows: pd.DataFrame, last: int) -> dict[str, float]:
     }
 
 
+def unbalanced_loss(history: pd.DataFrame, weights: Loss) -> pd.Series[float]:
+    """Return the training loss of each row of a history as it would be with the gradient scales g = 1, in nats.
+
+    It is computed from the means of the terms and of λ over the epoch, so it is exact only if λ is constant in the
+    epoch. `weights` holds the weights of v5.5's terms; the loss must have no others.
+    """
+    h = history
+    of_A = h["ce_A"] + h["beta_A"] * h["kl_A"]
+    of_B = h["ce_B"] + h["beta_B"] * h["kl_B"]
+    of_B += weights.repulsion_weight * h["repulsion_B"] - weights.entropy_weight * h["entropy_B"]
+    return h["lambda1"] * of_A + h["lambda2"] * of_B + h["loss_alignment"]
+
+
+def untrained_neg_elbo(runs: RunSet) -> pd.DataFrame:
+    """Return -ELBO of the initial weights of runs on their validation split, in nats, with the seed as index.
+
+    The columns are A and B. β, τ, ρ, the KL and the number of posterior samples are those of `neg_elbo` in a history.
+    """
+    rows = {}
+    for seed, run in runs.items():
+        c = run.config
+        x = space.operations(splits.split(c.data).validation).unsqueeze(0)
+        shape = (c.evaluation.elbo_samples, 2, 1, x.shape[1], c.model.latent_dim)
+        noise = Streams([seed], "evaluation", device=torch.device("cpu")).normal(*shape)[0]
+        rows[seed] = negative_elbo(untrained(seed, c.model).core, x, noise)[:, 0].tolist()
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["A", "B"]).rename_axis("seed")
+
+
 def shares_of_range(ours: pd.DataFrame, theirs: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     """Return where the values of other runs lie, compared with the range of our runs at the same epoch.
 
@@ -94,6 +129,21 @@ def shares_of_range(ours: pd.DataFrame, theirs: pd.DataFrame, names: Sequence[st
                 "above": 100 * over.mean(),
             })
     return pd.DataFrame(rows)
+
+
+def agreement_words(shares: pd.DataFrame, place: str, expected: float, names: Mapping[str, str]) -> str:
+    """Return for how many quantities the share inside is as large as expected, and the quantity with the lowest share.
+
+    `shares` is the table of `shares_of_range`, `place` is "before" or "from", `expected` is in percent, and `names` has
+    the words for each quantity.
+    """
+    rows = shares[shares["jump"] == place].set_index("quantity")
+    least = str(rows["inside"].idxmin())
+    parts = [f"{part} {share:.0f} %" for part, share in rows.loc[least, ["inside", "below", "above"]].items()]
+    return (
+        f"at least this share is inside for {(rows['inside'] >= expected).sum()} of {len(rows)} quantities; the lowest "
+        f"share is that of {names[least]} ({', '.join(parts)})"
+    )
 
 
 def _decimals(values: pd.Series[float], most: int = 12) -> int:

@@ -56,6 +56,14 @@ def test_a_figure_draws_one_run_and_several(name: str, history: pd.DataFrame) ->
         assert len(drawing.data) == len(rows)
 
 
+def test_losses_are_enlarged_only_if_there_are_more_epochs(history: pd.DataFrame) -> None:
+    config = load_config("quick", SMALL)
+    short, long = FIGURES["loss"](history, config), FIGURES["loss"](load_runs("v5_5").history, load_config("v5_5"))
+    assert [len(drawing.figure.axes) for drawing in (short, long)] == [1, 2]
+    assert short.alt.startswith("A line chart")
+    assert long.alt.startswith("Two line charts")
+
+
 @pytest.mark.parametrize("latents", [64, 65_536])
 def test_the_ceiling_of_effective_coverage_is_drawn_if_it_is_below_the_space(
     latents: int, history: pd.DataFrame

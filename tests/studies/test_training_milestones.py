@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from small import SMALL
 
-from ternary_lab import load_runs
+from ternary_lab import load_runs, run_experiment, space, splits
 from ternary_lab.errors import RunError
-from ternary_lab.studies.training import ENTRIES, compared, milestones, shares_of_range, statement_table, statements
+from ternary_lab.metrics.baselines import untrained
+from ternary_lab.metrics.likelihood import coding
+from ternary_lab.studies.training import (
+    ENTRIES,
+    agreement_words,
+    compared,
+    milestones,
+    shares_of_range,
+    statement_table,
+    statements,
+    unbalanced_loss,
+    untrained_neg_elbo,
+)
 
 
 def _history(seeds: int = 3, epochs: int = 60, jump: int | None = 20) -> pd.DataFrame:
@@ -102,6 +118,20 @@ def test_shares_of_the_range_are_counted_before_and_from_the_jump() -> None:
         shares_of_range(_history(jump=None), theirs, ["train_loss"])
 
 
+def test_the_words_name_the_quantity_with_the_lowest_share_inside() -> None:
+    shares = pd.DataFrame({
+        "quantity": ["a", "b", "c"] * 2, "jump": ["before"] * 3 + ["from"] * 3, "below": [0.0, 20, 10, 5, 0, 0],
+        "inside": [100.0, 77, 78, 90, 100, 100], "above": [0.0, 3, 12, 5, 0, 0],
+    })
+    names = {"a": "first", "b": "second", "c": "third"}
+    assert agreement_words(shares, "before", 78, names) == (
+        "at least this share is inside for 2 of 3 quantities; the lowest share is that of second (inside 77 %, "
+        "below 20 %, above 3 %)"
+    )
+    assert agreement_words(shares, "from", 95, names).startswith("at least this share is inside for 2 of 3 quantities")
+    assert "first (inside 90 %" in agreement_words(shares, "from", 95, names)
+
+
 def test_our_values_are_rounded_as_the_printed_ones() -> None:
     ours = _history(2, 40).assign(train_loss=0.0449)
     theirs = pd.DataFrame({"epoch": range(40), "train_loss": [0.04] * 39 + [0.05]})
@@ -117,3 +147,34 @@ def test_a_value_of_the_same_distribution_lies_in_the_range_of_n_runs_with_the_s
     theirs = pd.DataFrame({"epoch": range(size), "train_loss": rng.normal(size=size)})
     inside = shares_of_range(ours, theirs, ["train_loss"])["inside"].mean()
     assert inside == pytest.approx(100 * (n - 1) / (n + 1), abs=3 * 100 * (0.25 / size) ** 0.5)
+
+
+def test_without_a_balance_the_training_loss_is_the_unbalanced_loss(tmp_path: Path) -> None:
+    off = SMALL.gradient_balance.model_copy(update={"enabled": False})
+    settings = SMALL.model_copy(update={"gradient_balance": off})
+    history = run_experiment(settings, [1, 2], tmp_path / "off", device="cpu").history
+    assert unbalanced_loss(history, settings.loss).tolist() == pytest.approx(history["train_loss"].tolist(), rel=1e-4)
+
+
+def test_the_gap_of_the_published_losses_before_the_jump_comes_from_the_balance() -> None:
+    runs = load_runs("v5_5")
+    before = runs.history[runs.history["epoch"] == 49]
+    assert (before["train_loss"] < before["val_loss"]).all()
+    assert (unbalanced_loss(before, runs[42].config.loss) > before["val_loss"]).all()
+
+
+def test_uniform_noise_and_untrained_networks_have_a_lower_neg_elbo_than_v5_5() -> None:
+    runs = load_runs("v5_5")
+    found = untrained_neg_elbo(runs)
+    assert found.index.tolist() == sorted(runs)
+    last = runs.history[runs.history["epoch"] == 103].set_index("seed")
+    for p in "AB":
+        assert (np.log(space.SIZE) < last[f"neg_elbo_{p}"]).all()
+        assert (found[p] < last[f"neg_elbo_{p}"]).all()
+    # A second way: -ELBO of each validation operation from other samples, with the error of their mean.
+    x = space.operations(splits.split(runs[43].config.data).validation).unsqueeze(0)
+    noise = torch.randn(1, 2, 1, x.shape[1], 16, generator=torch.Generator().manual_seed(0))
+    each = coding(untrained(43).core, x, noise).neg_elbo[:, 0].double()
+    errors = each.std(1) * (2 / x.shape[1]) ** 0.5
+    assert ((each.mean(1) - torch.tensor(found.loc[43].tolist())).abs() <= 4 * errors).all()
+    assert (errors < 0.05).all()

@@ -32,7 +32,7 @@ def before_and_after(before: pd.DataFrame, after: pd.DataFrame, epoch: int) -> D
     """Plot two counts of operations and informative coverage, before and after training, with a dot for each seed.
 
     `before` comes from `tables.initial_networks` and `after` from `tables.trained_runs` at the epoch. Dashed lines are
-    uniform noise. Black bars show the sampling error of one count: the median ± 2 `tables.count_error`.
+    uniform noise. Black bars show the median ± 2 `tables.count_error`: the sampling error of one count is not larger.
     """
     names = ["before training", f"v5.5, epoch {epoch}"]
     table = pd.concat([before.assign(state=names[0]), after.assign(state=names[1])], ignore_index=True)
@@ -50,9 +50,9 @@ def before_and_after(before: pd.DataFrame, after: pd.DataFrame, epoch: int) -> D
         axes[2].set_xlim(0.003, 100)
         handles = [
             *dot_handles(), Line2D([], [], color=GREY, linestyle="--", label="uniform noise"),
-            Line2D([], [], color=INK, linewidth=1, label="± 2 standard deviations of one count, at most"),
+            Line2D([], [], color=INK, linewidth=1, label="upper limit of ± 2 standard deviations of one count"),
         ]
-        legend_below(axes, f"a dot per seed, n = {table['seed'].nunique()}", handles, ncols=4)
+        legend_below(axes, f"a dot per seed, n = {table['seed'].nunique()}", handles, ncols=2)
     medians = table.groupby(["state", "pathway"], sort=False)[list(noise)].median().reset_index()
     said = "; ".join(
         f"{row['state']}, pathway {row['pathway']}: {row['coverage_50000']:.1f} % in 50,000 draws, "
@@ -66,7 +66,7 @@ def coverage_curves(outputs: Mapping[str, Tensor], marks: Sequence[int] = (50_00
     """Plot the expected coverage C(n) against the number n of draws, from 10³ to 10⁷.
 
     `outputs` maps names to output distributions (N,) over the operations. The uniform sampler is drawn as well.
-    Vertical lines mark the numbers of draws in `marks`.
+    Vertical lines with labels mark the numbers of draws in `marks`.
     """
     draws = np.unique(np.logspace(3, 7, 81).round().astype(int))
     data = {"draws": draws, "uniform": [uniform_coverage(int(n)) for n in draws]}
@@ -81,10 +81,14 @@ def coverage_curves(outputs: Mapping[str, Tensor], marks: Sequence[int] = (50_00
         for axis in (covered, missing):
             for n in marks:
                 mark(axis, n)
+                axis.annotate(
+                    f"{n:,}", (n, 0.02), (-2, 0), axis.get_xaxis_transform(), "offset points", rotation=90, ha="right",
+                    va="bottom", color=GREY, size="small",
+                )
             axis.set(xscale="log", xlabel="draws n")
         covered.set_title("expected coverage C(n), %")
         covered.legend()
-        missing.set(yscale="log", ylim=(1e-3, 110), title="not covered, % (log)")
+        missing.set(yscale="log", ylim=(1e-3, 110), title="not covered, 100 % − C(n), % (log)")
         plain(missing)
     at = marks[-1]
     said = "; ".join(f"{name} {float(expected_coverage(p, at)):.2f} %" for name, p in outputs.items())
@@ -142,7 +146,7 @@ def measures_by_epoch(history: pd.DataFrame) -> Drawing:
             both_pathways(axis, shared, quantity)
             axis.set_title(label(quantity))
         coverage_scale(axes[0])
-        axes[0].set_title(f"{label('coverage')} (log of the rest)")
+        axes[0].set_title(f"{label('coverage')}\n(log scale of 100 % − coverage)")
         axes[1].legend(title=run_count(shared), loc="upper left")
         log_scale(axes[3])
         axes[3].set_title(f"{label('neg_elbo')} (log)")
@@ -200,7 +204,7 @@ def rival_scores(table: pd.DataFrame, best: Mapping[str, float]) -> Drawing:
     """Plot the scores of models, with a panel for each metric and a dotted line at the best possible value.
 
     `table` comes from `tables.rivals`. `best` maps each metric to its best possible value. Models without pathways have
-    black diamonds. Infinite scores are shown as ∞ at the right end.
+    black diamonds. An infinite score, which is an estimate that failed, has no dot but the words "not estimable".
     """
     finite = table.replace(math.inf, math.nan)
     names = list(dict.fromkeys(table["model"]))
@@ -212,8 +216,10 @@ def rival_scores(table: pd.DataFrame, best: Mapping[str, float]) -> Drawing:
             axis.scatter(single[metric], places, color=INK, marker="D", s=9, linewidth=0, alpha=0.65, clip_on=False)
             axis.axvline(value, color=GREEN, linestyle=":", linewidth=1.2)
             for model in dict.fromkeys(table.loc[np.isinf(table[metric]), "model"]):
-                right = axis.get_yaxis_transform()
-                axis.text(1, names.index(model), "∞", transform=right, ha="right", va="center", size=12)
+                across = axis.get_yaxis_transform()
+                axis.text(
+                    0.5, names.index(model), "not estimable", transform=across, ha="center", va="center", size="small",
+                )
             if metric == "missing_mass":
                 axis.set_xscale("symlog", linthresh=0.01)
                 axis.set_xticks((0, 0.01, 0.1), ("0", "0.01", "0.1"))

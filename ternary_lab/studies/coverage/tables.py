@@ -95,6 +95,15 @@ def changes_by_training(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFra
     return paired_differences(table, "state", UNTRAINED, metrics, ["pathway"], primary="coverage_50000")
 
 
+def change_of_counts(changes: pd.DataFrame) -> str:
+    """Return `lower` or `higher` if training changes every count of `COUNTED` in this direction in both pathways.
+
+    Otherwise return `not decided`. `changes` comes from `changes_by_training`.
+    """
+    decided = set(changes.loc[changes["metric"].isin(list(COUNTED)), "decided"])
+    return str(decided.pop()) if len(decided) == 1 else "not decided"
+
+
 def count_error(coverage: float) -> float:
     """Return the largest standard deviation, in points, of one count of draws whose expected coverage is given in %.
 
@@ -165,11 +174,11 @@ def medians_of_pathways(table: pd.DataFrame, forms: Mapping[str, str]) -> pd.Dat
     """Return the texts `A / B` of medians over seeds, with a row per model and a column per metric.
 
     `table` comes from `rivals`. `forms` maps the metrics to the formats of their numbers. A model with one pathway has
-    one number. An infinite median is ∞.
+    one number. An infinite median stands for an estimate that failed: its text is a dash.
     """
     def text(rows: pd.DataFrame, metric: str, form: str) -> str:
         values = rows.groupby("pathway")[metric].median()
-        return " / ".join("∞" if math.isinf(value) else format(value, form) for value in values)
+        return " / ".join("–" if math.isinf(value) else format(value, form) for value in values)
 
     groups = list(table.groupby("model", sort=False))
     return pd.DataFrame({
@@ -182,7 +191,7 @@ def bound_parts(table: pd.DataFrame) -> pd.DataFrame:
 
     -ELBO = ln N + (mean of -ln p(x) minus ln N) + mean of KL(q(z|x) ‖ p(z|x)). Over all N operations, the second part
     would be KL(U‖p). The columns are model, pathway, n, neg_elbo, ln_size, excess and gap. `table` comes from `rivals`;
-    models that give no probability to a test operation are left out.
+    models are left out if the estimated probability of a test operation is 0.
     """
     size = math.log(space.SIZE)
     finite = table[table["neg_log_p"] < math.inf]
@@ -221,6 +230,27 @@ def entropies_by_epoch(run: RunRecord, epochs: Iterable[int]) -> pd.DataFrame:
             found = information(core, p, (z.unsqueeze(0) for z in latents)).figures()
             names = ("output_entropy", "decoder_noise", "informative_coverage")
             rows.append({"epoch": epoch, "pathway": p, **{name: found[name] for name in names}})
+    return pd.DataFrame(rows)
+
+
+@with_fixed_arithmetic
+def coverages_by_latents(
+    model: TernaryVAE, latents: Sequence[int], seeds: Sequence[int] = (0, 1)
+) -> pd.DataFrame:
+    """Return informative and effective coverage of one model, estimated from several numbers of latents.
+
+    The table has a row per number of latents, pathway and seed of the latents. The columns are latents, pathway, seed,
+    informative_coverage_raw, informative_coverage and effective_coverage, in percent. All are corrected for the finite
+    number of latents (see `metrics.information`) except the one whose name ends in raw.
+    """
+    names = ("informative_coverage_raw", "informative_coverage", "effective_coverage")
+    rows = []
+    for count in latents:
+        for p in PATHWAYS:
+            for seed in seeds:
+                points = sobol_normal(model.latent_dim, count, seed, model.device)
+                found = information(model.core, p, (z.unsqueeze(0) for z in points)).figures()
+                rows.append({"latents": count, "pathway": p, "seed": seed, **{name: found[name] for name in names}})
     return pd.DataFrame(rows)
 
 
