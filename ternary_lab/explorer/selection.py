@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TypeAlias
 
@@ -9,6 +10,7 @@ import traitlets
 from torch import Tensor
 
 from ternary_lab import space
+from ternary_lab.arguments import whole_number
 from ternary_lab.explorer.codes_by_epoch import CodesByEpoch, Snapshot
 from ternary_lab.model import PATHWAYS
 from ternary_lab.runs.load import RunRecord, load_run
@@ -20,7 +22,7 @@ class Selection(traitlets.HasTraits):
     Views that share a `Selection` change together.
     """
 
-    epoch = traitlets.Int()
+    epoch = traitlets.CInt()
     pathway = traitlets.Enum(PATHWAYS, default_value="B")
     operations = traitlets.Tuple(default_value=())
     """Indices of the chosen operations, in rising order. Indices outside of 0..N - 1 are dropped."""
@@ -46,7 +48,8 @@ class Selection(traitlets.HasTraits):
 
     @traitlets.validate("operations")
     def _valid_operations(self, proposal: traitlets.Bunch) -> tuple[int, ...]:
-        return tuple(sorted({int(i) for i in proposal["value"] if 0 <= int(i) < space.SIZE}))
+        indices = {whole_number(i, "operation", low=-sys.maxsize) for i in proposal["value"]}
+        return tuple(sorted(i for i in indices if 0 <= i < space.SIZE))
 
     @property
     def snapshot(self) -> Snapshot:

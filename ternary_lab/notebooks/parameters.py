@@ -30,6 +30,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from ternary_lab.arguments import read_path
 from ternary_lab.errors import NotebookError, nearest
 from ternary_lab.notebooks.cells import (
     assigned_names,
@@ -135,7 +136,7 @@ def parameters(path: str | Path) -> dict[str, Parameter]:
     The dictionary is empty if no cell has this tag. Raises NotebookError if the notebook cannot be read, or if the cell
     has other statements.
     """
-    return declared_parameters(read_notebook(Path(path)), path)
+    return declared_parameters(read_notebook(read_path(path)), path)
 
 
 def check_parameters(path: str | Path, values: Mapping[str, object]) -> dict[str, Value]:
@@ -174,7 +175,7 @@ def unread_parameters(path: str | Path) -> list[str]:
     A parameter has no effect if no later cell reads it, or if a later cell overwrites it before it is read. Raises
     NotebookError as `parameters` does, and for a code cell that is not Python.
     """
-    notebook = read_notebook(Path(path))
+    notebook = read_notebook(read_path(path))
     unread = declared_parameters(notebook, path)
     overwritten: set[str] = set()
     later = False

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ternary_lab.arguments import read_path
 from ternary_lab.errors import NotebookError
 from ternary_lab.notebooks.cells import (
     KERNEL,
@@ -53,7 +54,7 @@ def run_notebook(
     """
     import nbformat
 
-    path, output = Path(path), Path(output)
+    path, output = read_path(path), read_path(output)
     checked = check_parameters(path, values or {})
     if unread := unread_parameters(path):
         names = ", ".join(f"`{name}`" for name in unread)
@@ -63,7 +64,7 @@ def run_notebook(
     started = time.perf_counter()
     if progress and not on_terminal:
         print(f"{path.name}: started", file=sys.stderr, flush=True)
-    failure = _execute(path, output, checked, progress and on_terminal, Path(cwd) if cwd else path.parent)
+    failure = _execute(path, output, checked, progress and on_terminal, read_path(cwd) if cwd else path.parent)
     executed = read_notebook(output)
     problem = next(errors_in(executed), None) or (failure and f"code cell {_stopped_at(executed)}: {failure}")
     _keep_pictures(executed)
@@ -103,8 +104,8 @@ def run_each(
     If an execution fails, the other combinations are still executed, and NotebookError is raised at the end. Raises
     EngineError as `sweeps.engines.engine` does.
     """
-    notebook = Path(notebook)
-    folder = Path(folder) if folder is not None else Path("reports") / notebook.stem
+    notebook = read_path(notebook)
+    folder = read_path(folder) if folder is not None else Path("reports") / notebook.stem
     sets = {folder / file: values for file, values in parameter_sets(notebook, fixed, each).items()}
     targets = list(sets)
     failed = {}

@@ -83,7 +83,7 @@ def test_a_table_of_steps_replaces_the_old_one() -> None:
 
 
 @pytest.mark.parametrize(("text", "value"), [
-    ("1e-3", 0.001), ("1E3", 1000.0), ("2.5e+2", 250.0), ("1_0.5e1", 105.0), ("3", 3), ("true", True), ("off", False),
+    ("1e-3", 0.001), ("1E3", 1000.0), ("2.5e+2", 250.0), ("1_0.5e1", 105.0), ("3", 3), ("true", True), ("off", "off"),
     ("[1, 2]", [1, 2]), ("{0: 1e-3}", {0: 0.001}), ("e5", "e5"), ("'1e-3'", "1e-3"),
 ])
 def test_an_override_is_read_as_yaml(text: str, value: object) -> None:
@@ -152,7 +152,6 @@ BAD_FILES = {
     "twice": ("name: a\nkl: {}\nname: b", "key 'name' is given twice"),
     "object": ("name: !!python/object/apply:os.system ['true']", "not YAML: line 1"),
     "odd key": ("{[1, 2]: 3}", "is not plain"),
-    "bad date": ("name: 2001-99-99", "not YAML"),
     "long number": ("name: " + "9" * 5000, "not YAML"),
     "deep": ("name: " + "[" * 1500, "not YAML"),
     "number key": ("1: 2", "1"),
@@ -192,7 +191,7 @@ def test_a_file_overrides_its_base(tmp_path: Path) -> None:
     assert (config.name, config.kl.free_bits, config.loss.entropy_weight) == ("mine", 0.2, 0.001)
 
 
-@pytest.mark.parametrize("text", ["total_epochs", "=3", "a=[1", "a=2001-99-99", f"a={'9' * 5000}", f"a={'[' * 1500}"])
+@pytest.mark.parametrize("text", ["total_epochs", "=3", "a=[1", f"a={'9' * 5000}", f"a={'[' * 1500}"])
 def test_a_bad_override_text_is_named(text: str) -> None:
     with pytest.raises(ConfigError, match="--set"):
         parse_override(text)
