@@ -70,6 +70,21 @@ def as_whole(value: Any) -> int | None:
         return None
 
 
+def spelling(text: str) -> str:
+    """Return the end of a message about a number that is written in a way that people read differently.
+
+    For example, some programs read 010 as 8 and 1:30 as 90. The result is ": write 10", or an empty text if nothing
+    better than `text` is known.
+    """
+    if match := re.fullmatch(r"([-+]?)0[0_]*([0-9][0-9_]*)", text):
+        return f": write {match[1]}{match[2]}"
+    if re.fullmatch(r"[-+]?[0-9]+(:[0-9]+)+(\.[0-9]*)?", text):
+        return ": write one number without a colon, such as 90"
+    if re.fullmatch(r"[-+]?[0-9]*,[0-9]+", text):
+        return f": write {text.replace(',', '.')}, with a point"
+    return ""
+
+
 def fraction(value: Any, name: str) -> float:
     """Return a number in [0, 1] as a float. Raises InputError for any other value, and for a bool."""
     number = plain(value)

@@ -19,7 +19,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError
 from pydantic.fields import FieldInfo
 
-from ternary_lab.arguments import plain, read_path, shown
+from ternary_lab.arguments import plain, read_path, shown, spelling
 from ternary_lab.config import COUNTERFACTUALS, Config
 from ternary_lab.errors import ConfigError, InputError, nearest
 from ternary_lab.settings import Choice, Epoch, Section, read_yaml
@@ -347,15 +347,8 @@ def _spelling(kind: str, text: str) -> str:
         return f": write {BOOLEANS[text.lower()]}"
     if kind not in ("int_type", "float_type"):
         return ""
-    if match := re.fullmatch(r"([-+]?)0[0_]*([0-9][0-9_]*)", text):
-        return f": write {match[1]}{match[2]}"
-    if re.fullmatch(r"[-+]?[0-9]+(:[0-9]+)+(\.[0-9]*)?", text):
-        return ": write one number without a colon, such as 90"
-    if re.fullmatch(r"[-+]?[0-9]*,[0-9]+", text):
-        return f": write {text.replace(',', '.')}, with a point"
-    if re.fullmatch(r"[-+]?[0-9.]+(e[-+]?[0-9]+)?", text, re.IGNORECASE):
-        return f": write {text} without quotes"
-    return ""
+    quoted = re.fullmatch(r"[-+]?[0-9.]+(e[-+]?[0-9]+)?", text, re.IGNORECASE)
+    return spelling(text) or (f": write {text} without quotes" if quoted else "")
 
 
 def _fields_at(place: list[int | str], data: Any, model: type[BaseModel]) -> Mapping[str, FieldInfo]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TypeAlias
 
@@ -10,7 +9,8 @@ import traitlets
 from torch import Tensor
 
 from ternary_lab import space
-from ternary_lab.arguments import whole_number
+from ternary_lab.arguments import as_whole, shown
+from ternary_lab.errors import InputError
 from ternary_lab.explorer.codes_by_epoch import CodesByEpoch, Snapshot
 from ternary_lab.model import PATHWAYS
 from ternary_lab.runs.load import RunRecord, load_run
@@ -48,8 +48,10 @@ class Selection(traitlets.HasTraits):
 
     @traitlets.validate("operations")
     def _valid_operations(self, proposal: traitlets.Bunch) -> tuple[int, ...]:
-        indices = {whole_number(i, "operation", low=-sys.maxsize) for i in proposal["value"]}
-        return tuple(sorted(i for i in indices if 0 <= i < space.SIZE))
+        indices = {as_whole(i) for i in proposal["value"]}
+        if None in indices:
+            raise InputError(f"operations must be whole numbers, got {shown(proposal['value'])}")
+        return tuple(sorted(i for i in indices if i is not None and 0 <= i < space.SIZE))
 
     @property
     def snapshot(self) -> Snapshot:

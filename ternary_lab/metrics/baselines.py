@@ -73,5 +73,9 @@ def collapsed(settings: config.Model | None = None) -> TernaryVAE:
 
 
 def uniform(size: int) -> torch.Tensor:
-    """Return the uniform distribution over `size` outcomes, float64 (size,)."""
+    """Return the uniform distribution over `size` outcomes, float64 (size,).
+
+    Raises InputError if `size` is not a whole number of at least 1.
+    """
+    size = whole_number(size, "size", 1)
     return torch.full((size,), 1 / size, dtype=torch.float64)

@@ -151,6 +151,7 @@ def _branch_plan(
     run: RunRecord, epoch: int, overrides: Mapping[str, Any], path: Path, device: str | torch.device, label: str = ""
 ) -> RunPlan:
     """Return the plan of a branch. Raises the errors of `branch`."""
+    place = resolve_device(device)
     point = run.checkpoint(epoch)
     if point.state is None:
         raise RunError(f"{run.path}: the checkpoint of epoch {epoch} holds weights only: retrain the run to branch")
@@ -159,7 +160,7 @@ def _branch_plan(
         raise ConfigError("a branch cannot change data.* or model.*: train a new run instead")
     if point.epoch + 1 >= changed.training.total_epochs:
         raise ConfigError(f"training.total_epochs: must exceed {point.epoch + 1} for a branch from epoch {point.epoch}")
-    check_streams(run, point.epoch, changed, resolve_device(device))
+    check_streams(run, point.epoch, changed, place)
     point.state.stopped = None
     # Values of two criteria cannot be compared, so the best epoch by the old criterion is forgotten.
     if changed.early_stopping.metric != run.config.early_stopping.metric:

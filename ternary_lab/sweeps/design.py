@@ -35,6 +35,7 @@ import numpy as np
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from ternary_lab import config_files
+from ternary_lab.arguments import read_path
 from ternary_lab.config import Config
 from ternary_lab.config_files import load_config, settings
 from ternary_lab.errors import ConfigError, nearest
@@ -218,11 +219,6 @@ class Sweep(Section):
 
     @model_validator(mode="after")
     def _within_budget(self) -> Sweep:
-        if self.design.size > MOST_POINTS:
-            raise ValueError(
-                f"design: {self.design.size} points, more than the {MOST_POINTS} of one sweep: take fewer values, or "
-                "divide the sweep into several files"
-            )
         runs = self.design.size * len(self.seeds)
         remedy = "raise it, or take fewer points or seeds"
         if self.budget.runs is not None and runs > self.budget.runs:
@@ -232,6 +228,11 @@ class Sweep(Section):
         if self.budget.epochs is not None and runs > self.budget.epochs:
             raise ValueError(
                 f"budget.epochs: {runs} runs are planned, {self.budget.epochs} epochs allowed: {remedy}"
+            )
+        if self.design.size > MOST_POINTS:
+            raise ValueError(
+                f"design: {self.design.size} points, more than the {MOST_POINTS} of one sweep: take fewer values, or "
+                "divide the sweep into several files"
             )
         return self
 
@@ -251,8 +252,8 @@ def load_sweep(source: str | Path) -> Sweep:
     """
     path = find_sweep(source)
     data = {"name": path.stem, **config_files.read_mapping(path)}
-    if isinstance(base := data.get("base"), str) and os.path.isfile(path.parent / base):
-        data["base"] = str(path.parent / base)
+    if isinstance(base := data.get("base"), str) and os.path.isfile(beside := path.parent / read_path(base)):
+        data["base"] = str(beside)
     try:
         return Sweep.model_validate(config_files.plain_data(data))
     except ValidationError as error:

@@ -20,7 +20,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from ternary_lab.arguments import require
+from ternary_lab.arguments import read_path, require
 from ternary_lab.backend.devices import device_name
 from ternary_lab.backend.numerics import with_fixed_arithmetic
 from ternary_lab.errors import RunError
@@ -211,6 +211,8 @@ def results(sweep: Sweep, run_dir: str | Path | None = None) -> pd.DataFrame:
 
 def read_results(source: str | Path | io.StringIO) -> pd.DataFrame:
     """Read the table in a results.csv. Every number is read exactly as it was written."""
+    if not isinstance(source, io.StringIO):
+        source = read_path(source)
     return read_csv(source, keep_default_na=False, na_values=["", "nan"]).rename(columns=OLD_NAMES)
 
 
