@@ -79,7 +79,6 @@ def test_a_text_becomes_a_plain_value(book: Path, name: str, text: str, value: o
     ("options", "None", "`options` takes a dict"),
     ("options", "{1: 2}", "`options` takes a dict"),
     ("options", "{a: .inf}", "`options` takes a dict"),
-    ("options", "{a: 2020-01-01}", "`options` takes a dict"),
     ("options", "{a", "parameter `options`: '{a' is not YAML"),
     ("limit", "{a: b: c}", "parameter `limit`: '{a: b: c}' is not YAML"),
     ("count", "12", r"`count` takes a value in \[1, 9\], not 12"),
