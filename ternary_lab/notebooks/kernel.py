@@ -45,8 +45,14 @@ class Client(PapermillNotebookClient):  # type: ignore[misc]
     """Number of the process group of the kernel and of the processes that its cells have started."""
 
     def execute(self, **options: Any) -> Any:
+        self._tasks_before = asyncio.all_tasks(ensure_event_loop())
         try:
             return super().execute(**options)
+        except BaseException:
+            self._cancel_tasks()
+            if self.km is not None:  # interrupted while the kernel started
+                self._cleanup_kernel()
+            raise
         finally:
             if self._group is not None:  # a kernel that died could not end the processes that it had started
                 with suppress(ProcessLookupError, PermissionError):
@@ -57,20 +63,25 @@ class Client(PapermillNotebookClient):  # type: ignore[misc]
         self.km = AsyncKernelManager(kernel_name=KERNEL, kernel_spec_manager=KernelSpecManager(kernel_dirs=[]))
         return self.km
 
-    def papermill_execute_cells(self) -> None:
+    def start_new_kernel(self, **options: Any) -> None:
+        super().start_new_kernel(**options)
         self._group = getattr(self.km.provisioner, "pgid", None)  # Windows has no process groups
-        loop = ensure_event_loop()
-        before = asyncio.all_tasks(loop)
+
+    def papermill_execute_cells(self) -> None:
         try:
             super().papermill_execute_cells()
         except BaseException:
-            # Tasks that still wait for the kernel would print a traceback when it is gone.
-            if not loop.is_running():
-                left = asyncio.all_tasks(loop) - before
-                for task in left:
-                    task.cancel()
-                loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+            self._cancel_tasks()
             raise
+
+    def _cancel_tasks(self) -> None:
+        """End all tasks that wait for the kernel. Otherwise they would print a traceback when it is gone."""
+        loop = ensure_event_loop()
+        if not loop.is_running():
+            left = asyncio.all_tasks(loop) - self._tasks_before
+            for task in left:
+                task.cancel()
+            loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
 
     def execute_cell(self, cell: Any, cell_index: int) -> Any:
         self._shown = 0

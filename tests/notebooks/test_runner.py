@@ -207,6 +207,24 @@ def test_a_cell_that_shows_too_much_is_cut_and_named(
     assert capsys.readouterr() == ("", "")
 
 
+def test_an_interruption_while_the_kernel_starts_leaves_no_kernel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ternary_lab.notebooks.kernel import Client
+
+    started: list[int] = []
+
+    def interrupted(self: Client) -> None:
+        started.append(self.km.provisioner.pid)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Client, "start_new_kernel_client", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_notebook(save(tmp_path / "book.ipynb", "print(n)"), tmp_path / "out.ipynb", progress=False)
+    assert not _runs(*started)
+    assert [file.name for file in tmp_path.iterdir()] == ["book.ipynb"]
+
+
 def test_a_kernel_that_dies_leaves_no_process(tmp_path: Path) -> None:
     mark = tmp_path / "child.txt"
     cell = (
