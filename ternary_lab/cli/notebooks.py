@@ -72,6 +72,8 @@ def run(
         ):
             click.echo(str(target))
         return
+    if fresh:
+        raise click.UsageError("--fresh goes with --each: a single notebook is always executed")
     if engine != "local":
         raise click.UsageError("--engine goes with --each: a single notebook is executed here")
     values |= parse_parameters(notebook, dict(parameters))

@@ -136,7 +136,8 @@ def test_where_they_went_is_printed() -> None:
     assert done.stdout == "there/seed=1.ipynb\n"
 
 
-def test_an_engine_goes_with_many_sets() -> None:
-    done = _call("--engine", "ray")
+@pytest.mark.parametrize("words", [["--engine", "ray"], ["--fresh"]], ids=str)
+def test_some_options_go_with_many_sets(words: list[str]) -> None:
+    done = _call(*words)
     assert done.exit_code == 2
-    assert "--engine goes with --each" in done.stderr
+    assert f"{words[0]} goes with --each" in done.stderr
