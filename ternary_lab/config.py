@@ -21,7 +21,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator, mo
 
 from ternary_lab.history import OLD_NAMES, Criterion
 from ternary_lab.schedules import Betas, Phases, Rho, Temperatures, cosine_decay, cycle, jump, step_value
-from ternary_lab.settings import Choice, Epoch, Momentum, Period, Positive, Section, StrictDumper, Weight, Width
+from ternary_lab.settings import Choice, Epoch, Momentum, Period, Positive, Section, StrictDumper, Weight, Whole, Width
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,16 +54,16 @@ def parse_structure(text: str) -> tuple[str, str]:
 class Data(Section):
     """Settings of the split of the space, and of the batches of an epoch."""
 
-    split_seed: int = Field(42, ge=0, le=2**32 - 1, description="seed of the split, apart from the run's seed")
+    split_seed: Whole = Field(42, ge=0, le=2**32 - 1, description="seed of the split, apart from the run's seed")
     train_fraction: float = Field(0.8, gt=0, lt=1, description="share of the 19,683 operations to train on")
     validation_fraction: float = Field(0.1, gt=0, lt=1, description="share to validate on; the rest is the test split")
     left_out: str = Field(
         "", max_length=40, description="structure left out of training: orbit:I, logic:NAME or pattern:++-******"
     )
-    epoch_operations: int = Field(
+    epoch_operations: Whole = Field(
         0, ge=0, le=1_000_000, description="operations per epoch; 0: each of the training split once"
     )
-    batch_size: int = Field(64, ge=2, le=19_683, description="operations per optimiser step; the last may be smaller")
+    batch_size: Whole = Field(64, ge=2, le=19_683, description="operations per optimiser step; the last may be smaller")
 
     @field_validator("left_out")
     @classmethod
@@ -75,14 +75,16 @@ class Data(Section):
         return value
 
     @model_validator(mode="after")
-    def _room_for_a_test_split(self) -> Data:
+    def _no_split_is_empty(self) -> Data:
         if self.train_fraction + self.validation_fraction > 0.999:
             raise ValueError("train_fraction + validation_fraction must leave room for a test split (at most 0.999)")
+        if int(19_683 * min(self.train_fraction, self.validation_fraction)) < 1:
+            raise ValueError("train_fraction and validation_fraction must be at least 5.1e-5: one of 19,683 operations")
         return self
 
 
 class Model(Section):
-    latent_dim: int = Field(16, ge=1, le=256, description="latent dimensions of each pathway")
+    latent_dim: Whole = Field(16, ge=1, le=256, description="latent dimensions of each pathway")
     encoder_hidden: tuple[Width, ...] = Field(
         (256, 128, 64), min_length=1, max_length=16, description="widths of both encoders"
     )
@@ -90,7 +92,7 @@ class Model(Section):
         (32, 64), min_length=1, max_length=16, description="widths of decoder A"
     )
     decoder_B_hidden: Width = Field(128, description="width of decoder B")
-    decoder_B_blocks: int = Field(2, ge=0, le=16, description="residual blocks of decoder B")
+    decoder_B_blocks: Whole = Field(2, ge=0, le=16, description="residual blocks of decoder B")
     use_statenet: bool = Field(True, description="whether StateNet corrects learning rate and loss weights")
 
 
@@ -234,7 +236,7 @@ class Information(Section):
     margin: Positive = Field(9.0, description="largest log-odds without a penalty")
     start_epoch: Epoch = Field(20, description="epoch at which the weights start to rise from 0")
     ramp_epochs: Epoch = Field(20, description="epochs until the weights are reached; 0: at once")
-    latents: int = Field(512, ge=2, le=65_536, description="prior latents per step")
+    latents: Whole = Field(512, ge=2, le=65_536, description="prior latents per step")
     decay: Momentum = Field(0.995, description="decay per step of the moving average from which H(X) is computed")
 
     @property
@@ -269,8 +271,8 @@ class StateNet(Section):
         "none", description="v5.5 does not train it; hypergradient: by the effect of its corrections on validation"
     )
     learning_rate: Positive = Field(0.01, description="learning rate of StateNet's own AdamW")
-    lessons: int = Field(4, ge=1, le=1000, description="steps per epoch from whose hypergradients StateNet learns")
-    lesson_operations: int = Field(256, ge=2, le=19_683, description="validation operations per lesson")
+    lessons: Whole = Field(4, ge=1, le=1000, description="steps per epoch from whose hypergradients StateNet learns")
+    lesson_operations: Whole = Field(256, ge=2, le=19_683, description="validation operations per lesson")
     information_weight: Weight = Field(
         0.0, description="StateNet minimises -ELBO minus this weight times I(X;Z), summed over both pathways"
     )
@@ -316,7 +318,7 @@ class Horizon(Section):
 
 
 class Training(Section):
-    total_epochs: int = Field(400, ge=1, le=100_000, description="epochs to train at most")
+    total_epochs: Whole = Field(400, ge=1, le=100_000, description="epochs to train at most")
 
 
 def _rename(name: Any) -> Any:
@@ -330,20 +332,20 @@ CriterionName = Annotated[Criterion, BeforeValidator(_rename)]
 class EarlyStopping(Section):
     """Settings of early stopping."""
 
-    patience: int = Field(100, ge=0, le=1_000_000, description="epochs without improvement before stopping; 0: never")
+    patience: Whole = Field(100, ge=0, le=1_000_000, description="epochs without improvement before stopping; 0: never")
     metric: CriterionName = Field("val_loss", description="criterion that must improve (history.CRITERIA)")
 
 
 class Evaluation(Section):
     """Settings of the metrics after every epoch."""
 
-    coverage_samples: int = Field(195_000, ge=1, le=10_000_000, description="prior samples per pathway and epoch")
+    coverage_samples: Whole = Field(195_000, ge=1, le=10_000_000, description="prior samples per pathway and epoch")
     coverage_decoding: Literal["categorical", "argmax"] = Field("categorical", description="how samples are decoded")
     coverage_at: Literal["every_epoch", "when_read"] = Field(
         "every_epoch", description="when_read: coverage is sampled only after epochs in which a controller reads it"
     )
-    latents: int = Field(65_536, ge=64, le=2**22, description="Sobol latents for the output distribution")
-    elbo_samples: int = Field(1, ge=1, le=1024, description="posterior samples per validation operation for -ELBO")
+    latents: Whole = Field(65_536, ge=64, le=2**22, description="Sobol latents for the output distribution")
+    elbo_samples: Whole = Field(1, ge=1, le=1024, description="posterior samples per validation operation for -ELBO")
 
 
 class Checkpoints(Section):

@@ -2,13 +2,16 @@
 
 The files are strict YAML. A file can name another file as its `base`, and dotted keys can override settings. An unknown
 key, a wrong type or a value out of range raises a ConfigError. The error names the key and the allowed values. For an
-unknown key, the error names the most similar known keys. Values are never converted.
+unknown key, the error names the most similar known keys. Values are never converted to another type; only numpy values
+become plain ones, and a float without a fraction becomes an int where an int is taken.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -16,12 +19,24 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError
 from pydantic.fields import FieldInfo
 
+from ternary_lab.arguments import plain, read_path, shown, spelling
 from ternary_lab.config import COUNTERFACTUALS, Config
-from ternary_lab.errors import ConfigError, nearest
+from ternary_lab.errors import ConfigError, InputError, nearest
 from ternary_lab.settings import Choice, Epoch, Section, read_yaml
 
 LONGEST = 2**20
 """The largest number of characters in a configuration file."""
+PLAIN_WORDS = {
+    "too_long": "must be a list of at most {max_length}",
+    "too_short": "must be a list of at least {min_length}",
+    "tuple_type": "must be a list",
+    "model_type": "must be a group of settings",
+    "dict_type": "must be a mapping of keys to values",
+    "missing": "is missing",
+}
+"""Words for errors of pydantic that a user of YAML would not understand."""
+BOOLEANS = dict.fromkeys(("yes", "y", "on", "true"), "true") | dict.fromkeys(("no", "n", "off", "false"), "false")
+"""The boolean that a word stands for in other dialects of YAML."""
 
 
 def settings() -> Mapping[str, FieldInfo]:
@@ -43,24 +58,37 @@ def settings() -> Mapping[str, FieldInfo]:
     return found
 
 
-def load_config(source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> Config:
+def load_config(
+    source: str | Path | Mapping[str, Any],
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    overrides_from: str = "overrides",
+) -> Config:
     """Return the configuration in a YAML file, in a shipped file or in a mapping.
 
     Args:
         source: path of a YAML file, name of a shipped file, or mapping. A file may name another file as its `base`, by
-            a path relative to the file. Then the file holds only the settings that differ from the base.
+            a path relative to the file or by the name of a shipped file. Then the file holds only the settings that
+            differ from the base.
         overrides: values by dotted key. If a `mode` changes, the settings that only the old mode had are dropped.
+        overrides_from: the place of the overrides, as messages name it.
 
-    Raises ConfigError if a file cannot be read or a setting is invalid.
+    Raises ConfigError if a file cannot be read or a setting is invalid. Raises InputError for a path that cannot be
+    expanded (`arguments.read_path`).
     """
     if isinstance(source, Mapping):
         data, origin = dict(source), "configuration"
     else:
         path = find_config(source)
         data, origin = _read_with_base(path, ()), str(path)
+    merged = data
     for key, value in (overrides or {}).items():
-        data = _merge(data, _nested(key, value))
-    return from_dict(data, origin)
+        merged = _merge(merged, _nested(key, value))
+    try:
+        return from_dict(merged, overrides_from)
+    except ConfigError:
+        from_dict(data, origin)  # raises if not the overrides but the source is at fault
+        raise
 
 
 def from_dict(data: Mapping[str, Any], origin: str = "configuration") -> Config:
@@ -69,7 +97,7 @@ def from_dict(data: Mapping[str, Any], origin: str = "configuration") -> Config:
     Raises ConfigError if a setting is invalid.
     """
     try:
-        return Config.model_validate(tuples(data))
+        return Config.model_validate(plain_data(data))
     except ValidationError as error:
         raise ConfigError(f"{origin}: {explain(error, data)}") from None
     except RecursionError:
@@ -101,13 +129,14 @@ def find_shipped(name: str | Path, shipped: Mapping[str, Path], kind: str, listi
     Raises ConfigError if there is no such file. The error names the `kind` of file and the command
     `ternary-lab list LISTING`, where LISTING is the text `listing`.
     """
+    path = read_path(name)
     # Unlike Path, os.path does not raise for a name that is too long or holds odd characters.
-    if os.path.isfile(name):
-        return Path(name)
+    if os.path.isfile(path):
+        return path
     if str(name) in shipped:
         return shipped[str(name)]
-    if os.path.isdir(name):
-        raise ConfigError(f"{name}: is a directory, not a {kind} file")
+    if os.path.isdir(path):
+        raise ConfigError(f"{path}: is a directory, not a {kind} file")
     near = nearest(str(name), shipped, f"`ternary-lab list {listing}`")
     raise ConfigError(f"{name}: no such file, nor a shipped {kind}{near}")
 
@@ -182,10 +211,22 @@ def _read_with_base(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         return data
     if not isinstance(base, str):
         raise ConfigError(f"{path}: base must be the name of a file, got {base!r}")
-    base_path = path.parent / base
-    if not base_path.is_file():
-        raise ConfigError(f"{path}: its base {base!r} does not exist beside it")
-    return _merge(_read_with_base(base_path, (*seen, path.resolve())), data)
+    return _merge(_read_with_base(_find_base(base, path), (*seen, path.resolve())), data)
+
+
+def _find_base(base: str, path: Path) -> Path:
+    """Return the path of the file `base`, which the file `path` names: beside that file, or else a shipped file."""
+    try:
+        beside = path.parent / read_path(base)
+    except InputError as error:
+        raise ConfigError(f"{path}: base: {error}") from None
+    if os.path.isfile(beside):
+        return beside
+    shipped = config_files()
+    if base not in shipped:
+        near = nearest(base, shipped, "`ternary-lab list configs`")
+        raise ConfigError(f"{path}: its base {base!r} does not exist beside it, nor as a shipped configuration{near}")
+    return shipped[base]
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
@@ -243,12 +284,17 @@ def _merge(base: dict[str, Any], change: Mapping[str, Any], place: str = "") -> 
     return merged
 
 
+@cache
+def _defaults() -> Config:
+    return Config()
+
+
 def _default_at(place: str) -> Any:
     """Return the default value at a dotted key, or None if the key is unknown.
 
     With this default, an override of `beta.B.lag` alone can change one number of the default mode.
     """
-    value: Any = Config()
+    value: Any = _defaults()
     for part in place.split(".") if place else ():
         if not isinstance(value, Section) or part not in type(value).model_fields:
             return None
@@ -256,11 +302,15 @@ def _default_at(place: str) -> Any:
     return value
 
 
-def tuples(value: Any) -> Any:
-    """Return the value with all lists replaced by tuples. Strict validation accepts no list in place of a tuple."""
+def plain_data(value: Any) -> Any:
+    """Return the value with numpy values replaced by plain ones, and lists by tuples.
+
+    Strict validation accepts no list in place of a tuple.
+    """
+    value = plain(value)
     if isinstance(value, Mapping):
-        return {key: tuples(inner) for key, inner in value.items()}
-    return tuple(tuples(inner) for inner in value) if isinstance(value, list | tuple) else value
+        return {plain(key): plain_data(inner) for key, inner in value.items()}
+    return tuple(plain_data(inner) for inner in value) if isinstance(value, list | tuple | range) else value
 
 
 def explain(error: ValidationError, data: Mapping[str, Any], model: type[BaseModel] = Config) -> str:
@@ -280,8 +330,25 @@ def explain(error: ValidationError, data: Mapping[str, Any], model: type[BaseMod
         return f"unknown key {key if key.isprintable() else repr(key)}{near}{more}"
     if first["type"] == "value_error":
         return f"{key}: {first['ctx']['error']}{more}" if place else f"{first['ctx']['error']}{more}"
-    message, given = first["msg"].removeprefix("Input ").replace("should", "must", 1), repr(first["input"])
-    return f"{key}: {message}, got {given if len(given) <= 60 else f'{given[:57]}...'}{more}"
+    if first["type"] in PLAIN_WORDS:
+        words = PLAIN_WORDS[first["type"]].format(**first.get("ctx", {}))
+    else:
+        words = first["msg"].removeprefix("Input ").replace("should", "must", 1)
+    hint = _spelling(first["type"], first["input"]) if isinstance(first["input"], str) else ""
+    return f"{key}: {words}, got {shown(first['input'])}{hint}{more}"
+
+
+def _spelling(kind: str, text: str) -> str:
+    """Return the end of a message: how to write the number or the boolean that was given as `text`, if it is clear.
+
+    `kind` is pydantic's type of the error.
+    """
+    if kind == "bool_type" and text.lower() in BOOLEANS:
+        return f": write {BOOLEANS[text.lower()]}"
+    if kind not in ("int_type", "float_type"):
+        return ""
+    quoted = re.fullmatch(r"[-+]?[0-9.]+(e[-+]?[0-9]+)?", text, re.IGNORECASE)
+    return spelling(text) or (f": write {text} without quotes" if quoted else "")
 
 
 def _fields_at(place: list[int | str], data: Any, model: type[BaseModel]) -> Mapping[str, FieldInfo]:

@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 from ternary_lab import config, space
+from ternary_lab.arguments import fraction, whole_number
 from ternary_lab.backend.devices import resolve_device
 from ternary_lab.backend.numerics import with_fixed_arithmetic
 from ternary_lab.errors import CheckpointError, InputError, first_names
@@ -353,8 +354,7 @@ class TernaryVAE:
         most probable value. Random numbers are drawn on the generator's device. A CPU generator gives the same
         operations on every device.
         """
-        if isinstance(n, bool) or not isinstance(n, int) or n < 0:
-            raise InputError(f"n must be a number of operations, at least 0, got {n!r}")
+        n = whole_number(n, "n")
         place = self.device if generator is None else generator.device
         z = torch.empty(n, self.latent_dim, device=place).normal_(generator=generator)
         logits = self.decode(z, pathway)
@@ -370,8 +370,7 @@ class TernaryVAE:
 
         The decoder reads the mixture (1-ρ) own posterior mean + ρ posterior mean of the other pathway.
         """
-        if isinstance(rho, bool) or not isinstance(rho, int | float) or not 0 <= rho <= 1:
-            raise InputError(f"rho must be a number in [0, 1], got {rho!r}")
+        rho = fraction(rho, "rho")
         index = _pathway(pathway)
         x = space.check_operations(operations).to(self.device)
         mu, _ = self.core.encode(x.reshape(1, x.shape[:-1].numel(), space.ENTRIES))

@@ -10,9 +10,11 @@ import re
 from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic.functional_validators import ModelWrapValidatorHandler
 from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from ternary_lab.arguments import as_whole
 
 try:
     from yaml import CSafeDumper as SafeDumper
@@ -20,9 +22,19 @@ try:
 except ImportError:  # PyYAML was built without libyaml, which is several times as fast
     from yaml import SafeDumper, SafeLoader  # type: ignore[assignment]
 
-Epoch = Annotated[int, Field(ge=0, le=1_000_000)]
-Period = Annotated[int, Field(ge=1, le=1_000_000)]
-Width = Annotated[int, Field(ge=1, le=4096)]
+
+
+def _whole(value: Any) -> Any:
+    """Return a whole number as an int. Return another value unchanged, so that pydantic refuses it."""
+    whole = as_whole(value)
+    return value if whole is None else whole
+
+
+Whole = Annotated[int, BeforeValidator(_whole)]
+"""A whole number, also from numpy or as a float without a fraction, such as 60.0."""
+Epoch = Annotated[Whole, Field(ge=0, le=1_000_000)]
+Period = Annotated[Whole, Field(ge=1, le=1_000_000)]
+Width = Annotated[Whole, Field(ge=1, le=4096)]
 Weight = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -34,7 +46,8 @@ DEEPEST = 100
 class Section(BaseModel):
     """A group of settings.
 
-    Values are not converted between types, unknown keys are errors, and an instance cannot be changed.
+    Unknown keys are errors, and an instance cannot be changed. Only whole numbers are converted between types
+    (see `Whole`).
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
@@ -81,7 +94,14 @@ class Choice(Section):
 
 
 class StrictLoader(SafeLoader):
-    """A safe YAML loader that reads 1e-3 as a number and rejects duplicate keys."""
+    """A safe YAML loader that rejects duplicate keys, and that reads no word or number as another one.
+
+    The loader of PyYAML follows YAML 1.1: it reads `off` as false, `010` as 8, `1:30` as 90, and `2026-11-27` as a
+    date. This loader reads them as texts. So a setting that takes no text refuses them, and `explain` names the
+    spelling to use. As in YAML 1.2, only true and false are booleans, and 1e-3 is a number.
+    """
+
+    yaml_implicit_resolvers = {}  # noqa: RUF012
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -96,14 +116,22 @@ class StrictLoader(SafeLoader):
 
 
 class StrictDumper(SafeDumper):
-    """A safe YAML dumper that quotes each text that `StrictLoader` would read as a number."""
+    """A safe YAML dumper that quotes each text that a loader of YAML 1.1 or `StrictLoader` would read as another type.
+    """
 
 
-for _kind in (StrictLoader, StrictDumper):
-    _kind.add_implicit_resolver(
-        "tag:yaml.org,2002:float", re.compile(r"^[-+]?(?:[0-9][0-9_]*)(?:\.[0-9_]*)?[eE][-+]?[0-9]+$"),
-        list("-+0123456789"),
-    )
+_FLOAT = (
+    r"[-+]?(?:[0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)?|[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+"
+    r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
+)
+for _tag, _pattern, _first in (
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    ("int", r"[-+]?(?:0|[1-9][0-9_]*|0b[01_]+|0x[0-9a-fA-F_]+)", list("-+0123456789")),
+    ("float", _FLOAT, list("-+.0123456789")),
+):
+    for _kind in (StrictLoader, StrictDumper):
+        _kind.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _first)
 
 
 def read_yaml(text: str) -> Any:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ternary_lab.arguments import LARGEST_SEED, whole_number
 from ternary_lab.errors import InputError
 
 ENTRIES = 9
@@ -112,8 +113,11 @@ def split(
         train: share of the space in the train part.
         validation: share of the space in the validation part. All other operations are the test part.
         left_out: indices of operations that are removed from the parts. Every other operation stays in its part.
+
+    Raises InputError if `split_seed` is not a whole number in 0..2^32 - 1.
     """
-    generator = torch.Generator("cpu").manual_seed(split_seed)
+    seed = whole_number(split_seed, "split_seed", 0, LARGEST_SEED)
+    generator = torch.Generator("cpu").manual_seed(seed)
     order = torch.randperm(SIZE, generator=generator, device="cpu")
     first = int(SIZE * train)
     second = first + int(SIZE * validation)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,19 @@ TOO_OLD = ("driver on your system is too old", "driver version is insufficient")
 OUT_OF_MEMORY = ("CUDA out of memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 BUSY = "busy or unavailable"
 NO_KERNEL = "no kernel image is available"
+_NAME = re.compile(r"auto|(?P<cpu>cpu(:0)?)|cuda(:[0-9]{1,4})?")
 FAILED = ("CUDA error", "CUDA driver error", "CUBLAS_STATUS", "cuBLAS error", "uncorrectable ECC error")
+
+
+def device_name(device: str | torch.device) -> str:
+    """Return the usual spelling of a device: auto, cpu, cuda or cuda:N. The CPU has no number, so cpu:0 becomes cpu.
+
+    torch is not imported, and the device may be missing. Raises DeviceError if the device is unknown or not supported.
+    """
+    match = _NAME.fullmatch(str(device))
+    if match is None:
+        raise DeviceError(f"unknown device {str(device)!r}: use auto, cpu or cuda (cuda:1 is the second GPU)")
+    return "cpu" if match["cpu"] else match[0]
 
 
 def resolve_device(device: str | torch.device = "auto") -> torch.device:
@@ -28,18 +41,14 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
     """
     import torch
 
-    if isinstance(device, str) and device == "auto":
+    name = device_name(device)
+    if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-    except RuntimeError:
-        raise DeviceError(f"unknown device {device!r}: use auto, cpu or cuda") from None
+    chosen = torch.device(name)
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise missing_gpu(str(chosen))
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise DeviceError(f"device {str(chosen)!r}: only {torch.cuda.device_count()} CUDA GPU(s) are visible")
-    if chosen.type not in ("cpu", "cuda"):
-        raise DeviceError(f"device {str(chosen)!r} is not supported: use auto, cpu or cuda")
     return chosen
 
 

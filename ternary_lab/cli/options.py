@@ -11,11 +11,12 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import click
 
-from ternary_lab.backend.devices import gpu_errors
+from ternary_lab.arguments import read_path, read_seeds
+from ternary_lab.backend.devices import device_name, gpu_errors
 from ternary_lab.errors import TernaryLabError
 from ternary_lab.sweeps.engines import ENGINES
 
@@ -32,15 +33,17 @@ class Command(click.Command):
     """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, join_seeds(args))
+        try:
+            return super().parse_args(ctx, join_seeds(args))
+        except TernaryLabError as error:
+            _refuse(error)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             with gpu_errors():
                 return super().invoke(ctx)
         except TernaryLabError as error:
-            click.echo(f"error: {' '.join(str(error).split())}", err=True)
-            sys.exit(2)
+            _refuse(error)
         except KeyboardInterrupt:
             click.echo("interrupted: the last finished epoch is saved; the same command goes on from there", err=True)
             sys.exit(130)
@@ -52,6 +55,12 @@ class Command(click.Command):
                 raise
             click.echo(f"error: {error.filename}: {error.strerror}", err=True)
             sys.exit(2)
+
+
+def _refuse(error: TernaryLabError) -> NoReturn:
+    """Print an error of a user on one line, and exit with status 2."""
+    click.echo(f"error: {' '.join(str(error).split())}", err=True)
+    sys.exit(2)
 
 
 class SectionedGroup(click.Group):
@@ -103,7 +112,7 @@ def _seed_list(_: click.Context, __: click.Parameter, value: str) -> list[int]:
             seeds += span(word) or [int(word)]
         except ValueError:
             raise click.BadParameter(f"{word!r} is not a whole number, nor a rising span such as 42..49") from None
-    return seeds
+    return read_seeds(seeds) if value else []
 
 
 def seeds_option(default: str, explanation: str) -> Callable[[Function], Function]:
@@ -114,10 +123,18 @@ def seeds_option(default: str, explanation: str) -> Callable[[Function], Functio
     )
 
 
-PATH = click.Path(path_type=Path)
+class _UserPath(click.Path):
+    """Type of an option that takes a path, in which `~` and environment variables are replaced."""
+
+    def convert(self, value: Any, parameter: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return super().convert(read_path(value), parameter, ctx)
+
+
+PATH = _UserPath(path_type=Path)
 RUNS = click.argument("sources", nargs=-1, required=True, metavar="RUN...")
 DEVICE = click.option(
-    "--device", default="auto", show_default=True, help="auto, cpu or cuda; auto takes a GPU where there is one."
+    "--device", default="auto", show_default=True, callback=lambda _, __, value: device_name(value),
+    help="auto, cpu, cuda or cuda:N; auto takes a GPU where there is one.",
 )
 ENGINE = click.option(
     "--engine", type=click.Choice(ENGINES), default="local", show_default=True,

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 import ternary_lab
+from ternary_lab.arguments import short_path
 from ternary_lab.cli.options import AS_JSON, DEVICE, PATH, RUNS, Command
 from ternary_lab.errors import RunError
 
@@ -169,7 +170,7 @@ def probe(sources: tuple[str, ...], every: int) -> None:
     from ternary_lab.studies.probes import write_probes
 
     for run in (run for source in sources for run in ternary_lab.load_runs(source).values()):
-        click.echo(str(write_probes(run, every=every, progress=True)))
+        click.echo(short_path(write_probes(run, every=every, progress=True)))
 
 
 @click.command(cls=Command)

@@ -19,6 +19,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ternary_lab import notebooks
+from ternary_lab.arguments import short_path
+from ternary_lab.backend.devices import device_name
 from ternary_lab.backend.numerics import with_fixed_arithmetic
 from ternary_lab.config import COUNTERFACTUALS
 from ternary_lab.config_files import load_config, shipped_configs, shipped_counterfactuals
@@ -62,10 +64,11 @@ def reproduce(*, quick: bool, device: str, everything: bool = False) -> Iterator
     config, source = load_config(name), notebooks.shipped_notebooks()
     seeds = ALL_SEEDS if everything else SEEDS[name]
     run_dir, figures, reports = (Path(folder) / name for folder in ("runs", "figures", "reports"))
-    # The runs are trained here, because progress is shown here. The notebook only reads the finished runs.
+    # The runs are trained here, because progress is shown here. The notebook only reads the finished runs, so that it
+    # needs the kind of the device and not its number.
     runs = run_experiment(config, seeds, run_dir, device=device, progress=True)
     for run in runs.values():
-        yield f"{run.path}: trained, {len(run.history)} epochs, {run.stopped}"
+        yield f"{short_path(run.path)}: trained, {len(run.history)} epochs, {run.stopped}"
     sources: dict[str, str] = {}
     if everything:
         yield from _train_the_rest(runs, device)
@@ -80,7 +83,8 @@ def reproduce(*, quick: bool, device: str, everything: bool = False) -> Iterator
             raise NotebookError(f"{folder}: is a file: move it away")
     training = notebooks.run_notebook(
         source / TRAIN, reports / TRAIN,
-        {"config": name, "seeds": seeds, "run_dir": _seen_from(source, run_dir), "device": device},
+        {"config": name, "seeds": seeds, "run_dir": _seen_from(source, run_dir),
+         "device": device_name(device).partition(":")[0]},
     )
     yield f"{training}: the training, executed"
 
@@ -105,7 +109,7 @@ def _train_the_rest(runs: RunSet, device: str) -> Iterator[str]:
     Yields a line for each file or folder that was made.
     """
     for run in runs.values():
-        yield f"{write_probes(run, progress=True)}: measured"
+        yield f"{short_path(write_probes(run, progress=True))}: measured"
     trained = train_counterfactuals(
         list(runs.values()), shipped_counterfactuals(), BRANCHES, device=device, progress=True
     )
@@ -114,7 +118,7 @@ def _train_the_rest(runs: RunSet, device: str) -> Iterator[str]:
     for name, config in {FULL: load_config(FULL), **partial}.items():
         folder, every = (LONG, 1) if name == FULL else (PARTIAL / name, PROBE_EVERY)
         for run in run_experiment(config, FEW_SEEDS, folder, device=device, progress=True).values():
-            yield f"{write_probes(run, every=every, progress=True)}: measured"
+            yield f"{short_path(write_probes(run, every=every, progress=True))}: measured"
     table = benchmark(ALL_SEEDS, ALTERNATIVES.parent, runs=runs, device=device, progress=True)
     write_table(table, ALTERNATIVES)
     yield f"{ALTERNATIVES}: {table['model'].nunique()} models of {len(ALL_SEEDS)} seeds"

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 import ternary_lab
+from ternary_lab.arguments import short_path
 from ternary_lab.cli.options import ADDRESS, AS_JSON, DEVICE, ENGINE, PATH, Command, seeds_option
 from ternary_lab.errors import DivergenceError
 
@@ -41,22 +42,24 @@ def train(
     from ternary_lab.config_files import parse_override
 
     # torch takes seconds to import. The configuration is read before that, so that an error in it is reported at once.
-    settings = ternary_lab.load_config(config, dict(parse_override(text) for text in overrides))
+    changes = dict(parse_override(text) for text in overrides)
+    settings = ternary_lab.load_config(config, changes, overrides_from="--set")
     runs = ternary_lab.run_experiment(settings, seeds, run_dir, device=device, progress=True, fresh=fresh)
-    if lost := [f"{run.path} {run.stopped}" for run in runs.values() if (run.stopped or "").startswith("diverged")]:
-        raise DivergenceError("; ".join(lost))
+    diverged = [run for run in runs.values() if (run.stopped or "").startswith("diverged")]
+    if diverged:
+        raise DivergenceError("; ".join(f"{short_path(run.path)} {run.stopped}" for run in diverged))
     rows = [run.history.iloc[-1].to_dict() for run in runs.values()]
     if as_json:
         found = [
-            {"path": str(run.path), **{key: None if value != value else value for key, value in row.items()}}
+            {"path": short_path(run.path), **{key: None if value != value else value for key, value in row.items()}}
             for run, row in zip(runs.values(), rows, strict=True)
         ]
         click.echo(json.dumps(found, allow_nan=False))
         return
     for run, row in zip(runs.values(), rows, strict=True):
         click.echo(
-            f"{run.path}: {run.stopped}; epoch {row['epoch']}: loss {row['train_loss']:.3f}, sampled coverage "
-            f"{row['coverage_A']:.2f} / {row['coverage_B']:.2f} %, informative coverage "
+            f"{short_path(run.path)}: {run.stopped}; epoch {row['epoch']}: loss {row['train_loss']:.3f}, "
+            f"sampled coverage {row['coverage_A']:.2f} / {row['coverage_B']:.2f} %, informative coverage "
             f"{row['informative_coverage_A']:.2f} / {row['informative_coverage_B']:.2f} % (A / B)"
         )
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ternary_lab import space, splits, symmetry
+from ternary_lab.arguments import whole_number
 from ternary_lab.backend.random_streams import stream
 from ternary_lab.errors import InputError, RunError
 from ternary_lab.explorer import projection
@@ -97,6 +98,8 @@ class Snapshot:
         `kind` is "pca", "umap" or "dimensions". For "dimensions", the axes of the plane are the latent dimensions
         `first` and `second`. Raises InputError for an unknown kind or for a dimension that does not exist.
         """
+        most = self.model.latent_dim - 1
+        first, second = whole_number(first, "first", 0, most), whole_number(second, "second", 0, most)
         key = (pathway, kind, first, second) if kind == "dimensions" else (pathway, kind)
         if key not in self._planes:
             mu = self.mu[PATHWAYS.index(pathway)].cpu()
@@ -175,6 +178,7 @@ class CodesByEpoch:
         return facts
 
     def __getitem__(self, epoch: int) -> Snapshot:
+        epoch = whole_number(epoch, "epoch", error=RunError)
         if epoch not in self.epochs:
             kept = number_ranges(self.epochs)
             raise RunError(f"{self.run.path}: no weights of epoch {epoch}; there are those of {kept}")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import ipywidgets as widgets
 
+from ternary_lab.arguments import read_path
 from ternary_lab.errors import RunError, TernaryLabError
 from ternary_lab.explorer.view import View
 from ternary_lab.figures.live import draw_runs
@@ -35,7 +36,7 @@ class Dashboard(View):
         super().__init__()
         if not seconds >= SHORTEST:
             raise RunError(f"watch: seconds must be at least {SHORTEST}, got {seconds}")
-        self.run_dir, self.seconds = Path(run_dir), seconds
+        self.run_dir, self.seconds = read_path(run_dir).absolute(), seconds
         self.progress = widgets.IntProgress(description="epochs", layout=widgets.Layout(width="60%"))
         self.line, self.curves = widgets.HTML(), widgets.HTML()
         self.stop = self.button("stop watching", "end this view; the runs continue", self.end)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import ipywidgets as widgets
 
+from ternary_lab.arguments import read_path
 from ternary_lab.errors import TernaryLabError
 from ternary_lab.explorer.coverage_holes import CoverageHoles
 from ternary_lab.explorer.epoch_slider import EpochSlider
@@ -42,7 +43,7 @@ class Explorer(View):
         self, run: RunRecord | str | Path = "v5_5/seed=42", *, folder: str | Path = "../runs/designed"
     ) -> None:
         super().__init__()
-        self.folder = Path(folder)
+        self.folder = read_path(folder).absolute()
         self.source = widgets.Combobox(
             value=str(run.path if isinstance(run, RunRecord) else run), description="run", continuous_update=False,
             options=[name for name in published() if load_run(name).epochs],

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ternary_lab import space
+from ternary_lab.arguments import LARGEST_SEED, whole_number
 from ternary_lab.explorer.html_tables import captioned, decoded_table, probability
 from ternary_lab.explorer.operation_picker import OperationPicker, operation_name
 from ternary_lab.explorer.projection import principal_directions
@@ -33,7 +34,7 @@ class LatentEditor(View):
     def __init__(self, source: Source, *, seed: int = 0) -> None:
         super().__init__()
         self.selection = Selection.of(source)
-        self._random = torch.Generator().manual_seed(seed)
+        self._random = torch.Generator().manual_seed(whole_number(seed, "seed", 0, LARGEST_SEED))
         self._moving = False
         self.latent = torch.zeros(self.selection.snapshot.model.latent_dim)
         """(L,): the latent that is decoded."""

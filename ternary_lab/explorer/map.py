@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
 
+from ternary_lab.arguments import whole_number
 from ternary_lab.explorer import drawing
 from ternary_lab.explorer.browser_sync import BrowserSync
 from ternary_lab.explorer.operation_picker import OperationPicker, operation_name
@@ -42,7 +43,7 @@ class Map(View):
         super().__init__()
         self.selection = Selection.of(source)
         self._make_controls(colour)
-        self._make_scatter(height)
+        self._make_scatter(whole_number(height, "height", 1))
         self.legend = widgets.HTML()
         self.fill(
             row(self.pathway, self.plane, self.first, self.second), row(self.colour, self.common),

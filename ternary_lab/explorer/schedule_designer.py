@@ -10,6 +10,7 @@ from pathlib import Path
 
 import ipywidgets as widgets
 
+from ternary_lab.arguments import read_path
 from ternary_lab.config import Config
 from ternary_lab.config_files import load_config
 from ternary_lab.errors import ConfigError
@@ -39,7 +40,7 @@ class ScheduleDesigner(View):
     def __init__(self, base: Config | str = "v5_5", folder: str | Path = "../runs/designed") -> None:
         super().__init__()
         self.base = load_config(base) if isinstance(base, str) else base
-        self.folder = Path(folder)
+        self.folder = read_path(folder).absolute()
         self.dashboard: Dashboard | None = None
         self._stop = threading.Event()
         self._training: threading.Thread | None = None

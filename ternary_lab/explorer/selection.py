@@ -9,6 +9,8 @@ import traitlets
 from torch import Tensor
 
 from ternary_lab import space
+from ternary_lab.arguments import as_whole, shown
+from ternary_lab.errors import InputError
 from ternary_lab.explorer.codes_by_epoch import CodesByEpoch, Snapshot
 from ternary_lab.model import PATHWAYS
 from ternary_lab.runs.load import RunRecord, load_run
@@ -20,7 +22,7 @@ class Selection(traitlets.HasTraits):
     Views that share a `Selection` change together.
     """
 
-    epoch = traitlets.Int()
+    epoch = traitlets.CInt()
     pathway = traitlets.Enum(PATHWAYS, default_value="B")
     operations = traitlets.Tuple(default_value=())
     """Indices of the chosen operations, in rising order. Indices outside of 0..N - 1 are dropped."""
@@ -46,7 +48,10 @@ class Selection(traitlets.HasTraits):
 
     @traitlets.validate("operations")
     def _valid_operations(self, proposal: traitlets.Bunch) -> tuple[int, ...]:
-        return tuple(sorted({int(i) for i in proposal["value"] if 0 <= int(i) < space.SIZE}))
+        indices = {as_whole(i) for i in proposal["value"]}
+        if None in indices:
+            raise InputError(f"operations must be whole numbers, got {shown(proposal['value'])}")
+        return tuple(sorted(i for i in indices if i is not None and 0 <= i < space.SIZE))
 
     @property
     def snapshot(self) -> Snapshot:

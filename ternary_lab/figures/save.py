@@ -23,6 +23,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ternary_lab.arguments import read_path
 from ternary_lab.errors import RunError
 from ternary_lab.figures.style import RC, figure_of, style
 from ternary_lab.runs import provenance
@@ -112,7 +113,7 @@ class Gallery:
 
         Raises RunError if a file cannot be written, or if the manifest cannot be read.
         """
-        folder = Path(self.folder)
+        folder = read_path(self.folder)
         manifest = _read_manifest(folder / MANIFEST)
         try:
             folder.mkdir(parents=True, exist_ok=True)

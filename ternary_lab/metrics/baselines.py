@@ -11,13 +11,18 @@ from __future__ import annotations
 import torch
 
 from ternary_lab import config
+from ternary_lab.arguments import LARGEST_SEED, whole_number
 from ternary_lab.backend.random_streams import stream
 from ternary_lab.errors import InputError
 from ternary_lab.model import Architecture, TernaryVAE
 
 
 def untrained(seed: int = 0, settings: config.Model | None = None) -> TernaryVAE:
-    """Return a network with its initial weights. By default the network is that of v5.5."""
+    """Return a network with its initial weights. By default the network is that of v5.5.
+
+    Raises InputError if `seed` is not a whole number in 0..2^32 - 1.
+    """
+    seed = whole_number(seed, "seed", 0, LARGEST_SEED)
     settings = settings if settings is not None else config.Model()
     return TernaryVAE(settings, Architecture(settings).initialise(seed))
 
@@ -40,8 +45,9 @@ def random_map(seed: int = 0, scale: float = 1000.0) -> TernaryVAE:
     """Return a model whose decoder A is a random linear map to logits. Large logits make each entry almost certain.
 
     The encoders are untrained, so decoder A does not reproduce the encoded operation. Decoder B is not replaced by the
-    random map; decoder B keeps its initial weights.
+    random map; decoder B keeps its initial weights. Raises InputError if `seed` is not a whole number in 0..2^32 - 1.
     """
+    seed = whole_number(seed, "seed", 0, LARGEST_SEED)
     latent = config.Model().latent_dim
     settings = config.Model(decoder_A_hidden=(2 * latent,))
     architecture = Architecture(settings)
@@ -67,5 +73,9 @@ def collapsed(settings: config.Model | None = None) -> TernaryVAE:
 
 
 def uniform(size: int) -> torch.Tensor:
-    """Return the uniform distribution over `size` outcomes, float64 (size,)."""
+    """Return the uniform distribution over `size` outcomes, float64 (size,).
+
+    Raises InputError if `size` is not a whole number of at least 1.
+    """
+    size = whole_number(size, "size", 1)
     return torch.full((size,), 1 / size, dtype=torch.float64)

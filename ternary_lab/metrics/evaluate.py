@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ternary_lab import config, space, splits
+from ternary_lab.arguments import LARGEST_SEED, fraction, require, whole_number
 from ternary_lab.backend.numerics import with_fixed_arithmetic
 from ternary_lab.backend.random_streams import Streams, stream
 from ternary_lab.backend.threads import in_order
@@ -126,19 +127,23 @@ def evaluate(
         seed: seed of the evaluation's random streams.
         progress: show a progress bar.
 
-    Raises InputError if an argument is out of range.
+    Raises InputError if an argument has a wrong type or is out of range, if the test part of `split` is empty, or if a
+    weight of the model is not finite.
     """
-    for name, value, low, high in (
-        ("samples", samples, 1, 10**9), ("latents", latents, 64, 2**28), ("iwae_samples", iwae_samples, 1, 4096),
-    ):
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise InputError(f"{name} must be a whole number in {low}..{high}, got {value!r}")
-    if isinstance(rho, bool) or not isinstance(rho, int | float) or not 0 <= rho <= 1:
-        raise InputError(f"rho must be a number in [0, 1], got {rho!r}")
+    require(model, TernaryVAE, "model", "take the model of a run with run.model()")
+    samples = whole_number(samples, "samples", 1, 10**9)
+    latents = whole_number(latents, "latents", 64, 2**28)
+    iwae_samples = whole_number(iwae_samples, "iwae_samples", 1, 4096)
+    seed = whole_number(seed, "seed", 0, LARGEST_SEED)
+    rho = fraction(rho, "rho")
     if decoding not in get_args(coverage.Decoding):
         raise InputError(f"decoding must be one of {', '.join(get_args(coverage.Decoding))}, got {decoding!r}")
     core, device = model.core, model.device
+    if not all(bool(weights.isfinite().all()) for weights in vars(core.blocks).values()):
+        raise InputError("model: a weight is not finite: take the weights of an earlier epoch")
     split = splits.split(config.Data()) if split is None else split
+    if len(split.test) == 0:
+        raise InputError("split: its test part is empty: -ELBO and -IWAE are measured on it")
     parts = {"train": split.train, "validation": split.validation, "test": split.test, "all": torch.arange(space.SIZE)}
     everything, tested = (space.operations(parts[name]).to(device).unsqueeze(0) for name in ("all", "test"))
     mu, _ = core.encode(everything)

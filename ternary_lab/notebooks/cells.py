@@ -19,6 +19,7 @@ from pathlib import Path
 from types import CodeType
 from typing import TYPE_CHECKING
 
+from ternary_lab.arguments import read_path
 from ternary_lab.errors import NotebookError, nearest
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def find_notebooks(paths: Iterable[str | Path]) -> list[Path]:
     exist, or if a folder holds no notebook.
     """
     found: list[Path] = []
-    for path in map(Path, paths):
+    for path in map(read_path, paths):
         inside = sorted(path.glob("*.ipynb")) if path.is_dir() else [path]
         if not inside:
             raise NotebookError(f"{path} holds no notebook: name a folder of .ipynb files, as notebooks")

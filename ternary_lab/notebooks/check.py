@@ -17,6 +17,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ternary_lab.arguments import read_path
 from ternary_lab.errors import NotebookError
 from ternary_lab.notebooks.cells import (
     KERNEL,
@@ -48,7 +49,7 @@ def check_notebook(path: str | Path, *, max_output_bytes: int = MAX_OUTPUT_BYTES
     Each problem is one line that names the cell and the remedy.
     """
     try:
-        notebook = read_notebook(Path(path))
+        notebook = read_notebook(read_path(path))
     except NotebookError as error:
         return [_without(path, error)]
     problems = [

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ternary_lab.arguments import read_path
 from ternary_lab.notebooks.cells import WIDGET_VIEW, first_line, outputs_of, read_notebook, write_text
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def export_html(path: str | Path, output: str | Path) -> Path:
     from jinja2 import DictLoader
     from nbconvert import HTMLExporter
 
-    path, output = Path(path), Path(output)
+    path, output = read_path(path), read_path(output)
     notebook = read_notebook(path)
     notebook.metadata.pop("widgets", None)
     formulas: dict[str, str] = {}

@@ -29,12 +29,13 @@ import os
 import re
 import sys
 import tokenize
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
+from ternary_lab.arguments import as_whole, plain, read_path, spelling
 from ternary_lab.errors import NotebookError, nearest
 from ternary_lab.notebooks.cells import (
     assigned_names,
@@ -96,10 +97,13 @@ class Parameter:
         return self.type == ANY or self.type.endswith(OR_NONE)
 
     def check(self, value: object) -> Value:
-        """Return the value if it is allowed. An int is converted to a float if the parameter is a float.
+        """Return the value if it is allowed, as a value of the type of the parameter.
 
-        Raises NotebookError if the value has another type, is not finite, is out of range, or is not among the choices.
+        An int becomes a float, a whole float such as 50.0 becomes an int, and a path becomes a str, if the parameter
+        has this type. Values of numpy become plain ones. Any iterable is taken as a list, but not a str. Raises
+        NotebookError if the value has another type, is not finite, is out of range, or is not among the choices.
         """
+        value = plain(value)
         if value is None and self.may_be_none:
             return None
         if self.scalar in (DICT, ANY):
@@ -109,9 +113,9 @@ class Parameter:
             return self._check_choice(checked)
         if not self.is_list:
             return self._check_scalar(value)
-        if not isinstance(value, list):
+        if not isinstance(value, Iterable) or isinstance(value, str | bytes | Mapping):
             raise self._refusal(value)
-        return [self._check_scalar(element) for element in value]
+        return [self._check_scalar(plain(element)) for element in value]
 
     def parse(self, text: str) -> Value:
         """Return the value of a text from a command line, such as `true`, `3`, `1e-3`, `1,2`, `[1,2]` or `{a: 1}`.
@@ -137,6 +141,10 @@ class Parameter:
         kind = SCALARS[self.scalar]
         if kind is float and type(value) is int and abs(value) < sys.float_info.max:
             value = float(value)
+        elif kind is int and (whole := as_whole(value)) is not None:
+            value = whole
+        elif kind is str and isinstance(value, os.PathLike):
+            value = os.fsdecode(value)
         if not isinstance(value, kind) or isinstance(value, bool) != (kind is bool):
             raise self._refusal(value)
         if isinstance(value, float) and not math.isfinite(value):
@@ -155,23 +163,29 @@ class Parameter:
             return text
         if self.scalar == "bool" and text.lower() in ("true", "false"):
             return text.lower() == "true"
-        if self.scalar in ("int", "float") and _NUMBER.fullmatch(text):
+        if self.scalar in ("int", "float") and _NUMBER.fullmatch(text) and not spelling(text):
             with suppress(ValueError):
-                return SCALARS[self.scalar](text)
-        raise self._refusal(text, _SPELLING[self.scalar])
+                if self.scalar == "float":
+                    return float(text)
+                whole = int(text) if text.lstrip("+-").isdigit() else as_whole(float(text))
+                if whole is not None:
+                    return whole
+        raise self._refusal(text, _SPELLING[self.scalar], spelling(text))
 
     def _parse_plain(self, text: str) -> object:
         """Return a number, a bool, a YAML list or a YAML dict, or the text itself if it is none of them."""
         if text.lower() in ("true", "false"):
             return text.lower() == "true"
+        if hint := spelling(text):
+            raise self._refusal(text, _SPELLING[self.scalar], hint)
         if _NUMBER.fullmatch(text):
             for number in (int, float):
                 with suppress(ValueError):
                     return number(text)
         return read_values(text, f"parameter `{self.name}`") if text.lstrip()[:1] in ("[", "{") else text
 
-    def _refusal(self, value: object, wanted: str | None = None) -> NotebookError:
-        return NotebookError(f"parameter `{self.name}` takes {wanted or self.type}, not {value!r}")
+    def _refusal(self, value: object, wanted: str | None = None, hint: str = "") -> NotebookError:
+        return NotebookError(f"parameter `{self.name}` takes {wanted or self.type}, not {value!r}{hint}")
 
 
 def parameters(path: str | Path) -> dict[str, Parameter]:
@@ -180,7 +194,7 @@ def parameters(path: str | Path) -> dict[str, Parameter]:
     The dictionary is empty if no cell has this tag. Raises NotebookError if the notebook cannot be read, or if the cell
     has other statements.
     """
-    return declared_parameters(read_notebook(Path(path)), path)
+    return declared_parameters(read_notebook(read_path(path)), path)
 
 
 def check_parameters(path: str | Path, values: Mapping[str, object]) -> dict[str, Value]:
@@ -227,17 +241,19 @@ def read_parameters(text: str, source: str) -> dict[str, object]:
     return found
 
 
-def validate(path: str | Path, namespace: Mapping[str, object]) -> None:
-    """Check the values of the parameters in a running notebook. Raises NotebookError.
+def validate(path: str | Path, namespace: MutableMapping[str, Any]) -> None:
+    """Check the values of the parameters in a running notebook, and replace them by the checked values.
 
-    A cell of the notebook makes this call, for example `validate("02_train.ipynb", globals())`. A relative path starts
-    in the working directory or else, if there is no such file, in the folder of the notebook that is executed.
+    A cell of the notebook makes this call, for example `validate("02_train.ipynb", globals())`. The values are those
+    that `Parameter.check` returns, for example a list of int for `range(42, 50)`. A relative path starts in the working
+    directory or else, if there is no such file, in the folder of the notebook that is executed. Raises NotebookError.
     """
-    if (executed := os.environ.get(NOTEBOOK_PATH)) and not Path(path).exists():
+    path = read_path(path)
+    if (executed := os.environ.get(NOTEBOOK_PATH)) and not path.exists():
         path = Path(executed).parent / path
     for name, parameter in parameters(path).items():
         if name in namespace:
-            parameter.check(namespace[name])
+            namespace[name] = parameter.check(namespace[name])
 
 
 def unread_parameters(path: str | Path) -> list[str]:
@@ -246,7 +262,7 @@ def unread_parameters(path: str | Path) -> list[str]:
     A parameter has no effect if no later cell reads it, or if a later cell overwrites it before it is read. Raises
     NotebookError as `parameters` does, and for a code cell that is not Python.
     """
-    notebook = read_notebook(Path(path))
+    notebook = read_notebook(read_path(path))
     unread = declared_parameters(notebook, path)
     overwritten: set[str] = set()
     later = False

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ternary_lab.arguments import read_path
 from ternary_lab.errors import NotebookError
 from ternary_lab.notebooks.cells import (
     CUT,
@@ -80,8 +81,8 @@ def run_notebook(
     """
     import nbformat
 
-    path, output = Path(path), Path(output)
-    folder = path.parent if cwd is None else Path(cwd)
+    path, output = read_path(path), read_path(output)
+    folder = path.parent if cwd is None else read_path(cwd)
     checked = check_parameters(path, values or {})
     if unread := unread_parameters(path):
         names = ", ".join(f"`{name}`" for name in unread)
@@ -150,13 +151,13 @@ def run_each(
     If an execution fails, the other combinations are still executed, and NotebookError is raised at the end. Raises
     EngineError as `sweeps.engines.engine` does.
     """
-    notebook = Path(notebook)
-    folder = Path(folder) if folder is not None else Path("reports") / notebook.stem
+    notebook = read_path(notebook)
+    folder = read_path(folder) if folder is not None else Path("reports") / notebook.stem
     sets = {folder / file: chosen for file, chosen in parameter_sets(notebook, fixed, each, values).items()}
     left = [target for target, chosen in sets.items() if fresh or not is_finished(notebook, target, chosen)]
     failed = {}
     with engines.engine(engine, address) as workers:
-        place = None if cwd is None else Path(cwd).absolute()
+        place = None if cwd is None else read_path(cwd).absolute()
         tasks = [
             partial(_run_quietly, notebook.absolute(), target.absolute(), sets[target], place, timeout, html)
             for target in left

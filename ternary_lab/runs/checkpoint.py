@@ -28,6 +28,7 @@ from safetensors.numpy import save as save_arrays
 from safetensors.torch import load as load_tensors
 from torch import Tensor
 
+from ternary_lab.arguments import read_path
 from ternary_lab.backend.numerics import with_fixed_arithmetic
 from ternary_lab.config import Config
 from ternary_lab.config_files import from_yaml
@@ -185,7 +186,7 @@ def open_checkpoint(source: str | Path) -> Checkpoint:
 
     Raises CheckpointError.
     """
-    path = Path(source)
+    path = read_path(source)
     return import_original(path) if path.suffix.lower() in (".pt", ".pth") or _of_torch(path) else load(path)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from ternary_lab.arguments import require
 from ternary_lab.config import differences
 from ternary_lab.errors import RunError
 from ternary_lab.runs.load import RunRecord
@@ -29,6 +30,7 @@ def compare(run_a: RunRecord, run_b: RunRecord) -> Comparison:
     Raises RunError if a run has no finished epoch.
     """
     for run in (run_a, run_b):
+        require(run, RunRecord, "run", "read it with load_run")
         if run.history.empty:
             raise RunError(f"{run.path}: has no epoch yet: wait for its first, or train it on")
     changed = differences(run_a.config, run_b.config)

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from ternary_lab.arguments import read_path, shown, whole_number
 from ternary_lab.config import Config
 from ternary_lab.config_files import from_yaml
 from ternary_lab.errors import FEW, RunError, nearest
@@ -55,8 +56,10 @@ class RunRecord:
     """A run on disk. Each file is read when it is needed. Raises RunError for a folder without config.yaml."""
 
     path: Path
+    """Directory of the run. It is absolute, so that the run can be read after a change of the working directory."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "path", read_path(self.path).absolute())
         if not (self.path / CONFIG).is_file():
             raise RunError(f"{self.path}: not a run directory: it has no {CONFIG}")
 
@@ -86,8 +89,9 @@ class RunRecord:
     def trained_on(self, epoch: int) -> TrainedSpan:
         """Return the span of epochs that contains `epoch`. The span names the device that trained these epochs.
 
-        Raises RunError if the provenance names no device.
+        Raises RunError if the provenance names no device, or if `epoch` is not a whole number.
         """
+        epoch = whole_number(epoch, "epoch", error=RunError)
         try:
             spans = trained_spans(self.provenance)
             return next((span for span in reversed(spans) if span.first_epoch <= epoch), spans[0])
@@ -148,8 +152,10 @@ class RunRecord:
         """Return the checkpoint of an epoch, or the checkpoint with a name such as "best_val_loss".
 
         The default is the latest checkpoint. Raises RunError if there is no such checkpoint. The message then lists the
-        saved epochs.
+        saved epochs. Raises RunError also for an epoch that is not a whole number.
         """
+        if epoch is not None and not isinstance(epoch, str):
+            epoch = whole_number(epoch, "epoch", error=RunError)
         name = "latest" if epoch is None else epoch if isinstance(epoch, str) else f"epoch_{epoch:04d}"
         path = self._checkpoints / f"{name}.safetensors"
         if path.is_file():
@@ -169,7 +175,7 @@ class RunSet(dict[int, RunRecord]):
     """Runs of one experiment as a dictionary from seed to run. For example, `runs[42]` is the run with seed 42."""
 
     def __missing__(self, seed: int) -> RunRecord:
-        raise RunError(f"no run with seed {seed}; there are {number_ranges(sorted(self))}")
+        raise RunError(f"no run with seed {shown(seed)}; there are {number_ranges(sorted(self))}")
 
     @property
     def history(self) -> pd.DataFrame:
@@ -211,11 +217,12 @@ def published() -> list[str]:
 
 def local_or_published(path: str | Path) -> Path:
     """Return `path` if it exists, and otherwise the path of the published file or folder of this name."""
-    return Path(path) if Path(path).exists() else PUBLISHED / path
+    path = read_path(path)
+    return path if path.exists() else PUBLISHED / path
 
 
 def _run_path(source: str | Path) -> Path:
-    path = Path(source)
+    path = read_path(source)
     if path.is_dir():
         return path
     if not path.is_absolute() and ".." not in path.parts and (PUBLISHED / path).is_dir():

@@ -13,7 +13,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 
+from ternary_lab.arguments import read_path, read_seeds, require, whole_number
 from ternary_lab.backend.devices import gpu_errors, resolve_device
 from ternary_lab.backend.numerics import with_fixed_arithmetic
 from ternary_lab.config import Config
@@ -37,7 +38,6 @@ from ternary_lab.runs.resume import StartingPoint, check_streams, extend, rewind
 from ternary_lab.training import memory
 from ternary_lab.training.cohort import Cohort, check_cohort
 from ternary_lab.training.run_state import Best
-from ternary_lab.training.train import check_seeds
 
 LOGGER = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ LOGGER = logging.getLogger(__name__)
 @with_fixed_arithmetic
 def run_experiment(
     config: Config,
-    seeds: Sequence[int] = (42,),
+    seeds: Iterable[int] = (42,),
     run_dir: str | Path | None = None,
     *,
     device: str | torch.device = "auto",
@@ -74,9 +74,10 @@ def run_experiment(
     run cannot hold, such as a subclass of `Config`. Raises DeviceError if the device is
     missing or fails.
     """
-    check_seeds(seeds)
+    require(config, Config, "config", "read a file with load_config")
+    seeds = read_seeds(seeds)
     _check_storable(config)
-    root = Path(run_dir) if run_dir is not None else Path("runs") / config.name
+    root = read_path(run_dir) if run_dir is not None else Path("runs") / config.name
     train_runs(
         [RunPlan(root / f"seed={seed}", config, seed) for seed in seeds],
         device=device, progress=progress, fresh=fresh, stop=stop,
@@ -120,10 +121,12 @@ def branch(
     Raises RunError if there is no full checkpoint of that epoch, or if the run needs the random streams of another kind
     of device. Raises ConfigError for an invalid setting, and for a change of `data.*` or `model.*`.
     """
+    require(run, RunRecord, "run", "read it with load_run")
+    epoch = whole_number(epoch, "epoch", error=RunError)
     label = ",".join(f"{key}={value}" for key, value in overrides.items()) or "unchanged"
     # Windows and its file servers refuse these characters in names.
     default = run.path / "branches" / re.sub(r'[<>:"/\\|?*\x00-\x1f]', "_", f"epoch={epoch},{label}")[:200]
-    path = Path(run_dir) if run_dir is not None else default
+    path = read_path(run_dir) if run_dir is not None else default
     train_runs([_branch_plan(run, epoch, overrides, path, device)], device=device, progress=progress)
     return RunRecord(path)
 
@@ -149,11 +152,13 @@ def train_counterfactuals(
     """
     if not counterfactuals:
         raise ConfigError("counterfactuals: none given: give at least one file")
+    for run in runs:
+        require(run, RunRecord, "run", "read it with load_run")
     names = [c.name for c in counterfactuals]
-    check_seeds([run.seed for run in runs])
+    read_seeds(run.seed for run in runs)
     if len(set(names)) < len(names):
         raise ConfigError(f"counterfactuals: two have the name {max(names, key=names.count)}: rename one file")
-    root, plans = Path(run_dir), []
+    root, plans = read_path(run_dir), []
     for c in counterfactuals:
         for run in runs:
             label = f"{c.name}/seed={run.seed}"
@@ -171,6 +176,7 @@ def _branch_plan(
     run: RunRecord, epoch: int, overrides: Mapping[str, Any], path: Path, device: str | torch.device, label: str = ""
 ) -> RunPlan:
     """Return the plan of a branch. Raises the errors of `branch`."""
+    place = resolve_device(device)
     point = run.checkpoint(epoch)
     if point.state is None:
         raise RunError(f"{run.path}: the checkpoint of epoch {epoch} holds weights only: retrain the run to branch")
@@ -179,7 +185,7 @@ def _branch_plan(
         raise ConfigError("a branch cannot change data.* or model.*: train a new run instead")
     if point.epoch + 1 >= changed.training.total_epochs:
         raise ConfigError(f"training.total_epochs: must exceed {point.epoch + 1} for a branch from epoch {point.epoch}")
-    check_streams(run, point.epoch, changed, resolve_device(device))
+    check_streams(run, point.epoch, changed, place)
     point.state.stopped = None
     # Values of two criteria cannot be compared, so the best epoch by the old criterion is forgotten.
     if changed.early_stopping.metric != run.config.early_stopping.metric:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ternary_lab import space, splits
+from ternary_lab.arguments import short_path
 from ternary_lab.backend.devices import resolve_device
 from ternary_lab.backend.numerics import with_fixed_arithmetic
 from ternary_lab.errors import DeviceError, TernaryLabError
@@ -63,7 +64,7 @@ class Verification:
     def describe(self) -> str:
         """Return the result in words: one line for the run, and one line for each problem."""
         problems = [problem for problem in self.files.values() if problem]
-        first = f"{self.path}: {len(self.files)} files, {'damaged' if problems else 'all intact'}"
+        first = f"{short_path(self.path)}: {len(self.files)} files, {'damaged' if problems else 'all intact'}"
         if self.metrics:
             first += (
                 f"; {len(self.metrics)} metrics of epoch {self.epoch} computed again, largest difference "
@@ -78,7 +79,7 @@ class Verification:
     def as_dict(self) -> dict[str, Any]:
         """Return the result as plain data that can be written as JSON."""
         return {
-            "run": str(self.path), "sound": self.sound, "files": self.files, "epoch": self.epoch,
+            "run": short_path(self.path), "sound": self.sound, "files": self.files, "epoch": self.epoch,
             "metrics": {name: {"stored": a, "found": b} for name, (a, b) in self.metrics.items()},
             "largest_difference": self.largest_difference, "tolerance": TOLERANCE,
             "unmeasured": None if self.metrics else self.unmeasured,

@@ -35,16 +35,19 @@ import numpy as np
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from ternary_lab import config_files
+from ternary_lab.arguments import read_path
 from ternary_lab.config import Config
 from ternary_lab.config_files import load_config, settings
 from ternary_lab.errors import ConfigError, nearest
-from ternary_lab.settings import Section
+from ternary_lab.settings import Section, Whole
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
-Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
-Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Seed = Annotated[Whole, Field(ge=0, le=2**32 - 1)]
+Count = Annotated[Whole, Field(ge=1, le=1_000_000)]
 _SPAN = re.compile(r"(-?\d{1,10})\.\.(-?\d{1,10})")
 LONGEST_SPAN = 100_000
+MOST_POINTS = 10_000
+"""Largest number of points of a sweep. Every point is checked before the first run starts, which takes milliseconds."""
 
 
 class Values(Section):
@@ -54,7 +57,7 @@ class Values(Section):
     low: Number | None = Field(None, description="lower end of a range")
     high: Number | None = Field(None, description="upper end")
     scale: Literal["linear", "log"] = Field("linear", description="the scale on which a range is even")
-    count: int | None = Field(None, ge=2, le=10_000, description="values of a range in a grid, including both ends")
+    count: Whole | None = Field(None, ge=2, le=10_000, description="values of a range in a grid, including both ends")
 
     @model_validator(mode="after")
     def _values_or_range(self) -> Values:
@@ -153,11 +156,12 @@ class Design(Section):
 
     def points(self) -> list[dict[str, Any]]:
         """Return the points in order. Each point is a dictionary from key to value."""
+        whole = {key: _whole(key) for key in self.keys}
         if self.kind == "grid":
-            levels = (values.levels(_whole(key)) for key, values in self.keys.items())
+            levels = (values.levels(whole[key]) for key, values in self.keys.items())
             return [dict(zip(self.keys, point, strict=True)) for point in product(*levels)]
         return [
-            {key: self.keys[key].between(float(u), _whole(key)) for key, u in zip(self.keys, row, strict=True)}
+            {key: self.keys[key].between(float(u), whole[key]) for key, u in zip(self.keys, row, strict=True)}
             for row in self._unit()
         ]
 
@@ -175,8 +179,8 @@ class Design(Section):
 class Budget(Section):
     """The largest number of runs and the largest number of epochs of a sweep. At least one of them must be given."""
 
-    runs: int | None = Field(None, ge=1, description="runs at most")
-    epochs: int | None = Field(None, ge=1, description="epochs of all runs together at most")
+    runs: Whole | None = Field(None, ge=1, description="runs at most")
+    epochs: Whole | None = Field(None, ge=1, description="epochs of all runs together at most")
 
     @model_validator(mode="after")
     def _not_empty(self) -> Budget:
@@ -225,6 +229,11 @@ class Sweep(Section):
             raise ValueError(
                 f"budget.epochs: {runs} runs are planned, {self.budget.epochs} epochs allowed: {remedy}"
             )
+        if self.design.size > MOST_POINTS:
+            raise ValueError(
+                f"design: {self.design.size} points, more than the {MOST_POINTS} of one sweep: take fewer values, or "
+                "divide the sweep into several files"
+            )
         return self
 
 
@@ -244,10 +253,10 @@ def load_sweep(source: str | Path) -> Sweep:
     path = find_sweep(source)
     name = re.sub("[^A-Za-z0-9_.-]+", "_", path.stem).lstrip(".-")[:80]  # the default directory has this name
     data = {"name": name or "sweep", **config_files.read_mapping(path)}
-    if isinstance(base := data.get("base"), str) and os.path.isfile(path.parent / base):
-        data["base"] = str(path.parent / base)
+    if isinstance(base := data.get("base"), str) and os.path.isfile(beside := path.parent / read_path(base)):
+        data["base"] = str(beside)
     try:
-        return Sweep.model_validate(config_files.tuples(data))
+        return Sweep.model_validate(config_files.plain_data(data))
     except ValidationError as error:
         raise ConfigError(f"{path}: {config_files.explain(error, data, Sweep)}") from None
 

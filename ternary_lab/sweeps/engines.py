@@ -16,9 +16,13 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from ternary_lab.backend.devices import device_name
 from ternary_lab.errors import DeviceError, EngineError, TernaryLabError, missing
+
+if TYPE_CHECKING:
+    import torch
 
 T = TypeVar("T")
 Task = Callable[[], object]
@@ -35,7 +39,7 @@ LONGEST_FOLDER = 39
 
 
 @contextmanager
-def engine(name: str, address: str | None = None, device: str = "auto") -> Iterator[Local | Ray]:
+def engine(name: str, address: str | None = None, device: str | torch.device = "auto") -> Iterator[Local | Ray]:
     """Yield the engine that is called `name`: `local` or `ray`.
 
     Ray uses the cluster at `address`. Without an address, Ray uses a running cluster or, if there is none, starts a
@@ -61,7 +65,7 @@ class Local:
     slots = 1
     """Number of tasks that are carried out at once."""
 
-    def __init__(self, device: str = "auto") -> None:
+    def __init__(self, device: str | torch.device = "auto") -> None:
         from ternary_lab.backend.devices import resolve_device
 
         self.device = str(resolve_device(device))
@@ -80,14 +84,15 @@ class Local:
 
 
 @contextmanager
-def _ray(address: str | None, device: str) -> Iterator[Ray]:
+def _ray(address: str | None, device: str | torch.device) -> Iterator[Ray]:
+    kind = device_name(device)
+    if kind not in ("auto", "cpu", "cuda"):
+        raise DeviceError(f"device {kind!r}: Ray chooses the GPU: use auto, cpu or cuda")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no statistics are sent to the makers of Ray
     try:
         import ray
     except ImportError:
         raise EngineError(missing("ray")) from None
-    if device not in ("auto", "cpu", "cuda"):
-        raise DeviceError(f"device {device!r}: Ray chooses the GPU: use auto, cpu or cuda")
     connected_before = ray.is_initialized()
     handler = signal.getsignal(signal.SIGTERM)
     place = address
@@ -109,9 +114,9 @@ def _ray(address: str | None, device: str) -> Iterator[Ray]:
             signal.signal(signal.SIGTERM, handler)  # Ray's own handler aborts this process with a trace of C++ code
     try:
         has_gpu = ray.cluster_resources().get("GPU", 0) >= 1
-        if device == "cuda" and not has_gpu:
+        if kind == "cuda" and not has_gpu:
             raise EngineError("device 'cuda' was asked for, and no node of the Ray cluster has a GPU: use --device cpu")
-        yield Ray(ray, "cuda" if device != "cpu" and has_gpu else "cpu")
+        yield Ray(ray, "cuda" if kind != "cpu" and has_gpu else "cpu")
     finally:
         if not connected_before:
             ray.shutdown()

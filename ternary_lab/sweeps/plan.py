@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from ternary_lab.arguments import read_path
 from ternary_lab.config import Config, flatten, is_structural
 from ternary_lab.errors import RunError, TernaryLabError
 from ternary_lab.runs.files import write_atomically
@@ -162,7 +163,7 @@ def assign_cohorts(plan: Plan, workers: Local | Ray) -> Plan:
 
 def directory(sweep: Sweep, run_dir: str | Path | None = None) -> Path:
     """Return the directory of a sweep's files; the default is `runs/sweeps/<sweep.name>`."""
-    return Path(run_dir) if run_dir is not None else Path("runs") / "sweeps" / sweep.name
+    return read_path(run_dir) if run_dir is not None else Path("runs") / "sweeps" / sweep.name
 
 
 def digest(config: Config) -> str:

@@ -18,7 +18,10 @@ from functools import partial
 from pathlib import Path
 
 import pandas as pd
+import torch
 
+from ternary_lab.arguments import read_path, require
+from ternary_lab.backend.devices import device_name
 from ternary_lab.backend.numerics import with_fixed_arithmetic
 from ternary_lab.errors import RunError
 from ternary_lab.history import COLUMNS, OLD_NAMES, TIMING_COLUMNS
@@ -50,7 +53,7 @@ def run_sweep(
     *,
     engine: str = "local",
     address: str | None = None,
-    device: str = "auto",
+    device: str | torch.device = "auto",
     progress: bool = False,
 ) -> pd.DataFrame:
     """Train the unfinished runs of a sweep and return its table, which is also written to results.csv as it grows.
@@ -59,7 +62,7 @@ def run_sweep(
         run_dir: directory of the sweep; by default `runs/sweeps/<sweep.name>`. With Ray, all nodes must share it.
         engine: local or ray, see `engines`.
         address: address of the Ray cluster.
-        device: auto, cpu or cuda.
+        device: auto, cpu or cuda; the local engine also takes the number of a GPU, such as cuda:1.
         progress: whether to show lines, and on a terminal a bar, on stderr.
 
     A run that fails does not stop the other runs. The table gives the reason of the failure. The next call tries the
@@ -68,6 +71,8 @@ def run_sweep(
     Raises ConfigError if a point is not a valid configuration, and RunError if another process trains this sweep. Also
     raises EngineError and DeviceError as `engines.engine` does.
     """
+    require(sweep, Sweep, "sweep", "read a file with load_sweep")
+    device_name(device)  # refuses an unknown device before the points are read
     root = directory(sweep, run_dir)
     plan = Plan.read(sweep, root)
     if not plan.unassigned() and not plan.to_train():
@@ -206,6 +211,8 @@ def results(sweep: Sweep, run_dir: str | Path | None = None) -> pd.DataFrame:
 
 def read_results(source: str | Path | io.StringIO) -> pd.DataFrame:
     """Read the table in a results.csv. Every number is read exactly as it was written."""
+    if not isinstance(source, io.StringIO):
+        source = read_path(source)
     return read_csv(source, keep_default_na=False, na_values=["", "nan"]).rename(columns=OLD_NAMES)
 
 

@@ -1,16 +1,16 @@
-"""The generator `train`, and the check of its seeds."""
+"""The generator `train`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from functools import partial
 
 import torch
 
+from ternary_lab.arguments import read_seeds, require
 from ternary_lab.backend.devices import gpu_errors, resolve_device
 from ternary_lab.backend.numerics import with_fixed_arithmetic
 from ternary_lab.config import Config
-from ternary_lab.errors import ConfigError
 from ternary_lab.history import EpochRecord
 from ternary_lab.training.cohort import Cohort
 from ternary_lab.training.memory import room
@@ -18,7 +18,7 @@ from ternary_lab.training.memory import room
 
 @with_fixed_arithmetic
 def train(
-    config: Config, seeds: Sequence[int] = (42,), *, device: str | torch.device = "auto"
+    config: Config, seeds: Iterable[int] = (42,), *, device: str | torch.device = "auto"
 ) -> Iterator[EpochRecord]:
     """Train one run per seed side by side, and yield one record per run and epoch, epoch by epoch.
 
@@ -27,7 +27,8 @@ def train(
     DivergenceError at the end if a loss or gradient of a run was not finite; the other runs are trained to their end
     first.
     """
-    check_seeds(seeds)
+    require(config, Config, "config", "read a file with load_config")
+    seeds = read_seeds(seeds)
     place = resolve_device(device)
     with gpu_errors(partial(room, config, len(seeds), str(place))):
         cohort = Cohort([config] * len(seeds), seeds, place)
@@ -37,12 +38,3 @@ def train(
         raise cohort.divergence()
 
 
-def check_seeds(seeds: Sequence[int]) -> None:
-    """Raise ConfigError unless `seeds` holds at least one integer, all in 0..2^32 - 1, and no integer twice."""
-    if len(seeds) == 0:
-        raise ConfigError("seeds: none given: give at least one, for example 42")
-    for seed in seeds:
-        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
-            raise ConfigError(f"seeds: {seed!r} is not an integer in 0..{2**32 - 1}")
-        if list(seeds).count(seed) > 1:
-            raise ConfigError(f"seeds: {seed} is given twice: a seed makes one run")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -12,13 +13,14 @@ import pytest
 import torch
 from small import SMALL
 
-from ternary_lab import DeviceError, RunError, branch, load_config, load_run, run_experiment
-from ternary_lab.backend.devices import RESUMES, gpu_errors, missing_gpu
+from ternary_lab import DeviceError, EngineError, RunError, branch, load_config, load_run, run_experiment
+from ternary_lab.backend.devices import RESUMES, device_name, gpu_errors, missing_gpu, resolve_device
 from ternary_lab.config import Config
 from ternary_lab.runs.checksums import json_with_checksum
 from ternary_lab.runs.load import published
 from ternary_lab.runs.provenance import TrainedSpan, trained_spans
 from ternary_lab.runs.verify import verify
+from ternary_lab.sweeps.engines import Local, engine
 from ternary_lab.training import memory as memories
 from ternary_lab.training.cohort import Cohort
 from ternary_lab.training.memory import room, run_bytes
@@ -28,6 +30,37 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 CUDA = Path(__file__).parents[2] / "benchmarks" / "cuda.json"
 """Measurements of `make gpu` on an H100."""
 ELSEWHERE = TrainedSpan(0, "cuda", "NVIDIA H100", 132, "2.11.0", False)
+
+# --- names
+
+
+@pytest.mark.parametrize(("given", "name"), [
+    ("auto", "auto"), ("cpu", "cpu"), ("cpu:0", "cpu"), (torch.device("cpu", 0), "cpu"), ("cuda", "cuda"),
+    ("cuda:1", "cuda:1"), (torch.device("cuda", 1), "cuda:1"),
+])
+def test_a_device_has_one_spelling(given: str | torch.device, name: str) -> None:
+    assert device_name(given) == name
+    if name == "cpu":
+        assert resolve_device(given) == torch.device("cpu")
+        assert Local(given).device == "cpu"
+        assert memories.free_bytes(Local(given).device) == memories.free_bytes("cpu")
+
+
+@pytest.mark.parametrize("given", ["gpu", "CPU", "cpu:x", "auto:1", "", " cpu", "mps", "meta", "cuda:", None, 0])
+def test_another_device_is_refused_by_name(given: Any) -> None:
+    with pytest.raises(DeviceError, match=f"unknown device {str(given)!r}: use auto, cpu or cuda"):
+        resolve_device(given)
+
+
+def test_ray_takes_every_spelling_of_the_cpu_and_no_numbered_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)  # as if Ray were not installed
+    for device, error, words in (
+        ("cpu:0", EngineError, "ray is missing"), ("cuda:1", DeviceError, "Ray chooses the GPU"),
+        ("tpu", DeviceError, "unknown device"),
+    ):
+        with pytest.raises(error, match=words), engine("ray", device=device):
+            pass
+
 
 # --- errors
 

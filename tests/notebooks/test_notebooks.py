@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from hypothesis import given, settings
@@ -149,7 +150,7 @@ def test_only_one_cell_holds_parameters(tmp_path: Path) -> None:
         ({"zzz": 3}, "no parameter `zzz`; known here: epochs, rate, device"),
         ({"epochs": "3"}, "`epochs` takes int, not '3'"),
         ({"epochs": True}, "`epochs` takes int, not True"),
-        ({"epochs": 3.0}, "`epochs` takes int, not 3.0"),
+        ({"epochs": 3.5}, "`epochs` takes int, not 3.5"),
         ({"epochs": 0}, r"`epochs` takes a value in \[1, 400\], not 0"),
         ({"rate": False}, "`rate` takes float, not False"),
         ({"rate": float("nan")}, "`rate` takes a finite number"),
@@ -178,6 +179,8 @@ def test_an_int_stands_for_a_float_and_ranges_include_their_ends(book: Path) -> 
     ("name", "text", "value"),
     [
         ("epochs", "3", 3),
+        ("epochs", "3.0", 3),
+        ("epochs", "1e2", 100),
         ("rate", "1e-3", 1e-3),
         ("rate", "2", 2.0),
         ("quick", "true", True),
@@ -201,7 +204,7 @@ def test_a_command_line_text_becomes_the_type(book: Path, name: str, text: str, 
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        *[("epochs", text) for text in ("", "3.0", "1e2", "1_0", "0x10", "٣", "true", "401", "9" * 5000)],
+        *[("epochs", text) for text in ("", "3.5", "010", "1:30", "1_0", "0x10", "٣", "true", "401", "9" * 5000)],
         *[("rate", text) for text in ("nan", "inf", "1e999", "fast", "1e", "", "1.2.3")],
         *[("quick", text) for text in ("1", "yes", "")],
         *[("seeds", text) for text in ("1,,2", "1 2", "[1", "[1],[2]", "1.5")],
@@ -253,6 +256,24 @@ def test_papermill_writes_the_value_that_was_checked(value: Any) -> None:
     exec(PythonTranslator.codify({"x": value}), namespace)
     assert namespace["x"] == value
     assert type(namespace["x"]) is type(value)
+
+
+@pytest.mark.parametrize(("name", "value", "taken"), [
+    ("epochs", np.int64(3), 3), ("epochs", 3.0, 3), ("rate", np.float64(0.5), 0.5), ("rate", np.int64(1), 1.0),
+    ("seeds", range(3), [0, 1, 2]), ("seeds", np.arange(2), [0, 1]), ("seeds", (s for s in [1.0, 2]), [1, 2]),
+    ("quick", np.True_, True), ("names", (Path("a"), "b"), ["a", "b"]),
+])
+def test_a_value_of_numpy_becomes_a_plain_one(book: Path, name: str, value: Any, taken: Any) -> None:
+    namespace = {name: value}
+    validate(book, namespace)
+    assert repr(namespace[name]) == repr(taken)
+
+
+@pytest.mark.parametrize(("text", "hint"), [("010", ": write 10"), ("-007", ": write -7"), ("1:30", "without a colon")])
+def test_a_number_that_programs_read_differently_is_refused(book: Path, text: str, hint: str) -> None:
+    for name in ("epochs", "rate", "seeds"):
+        with pytest.raises(NotebookError, match=f"`{name}` takes .* not '{text}'.*{hint}"):
+            parse_parameters(book, {name: text})
 
 
 def test_a_notebook_validates_its_own_values(book: Path) -> None:

@@ -14,8 +14,8 @@ import ternary_lab
 ROOT = Path(ternary_lab.__file__).parent
 # From the innermost to the outermost: modules of the core and, as one, each package.
 ORDER = (
-    "errors", "backend", "space", "symmetry", "settings", "schedules", "history", "config", "config_files", "splits",
-    "networks", "model", "controllers", "metrics", "losses", "training",
+    "errors", "arguments", "backend", "space", "symmetry", "settings", "schedules", "history", "config", "config_files",
+    "splits", "networks", "model", "controllers", "metrics", "losses", "training",
     "runs", "figures", "studies", "sweeps", "explorer", "notebooks", "cli",
 )
 RANK = {name: rank for rank, name in enumerate(ORDER)}

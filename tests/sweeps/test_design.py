@@ -165,6 +165,35 @@ def test_a_design_beyond_its_budget_is_refused_before_its_points_are_made(tmp_pa
         _load(tmp_path, {"design": {"kind": "grid", "keys": keys}, "budget": {"epochs": 10}})
 
 
+def test_more_points_than_can_be_checked_are_refused_at_once(tmp_path: Path) -> None:
+    keys = {key: {"low": 0, "high": 1, "count": 1000} for key in ("rho.isolated", "rho.consolidated")}
+    with pytest.raises(ConfigError, match="design: 1000000 points, more than the 10000 of one sweep"):
+        _load(tmp_path, {"design": {"kind": "grid", "keys": keys}, "budget": {"runs": 10**9}})
+
+
+@pytest.mark.parametrize(("text", "part"), [
+    ("seeds: [010]", "'010': write 10"), ("seeds: 1:30", "first..last, got '1:30'"), ("cohort: 010", "'010': write 10"),
+    ("budget: {runs: 1:30}", "without a colon"), ("seeds: [1.5]", "got 1.5"),
+])
+def test_a_number_that_yaml_would_change_is_refused(text: str, part: str, tmp_path: Path) -> None:
+    key = text.split(":")[0]
+    rest = yaml.safe_dump({name: value for name, value in GRID.items() if name != key}, sort_keys=False)
+    (tmp_path / "it.yaml").write_text(f"{rest}{text}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_sweep(tmp_path / "it.yaml")
+    assert part in str(caught.value)
+
+
+def test_values_of_a_key_are_checked_as_they_are_written(tmp_path: Path) -> None:
+    text = yaml.safe_dump({**GRID, "design": {"kind": "grid", "keys": {"data.batch_size": {"values": ["V"]}}}})
+    (tmp_path / "it.yaml").write_text(text.replace("- V", "- 010"))
+    with pytest.raises(ConfigError, match=r"data\.batch_size: .*'010': write 10"):
+        points(load_sweep(tmp_path / "it.yaml"))
+    (tmp_path / "it.yaml").write_text(text.replace("- V", "- 16.0"))
+    (point,) = points(load_sweep(tmp_path / "it.yaml"))
+    assert repr(point.config.data.batch_size) == "16"
+
+
 def test_a_missing_file_is_named_with_the_nearest_shipped_one() -> None:
     with pytest.raises(ConfigError, match="did you mean warmup_rho"):
         find_sweep("warmup_ro")

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ternary_lab import config_files, space
+from ternary_lab.arguments import read_path, read_seeds, whole_number
 from ternary_lab.backend.devices import resolve_device
 from ternary_lab.backend.numerics import with_fixed_arithmetic
 from ternary_lab.backend.random_streams import stream
@@ -37,7 +38,6 @@ from ternary_lab.model import PATHWAYS, Architecture
 from ternary_lab.runs.files import write_atomically
 from ternary_lab.runs.load import RunSet
 from ternary_lab.studies.beyond_v55.alternative_families import Family, families, pathway_metrics
-from ternary_lab.training.train import check_seeds
 
 EPOCHS = 104
 EPOCH = 100
@@ -68,7 +68,7 @@ class Trained:
 @with_fixed_arithmetic
 def train_family(
     family: Family,
-    seeds: Sequence[int],
+    seeds: Iterable[int],
     epochs: int = EPOCHS,
     *,
     device: str | torch.device = "cpu",
@@ -79,9 +79,7 @@ def train_family(
 
     Raises ConfigError for bad seeds or no epochs, and DivergenceError for a loss that is not finite.
     """
-    check_seeds(seeds)
-    if epochs < 1:
-        raise ConfigError(f"epochs must be at least 1, got {epochs}")
+    seeds, epochs = read_seeds(seeds), whole_number(epochs, "epochs", 1, error=ConfigError)
     settings, place = config_files.load_config("v5_5"), resolve_device(device)
     o, batch = settings.optimiser, settings.data.batch_size
     runs = [(beta, seed) for beta in family.betas for seed in seeds]
@@ -135,7 +133,7 @@ def load_trained(path: Path) -> Trained:
 
 @with_fixed_arithmetic
 def benchmark(
-    seeds: Sequence[int],
+    seeds: Iterable[int],
     run_dir: str | Path = "runs/alternatives",
     *,
     runs: RunSet | None = None,
@@ -150,7 +148,7 @@ def benchmark(
     again if `run_dir` contains its weights for the same seeds and epochs. Raises the errors of `train_family` and
     `load_trained`.
     """
-    folder, place = Path(run_dir), resolve_device(device)
+    folder, place, seeds = read_path(run_dir), resolve_device(device), read_seeds(seeds)
     folder.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     if runs is not None:
@@ -202,7 +200,7 @@ def v5_5_rows(
 
 @with_fixed_arithmetic
 def floor_rows(
-    seeds: Sequence[int], latents: int = LATENTS, *, device: str | torch.device = "cpu"
+    seeds: Iterable[int], latents: int = LATENTS, *, device: str | torch.device = "cpu"
 ) -> Iterator[dict[str, Any]]:
     """Yield the rows of the table for the two generators that are not trained."""
     for seed in seeds:

@@ -18,6 +18,7 @@ import torch
 from tqdm import tqdm
 
 from ternary_lab import space, splits
+from ternary_lab.arguments import read_path
 from ternary_lab.backend.numerics import with_fixed_arithmetic
 from ternary_lab.config import COUNTERFACTUALS
 from ternary_lab.config_files import load_config, load_counterfactual
@@ -138,9 +139,10 @@ def write_all(
     folder: str | Path, table: str | Path, *, device: str | torch.device = "auto", progress: bool = False
 ) -> Path:
     """Train and measure every recipe with its seeds of the published table, and return the path of the new table."""
+    folder, table = read_path(folder), read_path(table)
     for recipe in RECIPES.values():
-        write_recipes([recipe.name], seeds_of(recipe), Path(folder), Path(table), device=device, progress=progress)
-    return Path(table)
+        write_recipes([recipe.name], seeds_of(recipe), folder, table, device=device, progress=progress)
+    return table
 
 
 def seeds_of(recipe: Recipe) -> tuple[int, ...]:

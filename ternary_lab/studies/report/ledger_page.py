@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ternary_lab.arguments import read_path
 from ternary_lab.runs.files import write_atomically
 from ternary_lab.studies.report import Judgement, Verdict
 from ternary_lab.studies.report.figures import COLOURS
@@ -121,8 +122,9 @@ class LedgerPage:
             "<style>body{font-family:sans-serif;max-width:1100px;margin:1em auto;padding:0 1em}</style>"
             f"<h1>{html.escape(title)}</h1>{fragment(self.judgements)}</html>\n"
         )
-        write_atomically(Path(path), page.encode())
-        return Path(path)
+        written = read_path(path)
+        write_atomically(written, page.encode())
+        return written
 
 
 def fragment(judgements: Sequence[Judgement]) -> str:
