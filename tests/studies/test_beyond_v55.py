@@ -15,7 +15,7 @@ from small import SMALL
 from ternary_lab import ConfigError, RunError, evaluate, load_config, load_runs, space
 from ternary_lab.backend.random_streams import stream
 from ternary_lab.config import differences
-from ternary_lab.config_files import shipped_configs
+from ternary_lab.config_files import Counterfactual, shipped_configs
 from ternary_lab.metrics.baselines import scaled
 from ternary_lab.metrics.sobol import sobol_normal
 from ternary_lab.model import PATHWAYS, Architecture
@@ -95,16 +95,35 @@ def test_an_unknown_recipe_is_refused(tmp_path: Path) -> None:
         recipe_tables.load_recipes(tmp_path / "none.csv")
 
 
-def test_the_end_point_is_the_last_kept_epoch_up_to_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_end_point_is_the_end_or_the_last_epoch_of_a_shorter_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = load_config(SMALL.as_dict(), {"training.total_epochs": 5, "checkpoints.every": 2})
     run = run_experiment(config, [1], tmp_path, device="cpu")[1]
     assert recipe_tables.end_point(run).epoch == 4
-    monkeypatch.setattr(recipe_tables, "END", 3)
+    monkeypatch.setattr(recipe_tables, "END", 2)
     assert recipe_tables.end_point(run).epoch == 2
-    for path in (run.path / "checkpoints").glob("epoch_*"):
-        path.unlink()
-    with pytest.raises(RunError):
+    monkeypatch.setattr(recipe_tables, "END", 1)
+    with pytest.raises(RunError, match="epoch_0001"):
         recipe_tables.end_point(run)
+
+
+def test_runs_that_go_on_are_measured_at_the_end_that_a_counterfactual_repeats(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    longer = load_config(SMALL.as_dict(), {"training.total_epochs": 5, "checkpoints.every": 1})
+    monkeypatch.setattr(recipe_tables, "load_config", lambda name: longer)
+    monkeypatch.setattr(recipe_tables, "load_counterfactual", lambda name: Counterfactual(
+        name=name, title="unchanged", after=1, set={"training.total_epochs": 3, "checkpoints.every": 0}))
+    monkeypatch.setattr(recipe_tables, "END", 2)
+    table = recipe_tables.write_recipes(
+        [V5_5], [1], tmp_path / "runs", tmp_path / "table.csv", 256, device="cpu")
+    found, run = pd.read_csv(table), load_runs(tmp_path / "runs" / V5_5)[1]
+    assert (found["epoch"] == 2).all()
+    assert int(run.history["epoch"].max()) == 4
+    expected = evaluate(run.model(2), latents=256, seed=1)
+    own = found[(found["recipe"] == V5_5) & (found["pathway"] == "B")].iloc[0]
+    assert own["informative_coverage"] == pytest.approx(expected.B.informative_coverage, rel=1e-6)
 
 
 def test_sharpening_multiplies_the_logits_and_nothing_else() -> None:
@@ -369,17 +388,3 @@ def test_the_figures_show_the_given_recipes() -> None:
     some = RunSet({42: load_runs("v5_5")[42]}).history
     assert "λ₃" in figures.statenet_decisions(some, some).alt
     assert "56 trials" in figures.search_trials(recipe_tables.load_search(), ideal_front([1.0])).alt
-
-
-def test_rows_of_an_earlier_epoch_are_moved_by_the_change_in_their_own_history() -> None:
-    history = pd.DataFrame({
-        "seed": [1, 1, 2, 2], "epoch": [100, 103] * 2, "informative_coverage_A": [10.0, 13, 20, 20.5],
-        "informative_coverage_B": [5.0, 4, 6, 8],
-    })
-    table = pd.DataFrame({
-        "recipe": ["v5_5", "v5_5", "v5_5", "beyond"], "seed": [1, 1, 2, 1], "pathway": [*"ABA", "A"],
-        "epoch": [100, 100, 103, 100], "informative_coverage": [11.0, 6, 21, 90],
-    })
-    found = comparisons.at_equal_age(table, history, "v5_5")
-    assert found["informative_coverage"].tolist() == [14, 5, 21, 90]
-    assert table["informative_coverage"].tolist() == [11, 6, 21, 90]

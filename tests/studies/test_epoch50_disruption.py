@@ -366,10 +366,13 @@ def test_conflicts_and_the_largest_difference_follow_from_the_decisions() -> Non
         for name, words_ in decided.items() for i, (metric, word) in enumerate(zip(metrics, words_, strict=True))
     ])
     said = words.conflicts(table)
-    assert "“title a” has lower informative coverage" in said
-    assert "but higher effective coverage" in said
-    assert "title b" not in said
-    assert "title c" not in said
+    assert said == (
+        "The outcomes can disagree: “title a” has lower informative coverage but higher effective coverage."
+    )
+    assert words.other_outcomes(table, "a").count("(") == 1
+    assert "effective coverage is higher at the same epoch (+2.00" in words.other_outcomes(table, "a")
+    assert "ELBO is lower at the same epoch (+4.00" in words.other_outcomes(table, "b")
+    assert "not decidedly" in words.other_outcomes(table.assign(decided="not decided"), "a")
     assert "“title b”: +2.00" in words.largest(table)
     assert words.largest(table.assign(decided="not decided")) == ""
 
@@ -383,7 +386,13 @@ def test_the_answer_follows_from_the_decision(
     differences = control_differences(final)
     differences.loc[differences["name"] == "beta_b_rises", "decided"] = decided
     measured = spike_and_surge(load_runs("v5_5").history, branches)
-    assert part in " ".join(words.answer(measured, final, differences))
+    said = " ".join(words.answer(measured, final, differences))
+    assert part in said
+    alone = control_differences(final[final["name"].isin((CONTROL, "beta_b_rises"))])
+    single = alone[(alone["metric"] == PRIMARY) & (alone["comparison"] == "same epoch")].iloc[0]
+    assert single["comparisons"] == 1
+    corrected = f"the interval is [{single['low']:+.2f}, {single['high']:+.2f}], and the difference would be lower"
+    assert (corrected in said) == (decided != "lower")
     line = next(line for line in words.decided_names(differences).splitlines() if "rises over 20" in line)
     assert line.startswith(f"- {decided.capitalize()}")
     assert words.listed(differences, ["beta_b_rises"]).endswith(f"points, {decided}.")

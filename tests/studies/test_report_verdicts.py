@@ -237,15 +237,15 @@ def test_the_interval_of_a_difference_decides_and_is_shown(values: list[float], 
     assert judgement.interval == (mean.low, mean.high)
     assert judgement.measured == mean.mean
     assert judgement.holds == (sum(v > 0 for v in values), len(values))
-    expected = Verdict.REPRODUCED if mean.low > 0 else Verdict.TOO_WIDE if mean.high > 0 else Verdict.NOT
+    expected = Verdict.REPRODUCED if mean.low > 0 else Verdict.UNDECIDED if mean.high > 0 else Verdict.NOT
     assert judgement.verdict is expected
-    assert ("is excluded" in judgement.note) == (expected is Verdict.TOO_WIDE)
+    assert ("is excluded" in judgement.note) == (expected is Verdict.UNDECIDED)
 
 
 def test_all_runs_with_the_claimed_sign_are_not_enough_for_a_difference() -> None:
     evidence = _evidence(H_A=[[0, 0, v] for v in (0.1, 0.2, 3.0, 0.1)])
     judgement = _judged(_claim("better"), _difference(), evidence)
-    assert (judgement.holds, judgement.verdict) == ((4, 4), Verdict.TOO_WIDE)
+    assert (judgement.holds, judgement.verdict) == ((4, 4), Verdict.UNDECIDED)
 
 
 def test_without_an_effect_a_difference_is_reproduced_in_at_most_one_of_20_cases() -> None:

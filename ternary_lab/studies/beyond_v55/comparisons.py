@@ -19,7 +19,7 @@ from ternary_lab.metrics.evaluate import evaluate
 from ternary_lab.model import PATHWAYS
 from ternary_lab.studies.beyond_v55.alternative_families import pathway_metrics
 from ternary_lab.studies.beyond_v55.set_by_hand import set_by_hand
-from ternary_lab.studies.beyond_v55.tables import BEYOND, END, LATENTS, MEASURES, OFF, TAUGHT, WIDE, pick
+from ternary_lab.studies.beyond_v55.tables import BEYOND, LATENTS, MEASURES, OFF, TAUGHT, WIDE, pick
 from ternary_lab.studies.statistics import paired_differences
 
 COMPARED = ("informative_coverage", "effective_coverage", "neg_elbo")
@@ -64,22 +64,6 @@ def recipe_differences(
     """
     rows = pick(table, list(dict.fromkeys((*names, base))))
     return paired_differences(rows, "recipe", base, metrics, ["pathway"], primary=metrics[0])
-
-
-def at_equal_age(table: pd.DataFrame, history: pd.DataFrame, recipe: str, epoch: int = END) -> pd.DataFrame:
-    """Return the table with the informative coverage of one recipe at the given epoch.
-
-    A row of the recipe that was measured at another epoch is changed by the difference between both epochs in the
-    history of the same run. Both measures estimate the same quantity, with different numbers of latents.
-    """
-    moved = table.copy()
-    for pathway in PATHWAYS:
-        values = history.pivot(index="seed", columns="epoch", values=f"informative_coverage_{pathway}")
-        for earlier in table.loc[table["recipe"] == recipe, "epoch"].unique():
-            gains = values[epoch] - values[earlier]
-            at = (table["recipe"] == recipe) & (table["epoch"] == earlier) & (table["pathway"] == pathway)
-            moved.loc[at, "informative_coverage"] += table.loc[at, "seed"].map(gains)
-    return moved
 
 
 def statenet_differences(table: pd.DataFrame, metrics: Sequence[str] = COMPARED) -> pd.DataFrame:

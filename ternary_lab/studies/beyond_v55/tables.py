@@ -20,8 +20,9 @@ from tqdm import tqdm
 from ternary_lab import space, splits
 from ternary_lab.arguments import read_path
 from ternary_lab.backend.numerics import with_fixed_arithmetic
-from ternary_lab.config_files import load_config
-from ternary_lab.errors import ConfigError, RunError, nearest
+from ternary_lab.config import COUNTERFACTUALS
+from ternary_lab.config_files import load_config, load_counterfactual
+from ternary_lab.errors import ConfigError, nearest
 from ternary_lab.metrics.baselines import scaled
 from ternary_lab.metrics.evaluate import Evaluation, evaluate
 from ternary_lab.metrics.quantities import label
@@ -29,8 +30,9 @@ from ternary_lab.model import PATHWAYS, Pathway, TernaryVAE
 from ternary_lab.runs.checkpoint import Checkpoint
 from ternary_lab.runs.files import read_csv, write_table
 from ternary_lab.runs.load import PUBLISHED, RunRecord, RunSet, load_runs
-from ternary_lab.runs.train import run_experiment
+from ternary_lab.runs.train import run_experiment, train_counterfactuals
 from ternary_lab.studies.beyond_v55.alternative_families import pathway_metrics
+from ternary_lab.studies.epoch50_disruption.tables import CONTROL
 from ternary_lab.studies.statistics import load_table
 
 RecipeGroup = Literal["v5.5", "defect", "repaired", "statenet", "beyond", "part", "front", "short"]
@@ -118,9 +120,12 @@ def write_recipes(
     for name in names or RECIPES:
         runs = run_experiment(load_config(name), seeds, folder / name, device=device, progress=progress)
         most = MORE_LATENTS if name in REPORTED else LATENTS
-        rows = list(recipe_rows(name, runs, latents or most, progress=progress))
         if name == V5_5:
-            rows += sharpened_rows(runs, latents=latents or LATENTS, progress=progress)
+            ends = _until_the_end(runs, folder / COUNTERFACTUALS, device, progress)
+            rows = [*recipe_rows(name, runs, latents or most, ends=ends, progress=progress),
+                    *sharpened_rows(ends, latents=latents or LATENTS, progress=progress)]
+        else:
+            rows = list(recipe_rows(name, runs, latents or most, progress=progress))
         found = pd.DataFrame(rows)
         if table.is_file():
             before = read_csv(table)
@@ -145,12 +150,27 @@ def seeds_of(recipe: Recipe) -> tuple[int, ...]:
     return SEEDS[: len(SEEDS) // 2] if recipe.group in FEWER else SEEDS
 
 
+def _until_the_end(runs: RunSet, folder: Path, device: str | torch.device, progress: bool) -> RunSet:
+    """Return runs with the same weights that end at epoch `END`.
+
+    A run of v5.5 goes on after this epoch and does not keep the weights of this epoch. The counterfactual without a
+    change ends there.
+    """
+    control = load_counterfactual(CONTROL)
+    return train_counterfactuals(
+        list(runs.values()), [control], folder, device=device, progress=progress
+    )[control.name]
+
+
 def recipe_rows(
-    recipe: str, runs: RunSet, latents: int = LATENTS, *, progress: bool = False
+    recipe: str, runs: RunSet, latents: int = LATENTS, *, ends: RunSet | None = None, progress: bool = False
 ) -> Iterator[dict[str, Any]]:
-    """Yield rows of the table for both pathways of every run, measured at the run's `end_point`."""
+    """Yield rows of the table for both pathways of every run, measured at the `end_point`.
+
+    If runs go on after epoch `END`, `ends` are runs with the same seeds and weights that end at this epoch.
+    """
     for seed, run in tqdm(runs.items(), desc=recipe, unit="run", disable=not progress):
-        point, history = end_point(run), run.history
+        point, history = end_point((ends or runs)[seed]), run.history
         steady = {p: steadiness(history[history["epoch"] <= END], p) for p in PATHWAYS}
         for values in _evaluated(point, point.model(), seed, latents):
             yield {"recipe": recipe, "factor": 1.0, **values, **steady[values["pathway"]]}
@@ -171,17 +191,9 @@ def sharpened_rows(
 def end_point(run: RunRecord) -> Checkpoint:
     """Return the checkpoint of epoch `END` or, if the run is shorter, of its last epoch.
 
-    If there is no such checkpoint, the result is the last checkpoint of an earlier epoch. Raises RunError if there is
-    none.
+    Raises RunError if there is no such checkpoint.
     """
-    last = min(END, int(run.history["epoch"].max()))
-    try:
-        return run.checkpoint(last)
-    except RunError:
-        kept = [epoch for epoch in run.epochs if epoch < last]
-        if not kept:
-            raise
-        return run.checkpoint(kept[-1])
+    return run.checkpoint(min(END, int(run.history["epoch"].max())))
 
 
 def steadiness(history: pd.DataFrame, pathway: Pathway) -> dict[str, float]:

@@ -149,6 +149,7 @@ def spike_and_surge(history: pd.DataFrame, branches: Mapping[str, Branch]) -> pd
 
         rise        largest training loss of the epochs 50 to 52, divided by the loss of epoch 49
         overshoot   largest training loss of the epochs 50 to 52, divided by the loss of epoch 60
+        later_rise  largest training loss of the epochs 53 to 75, divided by the loss of epoch 49
         spike       whether the loss of one of these three epochs is more than 1.5 times that of the epoch before, and
                     higher than that of ten epochs later
         surge       informative coverage of B at epoch 60 minus that at epoch 49, in percentage points
@@ -165,7 +166,8 @@ def spike_and_surge(history: pd.DataFrame, branches: Mapping[str, Branch]) -> pd
         spike = (whole > 1.5 * whole.shift(1)) & (whole > whole.shift(-10))
         parts.append(pd.DataFrame({
             "name": name, "title": branch.title, "rise": largest / before["train_loss"],
-            "overshoot": largest / loss.loc[60], "spike": spike.loc[50:52].any(),
+            "overshoot": largest / loss.loc[60], "later_rise": loss.loc[53:75].max() / before["train_loss"],
+            "spike": spike.loc[50:52].any(),
             "surge": coverage.loc[60] - before["informative_coverage_B"],
         }).dropna().rename_axis("seed").reset_index())
     return pd.concat(parts, ignore_index=True)
@@ -208,7 +210,7 @@ def final_outcomes(branches: Mapping[str, Branch]) -> pd.DataFrame:
     """Return the outcomes at the end: means over 30 epochs, the length of a cycle of τ_A.
 
     The table has a row per counterfactual, comparison and seed. The columns are name, title, comparison, epochs (a text
-    such as "74-103"), beta_B (its value at the last epoch), seed and those of `OUTCOMES`. The rows of the control are
+    such as "74-103"), beta_B (its mean over these epochs), seed and those of `OUTCOMES`. The rows of the control are
     the same in each comparison.
     """
     control, parts = branches[CONTROL], []
@@ -217,12 +219,13 @@ def final_outcomes(branches: Mapping[str, Branch]) -> pd.DataFrame:
     comparisons[CONTROL] = dict.fromkeys((SAME_EPOCH, SAME_AGE, SAME_LEARNING), cycle)
     for name, branch in branches.items():
         history = branch.runs.history
-        runs = outcomes(history).groupby("seed")
+        runs, weight = outcomes(history).groupby("seed"), history.groupby("epoch")["beta_B"].first()
         for comparison, epochs in comparisons[name].items():
             parts.append(pd.DataFrame([
                 {
                     "name": name, "title": branch.title, "comparison": comparison,
-                    "epochs": f"{epochs[0]:.0f}-{epochs[-1]:.0f}", "beta_B": history["beta_B"].iloc[-1], "seed": seed,
+                    "epochs": f"{epochs[0]:.0f}-{epochs[-1]:.0f}", "seed": seed,
+                    "beta_B": np.interp(epochs, weight.index, weight).mean(),
                     **{metric: np.interp(epochs, rows["epoch"], rows[metric]).mean() for metric in OUTCOMES},
                 }
                 for seed, rows in runs

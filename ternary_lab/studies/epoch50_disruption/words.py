@@ -13,9 +13,10 @@ from ternary_lab.studies.epoch50_disruption.tables import (
     SAME_AGE,
     SAME_EPOCH,
     SAME_LEARNING,
+    SECONDARY,
     decisions,
 )
-from ternary_lab.studies.statistics import Interval, median_and_range
+from ternary_lab.studies.statistics import Interval, interval, median_and_range
 
 RISES, STAYS, NOTHING, MATCHED = "beta_b_rises", "beta_b_stays_0", "nothing_at_50", "beta_b_warms_up_matched"
 BENEFIT = {
@@ -24,6 +25,13 @@ BENEFIT = {
     "not decided": "These runs show no benefit of the jump itself",
 }
 """Conclusions about the jump, by the decision on informative coverage with a gradual rise of β_B instead."""
+CHANGED = {
+    "higher": "is higher in both comparisons",
+    "lower": "is lower in both comparisons",
+    "not decided": "is not decidedly different",
+}
+"""Words for the decision on informative coverage with a warm-up of β_B to the same value."""
+NEG_ELBO = "\N{NON-BREAKING HYPHEN}ELBO"
 BOTH = {"higher", "lower"}
 """Decisions of two outcomes that differ in opposite directions."""
 
@@ -74,16 +82,16 @@ def answer(measured: pd.DataFrame, final: pd.DataFrame, differences: pd.DataFram
     They need the counterfactuals in which β_B stays 0 and in which it rises gradually.
     """
     by_name = measured.groupby("name")
-    rise, surge = ({name: median_and_range(rows, form) for name, rows in by_name[column]}
-                   for column, form in (("rise", ".3g"), ("surge", "+z.1f")))
+    rise, later, surge = ({name: median_and_range(rows, form) for name, rows in by_name[column]}
+                          for column, form in (("rise", ".3g"), ("later_rise", ".3g"), ("surge", "+z.1f")))
     at_end = final[final["comparison"] == SAME_EPOCH].groupby("name")[PRIMARY]
     end = {name: median_and_range(rows, ".1f") for name, rows in at_end}
     at = differences[(differences["name"] == RISES) & (differences["metric"] == PRIMARY)].iloc[0]
     found = [
         f"**The spike** comes from the jump of $\\beta_B$, the weight of B's KL term: the training loss reaches "
-        f"{rise[CONTROL]} times the loss of epoch 49, but {rise[RISES]} times if $\\beta_B$ rises over 20 epochs, and "
-        f"{rise[STAYS]} times if it stays 0 (largest loss of epochs 50 to 52, median [range], "
-        f"{seeds(measured.loc[measured['name'] == CONTROL, 'seed'])}).",
+        f"{rise[CONTROL]} times the loss of epoch 49 in the first three epochs, but {rise[RISES]} times if $\\beta_B$ "
+        f"rises over 20 epochs (and {later[RISES]} times in the epochs 53 to 75), and {rise[STAYS]} "
+        f"times if it stays 0 (medians [ranges], {seeds(measured.loc[measured['name'] == CONTROL, 'seed'])}).",
         f"**The surge** comes from $\\beta_B$, too: from epoch 49 to 60, the informative coverage of B changes by "
         f"{surge[CONTROL]} percentage points as scheduled, by {surge[RISES]} points if $\\beta_B$ rises over 20 "
         f"epochs, and by {surge[STAYS]} points if it stays 0.",
@@ -92,15 +100,30 @@ def answer(measured: pd.DataFrame, final: pd.DataFrame, differences: pd.DataFram
         f"{BENEFIT[decisions(differences)[RISES]]}: if $\\beta_B$ rises over 20 epochs instead, informative coverage "
         f"differs by {difference(differences, RISES)} points from the runs as scheduled{_bound(at)} (mean difference "
         f"within seeds [simultaneous 95 % interval: Student's t with {at['n'] - 1} degrees of freedom, Bonferroni for "
-        f"{at['comparisons']} comparisons]).",
+        f"{at['comparisons']} comparisons]).{_without_correction(final, str(at['decided']))}",
     ]
     if MATCHED in set(differences["name"]):
+        weight = final[final["name"].isin((MATCHED, CONTROL)) & (final["comparison"] == SAME_AGE)]
+        mean = weight.groupby("name")["beta_B"].first()
         found.append(
-            f"If $\\beta_B$ warms up from the start to its scheduled values, the difference is "
-            f"{difference(differences, MATCHED)} points at the same epoch, and "
-            f"{difference(differences, MATCHED, SAME_AGE)} points after as many epochs with $\\beta_B$ above 0."
+            f"If $\\beta_B$ warms up from the start to its scheduled value, informative coverage "
+            f"{CHANGED[decisions(differences)[MATCHED]]}: it differs by {difference(differences, MATCHED)} points at "
+            f"the same epoch, and by {difference(differences, MATCHED, SAME_AGE)} points after as many epochs with "
+            f"$\\beta_B$ above 0 (there the mean $\\beta_B$ is {mean[MATCHED]:.2f}, and {mean[CONTROL]:.2f} as "
+            f"scheduled). {other_outcomes(differences, MATCHED)}"
         )
     return found
+
+
+def _without_correction(final: pd.DataFrame, decided: str) -> str:
+    """Return a sentence on the gradual rise of β_B if the interval of a single comparison decides otherwise."""
+    values = final[final["comparison"] == SAME_EPOCH].pivot(index="seed", columns="name", values=PRIMARY)
+    alone = interval((values[RISES] - values[CONTROL]).dropna())
+    word = "not decided" if not alone.excludes_zero else "higher" if alone.mean > 0 else "lower"
+    if word == decided:
+        return ""
+    ends = f"[{alone.low:+z.2f}, {alone.high:+z.2f}]"
+    return f" Without this correction the interval is {ends}, and the difference would be {word}."
 
 
 def _bound(row: pd.Series[Any]) -> str:
@@ -108,27 +131,41 @@ def _bound(row: pd.Series[Any]) -> str:
     return f", so a benefit of the jump above {max(-row['low'], 0):.2f} points is excluded"
 
 
-def conflicts(differences: pd.DataFrame) -> str:
-    """Return a sentence on each counterfactual whose informative and effective coverage differ in opposite directions.
+def other_outcomes(differences: pd.DataFrame, name: str) -> str:
+    """Return a sentence on the secondary outcomes of a counterfactual whose difference from the control is decided."""
+    its = differences[(differences["name"] == name) & differences["metric"].isin(SECONDARY)]
+    rows = its[its["decided"] != "not decided"]
+    if rows.empty:
+        return "Effective coverage and \N{NON-BREAKING HYPHEN}ELBO are not decidedly different."
+    names = {"effective_coverage": ("effective coverage", "points"), "neg_elbo": (NEG_ELBO, "nats")}
+    found = [
+        f"{names[row['metric']][0]} is {row['decided']} at the {row['comparison']} "
+        f"({_text(row)} {names[row['metric']][1]})"
+        for row in rows.to_dict("records")
+    ]
+    return f"But the outcomes must be read together: {', and '.join(found)}. A lower {NEG_ELBO} is better."
 
-    Only differences at the same epoch that are decided count.
+
+def conflicts(differences: pd.DataFrame) -> str:
+    """Return a sentence on the counterfactuals whose informative and effective coverage differ in opposite directions.
+
+    Only differences at the same epoch that are decided count. The sentence is empty if there are none.
     """
-    found = []
-    for (name, title), rows in differences[differences["comparison"] == SAME_EPOCH].groupby(
-        ["name", "title"], sort=False
-    ):
+    titles: dict[tuple[str, str], list[str]] = {}
+    for title, rows in differences[differences["comparison"] == SAME_EPOCH].groupby("title", sort=False):
         decided = dict(zip(rows["metric"], rows["decided"], strict=True))
-        if {decided[PRIMARY], decided["effective_coverage"]} != BOTH:
-            continue
-        one, other, bound = (
-            difference(differences, str(name), metric=metric) for metric in (PRIMARY, "effective_coverage", "neg_elbo")
-        )
-        found.append(
-            f"“{title}” has {decided[PRIMARY]} informative coverage ({one} points) but {decided['effective_coverage']} "
-            f"effective coverage ({other} points), and its \N{NON-BREAKING HYPHEN}ELBO differs by {bound} nats "
-            f"({decided['neg_elbo']}; a lower value is better)."
-        )
-    return " ".join(found)
+        if {decided[PRIMARY], decided["effective_coverage"]} == BOTH:
+            titles.setdefault((decided[PRIMARY], decided["effective_coverage"]), []).append(f"“{title}”")
+    return " ".join(
+        f"The outcomes can disagree: {_listed(names)} {'has' if len(names) == 1 else 'have'} {informative} "
+        f"informative coverage but {effective} effective coverage."
+        for (informative, effective), names in titles.items()
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Return names as words: `a`, `a and b` or `a, b and c`."""
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def largest(differences: pd.DataFrame) -> str:
@@ -146,8 +183,7 @@ def largest(differences: pd.DataFrame) -> str:
     row = rows.sort_values("mean", key=abs).iloc[-1]
     return (
         f"The largest decided difference is that of “{row['title']}”: {difference(differences, row['name'])} points of "
-        f"informative coverage, and {difference(differences, row['name'], metric='neg_elbo')} nats of "
-        "\N{NON-BREAKING HYPHEN}ELBO."
+        f"informative coverage, and {difference(differences, row['name'], metric='neg_elbo')} nats of {NEG_ELBO}."
     )
 
 
@@ -163,7 +199,7 @@ def warm_up_or_jump(differences: pd.DataFrame) -> str:
     name = differences["name"].iloc[0]
     others = [
         f"at the {comparison} by {difference(differences, name, comparison, 'effective_coverage')} points of effective "
-        f"coverage and {difference(differences, name, comparison, 'neg_elbo')} nats of \N{NON-BREAKING HYPHEN}ELBO"
+        f"coverage and {difference(differences, name, comparison, 'neg_elbo')} nats of {NEG_ELBO}"
         for comparison in differences["comparison"].unique()
     ]
     return f"The informative coverage differs {' and '.join(parts)}. The other outcomes differ {' and '.join(others)}."

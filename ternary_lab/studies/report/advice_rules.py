@@ -85,8 +85,8 @@ ADVICE_RULES: Mapping[str, Rule] = {
         "Informative coverage of B (mean of epochs 74-103) with β_B 0.5 minus as scheduled",
         lambda run: -run.against("beta_b_jumps_to_half", lambda r: r.mean("informative_coverage_B", 74, 103)),
         above(0, "points"),
-        "Effective coverage differs by {effective:+.1f} points and -ELBO by {elbo:+.2f} "
-        "nats.",
+        "The measures disagree: effective coverage differs by {effective:+.1f} points and -ELBO by {elbo:+.2f} nats, "
+        "which are better. Notebook 04 explains this by a noisier decoder.",
         also={
             "effective": lambda run: -run.against(
                 "beta_b_jumps_to_half", lambda r: r.mean("effective_coverage_B", 74, 103)

@@ -212,8 +212,10 @@ TRAINING_RULES: Mapping[str, Rule] = {
         "A's reconstruction from its own code at epoch 103, as scheduled minus with β_A 0.8 from the start",
         lambda run: run.against("beta_a_from_start", lambda r: r.at("reconstruction_A", 103)), above(50, "points"),
         "With β_A 0.8 from the start, A reconstructs {full:.1f} % at epoch 103, and its informative coverage is "
-        "{information:.1f} %.",
+        "{information:.1f} %. At epoch 49, A reconstructs {early:.1f} % with it and {scheduled:.1f} % as scheduled.",
         also={
+            "early": lambda run: run.control("beta_a_from_start").at("reconstruction_A", 49),
+            "scheduled": lambda run: run.at("reconstruction_A", 49),
             "full": lambda run: run.control("beta_a_from_start").at("reconstruction_A", 103),
             "information": lambda run: run.control("beta_a_from_start").at("informative_coverage_A", 103),
         },
@@ -357,11 +359,11 @@ TRAINING_RULES: Mapping[str, Rule] = {
         _worst_correlation("kl", "coverage", 100), above(0),
     ),
     "disruption-robust-model": difference(
-        f"The excess of -ELBO ({AT_THE_END}) without the spike, where β_B rises over 20 epochs, over that as scheduled",
+        f"The excess of -ELBO ({AT_THE_END}) without the jump, where β_B rises over 20 epochs, over that as scheduled",
         lambda run: 100 * (run.control("beta_b_rises").cycle("neg_elbo") / run.cycle("neg_elbo") - 1),
         above(0, "%"),
         "Without any event at epoch 50, where β_B stays 0, it is {event:.0f} nats higher: B must be regularised, but "
-        "this needs no spike.",
+        "this needs no jump.",
         also={"event": lambda run: -run.against("nothing_at_50", lambda r: r.cycle("neg_elbo"))},
         needs=(control("beta_b_rises", "nothing_at_50"),),
     ),

@@ -5,8 +5,8 @@ A claim gets the first of these verdicts whose condition holds:
     not testable here         the ledger gives a reason, or fewer than two runs have the evidence that the rule needs
     exact                     the configuration, the data, the architecture or the original's code has the claimed
                               value, as printed
-    too wide to tell          the interval decides nothing: it contains the number, and almost any other number too;
-                              or a difference may lie on either side of its limit
+    too wide to tell          the interval decides nothing: it contains the number, and almost any other number too
+    not decided               the interval of a difference contains the limit, so it may lie on either side
     contradicts itself        a hard contradiction of the report speaks against the claim (see below)
     artefact of the metric    the runs support the claim, but so does, for example, an untrained network
     reproduced                the runs support the claim
@@ -55,6 +55,7 @@ class Verdict(StrEnum):
     EXACT = "exact"
     CONTRADICTS = "contradicts itself"
     TOO_WIDE = "too wide to tell"
+    UNDECIDED = "not decided"
     ARTEFACT = "artefact of the metric"
     REPRODUCED = "reproduced"
     DIRECTION = "direction only"
@@ -221,7 +222,7 @@ def _judged(case: _Case) -> Judgement:
     against = case.against(finding.holds)
     sentence = f"In the report itself: {'; '.join(c.arithmetic for c in against)}." if against else ""
     if finding.wide:
-        return case.judgement(Verdict.TOO_WIDE, finding, sentence)
+        return case.judgement(Verdict.UNDECIDED if rule.comparisons else Verdict.TOO_WIDE, finding, sentence)
     if against:
         if finding.holds:
             sentence += " The runs support this claim, and the claims that it contradicts too."
@@ -247,6 +248,7 @@ class _Finding:
     """Least and greatest value of a range over the runs."""
     interval: tuple[float, float] | None = None
     wide: bool = False
+    """True if an interval decides nothing."""
     exact: bool = False
     count: tuple[int, int] | None = None
     note: str = ""
@@ -316,7 +318,7 @@ class _Case:
         bounds = f"a mean difference below {mean.low:.2g}{unit} or above {mean.high:.2g}{unit}"
         return _Finding(
             all(met), values, measured=mean.mean, count=count, interval=(mean.low, mean.high), wide=wide,
-            note=f"Not decided; {bounds} is excluded." if wide else "",
+            note=f"{bounds[0].upper()}{bounds[1:]} is excluded." if wide else "",
         )
 
     @cached_property
