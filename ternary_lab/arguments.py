@@ -121,8 +121,8 @@ def read_path(path: str | os.PathLike[str]) -> Path:
     """Return a path of a user, in which `~`, `~USER`, `$NAME` and `${NAME}` are replaced.
 
     `~` stands for the user's home folder, and `$NAME` for the environment variable NAME. A `$NAME` is kept if a file or
-    folder of exactly this name exists. Raises InputError if the path is empty, if a variable is not set, or if a home
-    folder is not known.
+    folder of exactly this name exists. Raises InputError if the path is empty, if a variable is not set or
+    empty, or if a home folder is not known.
     """
     try:
         text = os.fsdecode(path)
@@ -158,8 +158,8 @@ def _expand_variables(text: str) -> str:
         name = match[1] or match[2]
         if os.path.lexists(expanded + text[match.start() : end if end >= 0 else len(text)]):
             expanded += match[0]
-        elif name in os.environ:
-            expanded += os.environ[name]
+        elif value := os.environ.get(name):  # an empty variable would turn $NAME/x into /x
+            expanded += value
         else:
             raise InputError(f"path {text!r}: the environment variable {name} is not set: set it or write the path out")
     return expanded + text[at:]

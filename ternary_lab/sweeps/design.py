@@ -281,16 +281,14 @@ def points(sweep: Sweep) -> list[Point]:
     Raises ConfigError if the base or a point is not a valid configuration, or if there are more epochs than the budget
     allows.
     """
-    base = load_config(config_files.find_config(sweep.base), sweep.set).as_dict()
+    said = f"sweep {sweep.name}:"
+    base = load_config(config_files.find_config(sweep.base), sweep.set, overrides_from=f"{said} set").as_dict()
     found: dict[str, Point] = {}
     for number, values in enumerate(sweep.design.points(), 1):
         # Modes come first, because a new mode drops the settings that only the previous mode has.
         overrides = dict(sorted(values.items(), key=lambda item: not item[0].endswith(".mode")))
-        try:
-            made = load_config(base, overrides)
-        except ConfigError as error:
-            shown = ", ".join(f"{key}={value}" for key, value in values.items())
-            raise ConfigError(f"sweep {sweep.name}: point {number} ({shown}): {error}") from None
+        shown = ", ".join(f"{key}={value}" for key, value in values.items())
+        made = load_config(base, overrides, overrides_from=f"{said} point {number} ({shown})")
         found.setdefault(made.model_dump_json(), Point(values, made))
     epochs = len(sweep.seeds) * sum(point.config.training.total_epochs for point in found.values())
     if sweep.budget.epochs is not None and epochs > sweep.budget.epochs:

@@ -21,7 +21,6 @@ import pandas as pd
 import torch
 
 from ternary_lab.arguments import read_path, require
-from ternary_lab.backend.devices import device_name
 from ternary_lab.backend.numerics import with_fixed_arithmetic
 from ternary_lab.errors import RunError
 from ternary_lab.history import COLUMNS, OLD_NAMES, TIMING_COLUMNS
@@ -72,7 +71,6 @@ def run_sweep(
     raises EngineError and DeviceError as `engines.engine` does.
     """
     require(sweep, Sweep, "sweep", "read a file with load_sweep")
-    device_name(device)  # refuses an unknown device before the points are read
     root = directory(sweep, run_dir)
     plan = Plan.read(sweep, root)
     if not plan.unassigned() and not plan.to_train():

@@ -92,6 +92,7 @@ def test_wrong_seeds_are_named(seeds: Any, words: str) -> None:
 def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("RUNS", "mine/runs")
+    monkeypatch.setenv("EMPTY", "")
     monkeypatch.delenv("NO_SUCH", raising=False)
     (tmp_path / "work" / "a$NO_SUCH").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "work")
@@ -112,7 +113,8 @@ def test_a_path_means_what_a_shell_means(written: str, meant: str) -> None:
 
 @pytest.mark.usefixtures("_home")
 @pytest.mark.parametrize(("written", "words"), [
-    ("$NO_SUCH/x", "variable NO_SUCH is not set"), ("x/${NO_SUCH}", "variable NO_SUCH is not set"),
+    ("$NO_SUCH/x", "variable NO_SUCH is not set"), ("$EMPTY/x", "variable EMPTY is not set"),
+    ("x/${NO_SUCH}", "variable NO_SUCH is not set"),
     ("~no-such-user/x", "home folder ~no-such-user is not known"), ("", "empty"), ("a\0b", "null character"),
     (3, "got 3"), (None, "got None"),
 ])
