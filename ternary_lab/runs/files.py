@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,22 @@ import pandas as pd
 
 from ternary_lab.backend.numerics import with_fixed_arithmetic
 from ternary_lab.errors import RunError
+
+STRAY = (
+    ".*", "*~", "~$*", "#*#", "*.tmp", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "lost+found", "__macosx",
+    "$recycle.bin", "system volume information", "@eadir", "#recycle",
+)
+"""Patterns of the names, in lower case, of files and folders that are not part of a run.
+
+Operating systems, file servers, editors, Jupyter, locks and killed writes leave them in any folder. All hidden names
+are among them, such as .DS_Store, .ipynb_checkpoints, .nfs0001, ._config.yaml and .lock.
+"""
+
+
+def is_stray(path: Path) -> bool:
+    """Return whether a file or folder has the name of one that systems and editors leave behind (see `STRAY`)."""
+    name = path.name.lower()
+    return any(fnmatchcase(name, pattern) for pattern in STRAY)
 
 
 @contextlib.contextmanager
