@@ -31,6 +31,17 @@ def is_stray(path: Path) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in STRAY)
 
 
+def children(folder: Path) -> list[Path]:
+    """Return the files and folders in a folder, sorted by name, without stray ones (see `is_stray`).
+
+    Raises RunError if the folder cannot be read.
+    """
+    try:
+        return sorted(child for child in folder.iterdir() if not is_stray(child))
+    except OSError as error:
+        raise RunError(f"{folder}: cannot be read: {error.strerror}") from None
+
+
 @contextlib.contextmanager
 def write_errors(path: Path) -> Iterator[None]:
     """Turn an OSError inside the `with` block into a RunError that names `path` and the remedy."""

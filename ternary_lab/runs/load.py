@@ -11,10 +11,12 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import json
 import lzma
 import re
+import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,13 +27,23 @@ import pandas as pd
 
 from ternary_lab.config import Config
 from ternary_lab.config_files import from_yaml
-from ternary_lab.errors import FEW, RunError, nearest
+from ternary_lab.errors import FEW, ConfigError, RunError, nearest
 from ternary_lab.history import FILE_COLUMNS, LATER, OLD_NAMES, name_in_files
 from ternary_lab.runs import checkpoint
 from ternary_lab.runs.checkpoint import Checkpoint
-from ternary_lab.runs.checksums import REMEDY, check_csv, check_json, check_text, damaged
-from ternary_lab.runs.files import read_csv
-from ternary_lab.runs.provenance import TrainedSpan, trained_spans
+from ternary_lab.runs.checksums import (
+    CONFIG_REMEDY,
+    PROVENANCE_REMEDY,
+    REMEDY,
+    UNKNOWN_HERE,
+    check_csv,
+    check_json,
+    check_text,
+    damaged,
+)
+from ternary_lab.runs.files import children, is_stray, read_csv
+from ternary_lab.runs.locks import OWNER
+from ternary_lab.runs.provenance import TrainedSpan, provenance_problem, trained_spans
 
 if TYPE_CHECKING:
     from ternary_lab.model import TernaryVAE
@@ -40,6 +52,12 @@ CONFIG, PROVENANCE, HISTORY, PROBES, LOG, CHECKPOINTS = (
     "config.yaml", "provenance.json", "history.csv", "probes.csv", "log.jsonl", "checkpoints",
 )
 PACKED_HISTORY = "history.csv.xz"
+ANY = "*.safetensors"
+"""Pattern of the names of all checkpoints."""
+EPOCH = re.compile(r"epoch_(\d+)\.safetensors")
+"""Pattern of the name of a checkpoint that is kept because of its epoch."""
+WAIT = 2.0
+"""Longest time in seconds to wait for the checkpoint of an epoch that a process is just writing."""
 FULL = "v5_5_full"
 """Name of the published runs over all 400 epochs. These runs kept the weights of every epoch up to 120."""
 ANSWERS = "answers.csv"
@@ -58,6 +76,8 @@ class RunRecord:
 
     def __post_init__(self) -> None:
         if not (self.path / CONFIG).is_file():
+            if is_run(self.path):
+                read_config(self.path / CONFIG)  # raises the error for a missing file
             raise RunError(f"{self.path}: not a run directory: it has no {CONFIG}")
 
     @property
@@ -66,33 +86,21 @@ class RunRecord:
 
     @cached_property
     def config(self) -> Config:
-        path = self.path / CONFIG
-        return from_yaml(check_text(read_text(path), path), str(path))
+        """All settings of the run. Raises RunError or ConfigError."""
+        return read_config(self.path / CONFIG)
 
     @property
     def provenance(self) -> Mapping[str, Any]:
         """Seed, devices, versions, hash of the library's source code, and times. Raises RunError."""
-        path = self.path / PROVENANCE
-        if not path.exists():
-            raise RunError(f"{path}: missing: start the run again with the same command to restore it")
-        try:
-            data = json.loads(read_text(path))
-        except ValueError as error:
-            raise damaged(path, str(error)) from None
-        if not isinstance(data, dict):
-            raise damaged(path, "not a mapping")
-        return check_json(data, path)
+        return read_provenance(self.path / PROVENANCE)
 
     def trained_on(self, epoch: int) -> TrainedSpan:
         """Return the span of epochs that contains `epoch`. The span names the device that trained these epochs.
 
         Raises RunError if the provenance names no device.
         """
-        try:
-            spans = trained_spans(self.provenance)
-            return next((span for span in reversed(spans) if span.first_epoch <= epoch), spans[0])
-        except (KeyError, IndexError, TypeError):
-            raise damaged(self.path / PROVENANCE, "it does not say on which device the run was trained") from None
+        spans = trained_spans(self.provenance)
+        return next((span for span in reversed(spans) if span.first_epoch <= epoch), spans[0])
 
     @property
     def seed(self) -> int:
@@ -104,9 +112,16 @@ class RunRecord:
         path = self.path / HISTORY
         packed = self.path / PACKED_HISTORY
         if not path.exists() and not packed.exists():
-            raise RunError(f"{path}: missing: no epoch has been finished yet")
+            reason = REMEDY if any(self._checkpoints.glob(ANY)) else "no epoch has been finished yet"
+            raise RunError(f"{path}: missing: {reason}")
         added = self.config.added_columns
-        table = read_table(path if path.exists() else packed, (*FILE_COLUMNS, *added), () if added else LATER)
+        path = path if path.exists() else packed
+        table = read_table(path, (*FILE_COLUMNS, *added), () if added else LATER)
+        numbers = table.drop(columns="run")
+        if len(table) and len(numbers.select_dtypes("number").columns) < len(numbers.columns):
+            raise damaged(path, "it has a text where a number belongs")
+        if len(gap := table.index[table["epoch"].diff() != 1][1:]):
+            raise damaged(path, f"row {gap[0] + 1} is not of the epoch after that of the row above it")
         table = table.rename(columns=OLD_NAMES)
         return table.assign(**{name: value for name, value in LATER.items() if name not in table})
 
@@ -126,7 +141,7 @@ class RunRecord:
     @property
     def epochs(self) -> list[int]:
         """Saved epochs, which have a checkpoint of their own, in ascending order."""
-        names = (re.fullmatch(r"epoch_(\d+)\.safetensors", file.name) for file in self._checkpoints.glob("epoch_*"))
+        names = (EPOCH.fullmatch(file.name) for file in self._checkpoints.glob("epoch_*"))
         return sorted(int(match.group(1)) for match in names if match)
 
     @property
@@ -154,11 +169,27 @@ class RunRecord:
         path = self._checkpoints / f"{name}.safetensors"
         if path.is_file():
             return checkpoint.load(path)
-        if isinstance(epoch, int) and (self._checkpoints / "latest.safetensors").is_file():
-            latest = self.checkpoint()
-            if latest.epoch == epoch:
-                return latest
+        if isinstance(epoch, int) and (found := self._unnumbered(epoch)) is not None:
+            return found
         raise RunError(f"{self.path}: no checkpoint {name}; there are those of epochs {number_ranges(self.epochs)}")
+
+    def _unnumbered(self, epoch: int) -> Checkpoint | None:
+        """Return the checkpoint of an epoch from a file without the number of the epoch, or None.
+
+        The last two epochs are in `latest` and `previous`, and each best epoch is in a file of its own. Training writes
+        the row of an epoch before the checkpoint, so the epoch after `latest` may be there in a moment.
+        """
+        latest, deadline = self._checkpoints / "latest.safetensors", time.monotonic() + WAIT
+        while latest.is_file():
+            point = checkpoint.load(latest)
+            if point.epoch == epoch:
+                return point
+            if point.epoch != epoch - 1 or time.monotonic() > deadline or not (self.path / OWNER).exists():
+                break
+            time.sleep(0.01)
+        others = (file for file in self._checkpoints.glob(ANY) if not is_stray(file) and not EPOCH.fullmatch(file.name))
+        points = (checkpoint.load(file) for file in sorted(others, reverse=True))
+        return next((point for point in points if point.epoch == epoch), None)
 
     def model(self, epoch: int | str | None = None) -> TernaryVAE:
         """Return the model in the checkpoint of an epoch or of a name (default: the latest checkpoint)."""
@@ -182,26 +213,59 @@ def load_run(source: str | Path) -> RunRecord:
 
     Raises RunError if there is no such run, or if the directory is that of an experiment with several runs.
     """
-    path = _run_path(source)
-    if not (path / CONFIG).is_file():
-        inside = sorted(child.name for child in path.iterdir() if (child / CONFIG).is_file())
-        if inside:
-            shown = ", ".join(inside[:FEW]) + ", …" * (len(inside) > FEW)
-            raise RunError(f"{path}: holds {len(inside)} runs: choose one of {shown}")
+    path = run_path(source)
+    if not is_run(path) and (inside := [child.name for child in _runs_directly_in(path)]):
+        shown = ", ".join(inside[:FEW]) + ", …" * (len(inside) > FEW)
+        raise RunError(f"{path}: holds {len(inside)} runs: choose one of {shown}")
     return RunRecord(path)
 
 
 def load_runs(source: str | Path) -> RunSet:
     """Return all runs in the directory of an experiment, or of a published experiment such as "v5_5", by seed.
 
-    The directory of a single run is accepted too. Raises RunError if there is no run.
+    The directory of a single run is accepted too. Raises RunError if there is no run, if two runs have the same seed,
+    or if the seed of a run cannot be read.
     """
-    path = _run_path(source)
-    folders = [path] if (path / CONFIG).is_file() else sorted(path.iterdir())
-    runs = [RunRecord(folder) for folder in folders if (folder / CONFIG).is_file()]
-    if not runs:
+    runs = RunSet()
+    for run in sorted(runs_in(source), key=lambda run: run.seed):
+        if run.seed in runs:
+            raise RunError(
+                f"{run.path} and {runs[run.seed].path}: have the same seed {run.seed}: load one of them by its own path"
+            )
+        runs[run.seed] = run
+    return runs
+
+
+def runs_in(source: str | Path) -> list[RunRecord]:
+    """Return all runs in a directory or in a published experiment, in the order of their names.
+
+    The directory of a single run is accepted too. Raises RunError if there is no run, or if a run has no config.yaml.
+    """
+    path = run_path(source)
+    found = [RunRecord(folder) for folder in ([path] if is_run(path) else _runs_directly_in(path))]
+    if not found:
         raise RunError(f"{path}: holds no run")
-    return RunSet({run.seed: run for run in sorted(runs, key=lambda run: run.seed)})
+    return found
+
+
+def is_run(folder: Path) -> bool:
+    """Return whether a folder holds a run. It may have lost files.
+
+    A folder without config.yaml holds a run if it has two other files of a run. One of them alone may have another
+    origin. Raises RunError if the folder cannot be read.
+    """
+    try:
+        if (folder / CONFIG).exists():
+            return True
+        histories = (folder / HISTORY).exists() or (folder / PACKED_HISTORY).exists()
+        others = [(folder / PROVENANCE).exists(), (folder / LOG).exists(), any((folder / CHECKPOINTS).glob(ANY))]
+        return sum([histories, *others]) >= 2
+    except OSError as error:
+        raise RunError(f"{folder}: cannot be read: {error.strerror}") from None
+
+
+def _runs_directly_in(folder: Path) -> list[Path]:
+    return [child for child in children(folder) if is_run(child)]
 
 
 def published() -> list[str]:
@@ -214,7 +278,8 @@ def local_or_published(path: str | Path) -> Path:
     return Path(path) if Path(path).exists() else PUBLISHED / path
 
 
-def _run_path(source: str | Path) -> Path:
+def run_path(source: str | Path) -> Path:
+    """Return the folder of a run or an experiment, which is a path or the name of a published one. Raises RunError."""
     path = Path(source)
     if path.is_dir():
         return path
@@ -226,20 +291,57 @@ def _run_path(source: str | Path) -> Path:
     raise RunError(f"{path}: no such run directory, nor a published run{near}")
 
 
+def read_config(path: Path) -> Config:
+    """Read the configuration of a run. Raises RunError for a damaged file.
+
+    Raises ConfigError for an intact file with a setting that this process does not know. A notebook may define such a
+    setting, or a newer version.
+    """
+    if not path.is_file():
+        raise RunError(f"{path}: missing: restore it from a copy")
+    text = read_text(path)
+    content = check_text(text, path)
+    try:
+        return from_yaml(content, str(path))
+    except ConfigError as error:
+        if content == text:  # no checksum says that the file is intact
+            raise RunError(f"{error}: {CONFIG_REMEDY}") from None
+        raise ConfigError(f"{error}: {UNKNOWN_HERE}") from error
+
+
+def read_provenance(path: Path) -> dict[str, Any]:
+    """Read the provenance of a run. Raises RunError."""
+    if not path.exists():
+        raise RunError(f"{path}: missing: start the run again with the same command to restore it")
+    text = read_text(path)
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise damaged(path, str(error) if text.strip("\0\n ") else "it is empty", PROVENANCE_REMEDY) from None
+    if not isinstance(data, dict):
+        raise damaged(path, "it is not a mapping", PROVENANCE_REMEDY)
+    content = check_json(data, path)
+    if problem := provenance_problem(content):
+        raise damaged(path, problem, PROVENANCE_REMEDY)
+    return content
+
+
 def read_text(path: Path) -> str:
     """Read a text file of a run. A file with the suffix `.xz` is unpacked.
 
-    Raises RunError if the file cannot be read, is not text, or has more than `LARGEST` bytes.
+    Line endings become those of Unix. A byte order mark is left out, and so is a last character that is cut off. Raises
+    RunError if the file cannot be read, is not text, or has more than `LARGEST` bytes.
     """
     try:
         with (lzma.open if path.suffix == ".xz" else open)(path, "rb") as file:
             data = file.read(LARGEST + 1)
     except (OSError, EOFError, lzma.LZMAError) as error:
-        raise RunError(f"{path}: cannot be read: {error}: {REMEDY}") from None
+        raise RunError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}: {REMEDY}") from None
     if len(data) > LARGEST:
         raise RunError(f"{path}: more than {LARGEST} bytes: not a run's, and not read")
     try:
-        return data.decode()
+        text, _ = codecs.utf_8_decode(data.removeprefix(codecs.BOM_UTF8), "strict", False)
+        return re.sub("\r+\n?", "\n", text) if "\r" in text else text
     except UnicodeDecodeError:
         raise damaged(path, "it is not text") from None
 
