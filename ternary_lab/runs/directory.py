@@ -81,15 +81,18 @@ def empty(path: Path) -> None:
         raise RunError(f"{path}: cannot be deleted: {error.strerror}: choose another --run-dir") from None
 
 
-def prepare(plan: RunPlan, device: torch.device) -> None:
-    """Create the missing files of a run's directory. Delete the temporary files that a killed process has left."""
+def prepare(plan: RunPlan, device: torch.device, stopped: str | None) -> None:
+    """Create the missing files of a run's directory. Delete the temporary files that a killed process has left.
+
+    `stopped` is the reason why the run has ended, or None.
+    """
     folder = plan.path / CHECKPOINTS
     with write_errors(plan.path):
         folder.mkdir(parents=True, exist_ok=True)
         for leftover in (*plan.path.glob(".*.tmp"), *folder.glob(".*.tmp")):
             leftover.unlink(missing_ok=True)
     if not (plan.path / PROVENANCE).exists():
-        content = provenance(plan.seed, TrainedSpan.here(plan.first_epoch, device))
+        content = provenance(plan.seed, TrainedSpan.here(plan.first_epoch, device)) | {"stopped": stopped}
         write_atomically(plan.path / PROVENANCE, json_with_checksum(content))
     if not (plan.path / CONFIG).exists():
         # config.yaml is written last, because a directory with this file counts as a run directory.

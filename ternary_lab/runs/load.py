@@ -298,7 +298,7 @@ def read_config(path: Path) -> Config:
     setting, or a newer version.
     """
     if not path.is_file():
-        raise RunError(f"{path}: missing: restore it from a copy")
+        raise RunError(f"{path}: missing: {REMEDY}")
     text = read_text(path)
     content = check_text(text, path)
     try:

@@ -201,7 +201,7 @@ def train_runs(
                 directory.empty(plan.path)
         starts = starting_points(plans, place)
         for start in starts:
-            directory.prepare(start.plan, place)
+            directory.prepare(start.plan, place, None if start.state is None else start.state.stopped)
             rewind(start)
         unfinished = [start for start in starts if not start.ended]
         for group in sorted({start.group for start in unfinished}):
