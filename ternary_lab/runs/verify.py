@@ -115,18 +115,20 @@ def verify_all(source: str | Path) -> Iterator[Verification]:
     seen: set[Path] = set()
     found: list[Path] = []
 
-    def visit(folder: Path) -> None:
+    def visit(folder: Path, in_run: bool = False) -> None:
         if (place := folder.resolve()) in seen:
             return
         seen.add(place)
         try:
             if is_run(folder):
                 found.append(folder)
+                in_run = True
             for child in children(folder):
                 if os.path.isdir(child):
-                    visit(child)
-        except RunError:  # the folder cannot be read, which `verify` reports
-            found.append(folder)
+                    visit(child, in_run)
+        except RunError:  # the folder cannot be read, which `verify` of it or of its run reports
+            if not in_run:
+                found.append(folder)
 
     visit(load.run_path(source))
     if not found:
