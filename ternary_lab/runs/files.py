@@ -39,7 +39,7 @@ def children(folder: Path) -> list[Path]:
     try:
         return sorted(child for child in folder.iterdir() if not is_stray(child))
     except OSError as error:
-        raise RunError(f"{folder}: cannot be read: {error.strerror}") from None
+        raise RunError(f"{folder}: cannot be read: {error.strerror}: make it readable") from None
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ import codecs
 import io
 import json
 import lzma
+import os
 import re
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -75,7 +76,7 @@ class RunRecord:
     path: Path
 
     def __post_init__(self) -> None:
-        if not (self.path / CONFIG).is_file():
+        if not os.path.isfile(self.path / CONFIG):
             if is_run(self.path):
                 read_config(self.path / CONFIG)  # raises the error for a missing file
             raise RunError(f"{self.path}: not a run directory: it has no {CONFIG}")
@@ -111,11 +112,11 @@ class RunRecord:
         """Table with one row per epoch. The columns are those of `EpochRecord`. Raises RunError."""
         path = self.path / HISTORY
         packed = self.path / PACKED_HISTORY
-        if not path.exists() and not packed.exists():
+        if not _exists(path) and not _exists(packed):
             reason = REMEDY if any(self._checkpoints.glob(ANY)) else "no epoch has been finished yet"
             raise RunError(f"{path}: missing: {reason}")
         added = self.config.added_columns
-        path = path if path.exists() else packed
+        path = path if _exists(path) else packed
         table = read_table(path, (*FILE_COLUMNS, *added), () if added else LATER)
         numbers = table.drop(columns="run")
         if len(table) and len(numbers.select_dtypes("number").columns) < len(numbers.columns):
@@ -129,7 +130,7 @@ class RunRecord:
     def probes(self) -> pd.DataFrame | None:
         """The table of `probe_run` with one row per saved epoch, or None if the run was not probed."""
         path = self.path / PROBES
-        return read_table(path) if path.exists() else None
+        return read_table(path) if _exists(path) else None
 
     def probed(self) -> pd.DataFrame:
         """Return the table `probes`. Raises RunError if the run was not probed."""
@@ -167,7 +168,7 @@ class RunRecord:
         """
         name = "latest" if epoch is None else epoch if isinstance(epoch, str) else f"epoch_{epoch:04d}"
         path = self._checkpoints / f"{name}.safetensors"
-        if path.is_file():
+        if _exists(path):
             return checkpoint.load(path)
         if isinstance(epoch, int) and (found := self._unnumbered(epoch)) is not None:
             return found
@@ -180,7 +181,7 @@ class RunRecord:
         the row of an epoch before the checkpoint, so the epoch after `latest` may be there in a moment.
         """
         latest, deadline = self._checkpoints / "latest.safetensors", time.monotonic() + WAIT
-        while latest.is_file():
+        while _exists(latest):
             point = checkpoint.load(latest)
             if point.epoch == epoch:
                 return point
@@ -261,7 +262,7 @@ def is_run(folder: Path) -> bool:
         others = [(folder / PROVENANCE).exists(), (folder / LOG).exists(), any((folder / CHECKPOINTS).glob(ANY))]
         return sum([histories, *others]) >= 2
     except OSError as error:
-        raise RunError(f"{folder}: cannot be read: {error.strerror}") from None
+        raise RunError(f"{folder}: cannot be read: {error.strerror}: make it readable") from None
 
 
 def _runs_directly_in(folder: Path) -> list[Path]:
@@ -297,7 +298,7 @@ def read_config(path: Path) -> Config:
     Raises ConfigError for an intact file with a setting that this process does not know. A notebook may define such a
     setting, or a newer version.
     """
-    if not path.is_file():
+    if not _exists(path):
         raise RunError(f"{path}: missing: {REMEDY}")
     text = read_text(path)
     content = check_text(text, path)
@@ -311,7 +312,7 @@ def read_config(path: Path) -> Config:
 
 def read_provenance(path: Path) -> dict[str, Any]:
     """Read the provenance of a run. Raises RunError."""
-    if not path.exists():
+    if not _exists(path):
         raise RunError(f"{path}: missing: start the run again with the same command to restore it")
     text = read_text(path)
     try:
@@ -326,6 +327,14 @@ def read_provenance(path: Path) -> dict[str, Any]:
     return content
 
 
+def _exists(path: Path) -> bool:
+    """Return whether a file exists. It may exist if this user cannot look; reading it then names the reason."""
+    try:
+        return path.exists()
+    except OSError:
+        return True
+
+
 def read_text(path: Path) -> str:
     """Read a text file of a run. A file with the suffix `.xz` is unpacked.
 
@@ -336,7 +345,8 @@ def read_text(path: Path) -> str:
         with (lzma.open if path.suffix == ".xz" else open)(path, "rb") as file:
             data = file.read(LARGEST + 1)
     except (OSError, EOFError, lzma.LZMAError) as error:
-        raise RunError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}: {REMEDY}") from None
+        remedy = "make it readable" if isinstance(error, PermissionError) else REMEDY
+        raise RunError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}: {remedy}") from None
     if len(data) > LARGEST:
         raise RunError(f"{path}: more than {LARGEST} bytes: not a run's, and not read")
     try:

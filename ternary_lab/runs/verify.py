@@ -219,24 +219,32 @@ class _Files:
         return path.relative_to(self.path).as_posix()
 
     def _read_folder(self, folder: Path) -> None:
-        """Read the files in a folder and below it. Links are followed, and a folder with two names is read once."""
+        """Read the files in a folder and below it, without other runs.
+
+        Links are followed, and a folder with two names is read once.
+        """
         place = folder.resolve()
         if place in self._seen:
             return
         self._seen.add(place)
         try:
+            if folder != self.path and is_run(folder):
+                return
             inside = sorted(folder.iterdir())
         except OSError as error:
-            self.files[self._name(folder)] = f"{folder}: cannot be read: {error.strerror}"
+            self.files[self._name(folder)] = f"{folder}: cannot be read: {error.strerror}: make it readable"
+            return
+        except RunError as error:
+            self.files[self._name(folder)] = str(error)
             return
         for path in inside:
             if is_stray(path):
                 if path.name not in (LOCK, OWNER):
                     self.notes[self._name(path)] = LEFT
-            elif not os.path.isdir(path):
-                self._read_file(path)
-            elif not is_run(path):
+            elif os.path.isdir(path):
                 self._read_folder(path)
+            else:
+                self._read_file(path)
 
     def _read_file(self, path: Path) -> None:
         name = self._name(path)

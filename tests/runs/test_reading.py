@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import codecs
 import json
+import os
 import shutil
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -219,18 +221,33 @@ def test_every_run_is_verified_whatever_its_seed_its_links_and_its_state(run: Pa
             assert ": restore it" in problem or ": cannot be read: " in problem or "the same command" in problem
 
 
-def test_a_folder_that_cannot_be_read_is_reported(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    iterdir = Path.iterdir
-
-    def refuse(folder: Path) -> Any:
-        if folder.name == "checkpoints":
-            raise PermissionError(13, "Permission denied", str(folder))
-        return iterdir(folder)
-
-    monkeypatch.setattr(Path, "iterdir", refuse)
-    (found,) = verify_all(run)
-    assert found.files["checkpoints"] == f"{run / 'checkpoints'}: cannot be read: Permission denied"
-    assert not found.sound
+def test_what_this_user_may_not_read_is_named(written: Path) -> None:
+    """Another user owns the runs. Some of their files and folders are closed."""
+    root = Path(tempfile.mkdtemp())
+    closed = ("a/checkpoints", "b/history.csv", "b/provenance.json", "b/checkpoints/latest.safetensors", "c", "d")
+    try:
+        root.chmod(0o755)
+        for name in "abce":
+            shutil.copytree(written, root / name)
+        (root / "d").mkdir()
+        for name in closed:
+            (root / name).chmod(0)
+        if os.geteuid() == 0:
+            os.seteuid(65534)  # the superuser may read everything
+        found = {one.path.name: one for one in verify_all(root)}
+        bad = [f"{name}/{file}" for name, one in found.items() for file, problem in one.files.items() if problem]
+        assert sorted(bad) == sorted([*closed[:4], "c/.", "d/."])
+        for one in found.values():
+            assert all(": cannot be read: Permission denied" in problem for problem in one.files.values() if problem)
+        for name in ("", "a", "b", "c"):
+            with pytest.raises(TernaryLabError, match="cannot be read: Permission denied"):
+                _ = [(run.seed, run.history, run.checkpoint()) for run in load_runs(root / name).values()]
+    finally:
+        if os.getuid() == 0:
+            os.seteuid(0)
+        for name in closed:
+            (root / name).chmod(0o700)
+        shutil.rmtree(root)
 
 
 def test_runs_of_one_seed_are_refused_by_name_instead_of_dropped(run: Path) -> None:
