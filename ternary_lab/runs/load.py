@@ -24,6 +24,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from ternary_lab.config import Config
@@ -118,11 +119,10 @@ class RunRecord:
         added = self.config.added_columns
         path = path if _exists(path) else packed
         table = read_table(path, (*FILE_COLUMNS, *added), () if added else LATER)
-        numbers = table.drop(columns="run")
-        if len(table) and len(numbers.select_dtypes("number").columns) < len(numbers.columns):
+        if len(table) and not all(kind.kind in "iufb" for name, kind in table.dtypes.items() if name != "run"):
             raise damaged(path, "it has a text where a number belongs")
-        if len(gap := table.index[table["epoch"].diff() != 1][1:]):
-            raise damaged(path, f"row {gap[0] + 1} is not of the epoch after that of the row above it")
+        if len(gap := (np.diff(table["epoch"].to_numpy()) != 1).nonzero()[0]):
+            raise damaged(path, f"row {gap[0] + 2} is not of the epoch after that of the row above it")
         table = table.rename(columns=OLD_NAMES)
         return table.assign(**{name: value for name, value in LATER.items() if name not in table})
 
