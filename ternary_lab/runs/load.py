@@ -43,7 +43,7 @@ from ternary_lab.runs.checksums import (
     check_text,
     damaged,
 )
-from ternary_lab.runs.files import children, is_stray, read_csv
+from ternary_lab.runs.files import children, read_csv
 from ternary_lab.runs.locks import OWNER
 from ternary_lab.runs.provenance import TrainedSpan, provenance_problem, trained_spans
 
@@ -177,20 +177,22 @@ class RunRecord:
     def _unnumbered(self, epoch: int) -> Checkpoint | None:
         """Return the checkpoint of an epoch from a file without the number of the epoch, or None.
 
-        The last two epochs are in `latest` and `previous`, and each best epoch is in a file of its own. Training writes
-        the row of an epoch before the checkpoint, so the epoch after `latest` may be there in a moment.
+        The last epoch is in `latest`. While a process trains the run, `latest` may go on to the next epoch, and then the
+        epoch is in `previous`. Training writes the row of an epoch before its checkpoint, which is then waited for.
         """
-        latest, deadline = self._checkpoints / "latest.safetensors", time.monotonic() + WAIT
+        latest, previous = (self._checkpoints / f"{name}.safetensors" for name in ("latest", "previous"))
+        deadline = time.monotonic() + WAIT
         while _exists(latest):
             point = checkpoint.load(latest)
             if point.epoch == epoch:
                 return point
-            if point.epoch != epoch - 1 or time.monotonic() > deadline or not (self.path / OWNER).exists():
+            if not (self.path / OWNER).exists():
+                return None
+            if point.epoch != epoch - 1 or time.monotonic() > deadline:
                 break
             time.sleep(0.01)
-        others = (file for file in self._checkpoints.glob(ANY) if not is_stray(file) and not EPOCH.fullmatch(file.name))
-        points = (checkpoint.load(file) for file in sorted(others, reverse=True))
-        return next((point for point in points if point.epoch == epoch), None)
+        point = checkpoint.load(previous) if _exists(previous) else None
+        return point if point is not None and point.epoch == epoch else None
 
     def model(self, epoch: int | str | None = None) -> TernaryVAE:
         """Return the model in the checkpoint of an epoch or of a name (default: the latest checkpoint)."""
