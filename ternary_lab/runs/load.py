@@ -177,8 +177,8 @@ class RunRecord:
     def _unnumbered(self, epoch: int) -> Checkpoint | None:
         """Return the checkpoint of an epoch from a file without the number of the epoch, or None.
 
-        The last epoch is in `latest`. While a process trains the run, `latest` may go on to the next epoch, and then the
-        epoch is in `previous`. Training writes the row of an epoch before its checkpoint, which is then waited for.
+        The last epoch is in `latest`. While a process trains the run, `latest` may go on to the next epoch, and then
+        the epoch is in `previous`. Training writes the row of an epoch before its checkpoint, which is waited for.
         """
         latest, previous = (self._checkpoints / f"{name}.safetensors" for name in ("latest", "previous"))
         deadline = time.monotonic() + WAIT
