@@ -191,8 +191,9 @@ class RunRecord:
             if point.epoch != epoch - 1 or time.monotonic() > deadline:
                 break
             time.sleep(0.01)
-        point = checkpoint.load(previous) if _exists(previous) else None
-        return point if point is not None and point.epoch == epoch else None
+        if _exists(previous) and (point := checkpoint.load(previous)).epoch == epoch:
+            return point
+        return None
 
     def model(self, epoch: int | str | None = None) -> TernaryVAE:
         """Return the model in the checkpoint of an epoch or of a name (default: the latest checkpoint)."""
