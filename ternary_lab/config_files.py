@@ -118,8 +118,9 @@ def config_files() -> dict[str, Path]:
     """Return a dictionary from bare name to path of the configurations that ship with the library."""
     return {
         file.relative_to(folder).with_suffix("").as_posix(): file
-        for folder in shipped_folders("configs") for file in sorted(folder.rglob("*.yaml"))
-        if file.parent.name != COUNTERFACTUALS  # A counterfactual is a change to a configuration.
+        for folder in shipped_folders("configs") for file in sorted(folder.rglob("[!.]*.yaml"))
+        # A counterfactual is a change to a configuration. JupyterLab keeps copies in hidden folders.
+        if file.parent.name != COUNTERFACTUALS and not file.parent.name.startswith(".")
     }
 
 
@@ -171,7 +172,7 @@ def load_counterfactual(path: str | Path) -> Counterfactual:
 
 def shipped_configs(folder: str) -> list[Path]:
     """Return the YAML files in a folder of `configs`, sorted by name."""
-    return [file for parent in shipped_folders("configs") for file in sorted((parent / folder).glob("*.yaml"))]
+    return [file for parent in shipped_folders("configs") for file in sorted((parent / folder).glob("[!.]*.yaml"))]
 
 
 def shipped_counterfactuals() -> list[Counterfactual]:

@@ -87,7 +87,9 @@ class Choice(Section):
         mode = data.get("mode")
         if isinstance(mode, str) and mode in cls.modes:
             return cls.modes[mode].model_validate(data)
-        problem = PydanticCustomError("unknown_mode", "must be one of {modes}", {"modes": ", ".join(cls.modes)})
+        problem = PydanticCustomError("unknown_mode", "must be one of {modes}", {
+            "modes": ", ".join(cls.modes) or "the modes of your own classes, and none is defined"
+        })
         raise ValidationError.from_exception_data(
             cls.__name__, [InitErrorDetails(type=problem, loc=("mode",), input=mode)]
         )

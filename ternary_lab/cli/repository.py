@@ -8,9 +8,8 @@ from pathlib import Path
 
 import click
 
-import ternary_lab
 from ternary_lab.cli.options import AS_JSON, DEVICE, PATH, RUNS, Command
-from ternary_lab.errors import CheckpointError
+from ternary_lab.errors import CheckpointError, RunError
 
 
 @click.command(cls=Command)
@@ -19,26 +18,33 @@ from ternary_lab.errors import CheckpointError
 def verify(sources: tuple[str, ...], as_json: bool) -> None:
     """Check the files of runs and their last epoch's metrics.
 
-    RUN is a run, a folder of runs, or a published run. The command checks every file by its checksum. If all files are
-    intact, the command computes the metrics of the last saved epoch again. The exit status is 1 if a file is damaged or
-    a metric differs.
+    RUN is a run, a folder that holds runs at any depth, or a published run. The command checks every file by its
+    checksum, and whether the files belong together. If all files are intact, the command computes the metrics of the
+    last saved epoch again. It also says what it did not check. The exit status is 1 if a file is damaged or a metric
+    differs, and 2 if there is no RUN.
 
     \b
     Examples:
       ternary-lab verify runs/v5_5
       ternary-lab verify v5_5/seed=42 --json
     """
-    from ternary_lab.runs.verify import verify as verify_run
+    from ternary_lab.runs.verify import verify_all
 
-    found = []
-    for run in (run for source in sources for run in ternary_lab.load_runs(source).values()):
-        found.append(verify_run(run))
-        if not as_json:  # after each run, because a run takes a second or two
-            click.echo(found[-1].describe())
+    found, status = [], 0
+    for source in sources:
+        try:
+            for one in verify_all(source):
+                found.append(one)
+                status = status or int(not one.sound)
+                if not as_json:  # after each run, because a run takes a second or two
+                    click.echo(one.describe())
+        except RunError as error:  # the other runs are checked all the same
+            click.echo(f"error: {error}", err=True)
+            status = 2
     if as_json:
         click.echo(json.dumps([one.as_dict() for one in found]))
-    if not all(one.sound for one in found):
-        sys.exit(1)
+    if status:
+        sys.exit(status)
 
 
 @click.command("import-v55", cls=Command)

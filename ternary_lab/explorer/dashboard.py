@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 
 import ipywidgets as widgets
@@ -16,7 +17,7 @@ from ternary_lab.errors import RunError, TernaryLabError
 from ternary_lab.explorer.view import View
 from ternary_lab.figures.live import draw_runs
 from ternary_lab.figures.save import Drawing, image
-from ternary_lab.runs.load import RunSet, load_runs
+from ternary_lab.runs.load import RunRecord, runs_in
 
 SHORTEST = 0.25
 """Shortest allowed time between two updates, in seconds."""
@@ -26,8 +27,8 @@ class Dashboard(View):
     """Curves, progress and state of the runs in a directory.
 
     The dashboard draws the curves again whenever a run has a new epoch. If the user closes the notebook, the view ends
-    but the runs continue. If the directory is missing or incomplete, the page shows a message with the path, and the
-    dashboard tries to read the directory again at the next update.
+    but the runs continue. If the directory is missing, or a file of a run is missing or damaged, the page shows a
+    message with the path, and the dashboard tries to read again at the next update. The other runs are shown.
     """
 
     title = "Dashboard"
@@ -59,23 +60,37 @@ class Dashboard(View):
         """Read the directory once, draw the runs if they have changed, and return whether every run has stopped."""
         with self._lock:
             try:
-                stopped = self._show(load_runs(self.run_dir))
+                runs, problems = self._readable()
+                stopped = self._show(runs)
             except TernaryLabError as error:
-                again = f"(read again every {self.seconds:g} s)"
-                if self.run_dir.exists():  # Perhaps a process is still writing a file.
-                    self.set_error(RunError(f"{error} {again}"))
-                else:
-                    self.line.value = html.escape(f"{self.run_dir}: no run yet {again}")
+                stopped, problems = False, [str(error)]
+            again = f"(read again every {self.seconds:g} s)"
+            if not self.run_dir.exists():
+                self.set_error(None)
+                self.line.value = html.escape(f"{self.run_dir}: no run yet {again}")
                 return False
-            self.set_error(None)
-            return stopped
+            # Perhaps a process is still writing a file.
+            self.set_error(RunError(f"{'; '.join(problems)} {again}") if problems else None)
+            return stopped and not problems
 
-    def _show(self, runs: RunSet) -> bool:
+    def _readable(self) -> tuple[dict[str, RunRecord], list[str]]:
+        """Return the runs that can be read, by name, and the problems of the others. Raises RunError for no run."""
+        runs, problems = {}, []
+        for run in runs_in(self.run_dir):
+            try:
+                run.config, run.provenance, run.history  # noqa: B018
+                runs[run.name] = run
+            except TernaryLabError as error:
+                problems.append(str(error))
+        return runs, problems
+
+    def _show(self, runs: Mapping[str, RunRecord]) -> bool:
+        """Draw the runs if they have changed. Return whether every run has stopped."""
         # The end of a run is read before its history, because a history that is read first may lack the last epoch.
-        stopped = {run.name: run.stopped for run in runs.values()}
-        epochs = {run.name: len(run.history) for run in runs.values()}
+        stopped = {name: run.stopped for name, run in runs.items()}
+        epochs = {name: len(run.history) for name, run in runs.items()}
         state = epochs, stopped
-        if state != self._drawn:
+        if runs and state != self._drawn:
             drawing = draw_runs(runs)
             self.curves.value = image(drawing.figure, drawing.alt, dpi=90)
             self.line.value = "<br>".join(
@@ -89,7 +104,7 @@ class Dashboard(View):
 
     def picture(self) -> Drawing | None:
         try:
-            return draw_runs(load_runs(self.run_dir))
+            return draw_runs(self._readable()[0])
         except TernaryLabError:
             return None
 

@@ -6,6 +6,9 @@ figure.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import pandas as pd
 from matplotlib.axes import Axes
 
@@ -13,7 +16,7 @@ from ternary_lab.config import Config
 from ternary_lab.figures.save import Drawing
 from ternary_lab.figures.style import GREEN, GREY, INK, PATHWAY, figure_of, fixed, panels, plain, style
 from ternary_lab.metrics.quantities import label
-from ternary_lab.runs.load import RunSet
+from ternary_lab.runs.load import RunRecord
 
 LINE = {"A": "-", "B": "--"}
 RUN_PANELS = (
@@ -25,8 +28,11 @@ PREVIEWED = 120
 """Smallest number of epochs in a figure of schedules. The figure shows more epochs if the run trains more epochs."""
 
 
-def draw_runs(runs: RunSet) -> Drawing:
-    """Plot loss, sampled coverage, informative coverage and latent entropy of runs against the epoch."""
+def draw_runs(runs: Mapping[Any, RunRecord]) -> Drawing:
+    """Plot loss, sampled coverage, informative coverage and latent entropy of runs against the epoch.
+
+    The keys of `runs` are not used.
+    """
     # A history may have a header but no row yet.
     histories = [history for run in runs.values() if len(history := run.history)]
     with style():

@@ -52,7 +52,7 @@ def find_notebooks(paths: Iterable[str | Path]) -> list[Path]:
     """
     found: list[Path] = []
     for path in map(read_path, paths):
-        inside = sorted(path.glob("*.ipynb")) if path.is_dir() else [path]
+        inside = sorted(path.glob("[!.]*.ipynb")) if path.is_dir() else [path]
         if not inside:
             raise NotebookError(f"{path} holds no notebook: name a folder of .ipynb files, as notebooks")
         if not path.exists():

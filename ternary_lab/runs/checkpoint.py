@@ -33,10 +33,10 @@ from ternary_lab.backend.numerics import with_fixed_arithmetic
 from ternary_lab.config import Config
 from ternary_lab.config_files import from_yaml
 from ternary_lab.controllers import Controllers
-from ternary_lab.errors import CheckpointError, first_names
+from ternary_lab.errors import CheckpointError, ConfigError, first_names
 from ternary_lab.model import Architecture, TernaryVAE
 from ternary_lab.networks import Blocks
-from ternary_lab.runs.checksums import REMEDY, SHA256, checkpoint_checksum
+from ternary_lab.runs.checksums import REMEDY, SHA256, UNKNOWN_HERE, checkpoint_checksum
 from ternary_lab.runs.files import write_atomically
 from ternary_lab.space import SIZE
 from ternary_lab.training.run_state import Best, RunState
@@ -135,7 +135,12 @@ def load(path: Path) -> Checkpoint:
     try:
         header = json.loads(metadata[FORMAT])
         checksum = header.pop(SHA256, None)
-        config = from_yaml(header["config"], f"{path}: its configuration")
+        try:
+            config = from_yaml(header["config"], f"{path}: its configuration")
+        except ConfigError as error:
+            if checksum is None or checksum != checkpoint_checksum(tensors, header):
+                raise
+            raise CheckpointError(f"{error}: {UNKNOWN_HERE}") from error
         architecture = Architecture(config.model)
         if 4 * architecture.parameters > len(data):
             raise CheckpointError(f"{path}: holds less than the {architecture.parameters} weights that it declares")

@@ -11,6 +11,9 @@
 The checksum of JSON is computed from JSON with sorted keys. Each row of a table and each line of a log has a short
 checksum of its own. So an error message can name the damaged row, and a line that is still being written can be
 recognised. Files without any checksum come from older versions and are accepted.
+
+The checksums cover a text with the line endings of Unix and without a byte order mark. Git, copying tools and editors
+on Windows may convert both. `load.read_text` undoes this, so a converted file still matches its checksums.
 """
 
 from __future__ import annotations
@@ -34,11 +37,25 @@ _COMMENT = f"# {SHA256}: "
 _CHECKED_ROW = re.compile(",[0-9a-f]{8}\n$")
 _PAST_CHECKSUM = re.compile(",[0-9a-f]{8}.")
 REMEDY = "restore it from a copy, or train again with --fresh"
+CONFIG_REMEDY = (
+    "undo the edit or restore it from a copy; to train with other settings, give them with --set and choose another "
+    "--run-dir"
+)
+PROVENANCE_REMEDY = "restore it from a copy, or delete it, and the same training command writes it again"
+UNKNOWN_HERE = (
+    "the file is intact: first import the code that defines this setting, or use the version of ternary-lab that wrote "
+    "the file"
+)
+"""Remedy for an intact configuration that this process cannot read.
+
+The configuration may name a loss term or a schedule that a notebook defines, or come from a newer version.
+"""
+_CHANGED = "so it was edited or damaged after it was written"
 
 
-def damaged(path: Path, reason: str) -> RunError:
+def damaged(path: Path, reason: str, remedy: str = REMEDY) -> RunError:
     """Return the error for a damaged file."""
-    return RunError(f"{path}: damaged: {reason}: {REMEDY}")
+    return RunError(f"{path}: damaged: {reason}: {remedy}")
 
 
 def crc32(text: str) -> str:
@@ -61,8 +78,8 @@ def check_text(text: str, path: Path) -> str:
     body, comment, checksum = text.rpartition(_COMMENT)
     if not comment:
         return text
-    if checksum != sha256(body) + "\n":
-        raise damaged(path, "its checksum differs")
+    if checksum.rstrip("\n") != sha256(body):
+        raise damaged(path, f"its checksum differs, {_CHANGED}", CONFIG_REMEDY)
     return body
 
 
@@ -74,7 +91,7 @@ def json_with_checksum(data: Mapping[str, Any]) -> bytes:
 def check_json(data: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """Return the mapping without its checksum. Raises RunError if the checksum does not match the mapping."""
     if SHA256 in data and data != _with_checksum(data, SHA256, sha256):
-        raise damaged(path, "its checksum differs")
+        raise damaged(path, f"its checksum differs, {_CHANGED}", PROVENANCE_REMEDY)
     return {key: value for key, value in data.items() if key != SHA256}
 
 
@@ -89,17 +106,15 @@ def check_log(text: str, path: Path) -> None:
     A last line without a newline is accepted if its JSON is incomplete, because a run may still be writing this line.
     """
     for number, line in enumerate(text.splitlines(keepends=True), 1):
-        if not line.endswith("\n"):
-            if line.rstrip().endswith("}") or line[:-1].endswith("}"):
-                raise damaged(path, f"the end of line {number}")
-            continue
         try:
             event = json.loads(line)
             changed = event != _with_checksum(event, CRC32, crc32) and CRC32 in event
         except (ValueError, AttributeError, TypeError):
+            if not line.endswith("\n") and "}" not in line[-2:]:
+                continue
             raise damaged(path, f"line {number} is not an event") from None
         if changed:
-            raise damaged(path, f"the checksum of line {number} differs")
+            raise damaged(path, f"the checksum of line {number} differs, {_CHANGED}")
 
 
 def row_with_checksum(head: str, row: str) -> str:
@@ -118,6 +133,8 @@ def csv_with_checksums(text: str) -> str:
 
 def check_csv(text: str, path: Path, columns: Sequence[str] | None = None, optional: Collection[str] = ()) -> str:
     """Return the CSV text without its checksums, and without a last line that is still being written.
+
+    A complete last row counts even if an editor has removed the newline at its end.
 
     Raises RunError if a row does not match its checksum; the message names the row. Raises RunError also if the columns
     of the text are not `columns`. The columns in `optional` are the last of `columns`. The text may have all of the
@@ -139,10 +156,12 @@ def check_csv(text: str, path: Path, columns: Sequence[str] | None = None, optio
             raise damaged(path, "its first line")
         return "".join(lines)
     first = lines[0].rpartition(",")[0]
+    if unfinished and f"{unfinished}\n" == row_with_checksum(first, unfinished.rpartition(",")[0]):
+        lines.append(f"{unfinished}\n")
     rows = [line.rpartition(",")[0] for line in lines[1:]]
     for number, (row, line) in enumerate(zip(rows, lines[1:], strict=True), 1):
         if line != row_with_checksum(first, row):
-            raise damaged(path, f"the checksum of row {number} differs")
+            raise damaged(path, f"the checksum of row {number} differs, {_CHANGED}")
     return "".join(f"{line}\n" for line in (first, *rows))
 
 

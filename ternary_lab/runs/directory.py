@@ -122,8 +122,11 @@ def _few(names: Sequence[str]) -> str:
     return ", ".join(names[:FEW]) + ", …" * (len(names) > FEW)
 
 
-def prepare(plan: RunPlan, device: torch.device) -> None:
-    """Create the missing files of a run's directory. Delete the temporary files that a killed process has left."""
+def prepare(plan: RunPlan, device: torch.device, stopped: str | None) -> None:
+    """Create the missing files of a run's directory. Delete the temporary files that a killed process has left.
+
+    `stopped` is the reason why the run has ended, or None.
+    """
     folder = plan.path / CHECKPOINTS
     with write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -132,7 +135,7 @@ def prepare(plan: RunPlan, device: torch.device) -> None:
     with write_errors(plan.path / LOG):
         _mend_log(plan.path / LOG)
     if not (plan.path / PROVENANCE).exists():
-        content = provenance(plan.seed, TrainedSpan.here(plan.first_epoch, device))
+        content = provenance(plan.seed, TrainedSpan.here(plan.first_epoch, device)) | {"stopped": stopped}
         write_atomically(plan.path / PROVENANCE, json_with_checksum(content))
     if not (plan.path / CONFIG).exists():
         # config.yaml is written last, because a directory with this file counts as a run directory.

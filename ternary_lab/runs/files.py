@@ -24,14 +24,6 @@ STRAY = (
 Operating systems, file servers, editors, Jupyter, locks and killed writes leave them in any folder. All hidden names
 are among them, such as .DS_Store, .ipynb_checkpoints, .nfs0001, ._config.yaml and .lock.
 """
-
-
-def is_stray(path: Path) -> bool:
-    """Return whether a file or folder has the name of one that systems and editors leave behind (see `STRAY`)."""
-    name = path.name.lower()
-    return any(fnmatchcase(name, pattern) for pattern in STRAY)
-
-
 UNSUPPORTED = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 """Numbers of the errors by which a file system says that it does not have an operation."""
 _REMEDIES = {
@@ -42,6 +34,23 @@ _REMEDIES = {
     ),
     (errno.ENAMETOOLONG,): "choose a shorter path",
 }
+
+
+def is_stray(path: Path) -> bool:
+    """Return whether a file or folder has the name of one that systems and editors leave behind (see `STRAY`)."""
+    name = path.name.lower()
+    return any(fnmatchcase(name, pattern) for pattern in STRAY)
+
+
+def children(folder: Path) -> list[Path]:
+    """Return the files and folders in a folder, sorted by name, without stray ones (see `is_stray`).
+
+    Raises RunError if the folder cannot be read.
+    """
+    try:
+        return sorted(child for child in folder.iterdir() if not is_stray(child))
+    except OSError as error:
+        raise RunError(f"{folder}: cannot be read: {error.strerror}: make it readable") from None
 
 
 def reason_and_remedy(error: OSError) -> str:

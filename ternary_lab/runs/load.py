@@ -11,28 +11,42 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import json
 import lzma
+import os
 import re
+import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from ternary_lab.arguments import read_path, shown, whole_number
 from ternary_lab.config import Config
 from ternary_lab.config_files import from_yaml
-from ternary_lab.errors import FEW, RunError, nearest
+from ternary_lab.errors import FEW, ConfigError, RunError, nearest
 from ternary_lab.history import FILE_COLUMNS, LATER, OLD_NAMES, name_in_files
 from ternary_lab.runs import checkpoint
 from ternary_lab.runs.checkpoint import Checkpoint
-from ternary_lab.runs.checksums import REMEDY, check_csv, check_json, check_text, damaged
-from ternary_lab.runs.files import read_csv
-from ternary_lab.runs.provenance import TrainedSpan, trained_spans
+from ternary_lab.runs.checksums import (
+    CONFIG_REMEDY,
+    PROVENANCE_REMEDY,
+    REMEDY,
+    UNKNOWN_HERE,
+    check_csv,
+    check_json,
+    check_text,
+    damaged,
+)
+from ternary_lab.runs.files import children, read_csv
+from ternary_lab.runs.locks import OWNER
+from ternary_lab.runs.provenance import TrainedSpan, provenance_problem, trained_spans
 
 if TYPE_CHECKING:
     from ternary_lab.model import TernaryVAE
@@ -41,6 +55,12 @@ CONFIG, PROVENANCE, HISTORY, PROBES, LOG, CHECKPOINTS = (
     "config.yaml", "provenance.json", "history.csv", "probes.csv", "log.jsonl", "checkpoints",
 )
 PACKED_HISTORY = "history.csv.xz"
+ANY = "*.safetensors"
+"""Pattern of the names of all checkpoints."""
+EPOCH = re.compile(r"epoch_(\d+)\.safetensors")
+"""Pattern of the name of a checkpoint that is kept because of its epoch."""
+WAIT = 2.0
+"""Longest time in seconds to wait for the checkpoint of an epoch that a process is just writing."""
 FULL = "v5_5_full"
 """Name of the published runs over all 400 epochs. These runs kept the weights of every epoch up to 120."""
 ANSWERS = "answers.csv"
@@ -60,7 +80,9 @@ class RunRecord:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", read_path(self.path).absolute())
-        if not (self.path / CONFIG).is_file():
+        if not os.path.isfile(self.path / CONFIG):
+            if is_run(self.path):
+                read_config(self.path / CONFIG)  # raises the error for a missing file
             raise RunError(f"{self.path}: not a run directory: it has no {CONFIG}")
 
     @property
@@ -69,22 +91,13 @@ class RunRecord:
 
     @cached_property
     def config(self) -> Config:
-        path = self.path / CONFIG
-        return from_yaml(check_text(read_text(path), path), str(path))
+        """All settings of the run. Raises RunError or ConfigError."""
+        return read_config(self.path / CONFIG)
 
     @property
     def provenance(self) -> Mapping[str, Any]:
         """Seed, devices, versions, hash of the library's source code, and times. Raises RunError."""
-        path = self.path / PROVENANCE
-        if not path.exists():
-            raise RunError(f"{path}: missing: start the run again with the same command to restore it")
-        try:
-            data = json.loads(read_text(path))
-        except ValueError as error:
-            raise damaged(path, str(error)) from None
-        if not isinstance(data, dict):
-            raise damaged(path, "not a mapping")
-        return check_json(data, path)
+        return read_provenance(self.path / PROVENANCE)
 
     def trained_on(self, epoch: int) -> TrainedSpan:
         """Return the span of epochs that contains `epoch`. The span names the device that trained these epochs.
@@ -92,11 +105,8 @@ class RunRecord:
         Raises RunError if the provenance names no device, or if `epoch` is not a whole number.
         """
         epoch = whole_number(epoch, "epoch", error=RunError)
-        try:
-            spans = trained_spans(self.provenance)
-            return next((span for span in reversed(spans) if span.first_epoch <= epoch), spans[0])
-        except (KeyError, IndexError, TypeError):
-            raise damaged(self.path / PROVENANCE, "it does not say on which device the run was trained") from None
+        spans = trained_spans(self.provenance)
+        return next((span for span in reversed(spans) if span.first_epoch <= epoch), spans[0])
 
     @property
     def seed(self) -> int:
@@ -107,10 +117,16 @@ class RunRecord:
         """Table with one row per epoch. The columns are those of `EpochRecord`. Raises RunError."""
         path = self.path / HISTORY
         packed = self.path / PACKED_HISTORY
-        if not path.exists() and not packed.exists():
-            raise RunError(f"{path}: missing: no epoch has been finished yet")
+        if not _exists(path) and not _exists(packed):
+            reason = REMEDY if any(self._checkpoints.glob(ANY)) else "no epoch has been finished yet"
+            raise RunError(f"{path}: missing: {reason}")
         added = self.config.added_columns
-        table = read_table(path if path.exists() else packed, (*FILE_COLUMNS, *added), () if added else LATER)
+        path = path if _exists(path) else packed
+        table = read_table(path, (*FILE_COLUMNS, *added), () if added else LATER)
+        if len(table) and not all(kind.kind in "iufb" for name, kind in table.dtypes.items() if name != "run"):
+            raise damaged(path, "it has a text where a number belongs")
+        if len(gap := (np.diff(table["epoch"].to_numpy()) != 1).nonzero()[0]):
+            raise damaged(path, f"row {gap[0] + 2} is not of the epoch after that of the row above it")
         table = table.rename(columns=OLD_NAMES)
         return table.assign(**{name: value for name, value in LATER.items() if name not in table})
 
@@ -118,7 +134,7 @@ class RunRecord:
     def probes(self) -> pd.DataFrame | None:
         """The table of `probe_run` with one row per saved epoch, or None if the run was not probed."""
         path = self.path / PROBES
-        return read_table(path) if path.exists() else None
+        return read_table(path) if _exists(path) else None
 
     def probed(self) -> pd.DataFrame:
         """Return the table `probes`. Raises RunError if the run was not probed."""
@@ -130,7 +146,7 @@ class RunRecord:
     @property
     def epochs(self) -> list[int]:
         """Saved epochs, which have a checkpoint of their own, in ascending order."""
-        names = (re.fullmatch(r"epoch_(\d+)\.safetensors", file.name) for file in self._checkpoints.glob("epoch_*"))
+        names = (EPOCH.fullmatch(file.name) for file in self._checkpoints.glob("epoch_*"))
         return sorted(int(match.group(1)) for match in names if match)
 
     @property
@@ -158,13 +174,32 @@ class RunRecord:
             epoch = whole_number(epoch, "epoch", error=RunError)
         name = "latest" if epoch is None else epoch if isinstance(epoch, str) else f"epoch_{epoch:04d}"
         path = self._checkpoints / f"{name}.safetensors"
-        if path.is_file():
+        if _exists(path):
             return checkpoint.load(path)
-        if isinstance(epoch, int) and (self._checkpoints / "latest.safetensors").is_file():
-            latest = self.checkpoint()
-            if latest.epoch == epoch:
-                return latest
+        if isinstance(epoch, int) and (found := self._unnumbered(epoch)) is not None:
+            return found
         raise RunError(f"{self.path}: no checkpoint {name}; there are those of epochs {number_ranges(self.epochs)}")
+
+    def _unnumbered(self, epoch: int) -> Checkpoint | None:
+        """Return the checkpoint of an epoch from a file without the number of the epoch, or None.
+
+        The last epoch is in `latest`. While a process trains the run, `latest` may go on to the next epoch, and then
+        the epoch is in `previous`. Training writes the row of an epoch before its checkpoint, which is waited for.
+        """
+        latest, previous = (self._checkpoints / f"{name}.safetensors" for name in ("latest", "previous"))
+        deadline = time.monotonic() + WAIT
+        while _exists(latest):
+            point = checkpoint.load(latest)
+            if point.epoch == epoch:
+                return point
+            if not (self.path / OWNER).exists():
+                return None
+            if point.epoch != epoch - 1 or time.monotonic() > deadline:
+                break
+            time.sleep(0.01)
+        if _exists(previous) and (point := checkpoint.load(previous)).epoch == epoch:
+            return point
+        return None
 
     def model(self, epoch: int | str | None = None) -> TernaryVAE:
         """Return the model in the checkpoint of an epoch or of a name (default: the latest checkpoint)."""
@@ -188,26 +223,59 @@ def load_run(source: str | Path) -> RunRecord:
 
     Raises RunError if there is no such run, or if the directory is that of an experiment with several runs.
     """
-    path = _run_path(source)
-    if not (path / CONFIG).is_file():
-        inside = sorted(child.name for child in path.iterdir() if (child / CONFIG).is_file())
-        if inside:
-            shown = ", ".join(inside[:FEW]) + ", …" * (len(inside) > FEW)
-            raise RunError(f"{path}: holds {len(inside)} runs: choose one of {shown}")
+    path = run_path(source)
+    if not is_run(path) and (inside := [child.name for child in _runs_directly_in(path)]):
+        shown = ", ".join(inside[:FEW]) + ", …" * (len(inside) > FEW)
+        raise RunError(f"{path}: holds {len(inside)} runs: choose one of {shown}")
     return RunRecord(path)
 
 
 def load_runs(source: str | Path) -> RunSet:
     """Return all runs in the directory of an experiment, or of a published experiment such as "v5_5", by seed.
 
-    The directory of a single run is accepted too. Raises RunError if there is no run.
+    The directory of a single run is accepted too. Raises RunError if there is no run, if two runs have the same seed,
+    or if the seed of a run cannot be read.
     """
-    path = _run_path(source)
-    folders = [path] if (path / CONFIG).is_file() else sorted(path.iterdir())
-    runs = [RunRecord(folder) for folder in folders if (folder / CONFIG).is_file()]
-    if not runs:
+    runs = RunSet()
+    for run in sorted(runs_in(source), key=lambda run: run.seed):
+        if run.seed in runs:
+            raise RunError(
+                f"{run.path} and {runs[run.seed].path}: have the same seed {run.seed}: load one of them by its own path"
+            )
+        runs[run.seed] = run
+    return runs
+
+
+def runs_in(source: str | Path) -> list[RunRecord]:
+    """Return all runs in a directory or in a published experiment, in the order of their names.
+
+    The directory of a single run is accepted too. Raises RunError if there is no run, or if a run has no config.yaml.
+    """
+    path = run_path(source)
+    found = [RunRecord(folder) for folder in ([path] if is_run(path) else _runs_directly_in(path))]
+    if not found:
         raise RunError(f"{path}: holds no run")
-    return RunSet({run.seed: run for run in sorted(runs, key=lambda run: run.seed)})
+    return found
+
+
+def is_run(folder: Path) -> bool:
+    """Return whether a folder holds a run. It may have lost files.
+
+    A folder without config.yaml holds a run if it has two other files of a run. One of them alone may have another
+    origin. Raises RunError if the folder cannot be read.
+    """
+    try:
+        if (folder / CONFIG).exists():
+            return True
+        histories = (folder / HISTORY).exists() or (folder / PACKED_HISTORY).exists()
+        others = [(folder / PROVENANCE).exists(), (folder / LOG).exists(), any((folder / CHECKPOINTS).glob(ANY))]
+        return sum([histories, *others]) >= 2
+    except OSError as error:
+        raise RunError(f"{folder}: cannot be read: {error.strerror}: make it readable") from None
+
+
+def _runs_directly_in(folder: Path) -> list[Path]:
+    return [child for child in children(folder) if is_run(child)]
 
 
 def published() -> list[str]:
@@ -221,7 +289,8 @@ def local_or_published(path: str | Path) -> Path:
     return path if path.exists() else PUBLISHED / path
 
 
-def _run_path(source: str | Path) -> Path:
+def run_path(source: str | Path) -> Path:
+    """Return the folder of a run or an experiment, which is a path or the name of a published one. Raises RunError."""
     path = read_path(source)
     if path.is_dir():
         return path
@@ -233,20 +302,66 @@ def _run_path(source: str | Path) -> Path:
     raise RunError(f"{path}: no such run directory, nor a published run{near}")
 
 
+def read_config(path: Path) -> Config:
+    """Read the configuration of a run. Raises RunError for a damaged file.
+
+    Raises ConfigError for an intact file with a setting that this process does not know. A notebook may define such a
+    setting, or a newer version.
+    """
+    if not _exists(path):
+        raise RunError(f"{path}: missing: {REMEDY}")
+    text = read_text(path)
+    content = check_text(text, path)
+    try:
+        return from_yaml(content, str(path))
+    except ConfigError as error:
+        if content == text:  # no checksum says that the file is intact
+            raise RunError(f"{error}: {CONFIG_REMEDY}") from None
+        raise ConfigError(f"{error}: {UNKNOWN_HERE}") from error
+
+
+def read_provenance(path: Path) -> dict[str, Any]:
+    """Read the provenance of a run. Raises RunError."""
+    if not _exists(path):
+        raise RunError(f"{path}: missing: start the run again with the same command to restore it")
+    text = read_text(path)
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise damaged(path, str(error) if text.strip("\0\n ") else "it is empty", PROVENANCE_REMEDY) from None
+    if not isinstance(data, dict):
+        raise damaged(path, "it is not a mapping", PROVENANCE_REMEDY)
+    content = check_json(data, path)
+    if problem := provenance_problem(content):
+        raise damaged(path, problem, PROVENANCE_REMEDY)
+    return content
+
+
+def _exists(path: Path) -> bool:
+    """Return whether a file exists. It may exist if this user cannot look; reading it then names the reason."""
+    try:
+        return path.exists()
+    except OSError:
+        return True
+
+
 def read_text(path: Path) -> str:
     """Read a text file of a run. A file with the suffix `.xz` is unpacked.
 
-    Raises RunError if the file cannot be read, is not text, or has more than `LARGEST` bytes.
+    Line endings become those of Unix. A byte order mark is left out, and so is a last character that is cut off. Raises
+    RunError if the file cannot be read, is not text, or has more than `LARGEST` bytes.
     """
     try:
         with (lzma.open if path.suffix == ".xz" else open)(path, "rb") as file:
             data = file.read(LARGEST + 1)
     except (OSError, EOFError, lzma.LZMAError) as error:
-        raise RunError(f"{path}: cannot be read: {error}: {REMEDY}") from None
+        remedy = "make it readable" if isinstance(error, PermissionError) else REMEDY
+        raise RunError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}: {remedy}") from None
     if len(data) > LARGEST:
         raise RunError(f"{path}: more than {LARGEST} bytes: not a run's, and not read")
     try:
-        return data.decode()
+        text, _ = codecs.utf_8_decode(data.removeprefix(codecs.BOM_UTF8), "strict", False)
+        return re.sub("\r+\n?", "\n", text) if "\r" in text else text
     except UnicodeDecodeError:
         raise damaged(path, "it is not text") from None
 

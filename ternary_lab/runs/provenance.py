@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 
 from ternary_lab.backend.cpus import available_cpus
 from ternary_lab.backend.numerics import can_flush_denormals
@@ -65,14 +66,33 @@ class TrainedSpan:
         return "the CPU" if self.device == "cpu" else f"a CUDA GPU ({self.card})"
 
 
+NO_DEVICE = "it does not say on which device the run was trained"
+_SPANS = TypeAdapter(list[TrainedSpan])
+
+
 def trained_spans(provenance: Mapping[str, Any]) -> list[TrainedSpan]:
     """Return the spans of a run in the order of its epochs. Older runs record only the first device, as `device`."""
     if "devices" in provenance:
-        return [TrainedSpan(**span) for span in provenance["devices"]]
+        return _SPANS.validate_python(provenance["devices"])
     name, version = provenance["device"], provenance["versions"]["torch"]
     if name == "cpu":
         return [TrainedSpan(0, "cpu", None, None, version, False)]
     return [TrainedSpan(0, "cuda", name, None, version, None)]
+
+
+def provenance_problem(told: Mapping[str, Any]) -> str:
+    """Return what is wrong with the content of a provenance.json, or "" if a run can be read and resumed with it."""
+    seed, seconds, stopped = told.get("seed"), told.get("wall_seconds", 0.0), told.get("stopped")
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        return "it names no seed" if seed is None else f"its seed is {seed!r} and not a whole number"
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        return f"its wall_seconds are {seconds!r} and not a number"
+    if not isinstance(stopped, str | None):
+        return f"its reason of the end, stopped, is {stopped!r} and not a text"
+    try:
+        return "" if trained_spans(told) else NO_DEVICE
+    except (KeyError, TypeError, ValueError):
+        return NO_DEVICE
 
 
 def provenance(seed: int, span: TrainedSpan) -> dict[str, Any]:

@@ -236,7 +236,7 @@ def train_runs(
                 directory.empty(plan)
         starts = starting_points(plans, place)
         for start in starts:
-            directory.prepare(start.plan, place)
+            directory.prepare(start.plan, place, None if start.state is None else start.state.stopped)
             rewind(start)
             extend(start)
         unfinished = [start for start in starts if not start.ended]

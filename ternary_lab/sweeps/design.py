@@ -272,7 +272,7 @@ def find_sweep(name: str | Path) -> Path:
 def sweep_files() -> dict[str, Path]:
     """Return a dictionary from bare name to file for the sweeps that ship with the library."""
     folders = config_files.shipped_folders("sweeps")
-    return {file.stem: file for folder in folders for file in sorted(folder.glob("*.yaml"))}
+    return {file.stem: file for folder in folders for file in sorted(folder.glob("[!.]*.yaml"))}
 
 
 def points(sweep: Sweep) -> list[Point]:

@@ -105,7 +105,7 @@ class Plan:
 
     def now(self) -> Plan:
         """Return the same plan, with the present state of its cohorts and runs."""
-        cohorts = {file: Cohort.read(file) for file in sorted((self.root / COHORTS).glob("*.json"))}
+        cohorts = {file: Cohort.read(file) for file in sorted((self.root / COHORTS).glob("[!.]*.json"))}
         failures = {name: cohort.failure for cohort in cohorts.values() if cohort.failure for name in cohort.runs}
         runs = {name: _with_state(run, self.root / name, failures.get(name)) for name, run in self.runs.items()}
         return replace(self, runs=runs, cohorts=cohorts)

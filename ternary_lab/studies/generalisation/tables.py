@@ -46,7 +46,7 @@ def load_experiments(folder: str | Path = GENERALISATION) -> dict[str, RunSet]:
     `folder` is a path, or the name of a published folder. Raises RunError if there are no such runs.
     """
     path = local_or_published(folder)
-    found = {child.name: load_runs(child) for child in sorted(path.glob("*")) if child.is_dir()}
+    found = {child.name: load_runs(child) for child in sorted(path.glob("[!.]*")) if child.is_dir()}
     if not found:
         raise RunError(f"{folder}: holds no experiments: train those of configs/generalisation")
     return found
