@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,37 +17,45 @@ from typing import Any, TypeVar
 import click
 
 from ternary_lab.backend.devices import gpu_errors
+from ternary_lab.cli.process import steady_output
 from ternary_lab.errors import TernaryLabError
+from ternary_lab.runs.interrupt import Terminated, termination_as_interrupt
 from ternary_lab.sweeps.engines import ENGINES
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 SUMMARY = 60
 SEEDS = "--seeds"
+STARTS_AGAIN = "the same command starts again"
+RESUMES = "the last finished epoch is saved; the same command goes on from there"
 _NUMBERS = re.compile(r"-?[0-9][-0-9.,]*")
 
 
 class Command(click.Command):
     """A command that prints each error on one line, and whose option `--seeds` accepts several arguments.
 
-    The exit status is 2 after such an error, and 130 after Ctrl-C.
+    The exit status is 2 after such an error, and 128 + n if signal n has stopped the command (`process`). `after_stop`
+    says what the same command does after a stop.
     """
+
+    def __init__(self, *args: Any, after_stop: str = STARTS_AGAIN, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.after_stop = after_stop
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         return super().parse_args(ctx, join_seeds(args))
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            with gpu_errors():
+            with termination_as_interrupt(), gpu_errors():
                 return super().invoke(ctx)
         except TernaryLabError as error:
             click.echo(f"error: {' '.join(str(error).split())}", err=True)
             sys.exit(2)
-        except KeyboardInterrupt:
-            click.echo("interrupted: the last finished epoch is saved; the same command goes on from there", err=True)
-            sys.exit(130)
-        except BrokenPipeError:  # the reader of the output, such as head or a pager, has closed it
-            sys.stderr.close()
-            sys.exit(0)
+        except KeyboardInterrupt as stop:
+            number = stop.number if isinstance(stop, Terminated) else signal.SIGINT
+            what = "interrupted" if number == signal.SIGINT else f"stopped by {signal.Signals(number).name}"
+            click.echo(f"{what}: {self.after_stop}", err=True)
+            sys.exit(128 + number)
         except OSError as error:  # no command checks for such files: the name is too long, or permission is missing
             if error.filename is None:
                 raise
@@ -62,6 +71,10 @@ class SectionedGroup(click.Group):
         self.sections = sections
         for command in itertools.chain(*sections.values()):
             self.add_command(command)
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        with steady_output():
+            return super().main(*args, **kwargs)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -94,6 +93,7 @@ def evaluate(
       ternary-lab evaluate epoch_60.pt --json
     """
     from ternary_lab import splits
+    from ternary_lab.backend.console import on_terminal
     from ternary_lab.backend.devices import resolve_device
     from ternary_lab.metrics import evaluate as evaluation
     from ternary_lab.runs.checkpoint import open_checkpoint
@@ -115,7 +115,7 @@ def evaluate(
         rho=point.rho if rho is None else rho,
         decoding="argmax" if argmax else "categorical",
         split=splits.split(point.config.data),
-        progress=sys.stderr.isatty(),
+        progress=on_terminal(),
     )
     if as_json:
         header = {"checkpoint": str(source), "epoch": point.epoch, "seed": point.seed}

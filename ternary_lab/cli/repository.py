@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 import ternary_lab
-from ternary_lab.cli.options import AS_JSON, DEVICE, PATH, RUNS, Command
+from ternary_lab.cli.options import AS_JSON, DEVICE, PATH, RESUMES, RUNS, Command
 from ternary_lab.errors import CheckpointError
 
 
@@ -59,7 +59,7 @@ def import_v55(file: Path, output: Path) -> None:
     click.echo(f"{output}: weights of epoch {point.epoch}")
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, after_stop=RESUMES)
 @click.option("--quick", is_flag=True, help="The small configuration: the same steps in about a minute.")
 @click.option("--all", "everything", is_flag=True, help="Train every published run again (some hours).")
 @DEVICE

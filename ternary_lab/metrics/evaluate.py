@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ternary_lab import config, space, splits
+from ternary_lab.backend.console import bar
 from ternary_lab.backend.numerics import with_fixed_arithmetic
 from ternary_lab.backend.random_streams import Streams, stream
 from ternary_lab.backend.threads import in_order
@@ -201,13 +202,11 @@ def _counting(total: int, shown: bool) -> Iterator[Callable[[int], object]]:
 
     If no progress bar is shown, the function does nothing.
     """
-    if not shown:
+    if not shown:  # `make gpu` does not need tqdm, which may not be installed there
         yield lambda _: None
         return
-    from tqdm import tqdm  # `make gpu` does not need tqdm, which may not be installed there
-
-    with tqdm(total=total, unit="latent", unit_scale=True, desc="evaluate") as bar:
-        yield bar.update
+    with bar(show=True, total=total, unit="latent", unit_scale=True, desc="evaluate") as counter:
+        yield counter.update
 
 
 def _counted(chunks: Iterator[Tensor], count: Callable[[int], object]) -> Iterator[Tensor]:

@@ -6,7 +6,6 @@ import itertools
 import logging
 import os
 import re
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ternary_lab.backend.console import on_terminal, say
 from ternary_lab.errors import NotebookError
 from ternary_lab.notebooks.cells import (
     KERNEL,
@@ -59,11 +59,11 @@ def run_notebook(
         names = ", ".join(f"`{name}`" for name in unread)
         raise NotebookError(f"{path}: no later cell reads {names}: use it there or delete it")
     _require_writable(output)
-    on_terminal = sys.stderr.isatty()
+    terminal = on_terminal()
     started = time.perf_counter()
-    if progress and not on_terminal:
-        print(f"{path.name}: started", file=sys.stderr, flush=True)
-    failure = _execute(path, output, checked, progress and on_terminal, Path(cwd) if cwd else path.parent)
+    if progress and not terminal:
+        say(f"{path.name}: started")
+    failure = _execute(path, output, checked, progress and terminal, Path(cwd) if cwd else path.parent)
     executed = read_notebook(output)
     problem = next(errors_in(executed), None) or (failure and f"code cell {_stopped_at(executed)}: {failure}")
     _keep_pictures(executed)
@@ -73,8 +73,8 @@ def run_notebook(
     write_text(output, nbformat.writes(executed) + "\n")  # type: ignore[no-untyped-call]
     if problem:
         raise NotebookError(f"{path} failed in {problem} (executed so far: {output})")
-    if progress and not on_terminal:
-        print(f"{path.name}: finished in {time.perf_counter() - started:.1f} s, {output}", file=sys.stderr)
+    if progress and not terminal:
+        say(f"{path.name}: finished in {time.perf_counter() - started:.1f} s, {output}")
     return output
 
 
@@ -113,10 +113,10 @@ def run_each(
             partial(_run_quietly, notebook.absolute(), target.absolute(), values, html)
             for target, values in sets.items()
         ]
-        print(f"{notebook.name}: {len(tasks)} sets of parameters", file=sys.stderr, flush=True)
+        say(f"{notebook.name}: {len(tasks)} sets of parameters")
         for done, (index, failure) in enumerate(workers.run(tasks, lambda: None), 1):
             name = targets[index].stem
-            print(f"{notebook.name}: {done} of {len(tasks)}, {name}: {failure or 'done'}", file=sys.stderr, flush=True)
+            say(f"{notebook.name}: {done} of {len(tasks)}, {name}: {failure or 'done'}")
             if failure is not None:
                 failed[name] = failure
     if failed:

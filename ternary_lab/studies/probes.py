@@ -26,9 +26,9 @@ from pathlib import Path
 import pandas as pd
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from ternary_lab import space, splits
+from ternary_lab.backend.console import bar
 from ternary_lab.backend.numerics import with_fixed_arithmetic
 from ternary_lab.backend.random_streams import Streams, stream
 from ternary_lab.backend.threads import in_order
@@ -137,7 +137,7 @@ def probe_run(run: RunRecord, *, every: int = 1, progress: bool = False) -> pd.D
     split = splits.split(run.config.data)
     rows = []
     kept = [epoch for epoch in run.epochs if epoch % every == 0]
-    for epoch in tqdm(kept, desc=f"probe {run.name}", unit="epoch", disable=not progress):
+    for epoch in bar(kept, desc=f"probe {run.name}", unit="epoch", show=progress):
         point = run.checkpoint(epoch)
         rows.append({"seed": run.seed, "epoch": epoch, **probe(point.model().core, point.rho, split, run.seed, epoch)})
     if not rows:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import io
-import sys
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from ternary_lab.backend.console import say
 from ternary_lab.backend.numerics import with_fixed_arithmetic
 from ternary_lab.errors import RunError
 from ternary_lab.history import COLUMNS, OLD_NAMES, TIMING_COLUMNS
@@ -182,7 +182,7 @@ class _Lines:
     def write(self, text: str) -> None:
         self.last = time.monotonic()
         if self.show:
-            print(f"{self.plan.sweep.name}: {text}", file=sys.stderr, flush=True)
+            say(f"{self.plan.sweep.name}: {text}")
 
     def write_if_due(self) -> None:
         """Write the progress if more than `EVERY` seconds have passed since the last line."""

@@ -24,9 +24,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as save_tensors
 from torch import Tensor
-from tqdm import tqdm
 
 from ternary_lab import config_files, space
+from ternary_lab.backend.console import bar
 from ternary_lab.backend.devices import resolve_device
 from ternary_lab.backend.numerics import with_fixed_arithmetic
 from ternary_lab.backend.random_streams import stream
@@ -97,7 +97,7 @@ def train_family(
     )
     tables = space.operations(space.split(settings.data.split_seed).train).to(place)
     started = time.perf_counter()
-    for epoch in tqdm(range(epochs), desc=name, unit="epoch", disable=not progress):
+    for epoch in bar(range(epochs), desc=name, unit="epoch", show=progress):
         optimiser.param_groups[0]["lr"] = settings.lr(epoch)
         # The numbers are drawn on the CPU, so that they are the same for every device.
         x = torch.stack([tables[_order(len(tables), seed, epoch)] for _, seed in runs])
@@ -174,7 +174,7 @@ def family_rows(
     """Yield the rows of the table for every run of a family."""
     family = families()[name]
     runs = list(zip(trained.betas, trained.seeds, strict=True))
-    for i, (beta, seed) in enumerate(tqdm(runs, desc=f"measure {name}", unit="run", disable=not progress)):
+    for i, (beta, seed) in enumerate(bar(runs, desc=f"measure {name}", unit="run", show=progress)):
         values = family.measure([block[i : i + 1] for block in trained.blocks], seed, latents)
         yield {"model": name, "beta": beta, "seed": seed, "parameters": family.parameters,
                "seconds": trained.seconds, **values}
@@ -189,7 +189,7 @@ def v5_5_rows(
 
     `parameters` counts the weights of both pathways.
     """
-    for seed, run in tqdm(runs.items(), desc="measure v5.5", unit="run", disable=not progress):
+    for seed, run in bar(runs.items(), desc="measure v5.5", unit="run", show=progress):
         point, history = run.checkpoint(epoch), run.history
         found = evaluate(point.model().to(device), latents=latents, seed=seed)
         beside = max(len(point.cohort), 1)

@@ -15,9 +15,9 @@ from typing import Any, Literal
 
 import pandas as pd
 import torch
-from tqdm import tqdm
 
 from ternary_lab import space, splits
+from ternary_lab.backend.console import bar
 from ternary_lab.backend.numerics import with_fixed_arithmetic
 from ternary_lab.config_files import load_config
 from ternary_lab.errors import ConfigError, RunError, nearest
@@ -147,7 +147,7 @@ def recipe_rows(
     recipe: str, runs: RunSet, latents: int = LATENTS, *, progress: bool = False
 ) -> Iterator[dict[str, Any]]:
     """Yield rows of the table for both pathways of every run, measured at the run's `end_point`."""
-    for seed, run in tqdm(runs.items(), desc=recipe, unit="run", disable=not progress):
+    for seed, run in bar(runs.items(), desc=recipe, unit="run", show=progress):
         point, history = end_point(run), run.history
         steady = {p: steadiness(history[history["epoch"] <= END], p) for p in PATHWAYS}
         for values in _evaluated(point, point.model(), seed, latents):
@@ -158,7 +158,7 @@ def sharpened_rows(
     runs: RunSet, factors: Sequence[float] = FACTORS, latents: int = LATENTS, *, progress: bool = False
 ) -> Iterator[dict[str, Any]]:
     """Yield rows of v5.5 with its logits multiplied by each factor, without further training."""
-    for seed, run in tqdm(runs.items(), desc="sharpened", unit="run", disable=not progress):
+    for seed, run in bar(runs.items(), desc="sharpened", unit="run", show=progress):
         point = end_point(run)
         for factor in factors:
             for values in _evaluated(point, scaled(point.model(), factor), seed, latents):

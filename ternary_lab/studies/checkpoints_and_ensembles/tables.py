@@ -22,9 +22,9 @@ from typing import Any
 import pandas as pd
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from ternary_lab import space, splits
+from ternary_lab.backend.console import bar
 from ternary_lab.backend.numerics import with_fixed_arithmetic
 from ternary_lab.backend.random_streams import stream
 from ternary_lab.errors import RunError
@@ -111,7 +111,7 @@ def generators(
     """
     rows: list[dict[str, Any]] = []
     k = len(epochs)
-    for seed, run in tqdm(runs.items(), desc="mixtures", unit="run", disable=not progress):
+    for seed, run in bar(runs.items(), desc="mixtures", unit="run", show=progress):
         split = splits.split(run.config.data)
         models = [run.model(epoch) for epoch in epochs]
         bounds = {part: torch.stack([_bounds(model, of, seed, part) for model in models])
