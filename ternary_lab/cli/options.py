@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 
 import click
 
+from ternary_lab.backend.console import steady_output
 from ternary_lab.backend.devices import gpu_errors
-from ternary_lab.cli.process import steady_output
 from ternary_lab.errors import TernaryLabError
 from ternary_lab.runs.interrupt import Terminated, termination_as_interrupt
 from ternary_lab.sweeps.engines import ENGINES
@@ -33,7 +33,7 @@ _NUMBERS = re.compile(r"-?[0-9][-0-9.,]*")
 class Command(click.Command):
     """A command that prints each error on one line, and whose option `--seeds` accepts several arguments.
 
-    The exit status is 2 after such an error, and 128 + n if signal n has stopped the command (`process`). `after_stop`
+    The exit status is 2 after such an error, and 128 + n if signal n has stopped the command. `after_stop`
     says what the same command does after a stop.
     """
 

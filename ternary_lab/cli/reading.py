@@ -189,8 +189,11 @@ def claims(sources: tuple[str, ...], as_json: bool, page: Path | None) -> None:
       ternary-lab claims runs/v5_5 --json
       ternary-lab claims v5_5 --page claims.html
     """
+    from ternary_lab.runs.files import require_writable
     from ternary_lab.studies.report import headline, judge_runs
 
+    if page is not None:
+        require_writable(page)
     judgements = judge_runs(sources, progress=True)
     if page is not None:
         from ternary_lab.studies.report.ledger_page import LedgerPage

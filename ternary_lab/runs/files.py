@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,20 @@ def write_errors(path: Path) -> Iterator[None]:
             f"{path}: cannot be written: {error.strerror}: free space or choose another directory; "
             "what was written before is intact and the same command resumes"
         ) from None
+
+
+def require_writable(path: Path) -> None:
+    """Check that a file can be written at `path`. Call it before a long computation whose result goes there.
+
+    Missing folders are made, and a file at `path` is left as it is. Raises RunError.
+    """
+    with write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        temporary = _temporary(path)
+        temporary.touch()
+        temporary.unlink()
 
 
 def write_atomically(path: Path, data: bytes, *, durable: bool = True) -> None:

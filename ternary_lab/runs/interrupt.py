@@ -8,10 +8,13 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from types import FrameType
+from typing import Any
 
 from ternary_lab.backend.console import say
+
+TERMINATING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 class Terminated(KeyboardInterrupt):
@@ -22,14 +25,15 @@ class Terminated(KeyboardInterrupt):
         self.number = number
 
 
-def terminate(number: int, _: FrameType | None) -> None:
-    """Handle SIGTERM or SIGHUP. Raises Terminated."""
-    raise Terminated(number)
+class TerminateHandler:
+    """Handler of SIGTERM and SIGHUP, which raises Terminated."""
 
+    received: int | None = None
+    """The signal that was received last, or None."""
 
-AT_ONCE = (signal.default_int_handler, terminate)
-"""Handlers of signals that stop a programme at once. Training replaces them by a handler that waits for the epoch."""
-TERMINATING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    def __call__(self, number: int, _: FrameType | None) -> None:
+        self.received = number
+        raise Terminated(number)
 
 
 @contextlib.contextmanager
@@ -38,8 +42,33 @@ def termination_as_interrupt() -> Iterator[None]:
 
     A signal that the caller ignores (`nohup`), or that another program handles, is left alone.
     """
-    with _handlers(terminate, [number for number in TERMINATING if signal.getsignal(number) is signal.SIG_DFL]):
+    handler = TerminateHandler()
+    before = _set({number: handler for number in TERMINATING if signal.getsignal(number) is signal.SIG_DFL})
+    try:
         yield
+    except KeyboardInterrupt as stop:
+        if handler.received is None or isinstance(stop, Terminated):
+            raise
+        raise Terminated(handler.received) from None  # Ray raises a KeyboardInterrupt of its own
+    finally:
+        _set(before)
+
+
+@contextlib.contextmanager
+def kept_handlers() -> Iterator[None]:
+    """Set the present handlers again after the `with` block.
+
+    `ray.init` replaces the handler of SIGTERM by one that ends the process without a word.
+    """
+    before = _handlers()
+    try:
+        yield
+    except SystemExit:
+        if signal.SIGTERM in before:
+            raise Terminated(signal.SIGTERM) from None
+        raise
+    finally:
+        _set(before)
 
 
 @contextlib.contextmanager
@@ -52,15 +81,12 @@ def interrupt_after_epoch() -> Iterator[Callable[[], None]]:
     pressed, and Terminated after another signal. A resumed run can only continue after a complete epoch, so a stop
     inside an epoch would lose the work of this epoch.
     """
+    before = _handlers()
     received: list[int] = []
-    # A handler that another program has set stays in place.
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, *TERMINATING)}
-    before = {number: handler for number, handler in before.items() if handler in AT_ONCE}
 
     def request(number: int, _: FrameType | None) -> None:
         received.append(number)
-        for delayed, handler in before.items():
-            signal.signal(delayed, handler)
+        _set(before)
         name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
         say(f"\nstopping after this epoch; a second {name} stops at once")
 
@@ -70,19 +96,24 @@ def interrupt_after_epoch() -> Iterator[Callable[[], None]]:
         if received:
             raise Terminated(received[0])
 
-    with _handlers(request, list(before)):
-        yield check
-
-
-@contextlib.contextmanager
-def _handlers(handler: Callable[[int, FrameType | None], None], numbers: list[int]) -> Iterator[None]:
-    """Set the handler of signals inside the `with` block. Only the main thread may set handlers."""
-    before = {}
-    if threading.current_thread() is threading.main_thread():
-        before = {number: signal.signal(number, handler) for number in numbers}
+    _set(dict.fromkeys(before, request))
     try:
-        yield
+        yield check
     finally:
-        for number, old in before.items():
-            signal.signal(number, old)
+        _set(before)
 
+
+def _handlers() -> dict[int, Any]:
+    """Return the handlers that stop the work at once, by signal. Those of other programs are not among them."""
+    present = {number: signal.getsignal(number) for number in (signal.SIGINT, *TERMINATING)}
+    return {
+        number: handler for number, handler in present.items()
+        if handler is signal.default_int_handler or isinstance(handler, TerminateHandler)
+    }
+
+
+def _set(handlers: Mapping[int, Any]) -> dict[int, Any]:
+    """Set the handlers of signals, and return the former ones. Only the main thread may do this; others do nothing."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    return {number: signal.signal(number, handler) for number, handler in handlers.items()}

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from ternary_lab.errors import DeviceError, EngineError, TernaryLabError, missing
+from ternary_lab.runs.interrupt import kept_handlers
 
 T = TypeVar("T")
 Task = Callable[[], object]
@@ -84,9 +85,11 @@ def _ray(address: str | None, device: str) -> Iterator[Ray]:
         raise DeviceError(f"device {device!r}: Ray chooses the GPU: use auto, cpu or cuda")
     connected_before = ray.is_initialized()
     try:
-        ray.init(
-            address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False, ignore_reinit_error=True
-        )
+        with kept_handlers():
+            ray.init(
+                address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False,
+                ignore_reinit_error=True,
+            )
     except Exception as error:  # Ray raises many types if an address has no cluster
         where = f"at {address}" if address else "here, and none can be started"
         raise EngineError(f"no Ray cluster {where}: {_first_line(error)}: start one with `ray start --head`") from None

@@ -34,7 +34,7 @@ from ternary_lab.errors import CheckpointError, ConfigError, DivergenceError
 from ternary_lab.metrics import baselines
 from ternary_lab.metrics.evaluate import evaluate
 from ternary_lab.model import PATHWAYS, Architecture
-from ternary_lab.runs.files import write_atomically
+from ternary_lab.runs.files import require_writable, write_atomically
 from ternary_lab.runs.load import RunSet
 from ternary_lab.studies.beyond_v55.alternative_families import Family, families, pathway_metrics
 from ternary_lab.training.train import check_seeds
@@ -151,7 +151,7 @@ def benchmark(
     `load_trained`.
     """
     folder, place = Path(run_dir), resolve_device(device)
-    folder.mkdir(parents=True, exist_ok=True)
+    require_writable(folder / "table.csv")
     rows: list[dict[str, Any]] = []
     if runs is not None:
         some = RunSet({seed: runs[seed] for seed in seeds})

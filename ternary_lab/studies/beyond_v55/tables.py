@@ -26,7 +26,7 @@ from ternary_lab.metrics.evaluate import Evaluation, evaluate
 from ternary_lab.metrics.quantities import label
 from ternary_lab.model import PATHWAYS, Pathway, TernaryVAE
 from ternary_lab.runs.checkpoint import Checkpoint
-from ternary_lab.runs.files import read_csv, write_table
+from ternary_lab.runs.files import read_csv, require_writable, write_table
 from ternary_lab.runs.load import PUBLISHED, RunRecord, RunSet, load_runs
 from ternary_lab.runs.train import run_experiment
 from ternary_lab.studies.beyond_v55.alternative_families import pathway_metrics
@@ -114,6 +114,7 @@ def write_recipes(
     unknown = [name for name in names if name not in RECIPES]
     if unknown:
         raise ConfigError(f"{unknown[0]}: no such recipe{nearest(unknown[0], RECIPES, '`ternary-lab list recipes`')}")
+    require_writable(table)
     for name in names or RECIPES:
         runs = run_experiment(load_config(name), seeds, folder / name, device=device, progress=progress)
         most = MORE_LATENTS if name in REPORTED else LATENTS
