@@ -59,7 +59,7 @@ class SteadyStream:
             return None
 
     def discard(self) -> None:
-        """Let what the stream still holds go to /dev/null. Otherwise Python would try to write it at its end."""
+        """Let what the stream still holds go to /dev/null. Otherwise Python would try again to write it at its end."""
         with contextlib.suppress(OSError):
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, self.fileno())
