@@ -6,6 +6,7 @@ The summary of a command is the first sentence of its help. A summary has at mos
 
 from __future__ import annotations
 
+import errno
 import itertools
 import re
 import signal
@@ -25,6 +26,8 @@ from ternary_lab.sweeps.engines import ENGINES
 Function = TypeVar("Function", bound=Callable[..., Any])
 SUMMARY = 60
 SEEDS = "--seeds"
+EXHAUSTED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE)
+"""Numbers of the errors of a full disk, or of too many open files. Python does not always name the file."""
 STARTS_AGAIN = "the same command starts again"
 RESUMES = "the last finished epoch is saved; the same command goes on from there"
 _NUMBERS = re.compile(r"-?[0-9][-0-9.,]*")
@@ -56,10 +59,12 @@ class Command(click.Command):
             what = "interrupted" if number == signal.SIGINT else f"stopped by {signal.Signals(number).name}"
             click.echo(f"{what}: {self.after_stop}", err=True)
             sys.exit(128 + number)
-        except OSError as error:  # no command checks for such files: the name is too long, or permission is missing
-            if error.filename is None:
+        except OSError as error:  # of a file that no command checks
+            if error.filename is None and error.errno not in EXHAUSTED:
                 raise
-            click.echo(f"error: {error.filename}: {error.strerror}", err=True)
+            from ternary_lab.runs.files import reason_and_remedy
+
+            click.echo(f"error: {error.filename or 'a file'}: {reason_and_remedy(error)}", err=True)
             sys.exit(2)
 
 

@@ -14,6 +14,21 @@ import pandas as pd
 from ternary_lab.backend.numerics import with_fixed_arithmetic
 from ternary_lab.errors import RunError
 
+_REMEDIES = {
+    (errno.ENOSPC, errno.EDQUOT, errno.EFBIG): "free space or choose another directory",
+    (errno.EMFILE, errno.ENFILE): "raise the limit of open files (`ulimit -n`)",
+    (errno.EACCES, errno.EPERM, errno.EBUSY, errno.ETXTBSY): (
+        "make it writable, close the programs that use it, or choose another directory"
+    ),
+    (errno.ENAMETOOLONG,): "choose a shorter path",
+}
+
+
+def reason_and_remedy(error: OSError) -> str:
+    """Return the words of the operating system for an error of writing, and what helps, as "reason: remedy"."""
+    remedies = (remedy for numbers, remedy in _REMEDIES.items() if error.errno in numbers)
+    return f"{error.strerror or error}: {next(remedies, 'choose another directory')}"
+
 
 @contextlib.contextmanager
 def write_errors(path: Path) -> Iterator[None]:
@@ -22,7 +37,7 @@ def write_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise RunError(
-            f"{path}: cannot be written: {error.strerror}: free space or choose another directory; "
+            f"{path}: cannot be written: {reason_and_remedy(error)}; "
             "what was written before is intact and the same command resumes"
         ) from None
 

@@ -223,7 +223,8 @@ def _run_path(source: str | Path) -> Path:
     runs = published()
     experiments = dict.fromkeys(run.rpartition("/")[0] for run in runs)
     near = nearest(str(source), [*experiments, *runs], "`ternary-lab list runs`")
-    raise RunError(f"{path}: no such run directory, nor a published run{near}")
+    tried = "" if path.is_absolute() else f" ({path.absolute()})"
+    raise RunError(f"{path}: no such run directory{tried}, nor a published run{near}")
 
 
 def read_text(path: Path) -> str:

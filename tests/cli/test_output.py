@@ -7,6 +7,7 @@ Its files must be those of the same command with working streams.
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import re
@@ -184,6 +185,25 @@ def test_the_status_of_an_error_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     for stream in (_broken_pipe, _full, _closed, lambda: None):
         assert _call(["evaluate", "missing"], stream(), stream(), monkeypatch) == 2
         assert _call(["nothing"], stream(), stream(), monkeypatch) == 2
+
+
+@pytest.mark.parametrize(("error", "said"), [
+    (OSError(errno.EROFS, "Read-only file system", "reports"), "reports: Read-only file system: choose another"),
+    (OSError(errno.ENOSPC, "No space left on device"), "a file: No space left on device: free space"),
+    (OSError(errno.EMFILE, "Too many open files"), "a file: Too many open files: raise the limit"),
+])
+def test_an_error_of_the_system_is_one_line_with_its_remedy(
+    error: OSError, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("ternary_lab.notebooks.run_notebook", fails)
+    monkeypatch.setattr("ternary_lab.notebooks.parse_parameters", lambda *_: {})
+    err = _text("utf-8")
+    assert _call(["run", "book.ipynb"], _text("utf-8"), err, monkeypatch) == 2
+    assert _said(err).startswith(f"error: {said}")
+    assert len(_said(err).splitlines()) == 1
 
 
 @pytest.mark.parametrize("make", [_broken_pipe, _full, _closed, lambda: None, lambda: _text("ascii")])
