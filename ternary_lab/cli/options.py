@@ -120,7 +120,7 @@ def _seed_list(_: click.Context, __: click.Parameter, value: str) -> list[int]:
         try:
             seeds += span(word) or [int(word)]
         except ValueError:
-            raise click.BadParameter(f"{word!r} is not a whole number, nor a rising span such as 42..49") from None
+            raise click.BadParameter(f"{word!r} is not a whole number, nor a rising span: write 42 or 42..49") from None
     return seeds
 
 

@@ -99,11 +99,11 @@ def evaluate(
     from ternary_lab.runs.checkpoint import open_checkpoint
 
     if latents is not None and quick:
-        raise click.UsageError("--latents and --quick exclude each other")
+        raise click.UsageError("--latents and --quick exclude each other: leave one of them out")
     place = resolve_device(device)
     if source.suffix in (".safetensors", ".pt", ".pth") or source.is_file():
         if epoch is not None:
-            raise RunError(f"{source}: is one checkpoint; --epoch goes with a run directory")
+            raise RunError(f"{source}: is one checkpoint, and --epoch goes with a run directory: leave --epoch out")
         point = open_checkpoint(source)
     else:
         run = ternary_lab.load_run(source)

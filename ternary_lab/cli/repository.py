@@ -53,7 +53,7 @@ def import_v55(file: Path, output: Path) -> None:
     from ternary_lab.runs import checkpoint
 
     if output.suffix != ".safetensors":
-        raise CheckpointError(f"{output}: the output's name must end in .safetensors")
+        raise CheckpointError(f"{output}: the name of the output must end in .safetensors")
     point = checkpoint.import_original(file)
     checkpoint.save(output, point)
     click.echo(f"{output}: weights of epoch {point.epoch}")
@@ -71,6 +71,6 @@ def reproduce(quick: bool, everything: bool, device: str) -> None:
     from ternary_lab.cli import reproduce as reproduction
 
     if quick and everything:
-        raise click.UsageError("--quick and --all exclude each other")
+        raise click.UsageError("--quick and --all exclude each other: leave one of them out")
     for line in reproduction.reproduce(quick=quick, device=device, everything=everything):
         click.echo(line)

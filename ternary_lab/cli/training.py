@@ -10,7 +10,7 @@ import click
 
 import ternary_lab
 from ternary_lab.cli.options import ADDRESS, AS_JSON, DEVICE, ENGINE, PATH, RESUMES, Command, seeds_option
-from ternary_lab.errors import DivergenceError
+from ternary_lab.errors import FEW, DivergenceError
 
 
 @click.command(cls=Command, after_stop=RESUMES)
@@ -44,7 +44,8 @@ def train(
     settings = ternary_lab.load_config(config, dict(parse_override(text) for text in overrides))
     runs = ternary_lab.run_experiment(settings, seeds, run_dir, device=device, progress=True, fresh=fresh)
     if lost := [f"{run.path} {run.stopped}" for run in runs.values() if (run.stopped or "").startswith("diverged")]:
-        raise DivergenceError("; ".join(lost))
+        more = f"; and {len(lost) - FEW} more runs" if len(lost) > FEW else ""
+        raise DivergenceError("; ".join(lost[:FEW]) + more)
     rows = [run.history.iloc[-1].to_dict() for run in runs.values()]
     if as_json:
         found = [

@@ -158,7 +158,11 @@ class RunRecord:
             latest = self.checkpoint()
             if latest.epoch == epoch:
                 return latest
-        raise RunError(f"{self.path}: no checkpoint {name}; there are those of epochs {number_ranges(self.epochs)}")
+        if isinstance(epoch, str):
+            near = nearest(epoch, [file.stem for file in self._checkpoints.glob("*.safetensors")])
+        else:
+            near = nearest_epochs(epoch or 0, self.epochs)
+        raise RunError(f"{self.path}: no checkpoint {name}{near}")
 
     def model(self, epoch: int | str | None = None) -> TernaryVAE:
         """Return the model in the checkpoint of an epoch or of a name (default: the latest checkpoint)."""
@@ -257,6 +261,15 @@ def read_table(path: Path, columns: Sequence[str] | None = None, optional: Colle
         return read_csv(io.StringIO(text))
     except ValueError as error:
         raise damaged(path, str(error).splitlines()[0]) from None
+
+
+def nearest_epochs(epoch: int, known: Sequence[int]) -> str:
+    """Return the end of a message about an epoch that is not there: all known epochs, or the nearest three of many."""
+    ranges = number_ranges(known)
+    if ranges.count(",") < FEW:
+        return f"; there are those of epochs {ranges}"
+    close = sorted(known, key=lambda one: abs(one - epoch))[:3]
+    return f"; the nearest are those of epochs {number_ranges(sorted(close))}. All epochs: `RunRecord.epochs`"
 
 
 def number_ranges(numbers: Sequence[int]) -> str:

@@ -110,7 +110,8 @@ def train_family(
             optimiser.step()
             optimiser.zero_grad()
         if not bool(loss.isfinite().all()):
-            raise DivergenceError(f"{name or 'alternative'}: the loss was not finite in epoch {epoch}")
+            where = f"{name or 'alternative'}, epoch {epoch}"
+            raise DivergenceError(f"{where}: the loss was not finite: train with other seeds")
     seconds = (time.perf_counter() - started) / len(runs)
     return Trained([block.detach() for block in blocks], [b for b, _ in runs], [s for _, s in runs], epochs, seconds)
 

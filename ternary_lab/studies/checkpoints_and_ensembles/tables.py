@@ -192,7 +192,7 @@ def ensemble_measures(runs: RunSet, epochs: Sequence[int] = RECOMMENDED, latents
     table = read_csv(path) if path.is_file() else pd.DataFrame({"seed": []})
     published = all(run.path.is_relative_to(PUBLISHED) for run in runs.values())
     if not published or tuple(epochs) != RECOMMENDED or not set(runs) <= set(table["seed"]):
-        raise RunError(f"seeds {lacking}: the weights of epochs {list(epochs)} are needed: train the runs again")
+        raise RunError(f"seeds {lacking}: the weights of some of the epochs {list(epochs)} are missing: train again")
     table = table[table["seed"].isin(list(runs)) & ~table["measure"].str.startswith("path: ")]
     table[["member", "name"]] = table["measure"].str.rsplit(": ", n=1, expand=True)
     wide = table.pivot_table(index=["member", "seed"], columns="name", values="value").rename_axis(columns=None)
