@@ -26,13 +26,16 @@ HELP = re.compile(
     r"there (?:are|is)|known here|did you mean|beside it)\b"
 )
 """Words of a remedy, or of a demand that says what is right."""
-PASSED_ON = re.compile(r"near|remedy|missing\(|explain\(|lost|again|error\}$|REMEDY|RESUMES|INTACT|diverged|reason\}$|way\}|UNKNOWN_HERE")
+PASSED_ON = re.compile(
+    r"near|remedy|missing\(|explain\(|lost|again|error\}$|REMEDY|RESUMES|INTACT|UNKNOWN_HERE|diverged|reason\}$|way\}"
+)
 """Placeholders that stand for a text which holds the remedy itself."""
 ENOUGH = (
     # Only another file helps, or more time.
     "{path}: is not a file", "{path}: not a safetensors file, or truncated", "{path}: safetensors, but not a",
     "{path}: cannot be read: {error.strerror}", "{path}: missing: no epoch", "{path} is not a Jupyter notebook: ",
-    "{name}: is a directory, not a", "{path}: is a directory, not a", "{path}: holds less than", "{path}: {size} bytes", "{path}: refused: ",
+    "{name}: is a directory, not a", "{path}: is a directory, not a", "{path}: holds less than", "{path}: {size} bytes",
+    "{path}: refused: ",
     "{path}: not an original", "{path}: its epoch is", "{path}: damaged checkpoint: {type(error)",
     "{origin}: not a v5.5 checkpoint", "{path}: not a v5.5 checkpoint", "{origin}: weight {name} ",
     # The fault is named so closely that it is clear what to change.

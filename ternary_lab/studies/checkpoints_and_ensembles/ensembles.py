@@ -99,7 +99,7 @@ def mixture(members: Sequence[Sums], weights: Sequence[float] | Tensor | None = 
     share = share.double()
     if len(share) != len(members) or not members or bool((share < 0).any()) or abs(float(share.sum()) - 1) > 1e-6:
         raise InputError(
-            f"weights: each of the {len(members)} members must have one, none may be negative, and the sum must be 1, "
+            f"weights: give a weight for each of {len(members)} members, none negative, with the sum 1, "
             f"got {share.tolist()}"
         )
     w = [float(value) for value in share]
