@@ -113,7 +113,7 @@ def normal_entropy(mean: float = 0.0, std: float = 1.0) -> float:
     p = torch.special.ndtr((edges - mean) / std).diff()
     if not float(p.sum()) > 0:
         raise InputError(
-            f"mean {mean:g} with std {std:g} leaves no probability inside [-{LIMIT:g}, {LIMIT:g}]: "
+            f"mean {mean:g} with std {std:g}: the normal distribution has no mass inside [-{LIMIT:g}, {LIMIT:g}]: "
             "choose a mean nearer to 0"
         )
     return histogram_entropy(p / p.sum()).item()
@@ -194,7 +194,7 @@ def aggregate_posterior(mean: Tensor, std: Tensor, step: float = STEP) -> tuple[
         raise InputError(f"mean and std must both have shape (N,), got {tuple(mean.shape)} and {tuple(std.shape)}")
     mean, std = mean.double(), std.double()
     if not bool(torch.isfinite(mean).all() & torch.isfinite(std).all() & (std >= 0).all()):
-        raise InputError("mean and std must be finite, and std must not be negative")
+        raise InputError("mean and std must be finite, and std not negative")
     reach = 8 * std.clamp(min=step)
     low, high = float((mean - reach).min()), float((mean + reach).max())
     step = max(step, (high - low) / (LARGEST_GRID // 2))
