@@ -31,6 +31,7 @@ import torch
 
 from ternary_lab import controllers as control
 from ternary_lab import space, splits
+from ternary_lab.backend.console import say, steady_output
 from ternary_lab.backend.cpus import available_cpus
 from ternary_lab.backend.devices import resolve_device
 from ternary_lab.backend.numerics import with_fixed_arithmetic
@@ -42,6 +43,7 @@ from ternary_lab.metrics.evaluate import LATENTS, SAMPLES, evaluate
 from ternary_lab.model import Architecture, TernaryVAE
 from ternary_lab.networks import Network
 from ternary_lab.runs import load, provenance
+from ternary_lab.runs.files import require_writable, write_atomically
 from ternary_lab.training.cohort import Cohort, Measures
 from ternary_lab.training.run_state import RunState
 
@@ -408,16 +410,18 @@ def main() -> None:
     options = parser.parse_args()
     result: dict[str, Any] = {}
     try:
+        if options.output is not None:
+            require_writable(options.output)
         for name, so_far in bench(device=options.device, repeats=options.repeats):
-            print(f"measured: {name}", file=sys.stderr)
+            say(f"measured: {name}")
             result = so_far
+        print(json.dumps(result) if options.json else describe(result), flush=True)  # shown even if the disk is full
+        if options.output is not None:
+            write_atomically(options.output, (json.dumps(result, indent=1) + "\n").encode())
     except TernaryLabError as error:
         sys.exit(f"error: {error}")
-    if options.output is not None:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        options.output.write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result) if options.json else describe(result))
 
 
 if __name__ == "__main__":
-    main()
+    with steady_output():
+        main()

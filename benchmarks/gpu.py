@@ -42,13 +42,15 @@ import bench
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from ternary_lab import DeviceError, controllers, load_config, space, train
+from ternary_lab import TernaryLabError, controllers, load_config, space, train
+from ternary_lab.backend.console import steady_output
 from ternary_lab.backend.devices import resolve_device
 from ternary_lab.backend.numerics import with_fixed_arithmetic
 from ternary_lab.config import Config
 from ternary_lab.metrics import coverage
 from ternary_lab.model import Architecture
 from ternary_lab.runs import provenance
+from ternary_lab.runs.files import require_writable
 from ternary_lab.training.cohort import Cohort
 from ternary_lab.training.run_state import RunState
 
@@ -366,7 +368,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         device = resolve_device(options.device)
-    except DeviceError as error:
+        require_writable(options.output)
+    except TernaryLabError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     small = options.small
@@ -413,4 +416,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with steady_output():
+        sys.exit(main())

@@ -65,7 +65,7 @@ class Symmetry:
     def __post_init__(self) -> None:
         for permutation in (self.left, self.right, self.output):
             if permutation not in PERMUTATIONS:
-                raise InputError(f"a symmetry relabels by permutations of -1, 0, +1, got {permutation}")
+                raise InputError(f"left, right and output must be permutations of -1, 0 and +1, got {permutation}")
 
     @property
     def source(self) -> list[int]:

@@ -12,7 +12,7 @@ from ternary_lab.cli.options import ADDRESS, AS_JSON, ENGINE, PATH, Command
 from ternary_lab.errors import NotebookError
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, after_stop="the output is as before; the same command starts again, with --each it goes on")
 @click.argument("notebook", type=PATH)
 @click.argument("output_as_papermill", metavar="[OUTPUT]", required=False, type=PATH)
 @click.option("-p", "--parameters", "parameters", nargs=2, multiple=True, metavar="NAME VALUE",

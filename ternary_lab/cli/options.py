@@ -6,8 +6,10 @@ The summary of a command is the first sentence of its help. A summary has at mos
 
 from __future__ import annotations
 
+import errno
 import itertools
 import re
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,21 +18,32 @@ from typing import Any, NoReturn, TypeVar
 import click
 
 from ternary_lab.arguments import read_path, read_seeds
+from ternary_lab.backend.console import steady_output
 from ternary_lab.backend.devices import device_name, gpu_errors
 from ternary_lab.errors import TernaryLabError
+from ternary_lab.runs.interrupt import Terminated, termination_as_interrupt
 from ternary_lab.sweeps.engines import ENGINES
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 SUMMARY = 60
 SEEDS = "--seeds"
+EXHAUSTED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE)
+"""Numbers of the errors of a full disk, or of too many open files. Python does not always name the file."""
+STARTS_AGAIN = "the same command starts again"
+RESUMES = "the last finished epoch is saved; the same command goes on from there"
 _NUMBERS = re.compile(r"-?[0-9][-0-9.,]*")
 
 
 class Command(click.Command):
     """A command that prints each error on one line, and whose option `--seeds` accepts several arguments.
 
-    The exit status is 2 after such an error, and 130 after Ctrl-C.
+    The exit status is 2 after such an error, and 128 + n if signal n has stopped the command. `after_stop`
+    says what the same command does after a stop.
     """
+
+    def __init__(self, *args: Any, after_stop: str = STARTS_AGAIN, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.after_stop = after_stop
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         try:
@@ -40,20 +53,21 @@ class Command(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            with gpu_errors():
+            with termination_as_interrupt(), gpu_errors():
                 return super().invoke(ctx)
         except TernaryLabError as error:
             _refuse(error)
-        except KeyboardInterrupt:
-            click.echo("interrupted: the last finished epoch is saved; the same command goes on from there", err=True)
-            sys.exit(130)
-        except BrokenPipeError:  # the reader of the output, such as head or a pager, has closed it
-            sys.stderr.close()
-            sys.exit(0)
-        except OSError as error:  # no command checks for such files: the name is too long, or permission is missing
-            if error.filename is None:
+        except KeyboardInterrupt as stop:
+            number = stop.number if isinstance(stop, Terminated) else signal.SIGINT
+            what = "interrupted" if number == signal.SIGINT else f"stopped by {signal.Signals(number).name}"
+            click.echo(f"{what}: {self.after_stop}", err=True)
+            sys.exit(128 + number)
+        except OSError as error:  # of a file that no command checks
+            if error.filename is None and error.errno not in EXHAUSTED:
                 raise
-            click.echo(f"error: {error.filename}: {error.strerror}", err=True)
+            from ternary_lab.runs.files import reason_and_remedy
+
+            click.echo(f"error: {error.filename or 'a file'}: {reason_and_remedy(error)}", err=True)
             sys.exit(2)
 
 
@@ -71,6 +85,10 @@ class SectionedGroup(click.Group):
         self.sections = sections
         for command in itertools.chain(*sections.values()):
             self.add_command(command)
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        with steady_output():
+            return super().main(*args, **kwargs)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
@@ -111,7 +129,7 @@ def _seed_list(_: click.Context, __: click.Parameter, value: str) -> list[int]:
         try:
             seeds += span(word) or [int(word)]
         except ValueError:
-            raise click.BadParameter(f"{word!r} is not a whole number, nor a rising span such as 42..49") from None
+            raise click.BadParameter(f"{word!r} is not a whole number, nor a rising span: write 42 or 42..49") from None
     return read_seeds(seeds) if value else []
 
 

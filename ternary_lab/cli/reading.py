@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -95,16 +94,17 @@ def evaluate(
       ternary-lab evaluate epoch_60.pt --json
     """
     from ternary_lab import splits
+    from ternary_lab.backend.console import on_terminal
     from ternary_lab.backend.devices import resolve_device
     from ternary_lab.metrics import evaluate as evaluation
     from ternary_lab.runs.checkpoint import open_checkpoint
 
     if latents is not None and quick:
-        raise click.UsageError("--latents and --quick exclude each other")
+        raise click.UsageError("--latents and --quick exclude each other: leave one of them out")
     place = resolve_device(device)
     if source.suffix in (".safetensors", ".pt", ".pth") or source.is_file():
         if epoch is not None:
-            raise RunError(f"{source}: is one checkpoint; --epoch goes with a run directory")
+            raise RunError(f"{source}: is one checkpoint, and --epoch goes with a run directory: leave --epoch out")
         point = open_checkpoint(source)
     else:
         run = ternary_lab.load_run(source)
@@ -116,7 +116,7 @@ def evaluate(
         rho=point.rho if rho is None else rho,
         decoding="argmax" if argmax else "categorical",
         split=splits.split(point.config.data),
-        progress=sys.stderr.isatty(),
+        progress=on_terminal(),
     )
     if as_json:
         header = {"checkpoint": str(source), "epoch": point.epoch, "seed": point.seed}
@@ -190,8 +190,11 @@ def claims(sources: tuple[str, ...], as_json: bool, page: Path | None) -> None:
       ternary-lab claims runs/v5_5 --json
       ternary-lab claims v5_5 --page claims.html
     """
+    from ternary_lab.runs.files import require_writable
     from ternary_lab.studies.report import headline, judge_runs
 
+    if page is not None:
+        require_writable(page)
     judgements = judge_runs(sources, progress=True)
     if page is not None:
         from ternary_lab.studies.report.ledger_page import LedgerPage

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from ternary_lab.cli.options import AS_JSON, DEVICE, PATH, RUNS, Command
+from ternary_lab.cli.options import AS_JSON, DEVICE, PATH, RESUMES, RUNS, Command
 from ternary_lab.errors import CheckpointError, RunError
 
 
@@ -60,14 +60,14 @@ def import_v55(file: Path, output: Path) -> None:
     from ternary_lab.runs import checkpoint
 
     if output.suffix != ".safetensors":
-        raise CheckpointError(f"{output}: the output's name must end in .safetensors")
+        raise CheckpointError(f"{output}: the name of the output must end in .safetensors")
     point = checkpoint.import_original(file)
     checkpoint.save(output, point)
     known = f"weights of epoch {point.epoch}" if point.epoch >= 0 else f"weights; {file} names no finished epoch"
     click.echo(f"{output}: {known}")
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, after_stop=RESUMES)
 @click.option("--quick", is_flag=True, help="The small configuration: the same steps in about a minute.")
 @click.option("--all", "everything", is_flag=True, help="Train every published run again (some hours).")
 @DEVICE
@@ -79,6 +79,6 @@ def reproduce(quick: bool, everything: bool, device: str) -> None:
     from ternary_lab.cli import reproduce as reproduction
 
     if quick and everything:
-        raise click.UsageError("--quick and --all exclude each other")
+        raise click.UsageError("--quick and --all exclude each other: leave one of them out")
     for line in reproduction.reproduce(quick=quick, device=device, everything=everything):
         click.echo(line)

@@ -25,7 +25,7 @@ from ternary_lab.backend.numerics import with_fixed_arithmetic
 from ternary_lab.config import COUNTERFACTUALS
 from ternary_lab.config_files import load_config, shipped_configs, shipped_counterfactuals
 from ternary_lab.errors import NotebookError
-from ternary_lab.runs.files import write_table
+from ternary_lab.runs.files import require_writable, write_table
 from ternary_lab.runs.load import FULL, RunSet
 from ternary_lab.runs.train import run_experiment, train_counterfactuals
 from ternary_lab.studies.beyond_v55.alternatives import benchmark
@@ -64,6 +64,10 @@ def reproduce(*, quick: bool, device: str, everything: bool = False) -> Iterator
     config, source = load_config(name), notebooks.shipped_notebooks()
     seeds = ALL_SEEDS if everything else SEEDS[name]
     run_dir, figures, reports = (Path(folder) / name for folder in ("runs", "figures", "reports"))
+    for folder in (figures, reports):
+        if folder.exists() and not folder.is_dir():
+            raise NotebookError(f"{folder}: is a file: move it away")
+        require_writable(folder / TRAIN)
     # The runs are trained here, because progress is shown here. The notebook only reads the finished runs, so that it
     # needs the kind of the device and not its number.
     runs = run_experiment(config, seeds, run_dir, device=device, progress=True)
@@ -78,9 +82,6 @@ def reproduce(*, quick: bool, device: str, everything: bool = False) -> Iterator
         }
         sources = {parameter: _seen_from(source, place) for parameter, place in places.items()}
 
-    for folder in (figures, reports):
-        if folder.exists() and not folder.is_dir():
-            raise NotebookError(f"{folder}: is a file: move it away")
     training = notebooks.run_notebook(
         source / TRAIN, reports / TRAIN,
         {"config": name, "seeds": seeds, "run_dir": _seen_from(source, run_dir),

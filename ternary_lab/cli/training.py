@@ -10,11 +10,11 @@ import click
 
 import ternary_lab
 from ternary_lab.arguments import short_path
-from ternary_lab.cli.options import ADDRESS, AS_JSON, DEVICE, ENGINE, PATH, Command, seeds_option
-from ternary_lab.errors import DivergenceError
+from ternary_lab.cli.options import ADDRESS, AS_JSON, DEVICE, ENGINE, PATH, RESUMES, Command, seeds_option
+from ternary_lab.errors import FEW, DivergenceError
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, after_stop=RESUMES)
 @click.argument("config", metavar="CONFIG")
 @seeds_option("42", "One run per seed, trained side by side.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting; may be repeated.")
@@ -46,8 +46,9 @@ def train(
     settings = ternary_lab.load_config(config, changes, overrides_from="--set")
     runs = ternary_lab.run_experiment(settings, seeds, run_dir, device=device, progress=True, fresh=fresh)
     diverged = [run for run in runs.values() if (run.stopped or "").startswith("diverged")]
-    if diverged:
-        raise DivergenceError("; ".join(f"{short_path(run.path)} {run.stopped}" for run in diverged))
+    if lost := [f"{short_path(run.path)} {run.stopped}" for run in diverged]:
+        more = f"; and {len(lost) - FEW} more runs" if len(lost) > FEW else ""
+        raise DivergenceError("; ".join(lost[:FEW]) + more)
     rows = [run.history.iloc[-1].to_dict() for run in runs.values()]
     if as_json:
         found = [
@@ -64,7 +65,7 @@ def train(
         )
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, after_stop=RESUMES)
 @click.argument("runs", metavar="RUNS", type=PATH)
 @click.argument("files", nargs=-1, metavar="[FILE]...")
 @seeds_option("", "Default: all of RUNS.")
@@ -100,7 +101,7 @@ def branch(runs: Path, files: tuple[str, ...], seeds: list[int], run_dir: Path, 
         )
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, after_stop=RESUMES)
 @click.argument("file", metavar="FILE")
 @ENGINE
 @ADDRESS
@@ -150,7 +151,7 @@ def sweep(
         sys.exit(1)
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, after_stop=RESUMES)
 @click.argument("names", nargs=-1, metavar="[RECIPE]...")
 @seeds_option("42..49", "One run of each recipe per seed.")
 @click.option("--runs", type=PATH, default=Path("runs"), show_default=True,
@@ -176,7 +177,7 @@ def recipes(
     click.echo(str(write_recipes(names, seeds, runs, table, latents, device=device, progress=True)))
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, after_stop=RESUMES)
 @seeds_option("42..45", "One run of each model per seed.")
 @click.option("--runs", default="v5_5", show_default=True, help="Runs of v5.5 with these seeds, for comparison.")
 @click.option("--run-dir", type=PATH, default=Path("runs/alternatives"), show_default=True,

@@ -42,7 +42,9 @@ def animate_codes(atlas: CodesByEpoch, first: int = 46, last: int = 60) -> Anima
     """
     epochs = [epoch for epoch in atlas.epochs if first <= epoch <= last]
     if len(epochs) < 2:
-        raise RunError(f"{atlas.run.path}: keeps the weights of fewer than two epochs from {first} to {last}")
+        raise RunError(
+            f"{atlas.run.path}: keeps the weights of fewer than two epochs from {first} to {last}: choose a longer span"
+        )
     from PIL import Image
     from PIL.Image import Dither, Quantize
 

@@ -22,7 +22,7 @@ from ternary_lab.metrics.coverage import best_classes, class_index
 from ternary_lab.metrics.information import LOW, information, outer_probabilities
 from ternary_lab.metrics.sobol import chunk_size, sobol_normal
 from ternary_lab.model import PATHWAYS, Pathway, TernaryVAE
-from ternary_lab.runs.load import RunRecord, number_ranges
+from ternary_lab.runs.load import RunRecord, nearest_epochs
 
 LATENTS = 65_536
 """Number of Sobol points in the integral that gives the probability of an operation under the prior."""
@@ -108,7 +108,7 @@ class Snapshot:
             elif kind in ("pca", "umap"):
                 self._planes[key] = projection.pca(mu) if kind == "pca" else projection.umap(mu)
             else:
-                raise InputError(f"a plane is pca, dimensions or umap, got {kind!r}")
+                raise InputError(f"kind must be pca, dimensions or umap, got {kind!r}")
         return self._planes[key]
 
     def has_plane(self, pathway: Pathway, kind: str) -> bool:
@@ -180,8 +180,7 @@ class CodesByEpoch:
     def __getitem__(self, epoch: int) -> Snapshot:
         epoch = whole_number(epoch, "epoch", error=RunError)
         if epoch not in self.epochs:
-            kept = number_ranges(self.epochs)
-            raise RunError(f"{self.run.path}: no weights of epoch {epoch}; there are those of {kept}")
+            raise RunError(f"{self.run.path}: no weights of epoch {epoch}{nearest_epochs(epoch, self.epochs)}")
         with self._lock:
             return self._snapshot(epoch)
 

@@ -7,6 +7,7 @@ table. This package may import the core, `metrics` and `runs`.
 
 from __future__ import annotations
 
+from ternary_lab.backend.console import bar
 from ternary_lab.errors import need
 
 need("matplotlib", "seaborn")
@@ -14,8 +15,6 @@ need("matplotlib", "seaborn")
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-from tqdm import tqdm
 
 from ternary_lab.backend.numerics import with_fixed_arithmetic
 from ternary_lab.config import differences
@@ -55,7 +54,7 @@ def draw_all(
         raise RunError("runs of different configurations cannot be drawn as one: draw them apart")
     gallery = Gallery(folder, notebook, {"config": config.name} if parameters is None else parameters)
     files: list[Path] = []
-    for name in tqdm(FIGURES, desc="figures", unit="figure", disable=not progress):
+    for name in bar(FIGURES, desc="figures", unit="figure", show=progress):
         files += gallery.save(name, draw_history(name, runs))
     return files
 

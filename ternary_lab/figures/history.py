@@ -63,7 +63,7 @@ def shared_epochs(history: pd.DataFrame) -> pd.DataFrame:
     Each median is then taken over the same runs. Raises RunError for an empty history.
     """
     if history.empty:
-        raise RunError("no epoch to draw: the history is empty")
+        raise RunError("history: has no epoch to draw: train the run first")
     size = history.groupby("epoch")["epoch"].transform("size")
     shared = history[size == len(history[_keys(history)].drop_duplicates())]
     return history if shared.empty else shared

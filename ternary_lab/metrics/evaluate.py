@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ternary_lab import config, space, splits
 from ternary_lab.arguments import LARGEST_SEED, fraction, require, whole_number
+from ternary_lab.backend.console import bar
 from ternary_lab.backend.numerics import with_fixed_arithmetic
 from ternary_lab.backend.random_streams import Streams, stream
 from ternary_lab.backend.threads import in_order
@@ -209,10 +210,8 @@ def _counting(total: int, shown: bool) -> Iterator[Callable[[int], object]]:
     if not shown:
         yield lambda _: None
         return
-    from tqdm import tqdm  # `make gpu` does not need tqdm, which may not be installed there
-
-    with tqdm(total=total, unit="latent", unit_scale=True, desc="evaluate") as bar:
-        yield bar.update
+    with bar(show=True, total=total, unit="latent", unit_scale=True, desc="evaluate") as counter:
+        yield counter.update
 
 
 def _counted(chunks: Iterator[Tensor], count: Callable[[int], object]) -> Iterator[Tensor]:

@@ -112,7 +112,10 @@ def normal_entropy(mean: float = 0.0, std: float = 1.0) -> float:
     edges = torch.linspace(-LIMIT, LIMIT, BINS + 1, dtype=torch.float64)
     p = torch.special.ndtr((edges - mean) / std).diff()
     if not float(p.sum()) > 0:
-        raise InputError(f"N({mean:g}, {std:g}²) has no mass inside [-{LIMIT:g}, {LIMIT:g}]")
+        raise InputError(
+            f"mean {mean:g} with std {std:g}: the normal distribution has no mass inside [-{LIMIT:g}, {LIMIT:g}]: "
+            "choose a mean nearer to 0"
+        )
     return histogram_entropy(p / p.sum()).item()
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ternary_lab.arguments import read_path
+from ternary_lab.backend.console import on_terminal, say
 from ternary_lab.errors import NotebookError
 from ternary_lab.notebooks.cells import (
     CUT,
@@ -89,12 +90,12 @@ def run_notebook(
         raise NotebookError(f"{path}: no later cell reads {names}: use it there or delete it")
     if not folder.is_dir():
         raise NotebookError(f"{located(folder)} is not a folder: choose another working directory")
-    on_terminal = sys.stderr.isatty()
+    terminal = on_terminal()
     started = time.perf_counter()
     with _reserved(output):
         if progress:
-            print(f"{path.name}: started in {folder.absolute()}", file=sys.stderr, flush=True)
-        executed, failure = _execute(path, checked, progress and on_terminal, folder.absolute(), timeout)
+            say(f"{path.name}: started in {folder.absolute()}")
+        executed, failure = _execute(path, checked, progress and terminal, folder.absolute(), timeout)
         problem = next(errors_in(executed), None) or (failure and f"code cell {_stopped_at(executed)}: {failure}")
         _keep_pictures(executed)
         executed.metadata.papermill.update(
@@ -108,11 +109,11 @@ def run_notebook(
             failed.unlink(missing_ok=True)
     if problem:
         raise NotebookError(f"{path} failed in {problem} (executed so far: {written})")
-    if progress and not on_terminal:
-        print(f"{path.name}: finished in {time.perf_counter() - started:.1f} s, {output}", file=sys.stderr)
+    if progress and not terminal:
+        say(f"{path.name}: finished in {time.perf_counter() - started:.1f} s, {output}")
     if progress:
         for note in cut_outputs(executed):
-            print(f"{path.name}: {note}", file=sys.stderr)
+            say(f"{path.name}: {note}")
     return output
 
 
@@ -163,11 +164,11 @@ def run_each(
             for target in left
         ]
         before = f", {len(sets) - len(left)} finished before: --fresh executes them again" * (len(left) < len(sets))
-        print(f"{notebook.name}: {len(sets)} sets of parameters{before}", file=sys.stderr, flush=True)
+        say(f"{notebook.name}: {len(sets)} sets of parameters{before}")
         for done, (index, failure) in enumerate(workers.run(tasks, lambda: None), len(sets) - len(left) + 1):
             name = left[index].stem
             result = failure or "; ".join(["done", *cut_outputs(read_notebook(left[index]))])
-            print(f"{notebook.name}: {done} of {len(sets)}, {name}: {result}", file=sys.stderr, flush=True)
+            say(f"{notebook.name}: {done} of {len(sets)}, {name}: {result}")
             if failure is not None:
                 failed[name] = failure
     for target in sets if html else ():

@@ -84,6 +84,20 @@ def _if_supported(*refusals: int) -> Iterator[None]:
             raise
 
 
+def require_writable(path: Path) -> None:
+    """Check that a file can be written at `path`. Call it before a long computation whose result goes there.
+
+    Missing folders are made, and a file at `path` is left as it is. Raises RunError.
+    """
+    with write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        temporary = _temporary(path)
+        temporary.touch()
+        temporary.unlink()
+
+
 def write_atomically(path: Path, data: bytes, *, durable: bool = True) -> None:
     """Replace the content of a file. A reader sees the complete old content or the complete new content.
 

@@ -178,7 +178,11 @@ class RunRecord:
             return checkpoint.load(path)
         if isinstance(epoch, int) and (found := self._unnumbered(epoch)) is not None:
             return found
-        raise RunError(f"{self.path}: no checkpoint {name}; there are those of epochs {number_ranges(self.epochs)}")
+        if isinstance(epoch, str):
+            near = nearest(epoch, [file.stem for file in self._checkpoints.glob("*.safetensors")])
+        else:
+            near = nearest_epochs(epoch or 0, self.epochs)
+        raise RunError(f"{self.path}: no checkpoint {name}{near}")
 
     def _unnumbered(self, epoch: int) -> Checkpoint | None:
         """Return the checkpoint of an epoch from a file without the number of the epoch, or None.
@@ -299,7 +303,8 @@ def run_path(source: str | Path) -> Path:
     runs = published()
     experiments = dict.fromkeys(run.rpartition("/")[0] for run in runs)
     near = nearest(str(source), [*experiments, *runs], "`ternary-lab list runs`")
-    raise RunError(f"{path}: no such run directory, nor a published run{near}")
+    tried = "" if path.is_absolute() else f" ({path.absolute()})"
+    raise RunError(f"{path}: no such run directory{tried}, nor a published run{near}")
 
 
 def read_config(path: Path) -> Config:
@@ -378,6 +383,15 @@ def read_table(path: Path, columns: Sequence[str] | None = None, optional: Colle
         return read_csv(io.StringIO(text))
     except ValueError as error:
         raise damaged(path, str(error).splitlines()[0]) from None
+
+
+def nearest_epochs(epoch: int, known: Sequence[int]) -> str:
+    """Return the end of a message about an epoch that is not there: all known epochs, or the nearest three of many."""
+    ranges = number_ranges(known)
+    if ranges.count(",") < FEW:
+        return f"; there are those of epochs {ranges}"
+    close = sorted(known, key=lambda one: abs(one - epoch))[:3]
+    return f"; the nearest are those of epochs {number_ranges(sorted(close))}. All epochs: `RunRecord.epochs`"
 
 
 def number_ranges(numbers: Sequence[int]) -> str:

@@ -7,8 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from tqdm import tqdm
-
+from ternary_lab.backend.console import bar, on_terminal, say
 from ternary_lab.history import EpochRecord
 
 SECONDS = 30.0
@@ -25,27 +24,26 @@ def progress_bar(
     Yields a function that the caller calls with the records of each epoch. The numbers shown are those of the first
     record.
     """
-    terminal = sys.stderr.isatty()
+    terminal = on_terminal()
     in_log = show and not terminal and "ipykernel" not in sys.modules
     began = last_line = time.monotonic()
 
     def print_line(text: str) -> None:
         if in_log:
-            print(f"{label}: {text}", file=sys.stderr, flush=True)
+            say(f"{label}: {text}")
 
     def update(records: Sequence[EpochRecord]) -> None:
         nonlocal last_line
         row = records[0]
         coverage = f"informative coverage {row.informative_coverage_A:.2f}/{row.informative_coverage_B:.2f} %"
         figures = f"loss {row.train_loss:.3f}, {coverage}"
-        bar.update(1)
-        bar.set_postfix_str(figures)
+        shown.update(1)
+        shown.set_postfix_str(figures)
         if time.monotonic() - last_line > SECONDS:
             last_line = time.monotonic()
             print_line(f"epoch {row.epoch}, {figures}")
 
-    hidden = not (show and terminal)
-    with tqdm(total=total, initial=start, desc=label, unit="epoch", disable=hidden, dynamic_ncols=True) as bar:
+    with bar(show=show and terminal, total=total, initial=start, desc=label, unit="epoch") as shown:
         print_line(f"from epoch {start}")
         yield update
         print_line(f"done in {time.monotonic() - began:.0f} s")

@@ -26,9 +26,9 @@ from pathlib import Path
 import pandas as pd
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from ternary_lab import space, splits
+from ternary_lab.backend.console import bar
 from ternary_lab.backend.numerics import with_fixed_arithmetic
 from ternary_lab.backend.random_streams import Streams, stream
 from ternary_lab.backend.threads import in_order
@@ -37,7 +37,7 @@ from ternary_lab.metrics import codes, coverage, likelihood
 from ternary_lab.metrics.evaluate import SAMPLES
 from ternary_lab.model import PATHWAYS, DualVAE, Pathway, TernaryVAE
 from ternary_lab.runs.checksums import csv_with_checksums
-from ternary_lab.runs.files import write_atomically
+from ternary_lab.runs.files import require_writable, write_atomically
 from ternary_lab.runs.load import PROBES, RunRecord
 from ternary_lab.studies.checkpoints_and_ensembles import calibration
 
@@ -137,7 +137,7 @@ def probe_run(run: RunRecord, *, every: int = 1, progress: bool = False) -> pd.D
     split = splits.split(run.config.data)
     rows = []
     kept = [epoch for epoch in run.epochs if epoch % every == 0]
-    for epoch in tqdm(kept, desc=f"probe {run.name}", unit="epoch", disable=not progress):
+    for epoch in bar(kept, desc=f"probe {run.name}", unit="epoch", show=progress):
         point = run.checkpoint(epoch)
         rows.append({"seed": run.seed, "epoch": epoch, **probe(point.model().core, point.rho, split, run.seed, epoch)})
     if not rows:
@@ -147,8 +147,12 @@ def probe_run(run: RunRecord, *, every: int = 1, progress: bool = False) -> pd.D
 
 @with_fixed_arithmetic
 def write_probes(run: RunRecord, *, every: int = 1, progress: bool = False) -> Path:
-    """Write the table of `probe_run` into the run's directory, with seven digits, and return the path of the file."""
+    """Write the table of `probe_run` into the run's directory, with seven digits, and return the path of the file.
+
+    Raises RunError before measuring if the file cannot be written.
+    """
     path = run.path / PROBES
+    require_writable(path)
     text = probe_run(run, every=every, progress=progress).to_csv(index=False, float_format="%.7g", lineterminator="\n")
     write_atomically(path, csv_with_checksums(text).encode())
     return path

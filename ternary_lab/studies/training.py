@@ -114,7 +114,7 @@ def shares_of_range(ours: pd.DataFrame, theirs: pd.DataFrame, names: Sequence[st
     """
     jump = disruption(ours)
     if jump is None:
-        raise RunError("no jump of β_B in the history: there are no epochs before and after it")
+        raise RunError("ours: the history has no jump of β_B, so no epoch is before it: give runs that have the jump")
     decimals = {name: _decimals(theirs[name]) for name in names}
     ends = ours.round(decimals).groupby("epoch")[list(names)]
     low, high = ends.min(), ends.max()

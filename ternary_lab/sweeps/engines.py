@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ternary_lab.backend.devices import device_name
 from ternary_lab.errors import DeviceError, EngineError, TernaryLabError, missing
+from ternary_lab.runs.interrupt import kept_handlers
 
 if TYPE_CHECKING:
     import torch
@@ -94,24 +93,22 @@ def _ray(address: str | None, device: str | torch.device) -> Iterator[Ray]:
     except ImportError:
         raise EngineError(missing("ray")) from None
     connected_before = ray.is_initialized()
-    handler = signal.getsignal(signal.SIGTERM)
     place = address
     try:
         if not connected_before:
             place = _place(address)
             _check_answer(place)
-        ray.init(
-            address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False, ignore_reinit_error=True
-        )
+        with kept_handlers():
+            ray.init(
+                address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False,
+                ignore_reinit_error=True,
+            )
     except Exception as error:  # Ray raises many types if an address has no cluster
         where = f"at {place}" if place else "here, and none can be started"
         way = "set RAY_TMPDIR to a shorter path" if "AF_UNIX" in str(error) else (
             "start one with `ray start --head`, or use --address local"
         )
         raise EngineError(f"no Ray cluster {where}: {_first_line(error)}: {way}") from None
-    finally:
-        if handler is not None and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, handler)  # Ray's own handler aborts this process with a trace of C++ code
     try:
         has_gpu = ray.cluster_resources().get("GPU", 0) >= 1
         if kind == "cuda" and not has_gpu:

@@ -166,7 +166,7 @@ def _rows(
             raise InputError(f"keys: {key!r} is no key of the sweep{near}")
     for metric in metrics:
         if metric not in table or not pd.api.types.is_numeric_dtype(table[metric]) or metric in ("seed", *known):
-            raise InputError(f"metrics: {metric!r} is no metric of the table")
+            raise InputError(f"metrics: {metric!r} is no metric of the table: choose a column of numbers")
     rows = complete(table)
     if rows.empty:
         raise InputError("table: no point is done for every seed yet: wait for the sweep, or take fewer seeds")
@@ -178,7 +178,7 @@ def _logarithms(rows: pd.DataFrame, metrics: Sequence[str]) -> tuple[pd.DataFram
     """Return the rows with the natural logarithms of the metrics, and the names of these. Raises InputError."""
     for metric in metrics:
         if not (np.isfinite(rows[metric]) & (rows[metric] > 0)).all():
-            raise InputError(f"metrics: {metric} is not positive everywhere, so it has no logarithm")
+            raise InputError(f"metrics: {metric} is not positive everywhere, so it has no logarithm: leave it out")
     return rows.assign(**{f"ln {metric}": np.log(rows[metric]) for metric in metrics}), [f"ln {m}" for m in metrics]
 
 

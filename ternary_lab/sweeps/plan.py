@@ -74,7 +74,8 @@ class Cohort:
             data = json.loads(path.read_text(encoding="utf-8"))
             return Cohort(tuple(map(str, data["runs"])), data["failure"])
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise RunError(f"{path}: cannot be read: {error!r}: delete it, its runs then join new cohorts") from None
+            reason = getattr(error, "strerror", None) or "it is damaged"
+            raise RunError(f"{path}: cannot be read: {reason}: delete it, its runs then join new cohorts") from None
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import io
-import sys
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -21,6 +20,7 @@ import pandas as pd
 import torch
 
 from ternary_lab.arguments import read_path, require
+from ternary_lab.backend.console import say
 from ternary_lab.backend.numerics import with_fixed_arithmetic
 from ternary_lab.errors import RunError
 from ternary_lab.history import COLUMNS, OLD_NAMES, TIMING_COLUMNS
@@ -185,7 +185,7 @@ class _Lines:
     def write(self, text: str) -> None:
         self.last = time.monotonic()
         if self.show:
-            print(f"{self.plan.sweep.name}: {text}", file=sys.stderr, flush=True)
+            say(f"{self.plan.sweep.name}: {text}")
 
     def write_if_due(self) -> None:
         """Write the progress if more than `EVERY` seconds have passed since the last line."""

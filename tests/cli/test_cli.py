@@ -340,7 +340,7 @@ def test_what_is_wrong_with_evaluate_is_named(two_runs: tuple[str, str]) -> None
     Path("cut.pt").write_bytes(EPOCH_60.read_bytes()[:5000])
     Path("text.txt").write_text("hello")
     for words, part in (
-        (["nowhere"], "no such run directory"),
+        (["nowhere"], f"no such run directory ({Path.cwd() / 'nowhere'})"),
         (["a"], "choose one of seed=1"),
         (["."], "not a run directory"),
         ([two_runs[0], "--epoch", "1"], "there are those of epochs 0, 2"),

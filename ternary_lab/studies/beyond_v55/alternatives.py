@@ -24,10 +24,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as save_tensors
 from torch import Tensor
-from tqdm import tqdm
 
 from ternary_lab import config_files, space
 from ternary_lab.arguments import read_path, read_seeds, whole_number
+from ternary_lab.backend.console import bar
 from ternary_lab.backend.devices import resolve_device
 from ternary_lab.backend.numerics import with_fixed_arithmetic
 from ternary_lab.backend.random_streams import stream
@@ -35,7 +35,7 @@ from ternary_lab.errors import CheckpointError, ConfigError, DivergenceError
 from ternary_lab.metrics import baselines
 from ternary_lab.metrics.evaluate import evaluate
 from ternary_lab.model import PATHWAYS, Architecture
-from ternary_lab.runs.files import write_atomically
+from ternary_lab.runs.files import require_writable, write_atomically
 from ternary_lab.runs.load import RunSet
 from ternary_lab.studies.beyond_v55.alternative_families import Family, families, pathway_metrics
 
@@ -95,7 +95,7 @@ def train_family(
     )
     tables = space.operations(space.split(settings.data.split_seed).train).to(place)
     started = time.perf_counter()
-    for epoch in tqdm(range(epochs), desc=name, unit="epoch", disable=not progress):
+    for epoch in bar(range(epochs), desc=name, unit="epoch", show=progress):
         optimiser.param_groups[0]["lr"] = settings.lr(epoch)
         # The numbers are drawn on the CPU, so that they are the same for every device.
         x = torch.stack([tables[_order(len(tables), seed, epoch)] for _, seed in runs])
@@ -108,7 +108,8 @@ def train_family(
             optimiser.step()
             optimiser.zero_grad()
         if not bool(loss.isfinite().all()):
-            raise DivergenceError(f"{name or 'alternative'}: the loss was not finite in epoch {epoch}")
+            where = f"{name or 'alternative'}, epoch {epoch}"
+            raise DivergenceError(f"{where}: the loss was not finite: train with other seeds")
     seconds = (time.perf_counter() - started) / len(runs)
     return Trained([block.detach() for block in blocks], [b for b, _ in runs], [s for _, s in runs], epochs, seconds)
 
@@ -149,7 +150,7 @@ def benchmark(
     `load_trained`.
     """
     folder, place, seeds = read_path(run_dir), resolve_device(device), read_seeds(seeds)
-    folder.mkdir(parents=True, exist_ok=True)
+    require_writable(folder / "table.csv")
     rows: list[dict[str, Any]] = []
     if runs is not None:
         some = RunSet({seed: runs[seed] for seed in seeds})
@@ -172,7 +173,7 @@ def family_rows(
     """Yield the rows of the table for every run of a family."""
     family = families()[name]
     runs = list(zip(trained.betas, trained.seeds, strict=True))
-    for i, (beta, seed) in enumerate(tqdm(runs, desc=f"measure {name}", unit="run", disable=not progress)):
+    for i, (beta, seed) in enumerate(bar(runs, desc=f"measure {name}", unit="run", show=progress)):
         values = family.measure([block[i : i + 1] for block in trained.blocks], seed, latents)
         yield {"model": name, "beta": beta, "seed": seed, "parameters": family.parameters,
                "seconds": trained.seconds, **values}
@@ -187,7 +188,7 @@ def v5_5_rows(
 
     `parameters` counts the weights of both pathways.
     """
-    for seed, run in tqdm(runs.items(), desc="measure v5.5", unit="run", disable=not progress):
+    for seed, run in bar(runs.items(), desc="measure v5.5", unit="run", show=progress):
         point, history = run.checkpoint(epoch), run.history
         found = evaluate(point.model().to(device), latents=latents, seed=seed)
         beside = max(len(point.cohort), 1)

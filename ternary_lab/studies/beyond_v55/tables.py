@@ -15,10 +15,10 @@ from typing import Any, Literal
 
 import pandas as pd
 import torch
-from tqdm import tqdm
 
 from ternary_lab import space, splits
 from ternary_lab.arguments import read_path
+from ternary_lab.backend.console import bar
 from ternary_lab.backend.numerics import with_fixed_arithmetic
 from ternary_lab.config import COUNTERFACTUALS
 from ternary_lab.config_files import load_config, load_counterfactual
@@ -28,7 +28,7 @@ from ternary_lab.metrics.evaluate import Evaluation, evaluate
 from ternary_lab.metrics.quantities import label
 from ternary_lab.model import PATHWAYS, Pathway, TernaryVAE
 from ternary_lab.runs.checkpoint import Checkpoint
-from ternary_lab.runs.files import read_csv, write_table
+from ternary_lab.runs.files import read_csv, require_writable, write_table
 from ternary_lab.runs.load import PUBLISHED, RunRecord, RunSet, load_runs
 from ternary_lab.runs.train import run_experiment, train_counterfactuals
 from ternary_lab.studies.beyond_v55.alternative_families import pathway_metrics
@@ -117,6 +117,7 @@ def write_recipes(
     unknown = [name for name in names if name not in RECIPES]
     if unknown:
         raise ConfigError(f"{unknown[0]}: no such recipe{nearest(unknown[0], RECIPES, '`ternary-lab list recipes`')}")
+    require_writable(table)
     for name in names or RECIPES:
         runs = run_experiment(load_config(name), seeds, folder / name, device=device, progress=progress)
         most = MORE_LATENTS if name in REPORTED else LATENTS
@@ -169,7 +170,7 @@ def recipe_rows(
 
     If runs go on after epoch `END`, `ends` are runs with the same seeds and weights that end at this epoch.
     """
-    for seed, run in tqdm(runs.items(), desc=recipe, unit="run", disable=not progress):
+    for seed, run in bar(runs.items(), desc=recipe, unit="run", show=progress):
         point, history = end_point((ends or runs)[seed]), run.history
         steady = {p: steadiness(history[history["epoch"] <= END], p) for p in PATHWAYS}
         for values in _evaluated(point, point.model(), seed, latents):
@@ -180,7 +181,7 @@ def sharpened_rows(
     runs: RunSet, factors: Sequence[float] = FACTORS, latents: int = LATENTS, *, progress: bool = False
 ) -> Iterator[dict[str, Any]]:
     """Yield rows of v5.5 with its logits multiplied by each factor, without further training."""
-    for seed, run in tqdm(runs.items(), desc="sharpened", unit="run", disable=not progress):
+    for seed, run in bar(runs.items(), desc="sharpened", unit="run", show=progress):
         point = end_point(run)
         for factor in factors:
             for values in _evaluated(point, scaled(point.model(), factor), seed, latents):

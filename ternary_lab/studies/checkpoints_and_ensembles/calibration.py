@@ -54,11 +54,14 @@ def reliability(confidence: Tensor, right: Tensor, bins: int = BINS) -> Reliabil
     InputError if the shapes differ, if there are no predictions, or if a confidence lies outside [0, 1].
     """
     if confidence.shape != right.shape or confidence.numel() == 0:
-        raise InputError(f"confidence and right must have one shape and values, got {confidence.shape}, {right.shape}")
+        raise InputError(
+            "confidence and right must have the same shape and at least one value, got the shapes "
+            f"{tuple(confidence.shape)} and {tuple(right.shape)}"
+        )
     # On a GPU the order of additions varies, which changes the last digits. The sums are therefore made on the CPU.
     values, hits = confidence.cpu().double().flatten(), right.cpu().double().flatten()
     if not bool(((values >= 0) & (values <= 1)).all()):
-        raise InputError("confidence must lie in [0, 1]")
+        raise InputError("confidence must have values in [0, 1]")
     place = (values * bins).long().clamp_(max=bins - 1)
     count = torch.bincount(place, minlength=bins)
     means = [torch.bincount(place, weights=w, minlength=bins) / count for w in (values, hits)]

@@ -73,7 +73,7 @@ def mixture_weights(log_p: Tensor, iterations: int = 2000, tolerance: float = 1e
     """
     log_p = log_p.double()
     if not bool(log_p.amax(0).isfinite().all()):
-        raise InputError("an operation has no probability under any member: no weights can change that")
+        raise InputError("log_p: an operation has no probability under any member: choose other members")
     log_w = torch.full((len(log_p),), -torch.log(torch.tensor(float(len(log_p)))).item(), dtype=torch.float64)
     last = -torch.inf
     for _ in range(iterations):
@@ -98,7 +98,10 @@ def mixture(members: Sequence[Sums], weights: Sequence[float] | Tensor | None = 
     share = torch.full((len(members),), 1 / max(len(members), 1)) if weights is None else torch.as_tensor(weights)
     share = share.double()
     if len(share) != len(members) or not members or bool((share < 0).any()) or abs(float(share.sum()) - 1) > 1e-6:
-        raise InputError(f"need a weight for each of {len(members)} members, not negative, sum 1: got {share.tolist()}")
+        raise InputError(
+            f"weights: give a weight for each of {len(members)} members, none negative, with the sum 1, "
+            f"got {share.tolist()}"
+        )
     w = [float(value) for value in share]
 
     def mixed(values: Sequence[Tensor]) -> Tensor:

@@ -22,9 +22,9 @@ from typing import Any
 import pandas as pd
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from ternary_lab import space, splits
+from ternary_lab.backend.console import bar
 from ternary_lab.backend.numerics import with_fixed_arithmetic
 from ternary_lab.backend.random_streams import stream
 from ternary_lab.errors import RunError
@@ -111,7 +111,7 @@ def generators(
     """
     rows: list[dict[str, Any]] = []
     k = len(epochs)
-    for seed, run in tqdm(runs.items(), desc="mixtures", unit="run", disable=not progress):
+    for seed, run in bar(runs.items(), desc="mixtures", unit="run", show=progress):
         split = splits.split(run.config.data)
         models = [run.model(epoch) for epoch in epochs]
         bounds = {part: torch.stack([_bounds(model, of, seed, part) for model in models])
@@ -192,7 +192,7 @@ def ensemble_measures(runs: RunSet, epochs: Sequence[int] = RECOMMENDED, latents
     table = read_csv(path) if path.is_file() else pd.DataFrame({"seed": []})
     published = all(run.path.is_relative_to(PUBLISHED) for run in runs.values())
     if not published or tuple(epochs) != RECOMMENDED or not set(runs) <= set(table["seed"]):
-        raise RunError(f"seeds {lacking}: the weights of epochs {list(epochs)} are needed: train the runs again")
+        raise RunError(f"seeds {lacking}: the weights of some of the epochs {list(epochs)} are missing: train again")
     table = table[table["seed"].isin(list(runs)) & ~table["measure"].str.startswith("path: ")]
     table[["member", "name"]] = table["measure"].str.rsplit(": ", n=1, expand=True)
     wide = table.pivot_table(index=["member", "seed"], columns="name", values="value").rename_axis(columns=None)

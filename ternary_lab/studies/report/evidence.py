@@ -190,7 +190,7 @@ def collect_evidence(sources: Sequence[str | Path], *, progress: bool = False) -
     records = [run for source in sources for run in load_runs(source).values()]
     seeds = [run.seed for run in records]
     if len(set(seeds)) < len(seeds):
-        raise RunError(f"seed {max(seeds, key=seeds.count)} is given twice: the claims are judged over different seeds")
+        raise RunError(f"seed {max(seeds, key=seeds.count)} is given twice: give each seed once")
     if len(records) < 2:
         raise RunError(
             f"{records[0].path}: one run has no spread to judge claims by: give several seeds, "
@@ -202,7 +202,7 @@ def collect_evidence(sources: Sequence[str | Path], *, progress: bool = False) -
     for record in records:
         first = int(record.history["epoch"].min())
         if first > 0:
-            raise RunError(f"{record.path}: begins with epoch {first}: the claims are about runs from epoch 0 on")
+            raise RunError(f"{record.path}: begins with epoch {first}: give runs from epoch 0 on, as in the claims")
     return Evidence([_of_seed(record, progress) for record in records])
 
 
