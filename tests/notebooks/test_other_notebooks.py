@@ -92,7 +92,8 @@ def test_a_text_of_another_form_is_refused(book: Path, name: str, text: str, mes
 
 
 @pytest.mark.parametrize(
-    "value", [object(), {1, 2}, {"a": {1}}, float("nan"), {"a": float("inf")}, (1,)], ids=lambda value: type(value).__name__
+    "value", [object(), {1, 2}, {"a": {1}}, float("nan"), {"a": float("inf")}, (1,)],
+    ids=lambda value: type(value).__name__,
 )
 def test_a_value_that_cannot_be_written_is_refused(book: Path, value: object) -> None:
     for name in ("limit", "options"):
