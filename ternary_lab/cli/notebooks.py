@@ -73,9 +73,9 @@ def run(
             click.echo(str(target))
         return
     if fresh:
-        raise click.UsageError("--fresh goes with --each: a single notebook is always executed")
+        raise click.UsageError("--fresh goes with --each: leave --fresh out, a single notebook is always executed")
     if engine != "local":
-        raise click.UsageError("--engine goes with --each: a single notebook is executed here")
+        raise click.UsageError("--engine goes with --each: leave --engine out, a single notebook is executed here")
     values |= parse_parameters(notebook, dict(parameters))
     target = run_notebook(notebook, output or Path("reports") / notebook.name, values, cwd=cwd, timeout=timeout)
     click.echo(str(target))

@@ -87,7 +87,7 @@ def _shortened(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ternary_lab.studies.report.judge_runs", lambda *_, **__: [*counted()][:0])
     monkeypatch.setattr("ternary_lab.studies.beyond_v55.tables.write_recipes", lambda *_, **__: [*counted()][-1])
     monkeypatch.setattr("ternary_lab.studies.beyond_v55.alternatives.benchmark", table)
-    monkeypatch.setattr("ternary_lab.notebooks.run_notebook", lambda *_: [*counted()][-1])
+    monkeypatch.setattr("ternary_lab.notebooks.run_notebook", lambda *_, **__: [*counted()][-1])
     monkeypatch.setattr("ternary_lab.cli.reproduce.reproduce", counted)
     monkeypatch.delitem(sys.modules, "ipykernel", raising=False)  # nbval imports it, which silences progress
 

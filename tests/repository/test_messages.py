@@ -41,7 +41,7 @@ ENOUGH = (
     # The fault is named so closely that it is clear what to change.
     "{origin}: nested too deeply", "{origin}: {len(text)} characters", "{path}: circular `base`",
     "{criterion}: was not measured", "{path} has no parameter `{name}`: no cell", "{path} failed in {problem}",
-    "--engine goes with --each", "seeds: {seed!r} is not an integer in",
+    "seeds: {seed!r} is not an integer in",
     "seeds: {shown(value)} is not an integer in", "{source}: {first_line(text)!r} is not YAML",
     "split: its test part is empty",
     "device {str(chosen)!r}: only",
