@@ -10,7 +10,7 @@ from pathlib import Path
 
 import ipywidgets as widgets
 
-from ternary_lab.arguments import read_path
+from ternary_lab.arguments import read_path, short_path
 from ternary_lab.config import Config
 from ternary_lab.config_files import load_config
 from ternary_lab.errors import ConfigError
@@ -131,7 +131,7 @@ class ScheduleDesigner(View):
         self._stop.clear()
         self.train.disabled, self.stop.disabled = True, False
         runs = f"{len(seeds)} run{'s' if len(seeds) > 1 else ''}"
-        self.set_status(f"training {runs} in {run_dir}: the first epoch takes a moment …")
+        self.set_status(f"training {runs} in {short_path(run_dir)}: the first epoch takes a moment …")
         self._training = threading.Thread(
             target=self._train, args=(config, run_dir, seeds), daemon=True, name=f"train {run_dir}"
         )
@@ -149,9 +149,9 @@ class ScheduleDesigner(View):
             dashboard.end()
             epochs = min(len(run.history) for run in runs.values())
             if all(run.stopped for run in runs.values()):
-                self.set_status(f"finished after {epochs} epochs; kept in {run_dir}")
+                self.set_status(f"finished after {epochs} epochs; kept in {short_path(run_dir)}")
             else:
-                self.set_status(f'stopped after {epochs} epochs; kept in {run_dir}: "train" continues from there')
+                self.set_status(f'stopped after {epochs} epochs; kept in {short_path(run_dir)}: "train" continues from there')
         except Exception as error:
             self.set_status("")
             self.set_error(error)

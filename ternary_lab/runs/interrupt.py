@@ -60,11 +60,12 @@ def kept_handlers() -> Iterator[None]:
 
     `ray.init` replaces the handler of SIGTERM by one that ends the process without a word.
     """
-    before = _handlers()
+    present = {number: signal.getsignal(number) for number in (signal.SIGINT, *TERMINATING)}
+    before = {number: handler for number, handler in present.items() if handler is not None}
     try:
         yield
     except SystemExit:
-        if signal.SIGTERM in before:
+        if isinstance(before.get(signal.SIGTERM), TerminateHandler):
             raise Terminated(signal.SIGTERM) from None
         raise
     finally:
