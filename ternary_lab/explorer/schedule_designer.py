@@ -147,11 +147,11 @@ class ScheduleDesigner(View):
             dashboard = self._follow(run_dir)
             dashboard.update()
             dashboard.end()
-            epochs = min(len(run.history) for run in runs.values())
+            epochs, place = min(len(run.history) for run in runs.values()), short_path(run_dir)
             if all(run.stopped for run in runs.values()):
-                self.set_status(f"finished after {epochs} epochs; kept in {short_path(run_dir)}")
+                self.set_status(f"finished after {epochs} epochs; kept in {place}")
             else:
-                self.set_status(f'stopped after {epochs} epochs; kept in {short_path(run_dir)}: "train" continues from there')
+                self.set_status(f'stopped after {epochs} epochs; kept in {place}: "train" continues from there')
         except Exception as error:
             self.set_status("")
             self.set_error(error)
