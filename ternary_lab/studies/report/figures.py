@@ -20,7 +20,7 @@ from ternary_lab.studies.report.headline import CONFIGURATION
 
 COLOURS = {
     Verdict.EXACT: "#8CCFBB", Verdict.REPRODUCED: GREEN, Verdict.TOO_WIDE: "#F0E442",
-    Verdict.UNDECIDED: "#8F8F8F", Verdict.DIRECTION: SKY,
+    Verdict.UNDECIDED: "#606060", Verdict.DIRECTION: SKY,
     Verdict.ARTEFACT: ORANGE, Verdict.CONTRADICTS: PURPLE, Verdict.NOT: INK, Verdict.UNTESTABLE: "#DCDCDC",
 }
 """Colours of the verdicts. The verdicts that support a claim come first. Grey means that a claim cannot be tested."""
