@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -40,6 +41,11 @@ def is_stray(path: Path) -> bool:
     """Return whether a file or folder has the name of one that systems and editors leave behind (see `STRAY`)."""
     name = path.name.lower()
     return any(fnmatchcase(name, pattern) for pattern in STRAY)
+
+
+def unix_lines(text: str) -> str:
+    """Return a text with the line endings of Unix, also if they were converted more than once."""
+    return re.sub("\r+\n?", "\n", text) if "\r" in text else text
 
 
 def children(folder: Path) -> list[Path]:

@@ -44,7 +44,7 @@ from ternary_lab.runs.checksums import (
     check_text,
     damaged,
 )
-from ternary_lab.runs.files import children, read_csv
+from ternary_lab.runs.files import children, read_csv, unix_lines
 from ternary_lab.runs.locks import OWNER
 from ternary_lab.runs.provenance import TrainedSpan, provenance_problem, trained_spans
 
@@ -366,7 +366,7 @@ def read_text(path: Path) -> str:
         raise RunError(f"{path}: more than {LARGEST} bytes: not a run's, and not read")
     try:
         text, _ = codecs.utf_8_decode(data.removeprefix(codecs.BOM_UTF8), "strict", False)
-        return re.sub("\r+\n?", "\n", text) if "\r" in text else text
+        return unix_lines(text)
     except UnicodeDecodeError:
         raise damaged(path, "it is not text") from None
 

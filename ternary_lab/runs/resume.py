@@ -31,7 +31,7 @@ from ternary_lab.runs import checkpoint
 from ternary_lab.runs.checkpoint import Checkpoint
 from ternary_lab.runs.checksums import REMEDY, intact_csv
 from ternary_lab.runs.directory import RunPlan, write_config
-from ternary_lab.runs.files import link, write_errors
+from ternary_lab.runs.files import link, unix_lines, write_errors
 from ternary_lab.runs.load import CONFIG, HISTORY, PROVENANCE, RunRecord
 from ternary_lab.runs.provenance import TrainedSpan
 from ternary_lab.training.run_state import Best, RunState
@@ -153,7 +153,7 @@ def _intact_rows(plan: RunPlan) -> list[_Row]:
     path, rows = plan.path / HISTORY, list[_Row]()
     columns = (*COLUMNS, *plan.config.added_columns)
     try:
-        text = path.read_bytes().decode("utf-8-sig", "replace").replace("\r\n", "\n") if path.exists() else ""
+        text = unix_lines(path.read_bytes().decode("utf-8-sig", "replace")) if path.exists() else ""
     except OSError as error:
         raise RunError(f"{path}: cannot be read: {error.strerror}: {REMEDY}") from None
     in_file, optional = (*FILE_COLUMNS, *plan.config.added_columns), () if plan.config.added_columns else LATER

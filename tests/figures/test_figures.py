@@ -93,7 +93,7 @@ def test_the_scale_of_a_negative_loss_is_named(lowest: float, history: pd.DataFr
 
 
 def test_a_history_without_epochs_has_no_figure(history: pd.DataFrame) -> None:
-    with pytest.raises(RunError, match="empty"):
+    with pytest.raises(RunError, match="no epoch to draw"):
         FIGURES["loss"](history.iloc[:0], load_config("quick", SMALL))
 
 
