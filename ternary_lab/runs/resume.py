@@ -138,6 +138,8 @@ class _SavedStates:
         self.points = {epoch: point for epoch, point in self.points.items() if epoch <= first + len(self.rows)}
         history = f"{self.plan.path / HISTORY}: has intact rows of {len(self.rows)} of the {newest - first} epochs"
         if self.newest == first:
+            if not self.rows and (self.plan.path / HISTORY).exists():
+                _ = RunRecord(self.plan.path).history  # raises the error that names the damage of the first row
             raise RunError(
                 f"{history}, and no earlier checkpoint is left: restore it from a copy, or start again with --fresh"
             )

@@ -298,7 +298,7 @@ def test_a_missing_provenance_is_restored(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("damage", "part"), [
     (lambda run: (run / "history.csv").unlink(), "has intact rows of 0 of the 2 epochs, and no earlier"),
-    (lambda run: (run / "history.csv").write_bytes(b"\xff\n" * 9), "history.csv: has intact rows of 0 of"),
+    (lambda run: (run / "history.csv").write_bytes(b"\xff\n" * 9), "history.csv: damaged: it is not text"),
     (lambda run: (run / "config.yaml").unlink(), "has files of a run .history.csv, log.jsonl., but no"),
     (lambda run: (run / "provenance.json").write_text("[]"), "damaged"),
 ])
