@@ -38,6 +38,7 @@ from ternary_lab import (
     notebooks,
     space,
 )
+from ternary_lab.arguments import as_whole
 from ternary_lab.cli import main
 from ternary_lab.config import Config
 from ternary_lab.config_files import from_yaml, parse_override
@@ -245,7 +246,7 @@ def test_a_tensor_without_values_is_refused(odd: torch.Tensor) -> None:
 @wild(40)
 @given(st.one_of(PLAIN, st.integers(-3, 40)), st.one_of(st.sampled_from(["A", "B"]), PLAIN))
 def test_any_sample_is_drawn_or_refused(n: Any, pathway: Any) -> None:
-    if isinstance(n, int) and n > 10_000:
+    if (as_whole(n) or 0) > 10_000:
         n = 10_000
     try:
         drawn = model().sample(n, pathway)
@@ -257,7 +258,7 @@ def test_any_sample_is_drawn_or_refused(n: Any, pathway: Any) -> None:
 @wild(20)
 @given(PLAIN, PLAIN)
 def test_any_evaluation_is_made_or_refused(samples: Any, latents: Any) -> None:
-    if all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in (samples, latents)):
+    if all((as_whole(n) or 0) > 0 for n in (samples, latents)):
         samples, latents = 100, 64
     with contextlib.suppress(InputError):
         evaluate(model(), samples=samples, latents=latents)
