@@ -203,7 +203,7 @@ def test_measures_of_runs_without_weights_come_from_the_published_table() -> Non
     row = table[(table["seed"] == 49) & (table["member"] == "best member, 4 samples")].iloc[0]
     assert row["noisy"] == kept[(49, "best member, 4 samples: noisy")]
     assert math.isnan(row["w_60"])
-    with pytest.raises(RunError, match="the weights of epochs"):
+    with pytest.raises(RunError, match="the weights of some of the epochs"):
         checkpoint_tables.ensemble_measures(runs, (10, 20))
 
 
