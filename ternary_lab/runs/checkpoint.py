@@ -270,7 +270,7 @@ _STAND_INS: list[Callable[..., object] | tuple[Callable[..., object], str]] = [
     *((_NumPy, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
     *((_number, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
 ]
-"""What is called instead of NumPy's functions. These could be led to read memory that is not theirs."""
+"""Functions that are called instead of NumPy's. A hostile file could make NumPy's own functions read other memory."""
 
 
 def _unpickled(path: Path) -> object:

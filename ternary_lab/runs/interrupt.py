@@ -60,8 +60,7 @@ def kept_handlers() -> Iterator[None]:
 
     `ray.init` replaces the handler of SIGTERM by one that ends the process without a word.
     """
-    present = {number: signal.getsignal(number) for number in (signal.SIGINT, *TERMINATING)}
-    before = {number: handler for number, handler in present.items() if handler is not None}
+    before = {number: handler for number, handler in _present().items() if handler is not None}
     try:
         yield
     except SystemExit:
@@ -104,11 +103,15 @@ def interrupt_after_epoch() -> Iterator[Callable[[], None]]:
         _set(before)
 
 
+def _present() -> dict[int, Any]:
+    """Return the handlers by signal. The handler is None if it was not set by Python."""
+    return {number: signal.getsignal(number) for number in (signal.SIGINT, *TERMINATING)}
+
+
 def _handlers() -> dict[int, Any]:
     """Return the handlers that stop the work at once, by signal. Those of other programs are not among them."""
-    present = {number: signal.getsignal(number) for number in (signal.SIGINT, *TERMINATING)}
     return {
-        number: handler for number, handler in present.items()
+        number: handler for number, handler in _present().items()
         if handler is signal.default_int_handler or isinstance(handler, TerminateHandler)
     }
 

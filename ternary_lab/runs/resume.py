@@ -59,7 +59,7 @@ class StartingPoint:
     rewinds: bool = False
     """Whether the directory has damaged checkpoints, or checkpoints of later epochs."""
     extends: bool = False
-    """Whether the plan has more epochs than the files of the run say."""
+    """True if the plan has more epochs than the configuration in the files of the run."""
     rows: tuple[str, ...] = ()
     """The rows of the history of all epochs before `next_epoch`, without checksums."""
 

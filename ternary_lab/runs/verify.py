@@ -205,7 +205,7 @@ class _Files:
         self.history: pd.DataFrame | None = None
         """The history, or None if it is missing or damaged."""
         self.knows_settings = True
-        """Whether this process knows every setting in config.yaml."""
+        """True if this process knows every setting in config.yaml."""
         self._origins: dict[str, tuple[int, int | None, Config]] = {}
         """Dictionary from the name of a checkpoint to its epoch, its seed and its configuration."""
         self._seen: set[Path] = set()

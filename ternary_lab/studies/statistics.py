@@ -69,6 +69,11 @@ class Interval:
         """True if 0 lies outside the interval."""
         return self.low > 0 or self.high < 0
 
+    @property
+    def decided(self) -> str:
+        """Decision on a difference: `higher` or `lower` if the interval excludes 0, and otherwise `not decided`."""
+        return ("higher" if self.low > 0 else "lower") if self.excludes_zero else "not decided"
+
 
 def interval(values: Iterable[float], *, bounds: Bounds | None = None, comparisons: int = 1) -> Interval:
     """Return the mean and the confidence interval of the values that are not nan.
@@ -209,10 +214,9 @@ def paired_differences(
         for metric in metrics:
             comparisons = len(groups) * (main if metric == primary else len(metrics) - main)
             found = interval(differences[metric], comparisons=comparisons)
-            decided = ("higher" if found.low > 0 else "lower") if found.excludes_zero else "not decided"
             its_names = dict(zip([*labels, *by], names, strict=True))
             rows.append({
-                **its_names, "metric": metric, **vars(found), "comparisons": comparisons, "decided": decided,
+                **its_names, "metric": metric, **vars(found), "comparisons": comparisons, "decided": found.decided,
             })
     return pd.DataFrame(rows)
 

@@ -49,11 +49,12 @@ def _call(*words: str) -> Result:
 
 
 def _in_epoch_0(monkeypatch: pytest.MonkeyPatch, action: Callable[[], object]) -> None:
-    """Call `action` when the first epoch of a run is written."""
-    real = RunFiles.commit
+    """Call `action` once, when the first epoch of the first run is written. A second signal would stop at once."""
+    real, called = RunFiles.commit, list[bool]()
 
     def commit(self: RunFiles, row: Any, *rest: Any) -> None:
-        if row.epoch == 0:
+        if row.epoch == 0 and not called:
+            called.append(True)
             action()
         real(self, row, *rest)
 

@@ -119,11 +119,10 @@ def _without_correction(final: pd.DataFrame, decided: str) -> str:
     """Return a sentence on the gradual rise of β_B if the interval of a single comparison decides otherwise."""
     values = final[final["comparison"] == SAME_EPOCH].pivot(index="seed", columns="name", values=PRIMARY)
     alone = interval((values[RISES] - values[CONTROL]).dropna())
-    word = "not decided" if not alone.excludes_zero else "higher" if alone.mean > 0 else "lower"
-    if word == decided:
+    if alone.decided == decided:
         return ""
     ends = f"[{alone.low:+z.2f}, {alone.high:+z.2f}]"
-    return f" Without this correction the interval is {ends}, and the difference would be {word}."
+    return f" Without this correction the interval is {ends}, and the difference would be {alone.decided}."
 
 
 def _bound(row: pd.Series[Any]) -> str:

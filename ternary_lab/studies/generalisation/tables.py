@@ -7,7 +7,7 @@ seed, pathway and value of the varied quantity. Percentages are 0-100. Lengths a
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -95,11 +95,10 @@ def share_differences(table: pd.DataFrame, first: str, second: str, by: Sequence
     rows = []
     for names, its in groups:
         found, half = interval(its[first] - its[second], comparisons=len(groups)), 50 / float(its["smaller"].min())
-        low, high = found.low - half, found.high + half
-        decided = "higher" if low > 0 else "lower" if high < 0 else "not decided"
+        widened = replace(found, low=found.low - half, high=found.high + half)
         rows.append({
-            **dict(zip(by, names, strict=True)), "n": found.n, "mean": found.mean, "low": low, "high": high,
-            "comparisons": len(groups), "decided": decided,
+            **dict(zip(by, names, strict=True)), **vars(widened), "comparisons": len(groups),
+            "decided": widened.decided,
         })
     return pd.DataFrame(rows)
 
