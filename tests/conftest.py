@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import nbval.kernel
 import pytest
 from hypothesis import settings
 
@@ -25,6 +28,23 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+_start_of_nbval = nbval.kernel.start_new_kernel
+
+
+def _start_again(*arguments: Any, **options: Any) -> Any:
+    """Start a kernel for nbval as `run_notebook` does: once more if another process took a port of the first kernel."""
+    options["stderr"].close()  # nbval leaves this file open, which another test would report
+    options["stderr"] = subprocess.DEVNULL
+    try:
+        return _start_of_nbval(*arguments, **options)
+    except RuntimeError as error:
+        if "died" not in str(error):
+            raise
+    return _start_of_nbval(*arguments, **options)
+
+
+nbval.kernel.start_new_kernel = _start_again
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -21,9 +21,13 @@ from nbformat.v4 import new_output
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 
+from ternary_lab.backend.console import say
 from ternary_lab.notebooks.cells import CUT, KERNEL
 
 ENGINE = "ternary_lab"
+STARTS = 3
+"""Number of kernels that are started, at most, until one lives. Jupyter chooses free ports for a kernel, but another
+process may take one of them before the kernel does. Then the kernel dies at its start."""
 LIMIT = 10_000_000
 """Largest number of characters of the outputs of one cell. What a cell shows after that is cut."""
 OUTPUT_PATIENCE = 60
@@ -64,8 +68,18 @@ class Client(PapermillNotebookClient):  # type: ignore[misc]
         return self.km
 
     def start_new_kernel(self, **options: Any) -> None:
-        super().start_new_kernel(**options)
-        self._group = getattr(self.km.provisioner, "pgid", None)  # Windows has no process groups
+        """Start a kernel and connect to it. Raises RuntimeError if none starts."""
+        for start in range(1, STARTS + 1):
+            super().start_new_kernel(**options)
+            self._group = getattr(self.km.provisioner, "pgid", None)  # Windows has no process groups
+            try:
+                self.start_new_kernel_client()
+                return
+            except RuntimeError as error:  # jupyter_client raises no special error for a kernel that died
+                if "died" not in str(error) or start == STARTS:
+                    raise
+                say("a kernel died at its start: another one is started")
+                self.create_kernel_manager()
 
     def papermill_execute_cells(self) -> None:
         try:

@@ -326,7 +326,9 @@ def _execute(
         failure = "the kernel died, killed or out of memory: try smaller settings"
     except (NoSuchKernel, RuntimeError, OSError) as error:
         reason = first_line(str(error))
-        raise NotebookError(f"{path}: no kernel started in {sys.executable}: {reason}") from error
+        raise NotebookError(
+            f"{path}: no kernel started in {sys.executable}: {reason}: install ipykernel there again"
+        ) from error
     return executed[0], failure
 
 

@@ -9,19 +9,22 @@ import fcntl
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import nbformat
 import pytest
 from filelock import FileLock
+from jupyter_client.connect import LocalPortCache
 from jupyter_core.utils import ensure_event_loop
+from nbval.kernel import CURRENT_ENV_KERNEL_NAME, RunningKernel
 from test_notebooks import save
 
 from ternary_lab.errors import NotebookError
-from ternary_lab.notebooks import cells, run, run_notebook, validate
+from ternary_lab.notebooks import cells, kernel, run, run_notebook, validate
 
 
 @pytest.fixture
@@ -289,3 +292,42 @@ def test_a_stopped_runner_leaves_no_kernel_and_no_file(tmp_path: Path, capfd: py
     assert output.read_bytes() == before
     assert sorted(file.name for file in tmp_path.iterdir()) == ["book.ipynb", "kernel.txt", "out.ipynb"]
     assert capfd.readouterr().err == ""
+
+
+# Starts
+
+
+@pytest.fixture
+def taken_port(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """Let Jupyter choose a port that another process has taken, as long as the list is not empty."""
+    real = LocalPortCache.find_available_port
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        ports = [taken.getsockname()[1]]
+        monkeypatch.setattr(LocalPortCache, "find_available_port", lambda *call: ports.pop() if ports else real(*call))
+        yield ports
+
+
+def test_a_kernel_whose_port_was_taken_is_started_again(tmp_path: Path, taken_port: list[int]) -> None:
+    output = tmp_path / "out.ipynb"
+    run_notebook(save(tmp_path / "book.ipynb", "print(n)"), output, progress=False)
+    assert taken_port == []
+    assert nbformat.read(output, as_version=4).cells[2].outputs[0].text == "1\n"
+
+
+def test_kernels_that_all_die_at_their_start_are_one_error(
+    tmp_path: Path, taken_port: list[int], capfd: pytest.CaptureFixture[str]
+) -> None:
+    port = taken_port[0]
+    taken_port[:] = [port] * 100
+    with pytest.raises(NotebookError, match=r"book\.ipynb: no kernel started in .*: Kernel died"):
+        run_notebook(save(tmp_path / "book.ipynb", "print(n)"), tmp_path / "out.ipynb", progress=False)
+    assert len(taken_port) == 100 - kernel.STARTS * 5
+    assert capfd.readouterr().err.count("a kernel died at its start: another one is started") == kernel.STARTS - 1
+
+
+def test_nbval_starts_a_kernel_again_too(taken_port: list[int]) -> None:
+    running = RunningKernel(CURRENT_ENV_KERNEL_NAME)
+    running.stop()
+    assert taken_port == []
