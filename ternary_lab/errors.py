@@ -6,7 +6,6 @@ line prints the message and exits with status 2. A programme can catch `TernaryL
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from importlib.util import find_spec
 
@@ -94,14 +93,16 @@ def nearest(name: str, known: Iterable[str], lists: str = "", prefix: str = "") 
         lists: a command that prints all names. The text mentions this command if there are more than `FEW` names.
         prefix: text in front of each similar name.
     """
+    from difflib import get_close_matches  # slow to import for `ternary-lab --help`
+
     names = list(known)
     name = name[:200]  # The time of a comparison grows with the square of the length.
-    if close := [f"{prefix}{one}" for one in difflib.get_close_matches(name, names, n=3, cutoff=0.5)]:
+    if close := [f"{prefix}{one}" for one in get_close_matches(name, names, n=3, cutoff=0.5)]:
         said = f": did you mean {' or '.join(filter(None, (', '.join(close[:-1]), close[-1])))}?"
     elif len(names) <= FEW:
         return f"; known here: {', '.join(names) or 'none'}"
     else:
-        said = f"; the nearest names are {', '.join(difflib.get_close_matches(name, names, n=3, cutoff=0))}."
+        said = f"; the nearest names are {', '.join(get_close_matches(name, names, n=3, cutoff=0))}."
     return f"{said} All names: {lists}" if lists and len(names) > FEW else said.removesuffix(".")
 
 

@@ -10,7 +10,6 @@ that join the cluster receive tasks that have not started yet.
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -92,6 +91,8 @@ def _ray(address: str | None, device: str | torch.device) -> Iterator[Ray]:
         import ray
     except ImportError:
         raise EngineError(missing("ray")) from None
+    from logging import ERROR  # imported by Ray in any case, and slow for `ternary-lab --help`
+
     connected_before = ray.is_initialized()
     place = address
     try:
@@ -100,7 +101,7 @@ def _ray(address: str | None, device: str | torch.device) -> Iterator[Ray]:
             _check_answer(place)
         with kept_handlers():
             ray.init(
-                address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False,
+                address, log_to_driver=False, logging_level=ERROR, include_dashboard=False,
                 ignore_reinit_error=True,
             )
     except Exception as error:  # Ray raises many types if an address has no cluster
