@@ -9,7 +9,7 @@ from __future__ import annotations
 import operator
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -163,6 +163,18 @@ def _expand_variables(text: str) -> str:
         else:
             raise InputError(f"path {text!r}: the environment variable {name} is not set: set it or write the path out")
     return expanded + text[at:]
+
+
+def named_values(value: Any, name: str) -> dict[str, Any]:
+    """Return a mapping from texts to values as a dictionary. None is an empty mapping.
+
+    Raises InputError for another argument, whose message holds `name`.
+    """
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise InputError(f"{name} must be a dictionary with texts as keys, got {shown(value)}: write {{'name': value}}")
+    return dict(value)
 
 
 def require(value: object, kind: type, name: str, remedy: str) -> None:

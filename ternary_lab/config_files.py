@@ -19,7 +19,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError
 from pydantic.fields import FieldInfo
 
-from ternary_lab.arguments import plain, read_path, shown, spelling
+from ternary_lab.arguments import named_values, plain, read_path, shown, spelling
 from ternary_lab.config import COUNTERFACTUALS, Config
 from ternary_lab.errors import ConfigError, InputError, nearest
 from ternary_lab.settings import Choice, Epoch, Section, read_yaml
@@ -74,15 +74,16 @@ def load_config(
         overrides_from: the place of the overrides, as messages name it.
 
     Raises ConfigError if a file cannot be read or a setting is invalid. Raises InputError for a path that cannot be
-    expanded (`arguments.read_path`).
+    expanded (`arguments.read_path`), and for overrides that are not a mapping.
     """
+    changes = named_values(overrides, "overrides")
     if isinstance(source, Mapping):
         data, origin = dict(source), "configuration"
     else:
         path = find_config(source)
         data, origin = _read_with_base(path, ()), str(path)
     merged = data
-    for key, value in (overrides or {}).items():
+    for key, value in changes.items():
         merged = _merge(merged, _nested(key, value))
     try:
         return from_dict(merged, overrides_from)

@@ -35,7 +35,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from ternary_lab.arguments import as_whole, plain, read_path, spelling
+from ternary_lab.arguments import as_whole, named_values, plain, read_path, spelling
 from ternary_lab.errors import NotebookError, nearest
 from ternary_lab.notebooks.cells import (
     assigned_names,
@@ -197,15 +197,17 @@ def parameters(path: str | Path) -> dict[str, Parameter]:
     return declared_parameters(read_notebook(read_path(path)), path)
 
 
-def check_parameters(path: str | Path, values: Mapping[str, object]) -> dict[str, Value]:
+def check_parameters(path: str | Path, values: Mapping[str, object] | None) -> dict[str, Value]:
     """Check each value against the notebook parameter of the same name, by `Parameter.check`.
 
     Return the checked values by name.
 
-    Raises NotebookError if a name is unknown. It also raises the errors of `Parameter.check` and `parameters`.
+    Raises NotebookError if a name is unknown, and InputError if `values` is not a mapping. It also raises the errors of
+    `Parameter.check` and `parameters`.
     """
-    known = _parameters_with(path, values)
-    return {name: known[name].check(value) for name, value in values.items()}
+    given = named_values(values, "values")
+    known = _parameters_with(path, given)
+    return {name: known[name].check(value) for name, value in given.items()}
 
 
 def parse_parameters(path: str | Path, texts: Mapping[str, str]) -> dict[str, Value]:

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ternary_lab.arguments import read_path
+from ternary_lab.arguments import named_values, read_path
 from ternary_lab.backend.console import on_terminal, say
 from ternary_lab.errors import NotebookError
 from ternary_lab.notebooks.cells import (
@@ -84,7 +84,7 @@ def run_notebook(
 
     path, output = read_path(path), read_path(output)
     folder = path.parent if cwd is None else read_path(cwd)
-    checked = check_parameters(path, values or {})
+    checked = check_parameters(path, values)
     if unread := unread_parameters(path):
         names = ", ".join(f"`{name}`" for name in unread)
         raise NotebookError(f"{path}: no later cell reads {names}: use it there or delete it")
@@ -215,8 +215,7 @@ def parameter_sets(
     """
     from ternary_lab.sweeps.design import span
 
-    checked = check_parameters(notebook, values or {})
-
+    checked, fixed = check_parameters(notebook, values), named_values(fixed, "fixed")
     lists: dict[str, list[str]] = {}
     for text in each:
         name, _, listed = text.partition("=")

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from ternary_lab.arguments import read_path, read_seeds, require, whole_number
+from ternary_lab.arguments import named_values, read_path, read_seeds, require, whole_number
 from ternary_lab.backend.devices import gpu_errors, resolve_device
 from ternary_lab.backend.numerics import with_fixed_arithmetic
 from ternary_lab.config import Config
@@ -123,6 +123,7 @@ def branch(
     """
     require(run, RunRecord, "run", "read it with load_run")
     epoch = whole_number(epoch, "epoch", error=RunError)
+    overrides = named_values(overrides, "overrides")
     label = ",".join(f"{key}={value}" for key, value in overrides.items()) or "unchanged"
     # Windows and its file servers refuse these characters in names.
     default = run.path / "branches" / re.sub(r'[<>:"/\\|?*\x00-\x1f]', "_", f"epoch={epoch},{label}")[:200]

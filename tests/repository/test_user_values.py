@@ -172,6 +172,31 @@ def test_the_search_finds_paths_in_functions_methods_and_classes() -> None:
     assert len(labels) > 40
 
 
+# --- mappings
+
+MAPPINGS = [
+    (label, name) for label, name, kind in _parameters("Mapping[str, ")
+    if name == "overrides" or "object" in kind or label.endswith("run_each")
+]
+
+
+@pytest.mark.parametrize("value", [["a=1"], "a=1", 3, {1: 2}], ids=str)
+@pytest.mark.parametrize(("label", "name"), MAPPINGS, ids=[f"{label}-{name}" for label, name in MAPPINGS])
+def test_every_mapping_of_a_user_is_checked(label: str, name: str, value: Any) -> None:
+    notebook = Path(__file__).parents[2] / "notebooks" / "00_start_here.ipynb"
+    others: dict[str, Any] = {
+        "config_files.load_config": {"source": "quick"}, "runs.train.branch": {"run": load_run(RUN), "epoch": 100},
+        "notebooks.run.run_notebook": {"path": notebook, "output": "out.ipynb"},
+    }.get(label, {"notebook": notebook, "path": notebook, "fixed": {}, "each": []})
+    with pytest.raises(InputError, match=f"{name} must be a dictionary with texts as keys, got "):
+        _call(label, **{**others, name: value})
+
+
+def test_the_search_finds_mappings() -> None:
+    labels = {label for label, _ in MAPPINGS}
+    assert {"config_files.load_config", "runs.train.branch", "notebooks.run.run_notebook"} <= labels
+
+
 # --- devices
 
 DEVICES = sorted({label for label, _, _ in _parameters("str | torch.device")})
