@@ -10,9 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import nbval.kernel
 import pytest
 from hypothesis import settings
+
+try:
+    import nbval.kernel as nbval_kernel
+except ModuleNotFoundError:  # the core is tested without notebooks, too
+    nbval_kernel = None
 
 # On a shared machine, an example may take any amount of time.
 settings.register_profile("lab", deadline=None)
@@ -29,8 +33,6 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
-_start_of_nbval = nbval.kernel.start_new_kernel
-
 
 def _start_again(*arguments: Any, **options: Any) -> Any:
     """Start a kernel for nbval as `run_notebook` does: once more if another process took a port of the first kernel."""
@@ -44,7 +46,9 @@ def _start_again(*arguments: Any, **options: Any) -> Any:
     return _start_of_nbval(*arguments, **options)
 
 
-nbval.kernel.start_new_kernel = _start_again
+if nbval_kernel is not None:
+    _start_of_nbval = nbval_kernel.start_new_kernel
+    nbval_kernel.start_new_kernel = _start_again
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

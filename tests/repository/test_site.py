@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -65,3 +67,29 @@ def check(site: Path) -> None:
         without_text += [str(path.relative_to(site)) for alt in shown.alts if not alt]
     assert broken == []
     assert without_text == []
+
+
+def test_docstrings_describe_parameters_that_exist() -> None:
+    """The site's builder warns of a line under `Args:` that names no parameter, and then the build fails."""
+    wrong, read = [], 0
+    for path in (ROOT / "ternary_lab").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.FunctionDef | ast.ClassDef):
+                continue
+            text = ast.get_docstring(node) or ""
+            body = re.search(r"^Args:\n((?:(?: +.*)?\n?)*)", text, re.MULTILINE)
+            listed = re.findall(r"^    (\S[^:\n]*):", body.group(1), re.MULTILINE) if body else []
+            read += len(listed)
+            wrong += [f"{path.name}: {node.name}: {name}" for name in listed if name not in _parameters(node)]
+    assert not wrong
+    assert read > 150
+
+
+def _parameters(node: ast.FunctionDef | ast.ClassDef) -> set[str]:
+    """Return the names of a function's parameters, or of a class's fields and the parameters of its `__init__`."""
+    if isinstance(node, ast.FunctionDef):
+        a = node.args
+        return {one.arg for one in (*a.posonlyargs, *a.args, *a.kwonlyargs, *filter(None, (a.vararg, a.kwarg)))}
+    fields = {one.target.id for one in node.body if isinstance(one, ast.AnnAssign) and isinstance(one.target, ast.Name)}
+    inits = (one for one in node.body if isinstance(one, ast.FunctionDef) and one.name == "__init__")
+    return fields.union(*map(_parameters, inits))
