@@ -225,7 +225,7 @@ def test_a_checkpoint_without_the_average_is_refused(tmp_path: Path) -> None:
 def test_a_history_from_before_these_terms_is_read_and_gone_on_with(tmp_path: Path) -> None:
     [run] = run_experiment(SMALL, [1], tmp_path / "runs", device="cpu").values()
     whole = run.history.drop(columns=list(TIMING_COLUMNS))
-    old = pd.read_csv(run.path / "history.csv").drop(columns=[*LATER, CRC32])
+    old = pd.read_csv(run.path / "history.csv", float_precision="round_trip").drop(columns=[*LATER, CRC32])
     old.iloc[:-1].to_csv(run.path / "history.csv", index=False)
     assert (load_run(run.path).history[list(LATER)] == 0).all(axis=None)
     (run.path / "checkpoints" / "previous.safetensors").replace(run.path / "checkpoints" / "latest.safetensors")
