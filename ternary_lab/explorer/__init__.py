@@ -18,7 +18,7 @@ The modules of this package may import the core, metrics, runs, figures and stud
 
 from ternary_lab.errors import need
 
-need("anywidget", "ipywidgets", "jscatter", "traitlets", "umap")
+need("anywidget", "ipywidgets", "jscatter", "traitlets")
 
 from ternary_lab.explorer.codes_by_epoch import CodesByEpoch as CodesByEpoch
 from ternary_lab.explorer.coverage_holes import CoverageHoles as CoverageHoles

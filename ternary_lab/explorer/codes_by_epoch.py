@@ -95,7 +95,7 @@ class Snapshot:
     def plane(self, pathway: Pathway, kind: str, first: int = 0, second: int = 1) -> Projection:
         """Return the projection of the codes to a plane.
 
-        `kind` is "pca", "umap" or "dimensions". For "dimensions", the axes of the plane are the latent dimensions
+        `kind` is "pca" or "dimensions". For "dimensions", the axes of the plane are the latent dimensions
         `first` and `second`. Raises InputError for an unknown kind or for a dimension that does not exist.
         """
         most = self.model.latent_dim - 1
@@ -105,15 +105,11 @@ class Snapshot:
             mu = self.mu[PATHWAYS.index(pathway)].cpu()
             if kind == "dimensions":
                 self._planes[key] = projection.dimensions(mu, first, second)
-            elif kind in ("pca", "umap"):
-                self._planes[key] = projection.pca(mu) if kind == "pca" else projection.umap(mu)
+            elif kind == "pca":
+                self._planes[key] = projection.pca(mu)
             else:
-                raise InputError(f"kind must be pca, dimensions or umap, got {kind!r}")
+                raise InputError(f"kind must be pca or dimensions, got {kind!r}")
         return self._planes[key]
-
-    def has_plane(self, pathway: Pathway, kind: str) -> bool:
-        """Return whether `plane` would return at once. Only UMAP takes long."""
-        return kind != "umap" or (pathway, kind) in self._planes
 
     def neighbours(self, pathway: Pathway, operation: int, count: int = 8) -> list[tuple[int, float]]:
         """Return the `count` operations whose codes are nearest to the code of `operation`.
@@ -187,13 +183,9 @@ class CodesByEpoch:
     def plane(self, epoch: int, pathway: Pathway, kind: str, first: int = 0, second: int = 1) -> Projection:
         """Return the projection of `Snapshot.plane`, rotated so that epochs can be compared.
 
-        A PCA is rotated to match the PCA of the last epoch. A UMAP is rotated to match the rotated PCA of the same
-        epoch, so that the UMAP of another epoch is not needed. The kind "dimensions" is not rotated.
+        A PCA is rotated to match the PCA of the last epoch. The kind "dimensions" is not rotated.
         """
         plane = self[epoch].plane(pathway, kind, first, second)
         if kind == "dimensions":
             return plane
-        reference = self[self.epochs[-1]].plane(pathway, "pca")
-        if kind == "umap":
-            reference = self[epoch].plane(pathway, "pca").rotated_to(reference)
-        return plane.rotated_to(reference)
+        return plane.rotated_to(self[self.epochs[-1]].plane(pathway, "pca"))

@@ -21,7 +21,7 @@ from ternary_lab.figures.save import Drawing
 from ternary_lab.figures.style import VERMILION
 from ternary_lab.model import PATHWAYS, Pathway
 
-PLANES = {"principal directions": "pca", "two dimensions": "dimensions", "UMAP": "umap"}
+PLANES = {"principal directions": "pca", "two dimensions": "dimensions"}
 SHADES = 256
 MOVING = 0.5
 """Seconds in which the points move to their new positions."""
@@ -33,8 +33,8 @@ class Map(View):
     """A scatter plot of the codes with pan, zoom, click and lasso.
 
     `selection.operations` contains the operations of the points that the user chose. A text field below the plot
-    chooses an operation without a mouse. If the computation of colours or of a plane takes time, the plot shows them
-    when they are ready.
+    chooses an operation without a mouse. If the computation of colours takes time, the plot shows them when they are
+    ready.
     """
 
     title = "Map"
@@ -108,16 +108,11 @@ class Map(View):
     def show(self) -> None:
         """Draw the points of the selected epoch and pathway.
 
-        If the plane or the colours are not computed yet, start the computation in the background.
+        If the colours are not computed yet, start the computation in the background.
         """
         epoch, pathway, snapshot = self.selection.epoch, self.selection.pathway, self.selection.snapshot
         self.pathway.value = pathway
         self.first.disabled = self.second.disabled = self.plane.value != "dimensions"
-        if not snapshot.has_plane(pathway, self.plane.value):
-            self.in_background(
-                "plane", f"computing UMAP of pathway {pathway} at epoch {epoch} (half a minute or more) …",
-                lambda: self.selection.codes.plane(epoch, pathway, "umap"), lambda _: self.show(),
-            )
         if (decoder := self._missing_decoder()) is not None:
             self.in_background(
                 "colour", f"computing probabilities under decoder {decoder} at epoch {epoch} …",
@@ -157,16 +152,14 @@ class Map(View):
     def _plane(self) -> Projection:
         """Return the projection to draw, in the scale of the epoch or in the largest scale of all epochs."""
         plane = self._plane_at(self.selection.epoch)
-        if not self.common.value or self.plane.value == "umap":
+        if not self.common.value:
             return plane
         largest = max(self._plane_at(epoch).scale for epoch in self.selection.codes.epochs)
         return replace(plane, points=plane.points * (plane.scale / largest), scale=largest)
 
     def _plane_at(self, epoch: int) -> Projection:
-        # The map shows the principal directions until UMAP is computed.
-        codes, pathway = self.selection.codes, self.selection.pathway
-        kind = self.plane.value if codes[epoch].has_plane(pathway, self.plane.value) else "pca"
-        return codes.plane(epoch, pathway, kind, self.first.value, self.second.value)
+        pathway, kind = self.selection.pathway, self.plane.value
+        return self.selection.codes.plane(epoch, pathway, kind, self.first.value, self.second.value)
 
     def picture(self) -> Drawing:
         codes, epoch, pathway = self.selection.codes, self.selection.epoch, self.selection.pathway

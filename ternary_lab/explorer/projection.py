@@ -1,20 +1,18 @@
-"""Projections of latent codes to a plane: principal directions, two latent dimensions, or UMAP.
+"""Projections of latent codes to a plane: principal directions, or two latent dimensions.
 
-The points are centred and divided by a scale, so that most coordinates lie in [-1, 1]. The axes of PCA and UMAP are
+The points are centred and divided by a scale, so that most coordinates lie in [-1, 1]. The axes of PCA are
 arbitrary up to rotation and reflection. Orthogonal Procrustes (Schönemann 1966) rotates and reflects the points of an
 epoch to match the points of another epoch, so that the two epochs can be compared.
 """
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 
 import pandas as pd
 import torch
 from torch import Tensor
 
-from ternary_lab.backend.kernels import compile_into_temporary_folder
 from ternary_lab.backend.numerics import with_fixed_arithmetic
 from ternary_lab.errors import InputError
 
@@ -85,29 +83,6 @@ def dimensions(mu: Tensor, first: int, second: int) -> Projection:
         if not 0 <= dimension < mu.shape[1]:
             raise InputError(f"latent dimension must be in 0..{mu.shape[1] - 1}, got {dimension}")
     return _scaled(mu[:, [first, second]], (f"μ_{first}", f"μ_{second}"))
-
-
-@with_fixed_arithmetic
-def umap(mu: Tensor, neighbours: int = 15) -> Projection:
-    """Project codes (N, L) to a plane with UMAP (McInnes, Healy, Melville 2018).
-
-    UMAP starts from the two principal directions with a fixed seed, so that the result is reproducible. It takes up to
-    a minute for all operations. Distances between separate clusters have no meaning.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a seed makes UMAP serial; its imports are deprecated
-        try:
-            from umap import UMAP
-        except RuntimeError:  # its compiled functions cannot be kept: the installation and the home are read-only
-            import numba
-
-            compile_into_temporary_folder("NUMBA_CACHE_DIR")
-            numba.config.reload_config()  # type: ignore[no-untyped-call]
-            from umap import UMAP
-
-        start = pca(mu).points.numpy()
-        found = UMAP(n_neighbors=neighbours, init=10 * start, random_state=0, n_jobs=1).fit_transform(mu.numpy())
-    return _scaled(torch.from_numpy(found), ("UMAP 1", "UMAP 2"))
 
 
 def _scaled(points: Tensor, axes: tuple[str, str], note: str = "") -> Projection:

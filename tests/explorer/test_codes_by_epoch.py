@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import math
-import sys
-import textwrap
-from pathlib import Path
 
-import numba
 import numpy as np
 import pytest
 import torch
@@ -18,7 +14,7 @@ from ternary_lab import load_run, space
 from ternary_lab.errors import InputError, RunError
 from ternary_lab.explorer import drawing
 from ternary_lab.explorer.codes_by_epoch import CodesByEpoch
-from ternary_lab.explorer.projection import Projection, dimensions, pca, principal_directions, umap
+from ternary_lab.explorer.projection import Projection, dimensions, pca, principal_directions
 from ternary_lab.model import PATHWAYS, Pathway
 from ternary_lab.studies.generalisation import paths
 
@@ -166,45 +162,6 @@ def test_invalid_planes_are_refused(codes: CodesByEpoch) -> None:
         pca(torch.ones(4, 1))
     with pytest.raises(InputError, match="tsne"):
         codes[50].plane("A", "tsne")
-
-
-def test_umap_works_where_its_compiled_functions_cannot_be_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Without a directory for compiled functions, numba refuses the import of UMAP.
-
-    This is so if the installation is read-only and there is no home. A stand-in of the package behaves in the same way.
-    """
-    (tmp_path / "umap.py").write_text(textwrap.dedent("""
-        import numba
-        if not numba.config.CACHE_DIR:
-            raise RuntimeError("cannot cache function 'rdist': no locator available for file 'layouts.py'")
-        class UMAP:
-            def __init__(self, init, **settings): self.points = init
-            def fit_transform(self, mu): return self.points
-    """))
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "umap", raising=False)
-    monkeypatch.setenv("NUMBA_CACHE_DIR", "")
-    numba.config.reload_config()
-    mu = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
-    try:
-        torch.testing.assert_close(umap(mu).points, pca(mu).points)
-    finally:
-        sys.modules.pop("umap", None)
-        monkeypatch.undo()
-        numba.config.reload_config()
-
-
-@pytest.mark.slow
-def test_umap_is_the_same_each_time_and_keeps_neighbours() -> None:
-    generator = torch.Generator().manual_seed(4)
-    centres = 20 * torch.randn(3, 6, generator=generator)
-    mu = torch.cat([centre + torch.randn(60, 6, generator=generator) for centre in centres])
-    plane = umap(mu)
-    torch.testing.assert_close(plane.points, umap(mu).points, atol=0, rtol=0)
-    distance = torch.cdist(plane.points, plane.points).fill_diagonal_(torch.inf)
-    assert float((distance.argmin(1) // 60 == torch.arange(180) // 60).float().mean()) == 1
 
 
 # Codes by epoch
