@@ -110,8 +110,8 @@ def bundle(run: RunRecord, *, log_probability: bool = True, progress: bool = Fal
 
     Raises RunError for a run without weights, or with a damaged file. Raises CheckpointError for a damaged checkpoint.
     """
-    epochs = _kept_epochs(run)
-    entries = _longest_steps(entry_effects(all_codes(_model(run, epochs, epochs[-1]).core)[0][:, 0]))
+    epochs = kept_epochs(run)
+    entries = longest_steps(entry_effects(all_codes(_model(run, epochs, epochs[-1]).core)[0][:, 0]))
     facts, properties = _properties(run)
     history = _history(run)
     packed: list[_Epoch] = []
@@ -158,7 +158,7 @@ class _Epoch:
             self.holes = _holes(log_p)
 
 
-def _kept_epochs(run: RunRecord) -> list[int]:
+def kept_epochs(run: RunRecord) -> list[int]:
     """Return the epochs of a page in rising order. Raises RunError for a run without weights."""
     if epochs := run.epochs:
         return epochs
@@ -181,7 +181,7 @@ def _model(run: RunRecord, epochs: Sequence[int], epoch: int) -> TernaryVAE:
     return model
 
 
-def _longest_steps(effects: EntryEffects) -> list[int]:
+def longest_steps(effects: EntryEffects) -> list[int]:
     """Return the two entries whose steps are longest, as a mean over the pathways."""
     return sorted(effects.lengths.mean(0).topk(2).indices.tolist())
 
