@@ -18,14 +18,13 @@ from ternary_lab.backend.random_streams import stream
 from ternary_lab.errors import InputError, RunError
 from ternary_lab.explorer import projection
 from ternary_lab.explorer.projection import Projection
+from ternary_lab.metrics.codes import all_codes
 from ternary_lab.metrics.coverage import best_classes, class_index
-from ternary_lab.metrics.information import LOW, information, outer_probabilities
-from ternary_lab.metrics.sobol import chunk_size, sobol_normal
+from ternary_lab.metrics.information import LOW, log_probability, outer_probabilities
+from ternary_lab.metrics.sobol import chunk_size
 from ternary_lab.model import PATHWAYS, Pathway, TernaryVAE
 from ternary_lab.runs.load import RunRecord, nearest_epochs
 
-LATENTS = 65_536
-"""Number of Sobol points in the integral that gives the probability of an operation under the prior."""
 SAMPLES = 64
 """Number of posterior samples of an operation in `Snapshot.confused_with`."""
 KEPT = 64
@@ -40,12 +39,8 @@ class Snapshot:
 
     def __init__(self, epoch: int, model: TernaryVAE) -> None:
         self.epoch, self.model = epoch, model
-        # The operations are encoded in pieces, so that the activations stay in the cache of a processor core.
-        pieces = torch.split(space.operations().to(model.device), chunk_size(model.device))
-        with torch.no_grad():
-            codes = [model.core.encode(piece.unsqueeze(0)) for piece in pieces]
-        self.mu = torch.cat([mu[:, 0] for mu, _ in codes], 1)
-        self.sigma = torch.cat([(0.5 * log_variance[:, 0]).exp() for _, log_variance in codes], 1)
+        mu, log_variance = all_codes(model.core)
+        self.mu, self.sigma = mu[:, 0], (0.5 * log_variance[:, 0]).exp()
         self._log_p: dict[Pathway, Tensor] = {}
         self._planes: dict[tuple[object, ...], Projection] = {}
 
@@ -83,9 +78,7 @@ class Snapshot:
         The first call for a pathway takes about half a second.
         """
         if pathway not in self._log_p:
-            latents = sobol_normal(self.model.latent_dim, LATENTS, 0, self.model.device)
-            found = information(self.model.core, pathway, (z.unsqueeze(0) for z in latents))
-            self._log_p[pathway] = found.p[0].clamp_min(torch.finfo(torch.float64).tiny).log().float()
+            self._log_p[pathway] = log_probability(self.model.core, pathway).float()
         return self._log_p[pathway]
 
     def has_log_probability(self, pathway: Pathway) -> bool:

@@ -12,9 +12,9 @@ from ternary_lab import space
 from ternary_lab.arguments import LARGEST_SEED, whole_number
 from ternary_lab.explorer.html_tables import captioned, decoded_table, probability
 from ternary_lab.explorer.operation_picker import OperationPicker, operation_name
-from ternary_lab.explorer.projection import principal_directions
 from ternary_lab.explorer.selection import Selection, Source
 from ternary_lab.explorer.view import View, row
+from ternary_lab.metrics.codes import principal_directions
 from ternary_lab.model import PATHWAYS
 
 DIRECTIONS = 8

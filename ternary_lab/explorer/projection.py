@@ -17,6 +17,7 @@ from torch import Tensor
 from ternary_lab.backend.kernels import compile_into_temporary_folder
 from ternary_lab.backend.numerics import with_fixed_arithmetic
 from ternary_lab.errors import InputError
+from ternary_lab.metrics.codes import principal_directions
 
 ROTATED = ("first axis of the plane", "second axis of the plane")
 COVERED = 0.995
@@ -48,17 +49,6 @@ class Projection:
         u, _, vh = torch.linalg.svd(self.points.double().T @ reference.points.double())
         axes = self.axes if torch.allclose((u @ vh).abs().diagonal(), torch.ones(2).double()) else ROTATED
         return Projection((self.points.double() @ (u @ vh)).float(), self.scale, axes, self.note)
-
-
-@with_fixed_arithmetic
-def principal_directions(mu: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Return the directions (count, L) in which codes (N, L) have the largest variance.
-
-    The second tensor (count,) contains the standard deviations of the codes along these directions.
-    """
-    centred = mu.double() - mu.double().mean(0)
-    values, vectors = torch.linalg.eigh(centred.T @ centred / len(mu))
-    return vectors.T.flip(0)[:count].to(mu), values.clamp_min(0).sqrt().flip(0)[:count].to(mu)
 
 
 @with_fixed_arithmetic

@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from ternary_lab.metrics.coverage import best_classes, class_index
-from ternary_lab.metrics.sobol import Decoder, chunk_size
+from ternary_lab.metrics.sobol import Decoder, chunk_size, sobol_normal
 from ternary_lab.model import DualVAE, Pathway
 from ternary_lab.space import ENTRIES, SIZE, VALUES
 
@@ -177,6 +177,17 @@ def information(model: DualVAE, pathway: Pathway, latents: Iterable[Tensor]) -> 
     Each item of `latents` is a part of the latents and has shape (R or 1, L, M).
     """
     return reduce(operator.add, (sums(model, pathway, z) for z in latents)).information()
+
+
+def log_probability(model: DualVAE, pathway: Pathway, latents: int = 65_536) -> Tensor:
+    """Return ln p(x) (N,) of all operations x under the prior N(0, I), float64, in nats, for a model of one run.
+
+    The latents are the same Sobol points in each call. The probability of an operation that no latent gives counts as
+    the smallest normal number.
+    """
+    points = sobol_normal(model.architecture.settings.latent_dim, latents, 0, model.device)
+    found = information(model, pathway, (z.unsqueeze(0) for z in points))
+    return found.p[0].clamp_min(torch.finfo(torch.float64).tiny).log()
 
 
 @dataclass(frozen=True)

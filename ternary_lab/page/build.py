@@ -1,0 +1,64 @@
+"""The page of a run as one HTML file, which opens from the disk and loads nothing."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from ternary_lab.arguments import read_path
+from ternary_lab.page.data import Bundle, bundle
+from ternary_lab.runs.files import require_writable, write_atomically
+from ternary_lab.runs.load import RunRecord
+
+FOLDER = Path(__file__).parent
+_PLACE = re.compile(r"\{\{(\w+)\}\}")
+
+
+def write_page(
+    run: RunRecord,
+    path: str | Path,
+    *,
+    links: Mapping[str, str] | None = None,
+    log_probability: bool = True,
+    progress: bool = False,
+) -> Path:
+    """Write the page of a run, and return its path.
+
+    Args:
+        run: any run with weights.
+        path: the HTML file.
+        links: pages of other runs, as a dictionary from the name of a run to the address of its page.
+        log_probability: whether to compute ln p(x) of all operations, which takes most of the time.
+        progress: whether to show a progress bar on stderr.
+
+    Raises RunError for a run without weights, for a damaged run, and for a file that cannot be written.
+    """
+    path = read_path(path)
+    require_writable(path)
+    found = bundle(run, log_probability=log_probability, progress=progress)
+    found.header["links"] = [{"run": name, "href": address} for name, address in (links or {}).items()]
+    write_atomically(path, page(found).encode(), durable=False)
+    return path
+
+
+def page(found: Bundle) -> str:
+    """Return the HTML of a page."""
+    header = found.header
+    # In JSON, < can be written as an escape. So no text in the header can end the script that holds it.
+    as_json = json.dumps(header, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    fills = {
+        "title": html.escape(f"{header['run']}: latent space of all {header['operations']:,} operations"),
+        "style": (FOLDER / "explorer.css").read_text(encoding="utf-8"),
+        "module": (FOLDER / "explorer.js").read_text(encoding="utf-8"),
+        "header": as_json,
+        "parts": "\n".join(
+            f'<script type="text/plain" id="part-{name}">{base64.b64encode(data).decode()}</script>'
+            for name, data in found.parts.items()
+        ),
+    }
+    template = (FOLDER / "template.html").read_text(encoding="utf-8")
+    return _PLACE.sub(lambda place: fills[place[1]], template)
