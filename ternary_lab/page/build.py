@@ -23,7 +23,7 @@ def write_page(
     path: str | Path,
     *,
     links: Mapping[str, str] | None = None,
-    log_probability: bool = True,
+    prior: bool = True,
     progress: bool = False,
 ) -> Path:
     """Write the page of a run, and return its path.
@@ -32,14 +32,14 @@ def write_page(
         run: any run with weights.
         path: the HTML file.
         links: pages of other runs, as a dictionary from the name of a run to the address of its page.
-        log_probability: whether to compute ln p(x) of all operations, which takes most of the time.
+        prior: whether to compute ln p(x) under the prior, which takes most of the time.
         progress: whether to show a progress bar on stderr.
 
     Raises RunError for a run without weights, for a damaged run, and for a file that cannot be written.
     """
     path = read_path(path)
     require_writable(path)
-    found = bundle(run, log_probability=log_probability, progress=progress)
+    found = bundle(run, prior=prior, progress=progress)
     found.header["links"] = [{"run": name, "href": address} for name, address in (links or {}).items()]
     write_atomically(path, page(found).encode(), durable=False)
     return path

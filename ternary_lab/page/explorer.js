@@ -1,0 +1,2454 @@
+/**
+ * The explorer of a run: a map of all operations at each kept epoch, with the run's own networks.
+ *
+ * `mount` shows a run inside an element. The default export shows the run of an anywidget model. The module draws with
+ * a canvas and plain DOM; it loads nothing. `ternary_lab/page/data.py` describes the header and the parts of a run.
+ *
+ * Notation: operation n has nine entries. Entry k is the result f(a, b) with a in row ⌊k/3⌋ and b in column k mod 3, in
+ * the order −, 0, +. Its class floor(n / 3^k) mod 3 is 0, 1 or 2 for −, 0 or +. Pathway 0 is A and pathway 1 is B.
+ */
+
+const SIGNS = ["−", "0", "+"];
+const PATHWAYS = ["A", "B"];
+const ENTRIES = 9;
+const ALL = 3 ** ENTRIES;
+const POWERS = Array.from({ length: ENTRIES }, (_, k) => 3 ** k);
+const EVERY_ENTRY = POWERS.map((_, k) => k);
+
+/** Colours of Okabe and Ito (2008), as in the figures of the library. The grey of 0 is darker: points lie on white. */
+const ENTRY_COLOURS = ["#56B4E9", "#8A8A8A", "#E69F00"];
+const PATHWAY_COLOURS = ["#0072B2", "#BC5200"];
+const NO_YES = ["#B4BEC6", "#A0357A"];
+const SEQUENTIAL = ["#440154", "#3B528B", "#21918C", "#5EC962", "#FDE725"];
+const CATEGORIES = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00"];
+const NOT_CHOSEN = "#DEDEDE";
+
+/** Largest number of (epoch, pathway) pairs whose codes stay in memory. One pair takes 1.3 MB with 16 latents. */
+const CODES_KEPT = 48;
+const MOVE_MS = 350;
+const PLAY_MS = 900;
+const PATH_STEPS = 100;
+/** An operation with fewer expected draws than this, among as many draws as there are operations, counts as rare. */
+const RARELY_DRAWN = 0.1;
+
+// ---------------------------------------------------------------- operations
+
+/** Return the class (0, 1, 2) of entry k of an operation. */
+const entryOf = (operation, k) => Math.floor(operation / POWERS[k]) % 3;
+const tableOf = (operation) => EVERY_ENTRY.map((k) => entryOf(operation, k));
+const indexOf = (table) => table.reduce((sum, value, k) => sum + value * POWERS[k], 0);
+const withEntry = (operation, k, value) => operation + (value - entryOf(operation, k)) * POWERS[k];
+const entryName = (k) => `f(${SIGNS[Math.floor(k / 3)]},${SIGNS[k % 3]})`;
+/** Return a table in words for a screen reader: its rows, one after the other. */
+const tableWords = (table) => [0, 1, 2].map((row) => table.slice(3 * row, 3 * row + 3).map((v) => SIGNS[v]).join(" "))
+  .join(" / ");
+
+/** Return the classes of all operations as ENTRIES × ALL bytes, entry by entry. */
+function allEntries() {
+  const entries = new Uint8Array(ENTRIES * ALL);
+  for (let k = 0; k < ENTRIES; k++) for (let n = 0; n < ALL; n++) entries[k * ALL + n] = Math.floor(n / POWERS[k]) % 3;
+  return entries;
+}
+const TABLES = allEntries();
+
+/** Return all operations in a fixed random order, so that no class covers another on the map. */
+function randomOrder() {
+  const order = Uint32Array.from({ length: ALL }, (_, n) => n);
+  let seed = 1;
+  for (let last = ALL - 1; last > 0; last--) {
+    seed = (Math.imul(seed, 1103515245) + 12345) & 0x7fffffff;
+    const other = seed % (last + 1);
+    [order[last], order[other]] = [order[other], order[last]];
+  }
+  return order;
+}
+const RANDOM_ORDER = randomOrder();
+
+/** Return a text without accents and capitals. */
+const fold = (text) => text.normalize("NFD").replace(/[\u0300-\u036f]/g, "").toLowerCase().replace(/ł/g, "l");
+
+/** Return the nine classes that a text writes in any notation (-0+, with separators, or as numbers), or null. */
+function parseTable(text) {
+  const plain = text.replace(/[−–—]/g, "-").replace(/[\s,;:/|[\](){}]+/g, " ").trim();
+  const tokens = plain.split(" ");
+  if (tokens.length === ENTRIES && tokens.every((token) => /^([-+]?1|[-+]?0|[-+])$/.test(token))) {
+    return tokens.map((token) => (/^[-+]?0$/.test(token) ? 1 : token.startsWith("-") ? 0 : 2));
+  }
+  const joined = tokens.join("");
+  return /^[-0+]{9}$/.test(joined) ? [...joined].map((sign) => "-0+".indexOf(sign)) : null;
+}
+
+/**
+ * Find operations by name (any part of it, without accents), by index, or by table in any notation.
+ * Returns {found: operations, the best first} or {error: one sentence}.
+ */
+function search(text, names) {
+  const wanted = text.trim();
+  const table = parseTable(wanted);
+  if (table) return { found: [indexOf(table)] };
+  const number = /^(\d{1,3}(?:[, ]\d{3})+|\d+)(?:\s*\((.*)\))?$/.exec(wanted);
+  if (number) {
+    const index = Number(number[1].replace(/[, ]/g, ""));
+    if (index >= ALL) return { error: `There is no operation ${format(index)}: indices go from 0 to ${format(ALL - 1)}.` };
+    if (number[2] && names[index] !== number[2]) {
+      return { error: `Operation ${format(index)} is not “${number[2]}”: type the name or the index alone.` };
+    }
+    return { found: [index] };
+  }
+  const rank = (name) => (name === fold(wanted) ? 0 : name.startsWith(fold(wanted)) ? 1 : 2);
+  const hits = Object.entries(names).map(([index, name]) => [Number(index), fold(name)])
+    .filter(([, name]) => wanted && name.includes(fold(wanted))).sort((a, b) => rank(a[1]) - rank(b[1]));
+  if (hits.length) return { found: hits.map(([index]) => index) };
+  return { error: `Nothing fits “${wanted}”: type a name (${Object.values(names)[0]}), an index, or a table (+0-/000/-0+).` };
+}
+
+// ---------------------------------------------------------------- numbers
+
+const format = (number) => number.toLocaleString("en");
+const percent = (share) => `${(100 * share).toFixed(share > 0 && share < 0.0995 ? 1 : 0)} %`;
+const short = (number) => (number === 0 ? "0" : Math.abs(number) >= 0.001 && Math.abs(number) < 1e5
+  ? String(Number(number.toPrecision(3))) : number.toExponential(1).replace("e-", "·10^−").replace("e+", "·10^"));
+const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
+const dot = (u, v) => u.reduce((sum, value, i) => sum + value * v[i], 0);
+const distance = (u, v) => Math.hypot(...u.map((value, i) => value - v[i]));
+const mix = (u, v, t) => u.map((value, i) => value + t * (v[i] - value));
+
+/** Return the colour #rrggbb as the number that a pixel of an ImageData holds. */
+function pixelOf(colour) {
+  const [red, green, blue] = [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16));
+  return ((255 << 24) | (blue << 16) | (green << 8) | red) >>> 0;
+}
+
+/** Return the colour #rrggbb at t in 0..1 on a scale of colours. */
+function between(scale, t) {
+  const at = clamp(t, 0, 0.9999) * (scale.length - 1);
+  const [low, high] = [scale[Math.floor(at)], scale[Math.floor(at) + 1]];
+  return `#${[1, 3, 5].map((i) => {
+    const [a, b] = [low, high].map((colour) => parseInt(colour.slice(i, i + 2), 16));
+    return Math.round(a + (b - a) * (at % 1)).toString(16).padStart(2, "0");
+  }).join("")}`;
+}
+const SEQUENTIAL_PIXELS = Uint32Array.from({ length: 256 }, (_, level) => pixelOf(between(SEQUENTIAL, level / 255)));
+
+/** Return float16 numbers as float32. The bytes hold all low bytes first, then all high bytes. */
+function halves(bytes, from, count) {
+  const numbers = new Float32Array(count);
+  const high = bytes.length / 2;
+  for (let i = 0; i < count; i++) {
+    const bits = bytes[from + i] | (bytes[high + from + i] << 8);
+    const exponent = (bits >> 10) & 31;
+    const fraction = bits & 1023;
+    const size = exponent ? 2 ** (exponent - 15) * (1 + fraction / 1024) : fraction * 2 ** -24;
+    numbers[i] = bits >> 15 ? -size : size;
+  }
+  return numbers;
+}
+
+/**
+ * Return the outputs of a feed-forward network for one input. Each layer is act(W x + b + skip). The weights hold, layer
+ * by layer, W (outputs × inputs, row by row) and then b. The worker runs this function too.
+ */
+function forward(layers, weights, input) {
+  const activations = [input];
+  let at = 0;
+  for (const { inputs, outputs, relu, skip } of layers) {
+    const x = activations[activations.length - 1];
+    const y = new Float32Array(outputs);
+    const bias = at + inputs * outputs;
+    for (let row = at, o = 0; o < outputs; o++, row += inputs) {
+      let sum = weights[bias + o];
+      for (let i = 0; i < inputs; i++) sum += weights[row + i] * x[i];
+      if (skip !== null) sum += activations[skip][o];
+      y[o] = relu && sum < 0 ? 0 : sum;
+    }
+    activations.push(y);
+    at = bias + outputs;
+  }
+  return activations[activations.length - 1];
+}
+
+/** Return the means (to - from, latents) of the codes of the operations from..to-1. The worker runs this function too. */
+function encodeMany(layers, weights, latents, from, to) {
+  // The last layer also gives ln σ², which the map does not need.
+  const last = layers[layers.length - 1];
+  const body = layers.slice(0, -1);
+  const head = weights.length - last.outputs * (last.inputs + 1);
+  const means = new Float32Array((to - from) * latents);
+  const input = new Float32Array(9);
+  for (let n = from; n < to; n++) {
+    for (let k = 0, rest = n; k < 9; k++, rest = Math.floor(rest / 3)) input[k] = (rest % 3) - 1;
+    const features = forward(body, weights, input);
+    for (let o = 0; o < latents; o++) {
+      let sum = weights[head + last.outputs * last.inputs + o];
+      const row = head + o * last.inputs;
+      for (let i = 0; i < last.inputs; i++) sum += weights[row + i] * features[i];
+      means[(n - from) * latents + o] = sum;
+    }
+  }
+  return means;
+}
+
+/** Solve the symmetric positive definite system A x = b for several b (columns) by elimination; A and b are changed. */
+function solve(matrix, columns) {
+  const size = matrix.length;
+  for (let i = 0; i < size; i++) {
+    for (let j = i + 1; j < size; j++) {
+      const factor = matrix[j][i] / matrix[i][i];
+      for (let k = i; k < size; k++) matrix[j][k] -= factor * matrix[i][k];
+      for (const column of columns) column[j] -= factor * column[i];
+    }
+  }
+  for (const column of columns) {
+    for (let i = size - 1; i >= 0; i--) {
+      for (let j = i + 1; j < size; j++) column[i] -= matrix[i][j] * column[j];
+      column[i] /= matrix[i][i];
+    }
+  }
+  return columns;
+}
+
+// ---------------------------------------------------------------- codes of all operations
+
+/** Computes the codes of all operations in a worker, or in pieces between other work where a worker cannot start. */
+class Codes {
+  constructor(run) {
+    this.run = run;
+    this.known = new Map();
+    this.jobs = [];
+    this.worker = null;
+    try {
+      const source = `${forward}\n${encodeMany}\nonmessage = ({ data: d }) => {
+        const means = encodeMany(d.layers, d.weights, d.latents, 0, ${ALL}); postMessage(means, [means.buffer]); };`;
+      this.address = URL.createObjectURL(new Blob([source], { type: "text/javascript" }));
+      this.worker = new Worker(this.address);
+    } catch {
+      this.worker = null;
+    }
+  }
+
+  /** Return the codes (ALL × latents) if they are known, otherwise undefined. */
+  get(epoch, pathway) {
+    return this.known.get(`${epoch} ${pathway}`);
+  }
+
+  /** Return a promise of the codes. The request that came last is served first, unless it is `later`. */
+  request(epoch, pathway, later = false) {
+    const key = `${epoch} ${pathway}`;
+    if (this.known.has(key)) return Promise.resolve(this.known.get(key));
+    let job = this.jobs.find((other) => other.key === key);
+    if (job && !later && !job.running) this.jobs.splice(this.jobs.indexOf(job), 1);
+    if (!job) {
+      job = { key, epoch, pathway, running: false };
+      job.promise = new Promise((resolve) => { job.resolve = resolve; });
+    }
+    if (!this.jobs.includes(job)) this.jobs[later ? "push" : "unshift"](job);
+    this.next();
+    return job.promise;
+  }
+
+  async next() {
+    if (!this.jobs.length || this.jobs.some((job) => job.running)) return;
+    const job = this.jobs[0];
+    job.running = true;
+    const means = await this.compute(this.run.weights("encoder", job.epoch, job.pathway));
+    this.jobs.splice(this.jobs.indexOf(job), 1);
+    if (this.known.size >= CODES_KEPT) this.known.delete(this.known.keys().next().value);
+    this.known.set(job.key, means);
+    job.resolve(means);
+    this.next();
+  }
+
+  async compute(weights) {
+    const { layers } = this.run.header.networks.encoder;
+    const { latents } = this.run;
+    if (this.worker) {
+      const means = await new Promise((resolve) => {
+        this.worker.onmessage = ({ data }) => resolve(data);
+        this.worker.onerror = () => resolve(null);
+        this.worker.postMessage({ layers, weights, latents });
+      });
+      if (means) return means;
+      this.worker = null;
+    }
+    const means = new Float32Array(ALL * latents);
+    for (let from = 0; from < ALL; from += 81) {
+      means.set(encodeMany(layers, weights, latents, from, from + 81), from * latents);
+      await new Promise((resolve) => { setTimeout(resolve); });
+    }
+    return means;
+  }
+
+  destroy() {
+    this.worker?.terminate();
+    URL.revokeObjectURL(this.address);
+  }
+}
+
+// ---------------------------------------------------------------- a run
+
+/** A run: its header and parts, its networks, and the positions of all operations in a plane of the latent space. */
+class Run {
+  constructor(bundle) {
+    this.bundle = bundle;
+    this.header = bundle.header;
+    this.epochs = bundle.header.epochs;
+    this.latents = bundle.header.latents;
+    this.name = bundle.header.run;
+    this.parts = {};
+    this.codes = new Codes(this);
+    this.views = new Map();
+    this.cachedWeights = new Map();
+  }
+
+  /** Load what the first picture needs. `ready` is a promise of the rest. */
+  async open() {
+    await this.load(["positions", "directions", "properties"]);
+    this.ready = this.load(["encoders", "decoder_A", "decoder_B", "reconstructed",
+      ...(this.header.log_p_range ? ["log_probability"] : [])]);
+    return this;
+  }
+
+  async load(names) {
+    const parts = await Promise.all(names.map((name) => this.bundle.part(name)));
+    names.forEach((name, i) => { this.parts[name] = parts[i]; });
+  }
+
+  get loaded() {
+    return Boolean(this.parts.encoders && this.parts.reconstructed);
+  }
+
+  /** Return the index of the kept epoch that is nearest to an epoch. */
+  nearest(epoch) {
+    const gap = (i) => Math.abs(this.epochs[i] - epoch);
+    return this.epochs.reduce((best, _, i) => (gap(i) < gap(best) ? i : best), 0);
+  }
+
+  label(operation) {
+    const name = this.header.names[operation];
+    return name ? `${format(operation)} (${name})` : format(operation);
+  }
+
+  /** Return the weights of one network at a kept epoch. `pathway` counts for the encoder only. */
+  weights(network, epoch, pathway) {
+    const key = `${network} ${epoch} ${pathway}`;
+    if (!this.cachedWeights.has(key)) {
+      const { size } = this.header.networks[network];
+      const [part, row] = network === "encoder" ? ["encoders", 2 * epoch + pathway] : [network, epoch];
+      if (this.cachedWeights.size > 24) this.cachedWeights.clear();
+      this.cachedWeights.set(key, halves(this.parts[part], row * size, size));
+    }
+    return this.cachedWeights.get(key);
+  }
+
+  /** Return the outputs of an encoder for an operation: μ, then ln σ². */
+  encode(epoch, pathway, operation) {
+    const input = Float32Array.from(tableOf(operation), (value) => value - 1);
+    return forward(this.header.networks.encoder.layers, this.weights("encoder", epoch, pathway), input);
+  }
+
+  /** Return the code μ of an operation as an array. */
+  code(epoch, pathway, operation) {
+    return Array.from(this.encode(epoch, pathway, operation).subarray(0, this.latents));
+  }
+
+  /** Return the probabilities of the three values of each entry (27 numbers) that a decoder gives to a latent z. */
+  decode(epoch, pathway, z) {
+    const network = `decoder_${PATHWAYS[pathway]}`;
+    const logits = forward(this.header.networks[network].layers, this.weights(network, epoch, 0), z);
+    for (let at = 0; at < logits.length; at += 3) {
+      const most = Math.max(logits[at], logits[at + 1], logits[at + 2]);
+      let sum = 0;
+      for (let i = at; i < at + 3; i++) sum += logits[i] = Math.exp(logits[i] - most);
+      for (let i = at; i < at + 3; i++) logits[i] /= sum;
+    }
+    return logits;
+  }
+
+  givenBack(epoch, pathway, operation) {
+    const row = (2 * epoch + pathway) * Math.ceil(ALL / 8);
+    return (this.parts.reconstructed[row + (operation >> 3)] >> (7 - (operation & 7))) & 1;
+  }
+
+  /** Return ln p(x) under the prior, to 1/255 of the range of its epoch and pathway; exact for the listed holes. */
+  logProbability(epoch, pathway, operation) {
+    const listed = this.holes(epoch, pathway).find(([hole]) => hole === operation);
+    if (listed) return listed[1];
+    const [low, high] = this.header.log_p_range[epoch].slice(2 * pathway);
+    return low + (high - low) * this.parts.log_probability[(2 * epoch + pathway) * ALL + operation] / 255;
+  }
+
+  /** Return [[operation, ln p], …] of the operations with the lowest ln p, the lowest first. */
+  holes(epoch, pathway) {
+    return this.header.holes ? this.header.holes[epoch][pathway] : [];
+  }
+
+  /** Return the share of all operations with fewer than RARELY_DRAWN expected draws. */
+  rareShare(epoch, pathway) {
+    const [low, high] = this.header.log_p_range[epoch].slice(2 * pathway);
+    const level = 255 * (Math.log(RARELY_DRAWN / ALL) - low) / (high - low);
+    const from = (2 * epoch + pathway) * ALL;
+    return this.parts.log_probability.subarray(from, from + ALL).reduce((sum, byte) => sum + (byte < level), 0) / ALL;
+  }
+
+  property(index) {
+    return this.parts.properties.subarray(index * ALL, (index + 1) * ALL);
+  }
+
+  /** Return row i of the directions: 0 is the mean of the codes, 1 the first principal direction, and so on. */
+  direction(epoch, pathway, i) {
+    const rows = 1 + this.header.directions_per_epoch;
+    const { buffer, byteOffset } = this.parts.directions;
+    const at = byteOffset + 4 * ((2 * epoch + pathway) * rows + i) * this.latents;
+    return Array.from(new Float32Array(buffer.slice(at, at + 4 * this.latents)));
+  }
+
+  isDefault(plane) {
+    const [first, second] = this.header.default_entries;
+    return plane.kind === "entries" && plane.first === first && plane.second === second;
+  }
+
+  /** Return the view of a plane at an epoch, or null if the codes that it needs are not computed yet. */
+  view(epoch, pathway, plane) {
+    const key = `${epoch} ${pathway} ${plane.kind} ${plane.first} ${plane.second}`;
+    if (!this.views.has(key)) {
+      const codes = this.codes.get(epoch, pathway);
+      if (!codes && !this.isDefault(plane)) return null;
+      if (this.views.size > 30) this.views.delete(this.views.keys().next().value);
+      this.views.set(key, new View(this, epoch, pathway, plane, codes));
+    }
+    return this.views.get(key);
+  }
+
+  hasPlane(kind, first, second) {
+    const ends = { entries: [0, ENTRIES - 1], directions: [1, this.header.directions_per_epoch], dimensions: [0, this.latents - 1] }[kind];
+    return Boolean(ends) && first !== second && [first, second].every((i) => Number.isInteger(i) && i >= ends[0] && i <= ends[1]);
+  }
+
+  hasColour(colour) {
+    const [kind, ...rest] = (colour ?? "").split("-");
+    if (kind === "entry") return EVERY_ENTRY.includes(Number(rest[0]));
+    if (kind === "property") return this.header.properties.some(({ key }) => key === rest.join("-"));
+    return ["back", "moved", "gained"].includes(kind) || (kind === "probability" && Boolean(this.header.log_p_range));
+  }
+
+  /** Return half the width of the widest default plane of all epochs and both pathways, in latent units. */
+  get widest() {
+    return Math.max(...this.header.plane_range.flat(2).map(Math.abs));
+  }
+
+  destroy() {
+    this.codes.destroy();
+  }
+}
+
+/** All operations in a plane of the latent space: coordinates relative to the mean of the codes, in latent units. */
+class View {
+  constructor(run, epoch, pathway, plane, codes) {
+    Object.assign(this, { run, epoch, pathway, plane });
+    this.origin = run.direction(epoch, pathway, 0);
+    if (run.isDefault(plane)) {
+      this.coordinates = this.stored();
+    } else {
+      this.knownAxes = [plane.first, plane.second].map((which) => this.axis(which, codes));
+      this.coordinates = this.projected(codes);
+    }
+    this.extent = this.coordinates.reduce((most, x) => Math.max(most, Math.abs(x)), 0) || 1;
+    this.measureEffects();
+  }
+
+  /** Return the coordinates (2 × ALL) that the page holds: those of the plane of the default entries. */
+  stored() {
+    const bytes = this.run.parts.positions;
+    const from = (2 * this.epoch + this.pathway) * 2 * ALL;
+    const range = this.run.header.plane_range[this.epoch][this.pathway];
+    const coordinates = new Float32Array(2 * ALL);
+    for (let i = 0; i < 2 * ALL; i++) {
+      const [low, high] = i < ALL ? [range[0], range[1]] : [range[2], range[3]];
+      const level = (bytes[from + i] << 8) | bytes[bytes.length / 2 + from + i];
+      coordinates[i] = low + (high - low) * level / 4095;
+    }
+    return coordinates;
+  }
+
+  /** Return the unit vector of an axis of the plane: the step of an entry, a principal direction, or a dimension. */
+  axis(which, codes) {
+    if (this.plane.kind === "directions") return this.run.direction(this.epoch, this.pathway, which);
+    if (this.plane.kind === "dimensions") return this.origin.map((_, i) => Number(i === which));
+    const step = this.origin.map(() => 0);
+    for (let n = 0; n < ALL; n++) {
+      const sign = TABLES[which * ALL + n] - 1;
+      if (sign) for (let i = 0; i < step.length; i++) step[i] += sign * codes[n * step.length + i];
+    }
+    const length = Math.hypot(...step) || 1;
+    return step.map((value) => value / length);
+  }
+
+  projected(codes) {
+    const coordinates = new Float32Array(2 * ALL);
+    const { latents } = this.run;
+    this.knownAxes.forEach((axis, c) => {
+      const middle = dot(axis, this.origin);
+      for (let n = 0; n < ALL; n++) {
+        let sum = -middle;
+        for (let i = 0; i < latents; i++) sum += axis[i] * codes[n * latents + i];
+        coordinates[c * ALL + n] = sum;
+      }
+    });
+    return coordinates;
+  }
+
+  /** Both axes (unit vectors). For the stored coordinates they are fitted to the codes of some operations. */
+  get axes() {
+    if (!this.knownAxes) {
+      const { latents } = this.run;
+      const matrix = Array.from({ length: latents }, (_, i) => Array.from({ length: latents }, (_, j) => 1e-9 * (i === j)));
+      const columns = [0, 1].map(() => new Array(latents).fill(0));
+      for (const n of RANDOM_ORDER.subarray(0, 8 * latents)) {
+        const code = this.run.code(this.epoch, this.pathway, n).map((value, i) => value - this.origin[i]);
+        for (let i = 0; i < latents; i++) {
+          for (let j = 0; j < latents; j++) matrix[i][j] += code[i] * code[j];
+          columns.forEach((column, c) => { column[i] += code[i] * this.coordinates[c * ALL + n]; });
+        }
+      }
+      this.knownAxes = solve(matrix, columns);
+    }
+    return this.knownAxes;
+  }
+
+  /** Return the two coordinates of a latent z. */
+  project(z) {
+    return this.axes.map((axis) => dot(axis, z) - dot(axis, this.origin));
+  }
+
+  /** Return the latent z with these coordinates that is nearest to the mean of the codes. */
+  lift([x, y]) {
+    const [u, v] = this.axes;
+    const [uu, uv, vv] = [dot(u, u), dot(u, v), dot(v, v)];
+    const determinant = uu * vv - uv * uv || 1e-9;
+    const [s, t] = [(vv * x - uv * y) / determinant, (uu * y - uv * x) / determinant];
+    return this.origin.map((value, i) => value + s * u[i] + t * v[i]);
+  }
+
+  at(operation) {
+    return [this.coordinates[operation], this.coordinates[ALL + operation]];
+  }
+
+  /**
+   * Measure the main effects of all entries: `means[k][value]` is the mean place of the operations whose entry k has this
+   * value, and `shares[axis][k]` the share of the variance along an axis that entry k explains.
+   */
+  measureEffects() {
+    const sums = new Float64Array(ENTRIES * 6);
+    const variance = [0, 0];
+    for (let c = 0; c < 2; c++) {
+      for (let n = 0; n < ALL; n++) {
+        const x = this.coordinates[c * ALL + n];
+        variance[c] += x * x / ALL;
+        for (let k = 0; k < ENTRIES; k++) sums[6 * k + 2 * TABLES[k * ALL + n] + c] += x;
+      }
+    }
+    const each = ALL / 3;
+    this.means = EVERY_ENTRY.map((k) => [0, 1, 2].map((v) => [0, 1].map((c) => sums[6 * k + 2 * v + c] / each)));
+    this.shares = variance.map((total, c) => this.means.map((mean) => (
+      total ? mean.reduce((sum, place) => sum + place[c] ** 2, 0) / 3 / total : 0)));
+  }
+
+  /** Return the entries that explain most of an axis, as [entry, share], the most first. */
+  explained(axis) {
+    return this.shares[axis].map((share, k) => [k, share]).sort((a, b) => b[1] - a[1]);
+  }
+
+  /** Return an axis in words. */
+  words(axis) {
+    const which = axis ? this.plane.second : this.plane.first;
+    if (this.plane.kind === "entries") {
+      return `entry ${entryName(which)} of the table: − to + (${percent(this.shares[axis][which])} of this axis)`;
+    }
+    const parts = this.explained(axis).slice(0, 3).filter(([, share]) => share > 0.05);
+    const meaning = parts.map(([k, share]) => `${entryName(k)} ${percent(share)}`).join(", ") || "no single entry";
+    return `${this.plane.kind === "directions" ? "direction" : "dimension"} ${which}: ${meaning}`;
+  }
+}
+
+// ---------------------------------------------------------------- elements
+
+const SVG = "http://www.w3.org/2000/svg";
+const SVG_TAGS = new Set(["svg", "g", "line", "polyline", "circle", "text", "rect", "path", "title"]);
+
+/** Make an element. `on` holds listeners, `data` holds data attributes; null, undefined and false children are left out. */
+function h(tag, { on = {}, data = {}, ...attributes } = {}, ...children) {
+  const element = SVG_TAGS.has(tag) ? document.createElementNS(SVG, tag) : document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value !== false && value !== null && value !== undefined) element.setAttribute(name, value === true ? "" : value);
+  }
+  Object.assign(element.dataset, data);
+  for (const [event, listener] of Object.entries(on)) element.addEventListener(event, listener);
+  element.append(...children.flat(3).filter((child) => child !== null && child !== undefined && child !== false));
+  return element;
+}
+
+/**
+ * Draw a truth table. `probabilities` (27) writes the certainty of each value, `reference` frames the entries that differ
+ * from another table, and `onEntry(k)` makes each entry a button. `key` starts the focus keys of the buttons.
+ */
+function truthTable(table, { probabilities, reference, onEntry, key = "", size = "", words = "" } = {}) {
+  const cells = table.map((value, k) => {
+    const differs = reference && reference[k] !== value;
+    const attributes = { class: `entry value-${value}${differs ? " differs" : ""}` };
+    const certainty = probabilities && h("small", {}, percent(probabilities[3 * k + value]));
+    if (!onEntry) return h("span", attributes, SIGNS[value], certainty);
+    return h("button", {
+      ...attributes, type: "button", title: `change ${entryName(k)}`, "aria-label": `${entryName(k)} = ${SIGNS[value]}, change`,
+      data: { focus: `${key}${k}` }, on: { click: () => onEntry(k) },
+    }, SIGNS[value]);
+  });
+  const label = `${words}${words && ": "}${tableWords(table)}`;
+  return h("div", { class: `table ${size}`, role: onEntry ? "group" : "img", "aria-label": label }, cells);
+}
+
+/** Add the arguments to a large table: a beside its rows and b above its columns. */
+function withArguments(table) {
+  const corner = h("span", { class: "corner" }, "a \\ b");
+  return h("div", { class: "with-arguments" }, corner, SIGNS.map((sign) => h("span", { class: "column" }, sign)),
+    SIGNS.map((sign) => h("span", { class: "row" }, sign)), table);
+}
+
+/** Draw a small line chart: `lines` holds {values, colour, dash}, with values null where there is none. */
+function lineChart({ width, height, xs, lines, top, marker, words }) {
+  const x = (value) => 4 + (width - 8) * (value - xs[0]) / (xs[xs.length - 1] - xs[0] || 1);
+  const y = (value) => height - 3 - (height - 6) * value / (top || 1);
+  const polyline = ({ values, colour, dash }) => h("polyline", {
+    fill: "none", stroke: colour, "stroke-width": 1.8, "stroke-dasharray": dash,
+    points: values.map((value, i) => `${x(xs[i]).toFixed(1)},${y(value).toFixed(1)}`).join(" "),
+  });
+  const dots = ({ values, colour }) => (xs.length > 40 ? [] : values.map((value, i) => (
+    h("circle", { cx: x(xs[i]), cy: y(value), r: 2, fill: colour }))));
+  const line = marker !== undefined && h("line", { x1: x(marker), x2: x(marker), y1: 0, y2: height, class: "cursor" });
+  return h("svg", { class: "small-chart", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": words },
+    h("line", { x1: 4, x2: width - 4, y1: height - 3, y2: height - 3, class: "base" }), line, lines.map(polyline), lines.map(dots));
+}
+
+/** A button that opens a panel below it. The panel closes on Escape and on a click elsewhere. */
+function menu(label, panel, key) {
+  const summary = h("summary", { data: { focus: key } }, label);
+  const details = h("details", { class: "menu" }, summary, h("div", { class: "panel" }, panel));
+  details.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape") return;
+    details.open = false;
+    summary.focus();
+    event.stopPropagation();
+  });
+  details.addEventListener("focusout", ({ relatedTarget }) => {
+    if (relatedTarget && !details.contains(relatedTarget)) details.open = false;
+  });
+  return details;
+}
+
+/** A group of buttons of which one is on. `choices` holds [value, text, explanation]. */
+function choice(label, choices, chosen, onChoice) {
+  return h("div", { class: "choice", role: "group", "aria-label": label }, choices.map(([value, text, explanation]) => (
+    h("button", {
+      type: "button", title: explanation, "aria-pressed": String(value === chosen), data: { focus: `${label} ${value}` },
+      on: { click: () => onChoice(value) },
+    }, text))));
+}
+
+// ---------------------------------------------------------------- colours
+
+/** Colour the operations by classes: one colour for each value. */
+function byClass(title, classes, labels, colours) {
+  const counts = labels.map(() => 0);
+  for (let n = 0; n < ALL; n++) counts[classes[n]] += 1;
+  const values = colours.map(pixelOf);
+  return {
+    title, classes, items: labels.map((label, i) => ({ label, colour: colours[i], count: counts[i] })),
+    pixels: Uint32Array.from(classes, (value) => values[value]), rare: counts.map((count) => count < 0.02 * ALL),
+    describe: (n) => `${title}: ${labels[classes[n]]}`,
+  };
+}
+
+/** Colour the operations by a number that is given as a level in 0..255. */
+function byLevel(title, levels, ends, describe) {
+  return { title, ends, pixels: Uint32Array.from(levels, (level) => SEQUENTIAL_PIXELS[level]), describe };
+}
+
+function byProperty(run, key) {
+  const index = run.header.properties.findIndex((property) => property.key === key);
+  const { label, kind, values } = run.header.properties[index];
+  const scale = (i) => between(SEQUENTIAL, i / Math.max(1, values.length - 1));
+  const colours = kind === "flag" ? NO_YES : values.map((_, i) => (kind === "count" ? scale(i) : CATEGORIES[i % 6]));
+  return byClass(label, run.property(index), values, colours);
+}
+
+function byProbability(run, epoch, pathway) {
+  const from = (2 * epoch + pathway) * ALL;
+  const [low, high] = run.header.log_p_range[epoch].slice(2 * pathway);
+  const text = (n) => `ln p ${run.logProbability(epoch, pathway, n).toFixed(1)}`;
+  return byLevel(`ln p under the prior, decoder ${PATHWAYS[pathway]} (uniform: ${(-Math.log(ALL)).toFixed(1)})`,
+    run.parts.log_probability.subarray(from, from + ALL), [low.toFixed(1), high.toFixed(1)], text);
+}
+
+/** Colour by the distance between the codes of two epochs, or return null while codes are not computed yet. */
+function byMove(run, epoch, pathway, since) {
+  const [now, before] = [run.codes.get(epoch, pathway), run.codes.get(since, pathway)];
+  if (!now || !before) return null;
+  const moved = Float32Array.from({ length: ALL }, (_, n) => {
+    let sum = 0;
+    for (let i = n * run.latents; i < (n + 1) * run.latents; i++) sum += (now[i] - before[i]) ** 2;
+    return Math.sqrt(sum);
+  });
+  const most = moved.reduce((a, b) => Math.max(a, b), 0) || 1;
+  return byLevel(`distance between the codes of epochs ${run.epochs[since]} and ${run.epochs[epoch]}`,
+    moved.map((value) => 255 * value / most), ["0", most.toFixed(2)], (n) => `moved by ${moved[n].toFixed(2)}`);
+}
+
+/** Colour by what the decoder gives back at this epoch and gave back at another one. */
+function byGain(run, epoch, pathway, since) {
+  const classes = Uint8Array.from({ length: ALL }, (_, n) => (
+    2 * run.givenBack(since, pathway, n) + run.givenBack(epoch, pathway, n)));
+  return byClass(`given back by ${PATHWAYS[pathway]} at epochs ${run.epochs[since]} and ${run.epochs[epoch]}`, classes,
+    ["at neither", "now, not then", "then, not now", "at both"], ["#222222", "#009E73", "#D55E00", "#B8CBDB"]);
+}
+
+/**
+ * Return how to colour all operations: {title, pixels, describe} with `classes` and `items`, or with `ends` of a scale.
+ * Returns null while the codes that it needs are not computed yet.
+ */
+function colouring(run, epoch, pathway, colour, since) {
+  const [kind, which] = [colour.split("-")[0], colour.slice(colour.indexOf("-") + 1)];
+  if (kind === "property") return byProperty(run, which);
+  if (kind === "probability" && run.header.log_p_range) return byProbability(run, epoch, pathway);
+  if (kind === "moved") return byMove(run, epoch, pathway, since);
+  if (kind === "gained") return byGain(run, epoch, pathway, since);
+  if (kind === "back") {
+    const classes = Uint8Array.from({ length: ALL }, (_, n) => run.givenBack(epoch, pathway, n));
+    return byClass(`given back by decoder ${PATHWAYS[pathway]} from its own code`, classes, ["no", "yes"],
+      ["#D55E00", "#9DBBD1"]);
+  }
+  const k = kind === "entry" ? Number(which) : 0;
+  return byClass(`value of the entry ${entryName(k)}`, TABLES.subarray(k * ALL, (k + 1) * ALL), SIGNS, ENTRY_COLOURS);
+}
+/** Colours that need parts which are loaded after the first picture. */
+const needsAllParts = (colour) => /^(probability|moved|gained|back)/.test(colour);
+
+// ---------------------------------------------------------------- the map
+
+/** The points of a disc, as offsets in an image of a given width. */
+function discOffsets(radius, width) {
+  const offsets = [];
+  const most = Math.ceil(radius);
+  for (let y = -most; y <= most; y++) {
+    for (let x = -most; x <= most; x++) if (x * x + y * y <= radius * radius) offsets.push(y * width + x);
+  }
+  return Int32Array.from(offsets);
+}
+
+/** A map of the operations of one run and pathway. The explorer owns the state; maps beside each other share it. */
+class OperationMap {
+  constructor(explorer, run, fixedPathway = null) {
+    Object.assign(this, { explorer, run, fixedPathway, hover: -1, lasso: null, drag: null, view: null });
+    this.pointers = new Map();
+    this.current = new Float32Array(2 * ALL);
+    this.start = new Float32Array(2 * ALL);
+    this.target = new Float32Array(2 * ALL);
+    this.order = new Uint32Array(ALL);
+    this.build();
+    this.listen();
+  }
+
+  build() {
+    this.points = h("canvas", { "aria-hidden": "true" });
+    this.marks = h("canvas", { "aria-hidden": "true" });
+    this.title = h("div", { class: "map-title" });
+    this.axes = [h("div", { class: "axis right" }), h("div", { class: "axis up" })];
+    this.legend = h("div", { class: "legend" });
+    this.tip = h("div", { class: "tip", hidden: true });
+    this.message = h("div", { class: "message", hidden: true });
+    this.surface = h("div", { class: "surface", tabindex: 0, role: "application", data: { focus: `map ${this.fixedPathway}` } },
+      this.points, this.marks);
+    this.element = h("div", { class: "map" }, this.surface, this.title, this.axes, this.legend, this.tip, this.message);
+    this.pointsContext = this.points.getContext("2d");
+    this.context = this.marks.getContext("2d");
+  }
+
+  get pathway() {
+    return this.fixedPathway ?? this.explorer.pathway;
+  }
+
+  /** Index of the epoch that the map shows: the kept epoch of its run that is nearest to the chosen one. */
+  get epoch() {
+    return this.run.nearest(this.explorer.state.epoch);
+  }
+
+  get since() {
+    return this.run.nearest(this.explorer.state.since);
+  }
+
+  resize() {
+    this.ratio = window.devicePixelRatio || 1;
+    this.width = Math.max(1, Math.round(this.surface.clientWidth * this.ratio));
+    this.height = Math.max(1, Math.round(this.surface.clientHeight * this.ratio));
+    for (const canvas of [this.points, this.marks]) Object.assign(canvas, { width: this.width, height: this.height });
+    this.image = this.pointsContext.createImageData(this.width, this.height);
+    this.pixels = new Uint32Array(this.image.data.buffer);
+  }
+
+  // ---- positions
+
+  /** Move the points to the chosen epoch, pathway and plane. The first frame is drawn at once. */
+  move(animated = true) {
+    const { state } = this.explorer;
+    const view = this.run.view(this.epoch, this.pathway, state.plane);
+    if (!view) {
+      this.wait(() => this.move());
+      return;
+    }
+    this.message.hidden = true;
+    const first = this.view === null;
+    this.view = view;
+    this.unit = state.oneScale ? this.run.widest : view.extent;
+    for (let i = 0; i < 2 * ALL; i++) this.target[i] = view.coordinates[i] / this.unit;
+    this.recolour();
+    this.writeAxes();
+    this.start.set(this.current);
+    this.moveStarted = performance.now();
+    this.moveTime = first || !animated || this.explorer.still ? 0 : MOVE_MS;
+    this.frame();
+  }
+
+  /** Draw the next frame of a movement, and plan the one after it. */
+  frame() {
+    cancelAnimationFrame(this.planned);
+    const t = this.moveTime ? Math.min(1, (performance.now() - this.moveStarted) / this.moveTime) : 1;
+    // The first frame already shows a part of the way.
+    const s = Math.max(t * t * (3 - 2 * t), 0.02);
+    for (let i = 0; i < 2 * ALL; i++) this.current[i] = this.start[i] + s * (this.target[i] - this.start[i]);
+    this.draw();
+    if (t < 1) this.planned = requestAnimationFrame(() => this.frame());
+  }
+
+  /** Ask for the codes that the plane or the colour needs, and say so on the map. */
+  wait(then) {
+    const { run, epoch, pathway, since } = this;
+    const needed = /^moved/.test(this.explorer.state.colour) ? [since, epoch] : [epoch];
+    this.message.textContent = `computing the codes of epoch ${run.epochs[epoch]} …`;
+    this.message.hidden = false;
+    run.ready.then(() => Promise.all(needed.map((e) => run.codes.request(e, pathway)))).then(() => {
+      this.message.hidden = true;
+      if (this.explorer.alive && epoch === this.epoch && pathway === this.pathway) then();
+      run.epochs.slice(0, CODES_KEPT / 2).forEach((_, e) => run.codes.request(e, pathway, true));
+    });
+  }
+
+  // ---- colours
+
+  /** Compute colours, legend, and the order of drawing. */
+  recolour() {
+    if (!this.view) return;
+    const { state } = this.explorer;
+    let found = null;
+    if (this.run.loaded || !needsAllParts(state.colour)) {
+      found = colouring(this.run, this.epoch, this.pathway, state.colour, this.since);
+    }
+    if (found) {
+      this.colouring = found;
+    } else if (!this.run.loaded) {
+      this.run.ready.then(() => this.explorer.alive && this.refresh());
+    } else {
+      this.wait(() => this.refresh());
+    }
+    this.colouring ??= colouring(this.run, this.epoch, this.pathway, `entry-${state.plane.second % ENTRIES}`, this.since);
+    this.writeLegend();
+    this.sort();
+  }
+
+  refresh() {
+    this.recolour();
+    this.draw();
+  }
+
+  /** Order the points: grey ones first, then the others, then rare kinds, then the chosen ones. */
+  sort() {
+    const { active } = this.explorer;
+    const { rare, classes } = this.colouring;
+    const several = this.explorer.state.chosen.length > 1;
+    const rank = (n) => (active && !active[n] ? 0 : active && several ? 3 : rare && rare[classes[n]] ? 2 : 1);
+    const ranks = new Uint8Array(ALL);
+    const starts = [0, 0, 0, 0, 0];
+    for (let n = 0; n < ALL; n++) starts[(ranks[n] = rank(n)) + 1] += 1;
+    for (let i = 1; i < 5; i++) starts[i] += starts[i - 1];
+    this.large = starts[2];
+    this.grey = starts[1];
+    for (const n of RANDOM_ORDER) this.order[starts[ranks[n]]++] = n;
+    // Several thousand large discs would be one blob.
+    if (ALL - this.large > 3000) this.large = ALL;
+  }
+
+  // ---- drawing
+
+  /** Device pixels for one unit of the current positions. */
+  get scale() {
+    return Math.min(this.width, this.height) / 2.5 * this.explorer.state.view.zoom;
+  }
+
+  screenX(x) {
+    return this.width / 2 + (x - this.explorer.state.view.x) * this.scale;
+  }
+
+  screenY(y) {
+    return this.height / 2 - (y - this.explorer.state.view.y) * this.scale;
+  }
+
+  /** Return the place of coordinates (in latent units) in device pixels. */
+  screen([x, y]) {
+    return [this.screenX(x / this.unit), this.screenY(y / this.unit)];
+  }
+
+  /** Return the place of an operation in device pixels. It moves with the points. */
+  screenOf(operation) {
+    return [this.screenX(this.current[operation]), this.screenY(this.current[ALL + operation])];
+  }
+
+  /** Return the coordinates, in latent units, of a place in CSS pixels. */
+  placeAt([x, y]) {
+    const { view } = this.explorer.state;
+    return [((x * this.ratio - this.width / 2) / this.scale + view.x) * this.unit,
+      (-(y * this.ratio - this.height / 2) / this.scale + view.y) * this.unit];
+  }
+
+  draw() {
+    if (!this.view || !this.image) return;
+    const started = performance.now();
+    this.pixels.fill(0xffffffff);
+    const radius = 1.55 * this.ratio * clamp(Math.sqrt(this.explorer.state.view.zoom), 1, 3);
+    this.drawPoints(0, this.large, radius);
+    this.drawPoints(this.large, ALL, radius + 1.2 * this.ratio);
+    this.pointsContext.putImageData(this.image, 0, 0);
+    this.drawMarks();
+    this.explorer.timings.draws.push(performance.now() - started);
+  }
+
+  /** Write the discs of the operations order[from..to-1] into the image. */
+  drawPoints(from, to, radius) {
+    const { width, height, pixels, current, scale, grey, order } = this;
+    const colours = this.colouring.pixels;
+    const offsets = discOffsets(radius, width);
+    const margin = Math.ceil(radius);
+    const left = this.screenX(0);
+    const top = this.screenY(0);
+    const greyPixel = pixelOf(NOT_CHOSEN);
+    for (let i = from; i < to; i++) {
+      const n = order[i];
+      const x = Math.round(left + current[n] * scale);
+      const y = Math.round(top - current[ALL + n] * scale);
+      if (x < margin || y < margin || x >= width - margin || y >= height - margin) continue;
+      const colour = i < grey ? greyPixel : colours[n];
+      const at = y * width + x;
+      for (let o = 0; o < offsets.length; o++) pixels[at + offsets[o]] = colour;
+    }
+  }
+
+  /** Draw everything above the points. */
+  drawMarks() {
+    if (!this.view) return;
+    const { state } = this.explorer;
+    this.context.clearRect(0, 0, this.width, this.height);
+    this.context.lineJoin = "round";
+    if (this.run.loaded) {
+      if (state.show.prior) this.drawPrior();
+      this.drawPosterior();
+      this.drawPath();
+      this.drawPlace();
+    }
+    if (state.show.steps) this.drawSteps();
+    this.drawTicks();
+    this.drawRings();
+    this.drawScale();
+    if (this.lasso) this.stroke(this.lasso, "#A0357A", 1.5, [4, 3]);
+  }
+
+  /** Draw a line through places in device pixels, on a white line so that it shows on every colour. */
+  stroke(places, colour, width = 2, dash = []) {
+    const { context, ratio } = this;
+    for (const [style, add] of [["#ffffffd0", 2.5], [colour, 0]]) {
+      context.beginPath();
+      places.forEach(([x, y], i) => (i ? context.lineTo(x, y) : context.moveTo(x, y)));
+      context.strokeStyle = style;
+      context.lineWidth = (width + add) * ratio;
+      context.setLineDash(add ? [] : dash.map((length) => length * ratio));
+      context.stroke();
+    }
+    context.setLineDash([]);
+  }
+
+  /** Write a text on white at a place in device pixels. */
+  write(text, [x, y], { align = "center", colour = "#222", bold = false } = {}) {
+    const { context, ratio } = this;
+    context.font = `${bold ? "600 " : ""}${12 * ratio}px system-ui, sans-serif`;
+    context.textAlign = align;
+    context.textBaseline = "middle";
+    const width = context.measureText(text).width;
+    const left = align === "center" ? x - width / 2 : align === "right" ? x - width : x;
+    context.fillStyle = "#ffffffd8";
+    context.fillRect(left - 3 * ratio, y - 8.5 * ratio, width + 6 * ratio, 17 * ratio);
+    context.fillStyle = colour;
+    context.fillText(text, x, y);
+  }
+
+  ring(operation, radius, colour = "#000", width = 2) {
+    const [x, y] = this.screenOf(operation);
+    const { context, ratio } = this;
+    for (const [style, add] of [["#fff", 2.5], [colour, 0]]) {
+      context.beginPath();
+      context.arc(x, y, radius * ratio, 0, 2 * Math.PI);
+      context.strokeStyle = style;
+      context.lineWidth = (width + add) * ratio;
+      context.stroke();
+    }
+  }
+
+  /** Return the ellipse of the points c + factor · Σ^½ (cos, sin), in device pixels, for a covariance in the plane. */
+  ellipse(centre, [[xx, xy], [, yy]], factor) {
+    const a = Math.sqrt(xx) || 1e-9;
+    const b = xy / a;
+    const c = Math.sqrt(Math.max(0, yy - b * b));
+    return Array.from({ length: 73 }, (_, i) => {
+      const [cos, sin] = [Math.cos(i * Math.PI / 36), Math.sin(i * Math.PI / 36)];
+      return this.screen([centre[0] + factor * a * cos, centre[1] + factor * (b * cos + c * sin)]);
+    });
+  }
+
+  /** Draw where draws from the prior lie: their typical radius √L, which is √2 in a plane. */
+  drawPrior() {
+    const [u, v] = this.view.axes;
+    const places = this.ellipse(this.view.project(u.map(() => 0)), [[dot(u, u), dot(u, v)], [dot(u, v), dot(v, v)]], Math.SQRT2);
+    this.stroke(places, "#555", 1.3, [7, 4]);
+    this.write("prior: typical radius", places[54 - 36 * (places[18][1] > 20)], { colour: "#444" });
+  }
+
+  /** Draw one standard deviation of the posterior of the chosen operation. */
+  drawPosterior() {
+    const { lastChosen } = this.explorer;
+    if (lastChosen < 0 || this.explorer.state.chosen.length > 1) return;
+    const outputs = this.run.encode(this.epoch, this.pathway, lastChosen);
+    const variance = Array.from(outputs.subarray(this.run.latents), (value) => Math.exp(value));
+    const [u, v] = this.view.axes;
+    const weigh = (a, b) => a.reduce((sum, value, i) => sum + value * b[i] * variance[i], 0);
+    const x = this.current[lastChosen] * this.unit;
+    const y = this.current[ALL + lastChosen] * this.unit;
+    this.stroke(this.ellipse([x, y], [[weigh(u, u), weigh(u, v)], [weigh(u, v), weigh(v, v)]], 1), "#222", 1);
+  }
+
+  /** Draw the step of each entry as an arrow from the mean place of − to that of +. */
+  drawSteps() {
+    this.view.means.forEach((mean, k) => {
+      const [from, to] = [this.screen(mean[0]), this.screen(mean[2])];
+      if (Math.hypot(to[0] - from[0], to[1] - from[1]) < 24 * this.ratio) return;
+      this.arrow(from, to);
+      const [x, y] = mix(from, to, 1.06);
+      this.write(entryName(k), [x, y], { bold: true });
+    });
+  }
+
+  arrow(from, to, colour = "#222") {
+    const angle = Math.atan2(to[1] - from[1], to[0] - from[0]);
+    const head = [2.6, -2.6].map((turn) => [to[0] + 9 * this.ratio * Math.cos(angle + turn), to[1] + 9 * this.ratio * Math.sin(angle + turn)]);
+    this.stroke([from, to, head[0], to, head[1]], colour, 1.6);
+  }
+
+  /** Write the values of the entry that explains most of an axis, as the labels of this axis. */
+  drawTicks() {
+    for (const axis of [0, 1]) {
+      const [[k, share]] = this.view.explained(axis);
+      if (share < 0.5) continue;
+      this.view.means[k].forEach((mean, value) => {
+        const text = `${entryName(k)} = ${SIGNS[value]}`;
+        const [x, y] = this.screen(mean);
+        if (axis === 0 && x > 40 && x < this.width - 40) this.write(text, [x, this.height - 46 * this.ratio], { bold: true });
+        if (axis === 1 && y > 50 && y < this.height - 80) this.write(text, [10 * this.ratio, y], { align: "left", bold: true });
+      });
+    }
+  }
+
+  /** Draw rings around the chosen operations, their neighbours, the holes, and the point under the pointer. */
+  drawRings() {
+    const { state, lastChosen } = this.explorer;
+    if (state.chosen.length === 1) {
+      for (const { operation } of neighbours(lastChosen)) this.ring(operation, 4, "#555", 1);
+      if (this.explorer.trail && this.explorer.trail.to === lastChosen) this.drawTrail(this.explorer.trail);
+    }
+    if ((state.tab === "holes" || state.show.holes) && this.run.loaded) {
+      for (const [hole] of this.run.holes(this.epoch, this.pathway)) this.cross(this.screenOf(hole), 5, "#A0357A");
+    }
+    if (state.chosen.length <= 12) for (const operation of state.chosen) this.ring(operation, 7);
+    if (this.hover >= 0) this.ring(this.hover, 6, "#222", 1.5);
+  }
+
+  /** Draw the way that a code took when one entry of the table was changed. */
+  drawTrail({ from, to, entry }) {
+    const places = [this.screenOf(from), this.screenOf(to)];
+    this.arrow(...places, "#A0357A");
+    const text = `${entryName(entry)}: ${SIGNS[entryOf(from, entry)]} to ${SIGNS[entryOf(to, entry)]}`;
+    this.write(text, mix(...places, 0.5), { colour: "#A0357A", bold: true });
+  }
+
+  cross([x, y], size, colour) {
+    const d = size * this.ratio;
+    this.stroke([[x - d, y - d], [x, y], [x + d, y + d], [x, y], [x - d, y + d], [x, y], [x + d, y - d]], colour, 2);
+  }
+
+  drawPath() {
+    const path = this.explorer.path(this);
+    if (!path || this.explorer.state.tab !== "path") return;
+    const [from, to] = [this.screenOf(path.from), this.screenOf(path.to)];
+    this.stroke([from, to], "#222", 2);
+    for (const { t } of path.flips) this.dot(mix(from, to, t), 3.5, "#A0357A");
+    this.dot(mix(from, to, this.explorer.state.along), 6, "#000");
+    this.write("from", [from[0], from[1] + 16 * this.ratio]);
+    this.write("to", [to[0], to[1] + 16 * this.ratio]);
+  }
+
+  dot([x, y], radius, colour) {
+    const { context, ratio } = this;
+    context.beginPath();
+    context.arc(x, y, radius * ratio, 0, 2 * Math.PI);
+    Object.assign(context, { fillStyle: colour, strokeStyle: "#fff", lineWidth: 1.5 * ratio });
+    context.fill();
+    context.stroke();
+  }
+
+  /** Draw the place that the desk decodes. */
+  drawPlace() {
+    const { place } = this.explorer.state;
+    if (!place || this.explorer.state.tab !== "desk" || this !== this.explorer.activeMap) return;
+    const [x, y] = this.screen(this.view.project(place));
+    const d = 9 * this.ratio;
+    this.stroke([[x - d, y], [x + d, y]], "#000", 2);
+    this.stroke([[x, y - d], [x, y + d]], "#000", 2);
+  }
+
+  /** Draw a bar with a round length in latent units. */
+  drawScale() {
+    const most = 130 * this.ratio / this.scale * this.unit;
+    const power = 10 ** Math.floor(Math.log10(most));
+    const length = power * [5, 2, 1].find((factor) => factor * power <= most);
+    const width = length / this.unit * this.scale;
+    const [x, y] = [12 * this.ratio, this.height - 14 * this.ratio];
+    this.stroke([[x, y - 4 * this.ratio], [x, y], [x + width, y], [x + width, y - 4 * this.ratio]], "#222", 1.5);
+    const text = `${short(length)} latent unit${length === 1 ? "" : "s"}${this.explorer.state.oneScale ? ", the scale of all epochs" : ""}`;
+    this.write(text, [x + width + 8 * this.ratio, y - 2 * this.ratio], { align: "left" });
+  }
+
+  // ---- words
+
+  writeAxes() {
+    this.axes[0].textContent = `→ ${this.view.words(0)}`;
+    this.axes[1].textContent = `↑ ${this.view.words(1)}`;
+    const which = this.explorer.maps.length > 1 ? `${this.run.name}, pathway ${PATHWAYS[this.pathway]}, epoch ${this.run.epochs[this.epoch]}` : "";
+    this.title.textContent = which;
+    this.surface.setAttribute("aria-label", `Map of all operations, ${which || `pathway ${PATHWAYS[this.pathway]}`}. `
+      + `Left to right: ${this.view.words(0)}. Bottom to top: ${this.view.words(1)}. `
+      + "Arrow keys go from point to point, Enter chooses, Shift+Enter adds, plus and minus zoom, 0 shows all.");
+  }
+
+  writeLegend() {
+    const { title, items, ends, classes } = this.colouring;
+    const swatch = (colour) => h("i", { style: `background:${colour}`, "aria-hidden": "true" });
+    const choose = (value) => this.explorer.choose(RANDOM_ORDER.filter((n) => classes[n] === value).sort(), "selection");
+    const list = items && items.map(({ label, colour, count }, value) => h("button", {
+      type: "button", title: `choose these ${format(count)} operations`, disabled: count === 0,
+      data: { focus: `legend ${value}` }, on: { click: () => choose(value) },
+    }, swatch(colour), ` ${label} `, h("small", {}, format(count))));
+    const scale = ends && h("div", { class: "scale" }, ends[0],
+      h("i", { style: `background:linear-gradient(90deg,${SEQUENTIAL.join(",")})` }), ends[1]);
+    this.explorer.keepFocus(this.legend, h("b", {}, `Colour: ${title}`), list ? h("div", {}, list) : scale);
+  }
+
+  // ---- pointer and keys
+
+  listen() {
+    const on = (event, listener, options) => this.surface.addEventListener(event, listener, options);
+    on("pointerdown", (event) => this.press(event));
+    on("pointermove", (event) => this.pull(event));
+    on("pointerup", (event) => this.release(event));
+    on("pointercancel", (event) => this.cancel(event));
+    on("pointerleave", () => this.explorer.point(-1));
+    on("wheel", (event) => {
+      event.preventDefault();
+      this.zoom(Math.exp(-event.deltaY / 400), this.place(event));
+    }, { passive: false });
+    on("dblclick", () => this.explorer.fit());
+    on("keydown", (event) => this.key(event));
+    on("blur", () => this.explorer.point(-1));
+  }
+
+  /** Return the place of a pointer in CSS pixels. */
+  place(event) {
+    const box = this.surface.getBoundingClientRect();
+    return [event.clientX - box.left, event.clientY - box.top];
+  }
+
+  zoom(factor, [x, y]) {
+    const { view } = this.explorer.state;
+    const zoom = clamp(view.zoom * factor, 0.25, 200);
+    const [dx, dy] = [x * this.ratio - this.width / 2, -(y * this.ratio - this.height / 2)];
+    const change = 1 / this.scale * (1 - view.zoom / zoom);
+    this.explorer.set({ view: { zoom, x: view.x + dx * change, y: view.y + dy * change } });
+  }
+
+  pan(dx, dy) {
+    const { view } = this.explorer.state;
+    const step = this.ratio / this.scale;
+    this.explorer.set({ view: { zoom: view.zoom, x: view.x - dx * step, y: view.y + dy * step } });
+  }
+
+  press(event) {
+    const place = this.place(event);
+    this.surface.setPointerCapture(event.pointerId);
+    this.surface.focus({ preventScroll: true });
+    this.pointers.set(event.pointerId, place);
+    if (this.pointers.size > 1) {
+      this.drag = null;
+      this.lasso = null;
+      return;
+    }
+    const { tool } = this.explorer.state;
+    const kind = event.altKey || tool === "decode" ? "decode" : event.shiftKey || tool === "lasso" ? "lasso" : "move";
+    this.drag = { kind, from: place, last: place, moved: false, add: event.shiftKey || tool === "add", touch: event.pointerType === "touch" };
+    this.explorer.activate(this);
+    if (kind === "decode") this.decodeAt(place);
+  }
+
+  pull(event) {
+    const place = this.place(event);
+    if (this.pointers.size > 1 && this.pointers.has(event.pointerId)) {
+      this.pinch(event.pointerId, place);
+    } else if (this.drag) {
+      this.dragTo(place);
+    } else {
+      this.explorer.point(this.nearest(place, 12), this);
+    }
+  }
+
+  dragTo(place) {
+    const { drag } = this;
+    drag.moved ||= Math.hypot(place[0] - drag.from[0], place[1] - drag.from[1]) > (drag.touch ? 9 : 4);
+    if (drag.kind === "decode") {
+      this.decodeAt(place);
+    } else if (drag.moved && drag.kind === "move") {
+      this.pan(place[0] - drag.last[0], place[1] - drag.last[1]);
+      drag.last = place;
+    } else if (drag.moved) {
+      this.lasso ??= [drag.from.map((x) => x * this.ratio)];
+      this.lasso.push(place.map((x) => x * this.ratio));
+      this.drawMarks();
+    }
+  }
+
+  /** Zoom and pan with two fingers. */
+  pinch(id, place) {
+    const other = [...this.pointers].find(([key]) => key !== id)[1];
+    const before = this.pointers.get(id);
+    this.pointers.set(id, place);
+    const middle = mix(place, other, 0.5);
+    this.zoom(distance(place, other) / (distance(before, other) || 1), middle);
+    this.pan((place[0] - before[0]) / 2, (place[1] - before[1]) / 2);
+  }
+
+  release(event) {
+    const { drag, lasso } = this;
+    this.cancel(event);
+    if (!drag) return;
+    if (lasso) {
+      const [inside, add] = [this.inside(lasso), false];
+      this.explorer.choose(inside, "selection", add);
+    } else if (drag.kind !== "decode" && !drag.moved) {
+      this.explorer.click(this.nearest(drag.from, drag.touch ? 24 : 12), drag.add);
+    }
+  }
+
+  cancel(event) {
+    this.pointers.delete(event.pointerId);
+    this.drag = null;
+    if (this.lasso) {
+      this.lasso = null;
+      this.drawMarks();
+    }
+  }
+
+  decodeAt(place) {
+    if (this.run.loaded) this.explorer.set({ place: this.view.lift(this.placeAt(place)), tab: "desk" });
+  }
+
+  /** Return the operation whose point is nearest to a place in CSS pixels, or -1 if none lies within a distance. */
+  nearest([x, y], within) {
+    const wantedX = (x * this.ratio - this.screenX(0)) / this.scale;
+    const wantedY = (this.screenY(0) - y * this.ratio) / this.scale;
+    let [best, found] = [(within * this.ratio / this.scale) ** 2, -1];
+    for (let n = 0; n < ALL; n++) {
+      const away = (this.current[n] - wantedX) ** 2 + (this.current[ALL + n] - wantedY) ** 2;
+      // What is grey can be chosen only if nothing else is near.
+      if (away < best && (!this.explorer.active || this.explorer.active[n] || found < 0)) [best, found] = [away, n];
+    }
+    return found;
+  }
+
+  /** Return the operations inside a polygon in device pixels, of those that pass the filter (Shimrat 1962). */
+  inside(polygon) {
+    const found = [];
+    for (let n = 0; n < ALL; n++) {
+      if (!this.explorer.passes[n]) continue;
+      const [x, y] = this.screenOf(n);
+      let odd = false;
+      polygon.forEach(([x1, y1], i) => {
+        const [x2, y2] = polygon[(i || polygon.length) - 1];
+        if ((y1 > y) !== (y2 > y) && x < (x2 - x1) * (y - y1) / (y2 - y1) + x1) odd = !odd;
+      });
+      if (odd) found.push(n);
+    }
+    return found;
+  }
+
+  key(event) {
+    const arrows = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
+    const middle = [this.width / 2 / this.ratio, this.height / 2 / this.ratio];
+    if (arrows[event.key] && event.shiftKey) this.pan(-60 * arrows[event.key][0], 60 * arrows[event.key][1]);
+    else if (arrows[event.key]) this.step(arrows[event.key]);
+    else if (event.key === "Enter") this.explorer.click(this.hover, event.shiftKey);
+    else if (event.key === "+" || event.key === "=") this.zoom(1.3, middle);
+    else if (event.key === "-") this.zoom(1 / 1.3, middle);
+    else if (event.key === "0") this.explorer.fit();
+    else if (event.key === "Escape") this.explorer.choose([]);
+    else return;
+    event.preventDefault();
+  }
+
+  /** Point to the nearest operation in a direction from the one that is pointed to, or from the chosen one. */
+  step([dx, dy]) {
+    const { explorer, current } = this;
+    const from = this.hover >= 0 ? this.hover : explorer.lastChosen;
+    const [x0, y0] = from >= 0 ? [current[from], current[ALL + from]] : [explorer.state.view.x, explorer.state.view.y];
+    let [best, found] = [Infinity, from];
+    for (let n = 0; n < ALL; n++) {
+      const [x, y] = [current[n] - x0, current[ALL + n] - y0];
+      const ahead = x * dx + y * dy;
+      if (n === from || ahead * this.scale < 3 * this.ratio || (explorer.active && !explorer.active[n])) continue;
+      const cost = ahead + 2 * Math.abs(x * dy - y * dx);
+      if (cost < best) [best, found] = [cost, n];
+    }
+    explorer.activate(this);
+    explorer.point(found, this, true);
+  }
+
+  /** Show the table of the operation that is pointed to. */
+  showTip(operation, speaks) {
+    this.hover = operation;
+    this.drawMarks();
+    this.tip.hidden = operation < 0 || !speaks;
+    if (this.tip.hidden) return;
+    const [x, y] = this.screenOf(operation).map((value) => value / this.ratio);
+    this.tip.replaceChildren(truthTable(tableOf(operation), { size: "small" }),
+      h("div", {}, h("b", {}, this.run.label(operation)), h("br"), this.colouring.describe(operation)));
+    const right = x > this.surface.clientWidth - 250;
+    this.tip.style.left = right ? "" : `${x + 14}px`;
+    this.tip.style.right = right ? `${this.surface.clientWidth - x + 14}px` : "";
+    this.tip.style.top = `${clamp(y - 30, 4, this.surface.clientHeight - 84)}px`;
+  }
+}
+
+/** Return the 18 operations that differ in one entry, as {operation, entry}. */
+function neighbours(operation) {
+  return EVERY_ENTRY.flatMap((entry) => [0, 1, 2].filter((value) => value !== entryOf(operation, entry))
+    .map((value) => ({ operation: withEntry(operation, entry, value), entry })));
+}
+
+// ---------------------------------------------------------------- the explorer
+
+const TABS = { one: "One", selection: "Selection", path: "Path", holes: "Holes", desk: "Desk" };
+const TOOLS = [["move", "Move", "drag moves the map, a click chooses"], ["add", "Add", "a click adds to the chosen operations (or shift and click)"],
+  ["lasso", "Lasso", "drag around operations to choose them (or shift and drag)"],
+  ["decode", "Decode", "drag over the map to decode any place of it (or alt and drag)"]];
+const MODES = [["A", "A", "encoder and decoder A"], ["B", "B", "encoder and decoder B"], ["beside", "A beside B", "two linked maps"]];
+/** Changes of these parts of the state leave the inspector as it is. */
+const ONLY_MAP = new Set(["view", "oneScale", "tool", "show"]);
+
+/** Parts of the interface of one mounted element, and the state that they share. */
+class Explorer {
+  constructor(element, runs, options) {
+    Object.assign(this, { element, runs, options, alive: true, listeners: [], trail: null, panel: {}, timings: { draws: [], changes: [] } });
+    [this.run] = runs;
+    this.still = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
+    this.state = this.startState();
+    if (options.hash) Object.assign(this.state, this.fromHash(location.hash));
+    Object.assign(this.state, options.state);
+    this.updateActive();
+  }
+
+  startState() {
+    const [first, second] = this.run.header.default_entries;
+    const { epochs } = this.run;
+    return {
+      epoch: epochs[epochs.length - 1], pathway: "B", plane: { kind: "entries", first, second }, colour: `entry-${second}`,
+      since: epochs[0], chosen: [], filter: {}, tab: "one", beside: false, oneScale: false, tool: "move",
+      view: { zoom: 1, x: 0, y: 0 }, show: { steps: true, prior: true, holes: false }, place: null, along: 0.5,
+    };
+  }
+
+  get pathway() {
+    return PATHWAYS.indexOf(this.state.pathway);
+  }
+
+  get epoch() {
+    return this.run.nearest(this.state.epoch);
+  }
+
+  /** The operation that was chosen last, or -1. */
+  get lastChosen() {
+    return this.state.chosen[this.state.chosen.length - 1] ?? -1;
+  }
+
+  // ---- building
+
+  build() {
+    this.root = h("div", { class: "ternary-explorer" });
+    if (this.options.height) this.root.style.setProperty("--height", `${this.options.height}px`);
+    this.bar = h("div", { class: "bar" });
+    this.toolbar = h("div", { class: "toolbar" });
+    this.mapArea = h("div", { class: "maps" });
+    this.tabs = h("div", { class: "tabs", role: "tablist", "aria-label": "inspector" });
+    this.content = h("div", { class: "content", role: "tabpanel", tabindex: -1 });
+    this.chart = new Chart(this);
+    this.live = h("div", { class: "live", role: "status", "aria-live": "polite" });
+    this.root.append(this.bar, h("div", { class: "left" }, this.toolbar, this.mapArea),
+      h("div", { class: "inspector" }, this.tabs, this.content), this.chart.element, this.live);
+    this.element.replaceChildren(this.root);
+    this.buildBar();
+    this.buildMaps();
+    this.observer = new ResizeObserver(() => this.resize());
+    for (const part of [this.mapArea, this.chart.element]) this.observer.observe(part);
+    this.closeMenus = (event) => {
+      for (const details of this.root.querySelectorAll("details[open]")) if (!event.composedPath().includes(details)) details.open = false;
+    };
+    document.addEventListener("pointerdown", this.closeMenus);
+  }
+
+  buildMaps() {
+    const [first, second] = this.runs;
+    const pairs = second ? [[first, null], [second, null]] : this.state.beside ? [[first, 0], [first, 1]] : [[first, null]];
+    this.maps = pairs.map(([run, pathway]) => new OperationMap(this, run, pathway));
+    this.activeMap = this.maps[this.state.beside ? this.pathway : 0] ?? this.maps[0];
+    this.mapArea.replaceChildren(...this.maps.map((map) => map.element));
+    for (const map of this.maps) map.resize();
+  }
+
+  resize() {
+    if (!this.alive || !this.root.isConnected) return;
+    for (const map of this.maps) {
+      map.resize();
+      map.draw();
+    }
+    this.chart.draw();
+  }
+
+  /** Replace the children of an element. The focus stays on the child with the same focus key. */
+  keepFocus(container, ...children) {
+    const focused = container.getRootNode().activeElement;
+    const key = focused && container.contains(focused) ? focused.dataset.focus : undefined;
+    container.replaceChildren(...children.flat(3).filter(Boolean));
+    if (key) container.querySelector(`[data-focus="${CSS.escape(key)}"]`)?.focus({ preventScroll: true });
+  }
+
+  // ---- state
+
+  /** Change parts of the state, and show the change. */
+  set(changes) {
+    const started = performance.now();
+    const has = (...names) => names.some((name) => name in changes);
+    Object.assign(this.state, changes);
+    if (has("epoch")) this.state.epoch = this.run.epochs[this.epoch];
+    if (has("chosen", "filter")) this.updateActive();
+    if (has("beside")) this.buildMaps();
+    if (has("epoch", "pathway", "plane", "oneScale", "beside")) for (const map of this.maps) map.move();
+    else if (has("colour", "since", "chosen", "filter")) for (const map of this.maps) map.refresh();
+    else if (has("view")) for (const map of this.maps) map.draw();
+    else for (const map of this.maps) map.drawMarks();
+    if (has("epoch")) this.chart.update();
+    this.timings.changes.push(performance.now() - started);
+    this.changed = { ...this.changed, ...changes };
+    this.planned ??= requestAnimationFrame(() => this.afterFrame());
+  }
+
+  /** Do what need not be done before the next picture: inspector, buttons, address, listeners. */
+  afterFrame() {
+    const changes = this.changed;
+    this.changed = {};
+    this.planned = undefined;
+    if (!this.alive) return;
+    if (Object.keys(changes).some((name) => !ONLY_MAP.has(name))) this.showInspector();
+    if (Object.keys(changes).some((name) => !["view", "place", "along"].includes(name))) this.showButtons();
+    if (this.options.hash) this.writeHash();
+    for (const listener of this.listeners) listener(changes, this.state);
+  }
+
+  /** Find which operations pass the filter (`passes`) and which are not grey (`active`, null if none is grey). */
+  updateActive() {
+    const { chosen, filter } = this.state;
+    this.passes = this.passing(filter);
+    const filtered = Object.keys(filter).length > 0;
+    this.active = filtered || chosen.length > 1 ? this.passes : null;
+    if (chosen.length > 1) {
+      this.active = new Uint8Array(ALL);
+      for (const n of chosen) this.active[n] = this.passes[n];
+    }
+  }
+
+  /** Return 1 for each operation whose properties have values of the filter. The property `except` does not count. */
+  passing(filter, except) {
+    const passes = new Uint8Array(ALL).fill(1);
+    this.run.header.properties.forEach(({ key }, index) => {
+      if (!filter[key] || key === except) return;
+      const values = this.run.property(index);
+      for (let n = 0; n < ALL; n++) if (!filter[key].includes(values[n])) passes[n] = 0;
+    });
+    return passes;
+  }
+
+  choose(operations, tab = this.state.tab) {
+    this.trail = null;
+    this.set({ chosen: Array.from(operations), tab });
+    const count = this.state.chosen.length;
+    this.say(count === 0 ? "Nothing is chosen." : count === 1 ? this.inWords(this.lastChosen) : `${format(count)} operations are chosen.`);
+  }
+
+  /** Choose the operation under a click, or add it to the chosen ones, or take it away from them. */
+  click(operation, add) {
+    const { chosen } = this.state;
+    if (operation < 0) {
+      if (!add) this.choose([]);
+      return;
+    }
+    const others = chosen.filter((other) => other !== operation);
+    const now = !add ? [operation] : others.length < chosen.length ? others : [...chosen, operation];
+    this.choose(now, now.length === 2 ? "path" : now.length > 2 ? "selection" : "one");
+  }
+
+  /** Change one entry of the chosen operation to its next value. */
+  changeEntry(k) {
+    const from = this.lastChosen;
+    const to = withEntry(from, k, (entryOf(from, k) + 1) % 3);
+    this.choose([to], "one");
+    this.trail = { from, to, entry: k };
+    for (const map of this.maps) map.drawMarks();
+  }
+
+  /** Point to an operation on all maps. The map that has the pointer shows its table. */
+  point(operation, source = null, aloud = false) {
+    if (operation === this.pointed && !aloud) return;
+    this.pointed = operation;
+    for (const map of this.maps) map.showTip(operation, map === source);
+    if (aloud && operation >= 0) this.say(this.inWords(operation));
+  }
+
+  activate(map) {
+    this.activeMap = map;
+    if (map.fixedPathway !== null && map.fixedPathway !== this.pathway) this.set({ pathway: PATHWAYS[map.fixedPathway] });
+  }
+
+  fit() {
+    this.set({ view: { zoom: 1, x: 0, y: 0 } });
+  }
+
+  inWords(operation) {
+    return `Operation ${this.run.label(operation)}: ${tableWords(tableOf(operation))}.`;
+  }
+
+  say(text) {
+    this.live.textContent = text;
+  }
+
+  // ---- address
+
+  /** Return the state as the text after # of a link. */
+  hash() {
+    const { state } = this;
+    const round = (value) => Number(value.toPrecision(4));
+    const parts = {
+      epoch: state.epoch, pathway: state.pathway, plane: Object.values(state.plane).join("-"), colour: state.colour, since: state.since,
+      tab: state.tab, chosen: packChosen(state.chosen), beside: state.beside ? 1 : "", scale: state.oneScale ? "all" : "",
+      filter: Object.entries(state.filter).map(([key, values]) => `${key}:${values.join("+")}`).join(";"),
+      view: [state.view.zoom, state.view.x, state.view.y].map(round).join("_"),
+      place: state.place && state.tab === "desk" ? state.place.map(round).join("_") : "", along: state.tab === "path" ? round(state.along) : "",
+      show: Object.keys(state.show).filter((name) => state.show[name]).join("_") || "none",
+    };
+    return Object.entries(parts).filter(([, value]) => value !== "").map(([name, value]) => `${name}=${value}`).join("&");
+  }
+
+  /** Return the parts of the state that a link holds. What this run does not have is left out. */
+  fromHash(text) {
+    const given = Object.fromEntries(new URLSearchParams(text.slice(1).replaceAll("+", "%2B")));
+    const numbers = (list) => list.split("_").map(Number);
+    const [kind, first, second] = (given.plane ?? "").split("-");
+    const found = {
+      epoch: given.epoch && this.run.epochs[this.run.nearest(Number(given.epoch))],
+      pathway: PATHWAYS.includes(given.pathway) && given.pathway,
+      plane: this.run.hasPlane(kind, Number(first), Number(second)) && { kind, first: Number(first), second: Number(second) },
+      colour: this.run.hasColour(given.colour) && given.colour,
+      since: given.since && this.run.epochs[this.run.nearest(Number(given.since))],
+      tab: given.tab in TABS && given.tab, chosen: given.chosen && unpackChosen(given.chosen), beside: given.beside === "1",
+      oneScale: given.scale === "all", filter: given.filter && Object.fromEntries(given.filter.split(";").map((part) => part.split(":"))
+        .filter(([key, values]) => values && this.run.header.properties.some((property) => property.key === key))
+        .map(([key, values]) => [key, values.split("+").map(Number)])),
+      show: given.show !== undefined && Object.fromEntries(["steps", "prior", "holes"].map((name) => [name, given.show.split("_").includes(name)])),
+      along: given.along && clamp(Number(given.along), 0, 1), place: given.place && numbers(given.place),
+    };
+    const [zoom, x, y] = numbers(given.view ?? "");
+    if ([zoom, x, y].every(Number.isFinite) && zoom > 0) found.view = { zoom, x, y };
+    if (found.place && (found.place.length !== this.run.latents || !found.place.every(Number.isFinite))) delete found.place;
+    return Object.fromEntries(Object.entries(found).filter(([, value]) => value !== undefined && value !== false && value !== ""));
+  }
+
+  writeHash() {
+    clearTimeout(this.writing);
+    // Browsers refuse many changes of the address within a short time.
+    this.writing = setTimeout(() => {
+      this.written = `#${this.hash()}`;
+      history.replaceState(null, "", this.written);
+    }, 150);
+  }
+  // ---- bar and buttons
+
+  buildBar() {
+    const { header } = this.run;
+    const { names } = header;
+    const links = header.links ?? [];
+    const follow = ({ target }) => { if (target.value) location.href = target.value + location.hash; };
+    const runs = links.length ? h("select", { "aria-label": "run", on: { change: follow } },
+      h("option", { value: "" }, header.run), links.map(({ run, href }) => h("option", { value: href }, run))) : h("span", {}, header.run);
+    this.modes = h("div", {});
+    this.colourMenu = menu("Colour", h("div", {}), "colour");
+    this.colourMenu.addEventListener("toggle", () => this.colourMenu.open && this.fillColours());
+    this.planeMenu = menu("Plane", h("div", {}), "plane");
+    this.planeMenu.addEventListener("toggle", () => this.planeMenu.open && this.fillPlanes());
+    this.field = h("input", {
+      type: "search", placeholder: "find: product, 15665 or +0-/000/-0+", "aria-label": "find an operation by name, index or table",
+      autocomplete: "off", spellcheck: "false", on: { input: () => this.showHits(false), keydown: (event) => this.searchKey(event) },
+    });
+    this.hits = h("div", { class: "hits", hidden: true });
+    const copy = this.options.hash && h("button", { type: "button", title: "copy a link that restores this page", on: { click: () => this.copyLink() } }, "Copy link");
+    this.bar.append(...[h("strong", {}, "Latent explorer"), runs, h("span", { class: "word" }, "pathway"), this.modes, this.colourMenu,
+      h("div", { class: "search" }, this.field, this.hits), copy].filter(Boolean));
+    this.names = names;
+  }
+
+  /** Show which buttons of the bar and the toolbar are on. */
+  showButtons() {
+    const { state } = this;
+    const mode = state.beside ? "beside" : state.pathway;
+    const modes = this.runs.length > 1 ? MODES.slice(0, 2) : MODES;
+    this.keepFocus(this.modes, choice("pathway", modes, mode, (value) => this.set(
+      value === "beside" ? { beside: true } : { pathway: value, beside: false })));
+    const [, which] = state.colour.split("-");
+    const label = state.colour.startsWith("entry") ? `entry ${entryName(Number(which))}` : colourLabel(this.run, state.colour);
+    this.colourMenu.firstChild.replaceChildren("Colour: ", h("b", {}, label));
+    const { kind, first, second } = state.plane;
+    const [x, y] = [first, second].map((i) => (kind === "entries" ? entryName(i) : i));
+    this.planeMenu.firstChild.replaceChildren("Plane: ", h("b", {}, `${kind} ${x} and ${y}`));
+    const centre = () => [this.maps[0].surface.clientWidth / 2, this.maps[0].surface.clientHeight / 2];
+    const button = (text, words, click) => h("button", { type: "button", title: words, "aria-label": words, data: { focus: words }, on: { click } }, text);
+    const box = (name, text, words) => h("label", { title: words }, h("input", {
+      type: "checkbox", checked: name === "oneScale" ? state.oneScale : state.show[name], data: { focus: name },
+      on: { change: ({ target }) => this.set(name === "oneScale" ? { oneScale: target.checked } : { show: { ...state.show, [name]: target.checked } }) },
+    }), text);
+    this.keepFocus(this.toolbar, this.planeMenu, choice("tool", TOOLS, state.tool, (tool) => this.set({ tool })),
+      h("div", { class: "choice" }, button("−", "zoom out", () => this.maps[0].zoom(1 / 1.4, centre())),
+        button("+", "zoom in", () => this.maps[0].zoom(1.4, centre())), button("All", "show all points", () => this.fit())),
+      box("steps", "steps", "arrows: the mean step of the code when one entry goes from − to +"),
+      box("prior", "prior", "the typical radius of draws from the prior in this plane"),
+      this.run.header.holes && box("holes", "holes", "operations that the decoder draws least often"),
+      box("oneScale", "one scale", "the same scale for all epochs"));
+  }
+
+  fillColours() {
+    const { view } = this.maps[0];
+    const set = (colour) => { this.set({ colour }); this.fillColours(); };
+    const pick = (colour, text, share) => h("button", {
+      type: "button", class: "line", "aria-pressed": String(this.state.colour === colour), data: { focus: colour }, on: { click: () => set(colour) },
+    }, text, share !== undefined && h("small", {}, percent(share)));
+    const properties = this.run.header.properties
+      .map(({ key, label, values }, i) => [`property-${key}`, label, shareOf(view, this.run.property(i), values.length)]).sort((a, b) => b[2] - a[2]);
+    const epochs = h("select", { "aria-label": "since epoch", data: { focus: "since" }, on: { change: ({ target }) => this.set({ since: Number(target.value) }) } },
+      this.run.epochs.map((epoch) => h("option", { value: epoch, selected: epoch === this.state.since }, `epoch ${epoch}`)));
+    this.keepFocus(this.colourMenu.lastChild, h("h4", {}, "An entry of the table"),
+      entryPicker((k) => `entry-${k}` === this.state.colour, (k) => set(`entry-${k}`),
+        (k) => percent(shareOf(view, TABLES.subarray(k * ALL, (k + 1) * ALL), 3)), "colour"),
+      h("p", { class: "note" }, "Percent: the share of the map that this colour explains."),
+      h("h4", {}, "The networks"), pick("back", colourLabel(this.run, "back")),
+      this.run.header.log_p_range && pick("probability", colourLabel(this.run, "probability")),
+      h("h4", {}, "What changed since ", epochs), pick("moved", colourLabel(this.run, "moved")), pick("gained", colourLabel(this.run, "gained")),
+      h("h4", {}, "A property"), properties.map(([colour, label, share]) => pick(colour, label, share)));
+  }
+
+  fillPlanes() {
+    const { plane } = this.state;
+    const set = (changes) => {
+      const now = { ...plane, ...changes };
+      if (now.first === now.second) {
+        this.fillPlanes();
+        this.planeMenu.lastChild.append(h("p", { class: "error" }, "The two axes must differ: choose another one."));
+        return;
+      }
+      const followed = plane.kind === "entries" && this.state.colour === `entry-${plane.second}` && now.kind === "entries";
+      this.set({ plane: now, ...(followed ? { colour: `entry-${now.second}` } : {}) });
+      this.fillPlanes();
+    };
+    const fresh = (kind, low) => (plane.kind === kind ? {} : { kind, first: low, second: low + 1 });
+    const entries = (axis, words) => h("div", {}, h("div", { class: "note" }, words), entryPicker((k) => plane.kind === "entries" && plane[axis] === k, (k) => set({
+      ...(plane.kind === "entries" ? {} : { kind: "entries", first: this.run.header.default_entries[0], second: this.run.header.default_entries[1] }), [axis]: k,
+    }), () => "", axis));
+    const numbers = (kind, low, high) => h("div", { class: "pair" }, ["first", "second"].map((axis) => h("select", {
+      "aria-label": `${axis === "first" ? "left to right" : "bottom to top"}: ${kind}`, data: { focus: `${kind} ${axis}` },
+      on: { change: ({ target }) => set({ ...fresh(kind, low), [axis]: Number(target.value) }) },
+    }, plane.kind !== kind && h("option", { value: "", selected: true }, "–"), Array.from({ length: high - low + 1 }, (_, i) => h("option", {
+      value: low + i, selected: plane.kind === kind && plane[axis] === low + i,
+    }, low + i)))));
+    this.keepFocus(this.planeMenu.lastChild, h("h4", {}, "Steps of two entries"),
+      h("div", { class: "pair" }, entries("first", "left to right"), entries("second", "bottom to top")),
+      h("h4", {}, "Or two principal directions"), numbers("directions", 1, this.run.header.directions_per_epoch),
+      h("h4", {}, "Or two dimensions of the latent"), numbers("dimensions", 0, this.run.latents - 1));
+  }
+
+  // ---- search
+
+  showHits(chooses) {
+    const text = this.field.value.trim();
+    const { found, error } = text ? search(text, this.names) : { found: [] };
+    const pick = (operation) => {
+      this.hits.hidden = true;
+      this.choose([operation], "one");
+    };
+    this.hits.hidden = !text || (chooses && !error);
+    this.field.setAttribute("aria-invalid", String(Boolean(error)));
+    if (error) this.hits.replaceChildren(h("p", { class: "error", role: "alert" }, error));
+    else this.hits.replaceChildren(...found.map((operation) => h("button", { type: "button", class: "line", on: { click: () => pick(operation) } },
+      truthTable(tableOf(operation), { size: "tiny" }), this.run.label(operation))));
+    if (chooses && found?.length) pick(found[0]);
+  }
+
+  searchKey(event) {
+    if (event.key === "Enter") this.showHits(true);
+    if (event.key === "Escape") this.hits.hidden = true;
+    if (event.key === "ArrowDown") this.hits.querySelector("button")?.focus();
+  }
+
+  copyLink() {
+    const link = `${location.href.split("#")[0]}#${this.hash()}`;
+    this.copy(link, "The link is copied.");
+  }
+
+  /** Copy a text. Where the browser does not allow it, show the text for copying by hand. */
+  async copy(text, words) {
+    try {
+      await navigator.clipboard.writeText(text);
+      this.say(words);
+    } catch {
+      const area = h("textarea", { rows: 4, readonly: true, "aria-label": "copy this text" }, text);
+      this.content.prepend(area);
+      area.select();
+      this.say("Copy the marked text.");
+    }
+  }
+
+  // ---- inspector
+
+  showInspector() {
+    const { tab } = this.state;
+    this.keepFocus(this.tabs, Object.entries(TABS).map(([name, label]) => h("button", {
+      type: "button", role: "tab", "aria-selected": String(name === tab), data: { focus: name },
+      on: { click: () => this.set({ tab: name }), keydown: (event) => this.tabKey(event, name) }, tabindex: name === tab ? 0 : -1,
+    }, label)));
+    if (!this.run.loaded) {
+      this.run.ready.then(() => this.alive && this.showInspector());
+      if (tab !== "one" || this.lastChosen >= 0) {
+        this.content.replaceChildren(h("p", {}, "reading the networks …"));
+        return;
+      }
+    }
+    const panel = PANELS[tab](this);
+    if (!panel.key || panel.key !== this.panel.key || !this.content.isConnected) {
+      const top = panel.name === this.panel.name ? this.content.scrollTop : 0;
+      this.keepFocus(this.content, panel.build());
+      this.content.scrollTop = top;
+      this.panel = panel;
+    }
+    this.panel.update?.();
+  }
+
+  tabKey(event, name) {
+    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (!step) return;
+    const names = Object.keys(TABS);
+    const next = names[(names.indexOf(name) + step + names.length) % names.length];
+    this.set({ tab: next });
+    requestAnimationFrame(() => this.tabs.querySelector(`[data-focus="${next}"]`)?.focus());
+  }
+
+  /** Return the straight path between two chosen operations in the latent space of a map, or null. */
+  path(map) {
+    const { chosen } = this.state;
+    if (chosen.length !== 2 || !map.run.loaded) return null;
+    const key = `${map.epoch} ${map.pathway} ${chosen}`;
+    if (map.path?.key !== key) map.path = { key, ...straightPath(map, ...chosen) };
+    return map.path;
+  }
+
+  destroy() {
+    this.alive = false;
+    clearTimeout(this.writing);
+    this.chart.stop();
+    this.observer.disconnect();
+    document.removeEventListener("pointerdown", this.closeMenus);
+    window.removeEventListener("hashchange", this.followHash);
+    for (const run of this.runs) run.destroy();
+    this.element.replaceChildren();
+  }
+}
+
+/** Return chosen operations as text: a list of indices, or 3,281 hexadecimal digits of three bits each if it is shorter. */
+function packChosen(chosen) {
+  if (chosen.length <= 400) return chosen.join("_");
+  const set = new Set(chosen);
+  return `x${Array.from({ length: Math.ceil(ALL / 4) }, (_, i) => (
+    [0, 1, 2, 3].reduce((bits, j) => bits | (set.has(4 * i + j) << j), 0).toString(16))).join("")}`;
+}
+
+function unpackChosen(text) {
+  if (!text.startsWith("x")) return text.split("_").map(Number).filter((n) => Number.isInteger(n) && n >= 0 && n < ALL);
+  return Array.from({ length: ALL }, (_, n) => n).filter((n) => (parseInt(text[1 + (n >> 2)], 16) >> (n & 3)) & 1);
+}
+
+/** Return the name of a colour in the menu. */
+function colourLabel(run, colour) {
+  const labels = { back: "given back from its own code", probability: "ln p under the prior", moved: "how far the code moved", gained: "given back: gained, lost" };
+  return labels[colour] ?? run.header.properties.find(({ key }) => `property-${key}` === colour)?.label;
+}
+
+/** Return the share of the variance of the places on the map that classes of operations explain. */
+function shareOf(view, classes, count) {
+  const size = new Float64Array(count);
+  const sums = new Float64Array(2 * count);
+  let total = 0;
+  for (let n = 0; n < ALL; n++) {
+    const [x, y] = [view.coordinates[n], view.coordinates[ALL + n]];
+    size[classes[n]] += 1;
+    sums[2 * classes[n]] += x;
+    sums[2 * classes[n] + 1] += y;
+    total += x * x + y * y;
+  }
+  const between2 = size.reduce((sum, many, i) => sum + (many && (sums[2 * i] ** 2 + sums[2 * i + 1] ** 2) / many), 0);
+  return total ? between2 / total : 0;
+}
+
+/** A 3 × 3 table whose cells stand for the entries of a truth table. */
+function entryPicker(isOn, onPick, note, key) {
+  const table = h("div", { class: "table picker", role: "group", "aria-label": "entries f(a,b): rows a, columns b" }, EVERY_ENTRY.map((k) => h("button", {
+    type: "button", class: "entry", "aria-pressed": String(isOn(k)), "aria-label": `entry ${entryName(k)} ${note(k)}`, title: `entry ${entryName(k)}`,
+    data: { focus: `${key} ${k}` }, on: { click: () => onPick(k) },
+  }, note(k) || " ")));
+  return withArguments(table);
+}
+
+// ---------------------------------------------------------------- the panels of the inspector
+
+/** Panels by tab. A panel has `build`, which returns its children; one with a `key` is built once and then updated. */
+const PANELS = { one: onePanel, selection: selectionPanel, path: pathPanel, holes: holesPanel, desk: deskPanel };
+
+const link = (text, click, words) => h("button", { type: "button", class: "link", title: words, data: { focus: text }, on: { click } }, text);
+const best = (probabilities) => EVERY_ENTRY.map((k) => [0, 1, 2].reduce((most, v) => (
+  probabilities[3 * k + v] > probabilities[3 * k + most] ? v : most), 0));
+const certainty = (probabilities, table) => table.reduce((product, value, k) => product * probabilities[3 * k + value], 1);
+const pathwayName = (pathway, before = "") => h("b", { class: `pathway-${PATHWAYS[pathway]}` }, `${before}${PATHWAYS[pathway]}`);
+const figure = (...children) => h("figure", {}, ...children);
+
+/** A small table that chooses its operation. */
+function operationButton(explorer, operation, { reference, note, tab = "one" } = {}) {
+  return h("button", {
+    type: "button", class: "operation", data: { focus: `operation ${operation}` }, "aria-label": `${explorer.inWords(operation)} ${note ?? ""}`,
+    on: { click: () => explorer.choose([operation], tab), pointerenter: () => explorer.point(operation), pointerleave: () => explorer.point(-1) },
+  }, truthTable(tableOf(operation), { reference, size: "small" }), h("span", {}, explorer.run.label(operation), note && h("small", {}, note)));
+}
+
+/** The table that a decoder gives, with its certainty. */
+function decodedFigure(explorer, pathway, z, reference) {
+  const probabilities = explorer.run.decode(explorer.epoch, pathway, z);
+  const table = best(probabilities);
+  const index = indexOf(table);
+  return figure(truthTable(table, { probabilities, reference, words: `decoder ${PATHWAYS[pathway]}` }),
+    h("figcaption", {}, pathwayName(pathway, "decoder "), h("br"), explorer.run.label(index), h("br"),
+      `p = ${short(certainty(probabilities, table))}`, reference && h("span", { class: indexOf(reference) === index ? "yes" : "no" },
+        indexOf(reference) === index ? " ✓ given back" : " ✗ not given back")));
+}
+
+function startText(explorer) {
+  const { run, state } = explorer;
+  const view = explorer.activeMap.view ?? run.view(explorer.epoch, explorer.pathway, { kind: "entries", first: run.header.default_entries[0], second: run.header.default_entries[1] });
+  const axis = (which, i) => (state.plane.kind === "entries" ? h("span", {}, "entry ", h("b", {}, entryName(which)), " of the table goes from − to +") : view.words(i));
+  const go = (changes) => () => explorer.set(changes);
+  const epochs = [...new Set((run.header.events ?? []).slice(0, 3).flatMap(({ epoch }) => [run.nearest(epoch - 1), run.nearest(epoch)]))].map((i) => run.epochs[i]);
+  const moments = (epochs.length ? epochs : [run.epochs[0], run.epochs[run.epochs.length - 1]]).flatMap((epoch) => [link(`epoch ${epoch}`, go({ epoch })), " "]);
+  const hole = run.holes(explorer.epoch, explorer.pathway)[0]?.[0];
+  const [from, to] = Object.keys(run.header.names).map(Number);
+  return [
+    h("h3", {}, "What is on the map"),
+    h("p", {}, h("b", {}, "Each point is one of the 19,683 truth tables"), " of an operation f(a, b) with values −, 0 and +; it lies where the encoder of pathway ",
+      pathwayName(explorer.pathway), ` puts it at epoch ${state.epoch}.`),
+    h("p", {}, h("b", {}, "The map is a plane"), ` of the ${run.latents} latent dimensions: to the right, `, axis(state.plane.first, 0), "; upwards, ", axis(state.plane.second, 1), "."),
+    h("p", {}, h("b", {}, "The colour"), " is the ", explorer.activeMap.colouring?.title ?? "value of an entry", ": ", explorer.activeMap.colouring?.items
+      ? explorer.activeMap.colouring.items.map(({ label, colour }) => [h("i", { class: "swatch", style: `background:${colour}` }), ` ${label} `]) : "see the scale on the map", "."),
+    h("p", {}, "Look at ", moments, hole !== undefined && ["· ", link("a hole", () => explorer.choose([hole], "holes"), "an operation that the decoder almost never draws"), " "],
+      "· ", link("a path", () => explorer.choose([from, to], "path"), "a straight line in the latent space between two operations"),
+      " · ", link("A beside B", go({ beside: true })), " · ", link("what is given back", go({ colour: "back" })),
+      " · ", link("a table to change", () => explorer.choose([Number(Object.keys(run.header.names).at(-4) ?? from)], "one")), "."),
+    h("h4", {}, "How to"),
+    h("dl", {}, [["hover, click", "see a table; choose it"], ["shift + click", "add it; two give a path"], ["shift + drag", "choose with a lasso"],
+      ["alt + drag", "decode any place of the map"], ["wheel, pinch", "zoom; double click shows all"],
+      ["keys on the map", "arrows: next point, Enter: choose, Shift+Enter: add, Shift+arrows: move, + − 0: zoom, Esc: choose nothing"],
+      ["keys on the chart", "arrows: next epoch, space: play"]].map(([keys, words]) => [h("dt", {}, keys), h("dd", {}, words)])),
+  ];
+}
+
+function onePanel(explorer) {
+  const operation = explorer.lastChosen;
+  return { name: `one ${operation < 0}`, build: () => (operation < 0 ? startText(explorer) : oneOperation(explorer, operation)) };
+}
+
+function oneOperation(explorer, operation) {
+  const { run, epoch, pathway } = explorer;
+  const table = tableOf(operation);
+  const codes = [0, 1].map((p) => run.code(epoch, p, operation));
+  const near = neighbours(operation).map((one) => ({ ...one, away: distance(run.code(epoch, pathway, one.operation), codes[pathway]) }))
+    .sort((a, b) => a.away - b.away);
+  const facts = run.header.properties.map(({ key, label, kind, values }, i) => {
+    const value = values[run.property(i)[operation]];
+    return kind !== "flag" ? `${label}: ${value}` : value === "yes" ? label : null;
+  }).filter(Boolean);
+  const draws = run.header.log_p_range && [0, 1].map((p) => [pathwayName(p), ` ${expectedDraws(run, epoch, p, operation)} `]);
+  return [
+    h("h3", {}, run.label(operation), link("choose nothing", () => explorer.choose([], "one"))),
+    h("div", { class: "figures" },
+      figure(withArguments(truthTable(table, { onEntry: (k) => explorer.changeEntry(k), key: "entry ", words: "the chosen operation" })),
+        h("figcaption", {}, "f(a,b): click an entry to change it; the map shows how the code moves")),
+      [0, 1].map((p) => decodedFigure(explorer, p, codes[p], table))),
+    h("p", { class: "note" }, "Each decoder reads the code of its own pathway. Percent: its certainty of an entry. Frame: a wrong entry."),
+    h("p", {}, facts.join(" · ")),
+    draws && h("p", {}, "Expected draws among 19,683 from the prior (uniform: 1): ", draws),
+    h("h4", {}, "Its code in pathway ", pathwayName(pathway), ": μ ± σ of each latent dimension"),
+    codePlot(run, run.encode(epoch, pathway, operation)),
+    h("h4", {}, "One entry away, the nearest code first"),
+    h("div", { class: "operations" }, near.map((one) => operationButton(explorer, one.operation, { reference: table, note: `${entryName(one.entry)}, distance ${one.away.toFixed(2)}` }))),
+  ];
+}
+
+/** Return N·p of an operation in words. The page holds ln p to 1/255 of its range, so two digits are enough. */
+function expectedDraws(run, epoch, pathway, operation) {
+  return String(short(Number((ALL * Math.exp(run.logProbability(epoch, pathway, operation))).toPrecision(2))));
+}
+
+/** Draw μ ± σ of each latent dimension. */
+function codePlot(run, outputs) {
+  const [width, height] = [420, 84];
+  const most = Math.max(2, ...Array.from({ length: run.latents }, (_, i) => Math.abs(outputs[i]) + Math.exp(outputs[run.latents + i] / 2)));
+  const x = (i) => 24 + (width - 40) * i / Math.max(1, run.latents - 1);
+  const y = (value) => 34 - 30 * value / most;
+  const bars = Array.from({ length: run.latents }, (_, i) => {
+    const [mu, sigma] = [outputs[i], Math.exp(outputs[run.latents + i] / 2)];
+    return h("g", {}, h("title", {}, `dimension ${i}: ${mu.toFixed(2)} ± ${sigma.toFixed(2)}`),
+      h("line", { x1: x(i), x2: x(i), y1: y(mu - sigma), y2: y(mu + sigma), class: "sigma" }),
+      h("circle", { cx: x(i), cy: y(mu), r: 3.2, class: "mu" }), h("text", { x: x(i), y: 80, "text-anchor": "middle" }, i));
+  });
+  const words = `μ: ${Array.from(outputs.subarray(0, run.latents), (value) => value.toFixed(1)).join(", ")}`;
+  return h("svg", { class: "small-chart", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": words },
+    h("line", { x1: 12, x2: width, y1: y(0), y2: y(0), class: "base" }), h("text", { x: 0, y: y(0) + 3 }, 0), bars);
+}
+
+// ---- selection
+
+function selectionPanel(explorer) {
+  return { name: "selection", build: () => selection(explorer) };
+}
+
+function selection(explorer) {
+  const { run, state, active } = explorer;
+  const chosen = active ? Array.from(RANDOM_ORDER.filter((n) => active[n])).sort((a, b) => a - b) : [];
+  const title = active ? `${format(chosen.length)} of ${format(ALL)} operations` : `All ${format(ALL)} operations`;
+  const clear = active && link("show all again", () => explorer.set({ chosen: [], filter: {} }));
+  return [h("h3", {}, title, clear), ...(active ? chosenFacts(explorer, chosen) : [h("p", {}, "Choose a value below to filter, or draw a lasso on the map (shift and drag).")]),
+    h("h4", {}, "Properties: a click keeps only this value; the bar shows how many of its operations are chosen"),
+    h("div", { class: "facets" }, run.header.properties.map((property, i) => facet(explorer, property, run.property(i)))),
+    ...(active && chosen.length ? [h("h4", {}, "Nearest to the middle of the chosen ones"), h("div", { class: "operations" }, typical(explorer, chosen)
+      .map((operation) => operationButton(explorer, operation)))] : []),
+    state.chosen.length === 2 && link("the path between the two", () => explorer.set({ tab: "path" }))];
+}
+
+/** Describe chosen operations: their most frequent table, what is fixed, and what tells them from the others. */
+function chosenFacts(explorer, chosen) {
+  if (!chosen.length) return [h("p", {}, "No operation has all of this: take a value away below.")];
+  const { run, epoch } = explorer;
+  const shares = new Float32Array(3 * ENTRIES);
+  for (const n of chosen) for (let k = 0; k < ENTRIES; k++) shares[3 * k + TABLES[k * ALL + n]] += 1 / chosen.length;
+  const table = best(shares);
+  const fixed = EVERY_ENTRY.filter((k) => shares[3 * k + table[k]] > 0.95).map((k) => `${entryName(k)} = ${SIGNS[table[k]]}`);
+  const differences = run.header.properties.flatMap(({ label, kind, values }, i) => values.map((value, v) => {
+    const property = run.property(i);
+    const inside = chosen.reduce((sum, n) => sum + (property[n] === v), 0) / chosen.length;
+    return { words: kind === "flag" ? (v ? label : null) : `${label} ${value}`, inside, all: property.reduce((sum, one) => sum + (one === v), 0) / ALL };
+  })).filter(({ words, inside, all }) => words && Math.abs(inside - all) > 0.02).sort((a, b) => Math.abs(b.inside - b.all) - Math.abs(a.inside - a.all)).slice(0, 5);
+  const back = [0, 1].map((p) => [pathwayName(p), ` ${percent(chosen.reduce((sum, n) => sum + run.givenBack(epoch, p, n), 0) / chosen.length)} `]);
+  return [h("div", { class: "figures" }, figure(truthTable(table, { probabilities: shares, words: "most frequent values" }), h("figcaption", {}, "most frequent value of each entry")),
+    h("div", { class: "facts" }, h("p", {}, h("b", {}, "Fixed entries (more than 95 %): "), fixed.join(", ") || "none"),
+      h("p", {}, h("b", {}, "What differs from all: "), differences.map(({ words, inside, all }) => `${words} ${percent(inside)} (all: ${percent(all)})`).join("; ") || "nothing"),
+      h("p", {}, "Given back: ", back))),
+  h("p", {}, link("download CSV", () => download(explorer, chosen)), " ", link("copy the indices", () => explorer.copy(chosen.join(", "), `${format(chosen.length)} indices are copied.`)))];
+}
+
+/** The values of a property as buttons that filter. The bar of a value shows which share of its operations is chosen. */
+function facet(explorer, { key, label, values }, property) {
+  const { filter, chosen } = explorer.state;
+  const others = explorer.passing(filter, key);
+  const inside = chosen.length > 1 ? new Set(chosen) : null;
+  const counts = values.map(() => [0, 0]);
+  for (let n = 0; n < ALL; n++) {
+    counts[property[n]][1] += 1;
+    if (others[n] && (!inside || inside.has(n))) counts[property[n]][0] += 1;
+  }
+  const toggle = (value) => {
+    const kept = filter[key] ?? [];
+    const now = kept.includes(value) ? kept.filter((one) => one !== value) : [...kept, value];
+    const { [key]: _, ...rest } = filter;
+    explorer.set({ filter: now.length ? { ...rest, [key]: now } : rest });
+  };
+  const buttons = values.map((value, v) => h("button", {
+    type: "button", class: "facet", "aria-pressed": String(Boolean(filter[key]?.includes(v))), data: { focus: `${key} ${v}` },
+    style: `--share:${100 * counts[v][0] / Math.max(1, counts[v][1])}%`, on: { click: () => toggle(v) },
+  }, value, h("small", {}, counts[v].map(format).join(" / "))));
+  return [h("div", { class: "facet-label" }, label), h("div", { class: "facet-values" }, buttons)];
+}
+
+/** Return the 12 chosen operations whose points lie nearest to the middle of the chosen points. */
+function typical(explorer, chosen) {
+  const { view } = explorer.activeMap;
+  if (!view) return chosen.slice(0, 12);
+  const middle = [0, 1].map((c) => chosen.reduce((sum, n) => sum + view.at(n)[c], 0) / chosen.length);
+  return chosen.map((n) => [distance(view.at(n), middle), n]).sort((a, b) => a[0] - b[0]).slice(0, 12).map(([, n]) => n);
+}
+
+/** Save the chosen operations as a CSV file: tables, properties, places on the map, and what the decoders give. */
+function download(explorer, chosen) {
+  const { run, epoch, pathway } = explorer;
+  const { view } = explorer.activeMap;
+  const quote = (text) => (/[",]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
+  const head = ["operation", "name", ...EVERY_ENTRY.map((k) => `"f(${Math.floor(k / 3) - 1},${(k % 3) - 1})"`), ...run.header.properties.map(({ key }) => key),
+    "given_back_A", "given_back_B", ...(run.header.log_p_range ? ["log_p_A", "log_p_B"] : []), `x_${PATHWAYS[pathway]}`, `y_${PATHWAYS[pathway]}`];
+  const rows = chosen.map((n) => [n, quote(run.header.names[n] ?? ""), ...tableOf(n).map((value) => value - 1),
+    ...run.header.properties.map(({ values }, i) => quote(values[run.property(i)[n]])), ...[0, 1].map((p) => run.givenBack(epoch, p, n)),
+    ...(run.header.log_p_range ? [0, 1].map((p) => run.logProbability(epoch, p, n).toFixed(2)) : []), ...view.at(n).map((x) => x.toFixed(4))]);
+  const address = URL.createObjectURL(new Blob([[head, ...rows].map((row) => row.join(",")).join("\n"), "\n"], { type: "text/csv" }));
+  h("a", { href: address, download: `operations-${run.name.replace(/\W+/g, "-")}-epoch-${run.epochs[epoch]}.csv` }).click();
+  setTimeout(() => URL.revokeObjectURL(address), 1000);
+  explorer.say(`${format(chosen.length)} operations are saved as CSV.`);
+}
+
+// ---- path
+
+/** Decode a straight line between two codes: the tables along it, where they change, and the certainty. */
+function straightPath({ run, epoch, pathway }, from, to) {
+  const [start, end] = [from, to].map((n) => run.code(epoch, pathway, n));
+  const steps = Array.from({ length: PATH_STEPS + 1 }, (_, i) => {
+    const probabilities = run.decode(epoch, pathway, mix(start, end, i / PATH_STEPS));
+    const table = best(probabilities);
+    return { t: i / PATH_STEPS, table, certainty: certainty(probabilities, table) };
+  });
+  const flips = steps.slice(1).flatMap(({ t, table }, i) => EVERY_ENTRY.filter((k) => table[k] !== steps[i].table[k])
+    .map((entry) => ({ t, entry, before: steps[i].table[entry], after: table[entry], operation: indexOf(table) })));
+  return { from, to, start, end, steps, flips, length: distance(start, end) };
+}
+
+function pathPanel(explorer) {
+  const map = explorer.activeMap;
+  const path = explorer.path(map);
+  if (!path) {
+    const [from, to] = Object.keys(explorer.run.header.names).map(Number);
+    return { name: "path", build: () => [h("h3", {}, "A path between two operations"),
+      h("p", {}, "Choose two operations: click one, then hold shift and click another (or use the button Add above the map). "
+        + "The page decodes the straight line between their codes."),
+      h("p", {}, "For example ", link(`${explorer.run.label(from)} to ${explorer.run.label(to)}`, () => explorer.choose([from, to], "path")), ".")] };
+  }
+  const output = h("div", {});
+  const slider = h("input", { type: "range", min: 0, max: 1, step: 0.01, "aria-label": "place on the path", data: { focus: "along" },
+    on: { input: () => explorer.set({ along: Number(slider.value) }) } });
+  return {
+    name: "path", key: `path ${map.run.name} ${path.key}`, output, slider,
+    build: () => [h("h3", {}, `${map.run.label(path.from)} to ${map.run.label(path.to)}`),
+      h("p", {}, `The straight line of length ${path.length.toFixed(2)} between the two codes in pathway `, pathwayName(map.pathway), ", decoded along the way."),
+      slider, output, h("h4", {}, `${path.flips.length} changes of an entry on the way`),
+      h("div", { class: "operations" }, path.flips.map(({ t, entry, before, after, operation }) => h("button", {
+        type: "button", class: "operation", data: { focus: `flip ${t} ${entry}` }, on: { click: () => explorer.set({ along: t }) },
+      }, truthTable(tableOf(operation), { reference: tableOf(withEntry(operation, entry, before)), size: "small" }),
+      h("span", {}, `${entryName(entry)}: ${SIGNS[before]} to ${SIGNS[after]}`, h("small", {}, `at ${percent(t)} of the way`))))),
+      link("exchange from and to", () => explorer.choose([path.to, path.from], "path"))],
+    update: () => explorer.panel.showPlace(path),
+    showPlace(current) {
+      const { along } = explorer.state;
+      const probabilities = map.run.decode(map.epoch, map.pathway, mix(current.start, current.end, along));
+      const table = best(probabilities);
+      this.slider.value = along;
+      this.output.replaceChildren(h("div", { class: "figures" }, figure(truthTable(tableOf(current.from)), h("figcaption", {}, "from")),
+        figure(truthTable(table, { probabilities, reference: tableOf(current.from) }), h("figcaption", {}, `at ${percent(along)}: ${map.run.label(indexOf(table))}`)),
+        figure(truthTable(tableOf(current.to)), h("figcaption", {}, "to"))),
+      lineChart({ width: 420, height: 56, xs: current.steps.map(({ t }) => t), top: 1, marker: along, words: "certainty along the path",
+        lines: [{ values: current.steps.map((step) => step.certainty), colour: PATHWAY_COLOURS[map.pathway] }] }),
+      h("p", { class: "note" }, "Curve: the certainty of the most probable table, from 0 to 1. It is low where an entry changes."));
+    },
+  };
+}
+
+// ---- holes
+
+function holesPanel(explorer) {
+  const { run, epoch, pathway } = explorer;
+  const holes = run.holes(epoch, pathway);
+  if (!holes.length) return { name: "holes", build: () => [h("h3", {}, "Holes"), h("p", {}, "This page was built without the probabilities under the prior.")] };
+  return { name: "holes", build: () => {
+    const chosen = holes.find(([operation]) => operation === explorer.lastChosen);
+    return [h("h3", {}, "Holes: what decoder ", pathwayName(pathway), " draws least often"),
+      h("p", {}, "A latent is drawn from the prior and decoded. With equal chances, each operation would come once in 19,683 draws. "
+        + "These come least often; crosses on the map show them."),
+      chosen && holeReasons(explorer, ...chosen),
+      h("div", { class: "operations" }, holes.slice(0, 12).map(([operation, logP]) => operationButton(explorer, operation, {
+        tab: "holes", note: `expected draws ${short(Number((ALL * Math.exp(logP)).toPrecision(2)))}` }))),
+      h("h4", {}, "What the holes share"), h("p", {}, sharedEntries(holes)),
+      h("h4", {}, `Operations with fewer than ${RARELY_DRAWN} expected draws, by epoch`), ...rareTrend(explorer)];
+  } };
+}
+
+/** Say why an operation is drawn so seldom: how far out its code lies, and what its own code gives. */
+function holeReasons(explorer, operation, logP) {
+  const { run, epoch, pathway } = explorer;
+  const code = run.code(epoch, pathway, operation);
+  const table = tableOf(operation);
+  const probabilities = run.decode(epoch, pathway, code);
+  const weak = EVERY_ENTRY.map((k) => [k, probabilities[3 * k + table[k]]]).filter(([, p]) => p < 0.9).sort((a, b) => a[1] - b[1]);
+  const others = Array.from(RANDOM_ORDER.subarray(0, 200), (n) => Math.hypot(...run.code(epoch, pathway, n)));
+  const own = Math.hypot(...code);
+  const nearer = others.filter((other) => other < own).length / others.length;
+  const reasons = weak.length ? `Even from its own code the decoder is unsure of ${weak.map(([k, p]) => `${entryName(k)} (${percent(p)} for ${SIGNS[table[k]]})`).join(", ")}.`
+    : `From its own code the decoder gives it back with p = ${short(certainty(probabilities, table))}: the place exists, but draws from the prior rarely fall there.`;
+  return h("div", { class: "reasons" }, h("h4", {}, `Why ${run.label(operation)}?`),
+    h("div", { class: "figures" }, figure(truthTable(table), h("figcaption", {}, "the operation")), decodedFigure(explorer, pathway, code, table)),
+    h("ul", {}, h("li", {}, reasons), h("li", {}, `Its code lies ${own.toFixed(2)} from the middle of the prior; ${percent(nearer)} of all codes lie nearer, and draws from the prior lie at ${Math.sqrt(run.latents).toFixed(1)}.`),
+      h("li", {}, `p = ${short(Number(Math.exp(logP).toPrecision(2)))}; expected draws ${short(Number((ALL * Math.exp(logP)).toPrecision(2)))} (with equal chances: 1).`)),
+    link("all about this operation", () => explorer.set({ tab: "one" })));
+}
+
+/** Return in words which values of entries are much more frequent among the holes than among all operations. */
+function sharedEntries(holes) {
+  const shares = EVERY_ENTRY.flatMap((k) => [0, 1, 2].map((value) => [k, value, holes.filter(([n]) => entryOf(n, k) === value).length / holes.length]));
+  const common = shares.filter(([, , share]) => share > 0.6).sort((a, b) => b[2] - a[2]).slice(0, 5);
+  const words = common.map(([k, value, share]) => `${entryName(k)} = ${SIGNS[value]} in ${percent(share)}`).join(", ");
+  return words ? `Of these ${holes.length}: ${words} (33 % of all operations).` : `Of these ${holes.length}, no value of an entry comes in more than 60 %.`;
+}
+
+function rareTrend(explorer) {
+  const { run, epoch } = explorer;
+  run.trend ??= [0, 1].map((p) => run.epochs.map((_, e) => run.rareShare(e, p)));
+  const [a, b] = run.trend;
+  const top = Math.max(...a, ...b);
+  return [lineChart({ width: 420, height: 90, xs: run.epochs, top, marker: run.epochs[epoch], words: `share of rare operations by epoch, up to ${percent(top)}`,
+    lines: [{ values: a, colour: PATHWAY_COLOURS[0] }, { values: b, colour: PATHWAY_COLOURS[1], dash: "6 3" }] }),
+  h("p", { class: "note" }, `At epoch ${run.epochs[epoch]}: `, pathwayName(0, "A, solid: "), ` ${percent(a[epoch])}, `, pathwayName(1, "B, dashed: "), ` ${percent(b[epoch])} of all operations. Highest: ${percent(top)}.`)];
+}
+
+// ---- desk
+
+/** The desk decodes a latent that the user moves along the principal directions. */
+function deskPanel(explorer) {
+  const { run, epoch, pathway, state } = explorer;
+  const mean = run.direction(epoch, pathway, 0);
+  const count = run.header.directions_per_epoch;
+  const directions = Array.from({ length: count }, (_, i) => run.direction(epoch, pathway, i + 1));
+  const start = explorer.lastChosen >= 0 ? run.code(epoch, pathway, explorer.lastChosen) : mean;
+  const place = () => state.place ?? start;
+  const output = h("div", { "aria-live": "polite" });
+  const sliders = directions.map((direction, i) => {
+    const value = h("output", {});
+    const slider = h("input", { type: "range", min: -5, max: 5, step: 0.01, "aria-label": `direction ${i + 1}`, data: { focus: `direction ${i}` }, on: { input: () => {
+      const at = dot(direction, place()) - dot(direction, mean);
+      explorer.set({ place: place().map((x, j) => x + (Number(slider.value) - at) * direction[j]) });
+    } } });
+    return { slider, value, direction };
+  });
+  const draw = () => Array.from({ length: run.latents }, () => Math.sqrt(-2 * Math.log(1 - Math.random())) * Math.cos(2 * Math.PI * Math.random()));
+  return {
+    name: "desk", key: `desk ${run.name} ${epoch} ${pathway} ${explorer.lastChosen}`,
+    build: () => [h("h3", {}, "Decode any place, pathway ", pathwayName(pathway)),
+      h("p", {}, "Hold alt and drag over the map (or use the button Decode above it), or move the sliders. A cross on the map shows the place."), output,
+      h("p", {}, "Go to ", link("the middle of all codes", () => explorer.set({ place: mean })), " · ", explorer.lastChosen >= 0
+        && [link("the code of the chosen operation", () => explorer.set({ place: run.code(epoch, pathway, explorer.lastChosen) })), " · "],
+      link("a draw from the prior", () => explorer.set({ place: draw() }))),
+      h("h4", {}, "Along the principal directions, in latent units from the middle of all codes"),
+      h("div", { class: "sliders" }, sliders.map(({ slider, value }, i) => h("label", {}, `${i + 1}`, slider, value)))],
+    update: () => {
+      const z = explorer.state.place ?? start;
+      for (const { slider, value, direction } of explorer.panel.sliders) {
+        const at = dot(direction, z) - dot(direction, mean);
+        slider.value = at;
+        value.textContent = at.toFixed(2);
+      }
+      explorer.panel.output.replaceChildren(h("div", { class: "figures" }, decodedFigure(explorer, pathway, z),
+        h("div", { class: "facts" }, h("p", {}, `The place lies ${Math.hypot(...z).toFixed(2)} from the middle of the prior; draws from the prior lie at about ${Math.sqrt(run.latents).toFixed(1)}.`),
+          link("choose the decoded operation", () => explorer.choose([indexOf(best(run.decode(epoch, pathway, z)))], "one")))));
+    },
+    sliders, output,
+  };
+}
+
+// ---------------------------------------------------------------- the chart of the training
+
+/** The course of the training, which is also the slider of the epochs. */
+class Chart {
+  constructor(explorer) {
+    Object.assign(this, { explorer, timer: null, hovered: null });
+    this.play = h("button", { type: "button", class: "play", "aria-label": "play the epochs", on: { click: () => this.toggle() } }, "▶");
+    this.slider = h("div", { class: "epochs", role: "slider", tabindex: 0, "aria-label": "epoch", data: { focus: "epochs" } });
+    this.readout = h("div", { class: "readout" });
+    this.element = h("div", { class: "chart" }, this.play, this.slider, this.readout);
+    const on = (event, listener) => this.slider.addEventListener(event, listener);
+    on("pointerdown", (event) => {
+      this.slider.setPointerCapture(event.pointerId);
+      this.slider.focus();
+      this.stop();
+      this.go(event);
+    });
+    on("pointermove", (event) => (event.buttons ? this.go(event) : this.hover(event)));
+    on("pointerleave", () => { this.hovered = null; this.update(); });
+    on("keydown", (event) => this.key(event));
+  }
+
+  get history() {
+    return this.explorer.run.header.history;
+  }
+
+  x(epoch) {
+    const [first, last] = [this.history.epoch[0], this.history.epoch[this.history.epoch.length - 1]];
+    return 8 + (this.width - 16) * (epoch - first) / (last - first || 1);
+  }
+
+  /** Return the epoch under a pointer. */
+  epochAt(event) {
+    const [first, last] = [this.history.epoch[0], this.history.epoch[this.history.epoch.length - 1]];
+    const box = this.slider.getBoundingClientRect();
+    return first + (event.clientX - box.left - 8) / (this.width - 16) * (last - first);
+  }
+
+  go(event) {
+    const { run, state } = this.explorer;
+    const epoch = run.epochs[run.nearest(this.epochAt(event))];
+    if (epoch !== state.epoch) this.explorer.set({ epoch });
+  }
+
+  hover(event) {
+    const wanted = this.epochAt(event);
+    this.hovered = this.history.epoch.reduce((found, epoch) => (Math.abs(epoch - wanted) < Math.abs(found - wanted) ? epoch : found));
+    this.update();
+  }
+
+  key(event) {
+    const { run, epoch } = this.explorer;
+    const last = run.epochs.length - 1;
+    const steps = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1, PageDown: -5, PageUp: 5, Home: -last, End: last };
+    if (event.key === " ") this.toggle();
+    else if (steps[event.key]) this.explorer.set({ epoch: run.epochs[clamp(epoch + steps[event.key], 0, last)] });
+    else return;
+    event.preventDefault();
+  }
+
+  toggle() {
+    if (this.timer) {
+      this.stop();
+      return;
+    }
+    const { explorer } = this;
+    const last = explorer.run.epochs.length - 1;
+    const step = (index) => {
+      explorer.set({ epoch: explorer.run.epochs[index] });
+      if (index >= last) this.stop();
+    };
+    this.timer = setInterval(() => step(explorer.epoch + 1), PLAY_MS);
+    this.play.textContent = "❚❚";
+    this.play.setAttribute("aria-label", "stop");
+    step(explorer.epoch >= last ? 0 : Math.min(last, explorer.epoch + 1));
+  }
+
+  stop() {
+    clearInterval(this.timer);
+    this.timer = null;
+    this.play.textContent = "▶";
+    this.play.setAttribute("aria-label", "play the epochs");
+  }
+
+  draw() {
+    const { header, epochs } = this.explorer.run;
+    const { history } = this;
+    [this.width, this.height] = [Math.max(50, this.slider.clientWidth), this.slider.clientHeight];
+    const [top, bottom] = [16, this.height - 12];
+    // asinh is like a logarithm far from 0, and it also shows losses below 0.
+    const scaled = (values) => values.map((value) => (value === null ? null : Math.asinh(value)));
+    const line = (values, low, high, attributes) => h("polyline", { fill: "none", "stroke-width": 1.7, ...attributes, points: values
+      .map((value, i) => value !== null && `${this.x(history.epoch[i]).toFixed(1)},${(bottom - (bottom - top) * (value - low) / (high - low || 1)).toFixed(1)}`)
+      .filter(Boolean).join(" ") });
+    const loss = scaled(history.loss);
+    const known = loss.filter((value) => value !== null);
+    const highest = Math.max(...history.coverage_A, ...history.coverage_B);
+    this.cursor = h("line", { y1: 0, y2: this.height - 10, class: "cursor" });
+    let free = 0;
+    const flags = header.events.map(({ epoch, text }) => {
+      const x = this.x(epoch);
+      const words = `${epoch}: ${text}`;
+      const fits = x > free && x + 6.2 * words.length < this.width;
+      if (fits) free = x + 6.2 * words.length + 8;
+      return h("g", {}, h("title", {}, words), h("line", { x1: x, x2: x, y1: 2, y2: this.height - 10, class: "event" }),
+        fits && h("text", { x: x + 4, y: 11 }, words));
+    });
+    const ticks = epochs.map((epoch) => h("line", { x1: this.x(epoch), x2: this.x(epoch), y1: this.height - 10, y2: this.height - 2, class: "tick" }));
+    this.slider.replaceChildren(h("svg", { width: this.width, height: this.height, "aria-hidden": "true" }, flags, ticks,
+      line(loss, Math.min(...known), Math.max(...known), { stroke: "#333" }), line(history.coverage_A, 0, highest, { stroke: PATHWAY_COLOURS[0] }),
+      line(history.coverage_B, 0, highest, { stroke: PATHWAY_COLOURS[1], "stroke-dasharray": "5 3" }), this.cursor));
+    this.update();
+  }
+
+  /** Move the cursor, and write the values at it. */
+  update() {
+    if (!this.cursor) return;
+    const { run, state } = this.explorer;
+    const { history } = this;
+    const epoch = this.hovered ?? state.epoch;
+    const x = this.x(state.epoch);
+    this.cursor.setAttribute("x1", x);
+    this.cursor.setAttribute("x2", x);
+    const row = history.epoch.indexOf(epoch);
+    const value = (column, digits) => history[column][row]?.toFixed(digits) ?? "–";
+    const words = [`loss ${value("loss", 2)}`, `informative coverage A ${value("coverage_A", 1)} %`, `and B ${value("coverage_B", 1)} %`];
+    this.readout.replaceChildren(h("b", {}, `epoch ${epoch}`), h("span", { class: "key-loss" }, `${words[0]}`, h("small", {}, " log scale")),
+      h("span", { class: "key-A" }, words[1]), h("span", { class: "key-B" }, words[2]));
+    for (const [name, number] of [["min", run.epochs[0]], ["max", run.epochs[run.epochs.length - 1]], ["now", state.epoch]]) {
+      this.slider.setAttribute(`aria-value${name}`, number);
+    }
+    this.slider.setAttribute("aria-valuetext", `epoch ${state.epoch}: ${words.join(", ")}`);
+  }
+}
+
+// ---------------------------------------------------------------- entry points
+
+/**
+ * Show a run inside an element.
+ *
+ * @param {HTMLElement} element - the place; what it holds is replaced
+ * @param {{header: object, part: function(string): Promise<Uint8Array>}} bundle - a run: its header, and a function that
+ *   returns a part without compression
+ * @param {{hash?: boolean, height?: number, second?: object, state?: object}} options - `hash` keeps the state in the
+ *   address of the page, `height` (CSS pixels) is that of a cell of a notebook, `second` is the bundle of a run to show
+ *   beside the first one, and `state` holds first values of the state
+ * @returns {Promise<object>} an object with `state`; `set(changes)`; `on(listener)`, which calls listener(changes, state)
+ *   after each change and returns a function that ends this; `destroy()`; `timings` in milliseconds; and, once `ready`
+ *   is fulfilled, `encode(epochIndex, pathway, operation)` (μ, then ln σ²) and `decode(epochIndex, pathway, z)` (27
+ *   probabilities), where pathway is 0 or 1
+ */
+export async function mount(element, bundle, options = {}) {
+  try {
+    const runs = await Promise.all([bundle, options.second].filter(Boolean).map((one) => new Run(one).open()));
+    return start(new Explorer(element, runs, options));
+  } catch (error) {
+    element.replaceChildren(h("p", { class: "ternary-explorer-error", role: "alert" },
+      `The page cannot show this run (${error.message}): build it again with ternary-lab explore.`));
+    throw error;
+  }
+}
+
+function start(explorer) {
+  explorer.build();
+  for (const map of explorer.maps) map.move(false);
+  explorer.showButtons();
+  explorer.showInspector();
+  explorer.chart.draw();
+  explorer.followHash = () => {
+    if (location.hash !== explorer.written) explorer.set({ ...explorer.startState(), ...explorer.fromHash(location.hash) });
+  };
+  if (explorer.options.hash) window.addEventListener("hashchange", explorer.followHash);
+  const ready = Promise.all(explorer.runs.map((run) => run.ready)).then(() => {
+    if (explorer.alive) for (const map of explorer.maps) map.refresh();
+  });
+  const [run] = explorer.runs;
+  return {
+    get state() { return explorer.state; },
+    set: (changes) => explorer.set(changes),
+    on(listener) {
+      explorer.listeners.push(listener);
+      return () => { explorer.listeners = explorer.listeners.filter((other) => other !== listener); };
+    },
+    destroy: () => explorer.destroy(),
+    encode: (epoch, pathway, operation) => run.encode(epoch, pathway, operation),
+    decode: (epoch, pathway, z) => run.decode(epoch, pathway, z),
+    timings: explorer.timings,
+    ready,
+  };
+}
+
+/** Return bytes without their gzip compression. */
+async function gunzip(bytes) {
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return new Uint8Array(await new Response(stream).arrayBuffer());
+}
+
+/**
+ * Show the run of an anywidget model with the traits `header` and `parts` (by name), and of a second run with
+ * `second_header` and `second_parts`. The traits `epoch`, `pathway` and `chosen` follow the page, and the page them.
+ */
+async function render({ model, el }) {
+  const shared = ["epoch", "pathway", "chosen"];
+  let explorer = null;
+  let opening = 0;
+  const bundleOf = (prefix) => {
+    const header = model.get(`${prefix}header`);
+    return header && Object.keys(header).length ? { header, part: (name) => gunzip(model.get(`${prefix}parts`)[name]) } : undefined;
+  };
+  const open = async () => {
+    const turn = ++opening;
+    explorer?.destroy();
+    explorer = null;
+    const bundle = bundleOf("");
+    if (!bundle) return;
+    const given = shared.map((name) => [name, model.get(name)]).filter(([, value]) => value !== null && value !== undefined);
+    const opened = await mount(el, bundle, { height: model.get("height"), second: bundleOf("second_"), state: Object.fromEntries(given) });
+    if (turn !== opening) {
+      opened.destroy();
+      return;
+    }
+    explorer = opened;
+    explorer.on((changes, state) => {
+      const changed = shared.filter((name) => name in changes);
+      for (const name of changed) model.set(name, state[name]);
+      if (changed.length) model.save_changes();
+    });
+  };
+  const follow = (name) => () => {
+    if (explorer && JSON.stringify(explorer.state[name]) !== JSON.stringify(model.get(name))) explorer.set({ [name]: model.get(name) });
+  };
+  const listeners = [["change:parts", open], ...shared.map((name) => [`change:${name}`, follow(name)])];
+  for (const [event, listener] of listeners) model.on(event, listener);
+  await open();
+  return () => {
+    for (const [event, listener] of listeners) model.off(event, listener);
+    explorer?.destroy();
+  };
+}
+
+export default { render };
