@@ -47,7 +47,7 @@ class TwoMaps(View):
         self.in_background(
             f"preparing two maps, {sum(len(still.epochs) for still in self._stills)} epochs: half a second for each …",
             lambda: Page(
-                *(bundle(still.run, log_probability=False) for still in self._stills), epoch=last, height=self._height
+                *(bundle(still.run, prior=False) for still in self._stills), epoch=last, height=self._height
             ),
             show,
         )

@@ -122,8 +122,8 @@ class View(widgets.VBox):  # type: ignore[misc]
         self._worker.start()
 
     def wait(self) -> None:
-        """Wait until the work of `in_background` is done."""
-        if self._worker is not None:
+        """Wait until the work of `in_background` is done, including further work that it has started."""
+        while self._worker is not None and self._worker.is_alive():
             self._worker.join()
 
     def picture(self) -> Drawing | None:

@@ -169,8 +169,8 @@ def test_two_maps_are_one_page_with_both_runs(runs: dict[int, RunRecord]) -> Non
     assert maps.alert.value == ""
     assert maps.page is not None
     assert (maps.page.header["seed"], maps.page.second_header["seed"]) == (1, 2)
-    assert maps.page.parts == bundle(runs[1], log_probability=False).parts
-    assert maps.page.second_parts == bundle(runs[2], log_probability=False).parts
+    assert maps.page.parts == bundle(runs[1], prior=False).parts
+    assert maps.page.second_parts == bundle(runs[2], prior=False).parts
     with pytest.raises(RunError, match="nowhere"):
         TwoMaps(runs[1], "nowhere")
 
