@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ternary_lab.arguments import read_path
-from ternary_lab.page.data import Bundle, bundle
+from ternary_lab.page.data import Bundle, bundle, short_name
 from ternary_lab.runs.files import require_writable, write_atomically
 from ternary_lab.runs.load import RunRecord
 
@@ -43,6 +43,11 @@ def write_page(
     found.header["links"] = [{"run": name, "href": address} for name, address in (links or {}).items()]
     write_atomically(path, page(found).encode(), durable=False)
     return path
+
+
+def page_name(run: RunRecord) -> str:
+    """Return the name of the file of a page, such as explorer-v5_5-seed=42.html."""
+    return f"explorer-{short_name(run).replace('/', '-')}.html"
 
 
 def page(found: Bundle) -> str:
