@@ -21,10 +21,12 @@ from ternary_lab.explorer.projection import Projection
 from ternary_lab.metrics.codes import all_codes
 from ternary_lab.metrics.coverage import best_classes, class_index
 from ternary_lab.metrics.information import LOW, log_probability, outer_probabilities
-from ternary_lab.metrics.sobol import chunk_size
+from ternary_lab.metrics.sobol import chunk_size, sobol_normal
 from ternary_lab.model import PATHWAYS, Pathway, TernaryVAE
 from ternary_lab.runs.load import RunRecord, nearest_epochs
 
+LATENTS = 65_536
+"""Number of Sobol points in the integral that gives the probability of an operation under the prior."""
 SAMPLES = 64
 """Number of posterior samples of an operation in `Snapshot.confused_with`."""
 KEPT = 64
@@ -78,7 +80,8 @@ class Snapshot:
         The first call for a pathway takes about half a second.
         """
         if pathway not in self._log_p:
-            self._log_p[pathway] = log_probability(self.model.core, pathway).float()
+            latents = sobol_normal(self.model.latent_dim, LATENTS, 0, self.model.device)
+            self._log_p[pathway] = log_probability(self.model.core, pathway, latents).float()
         return self._log_p[pathway]
 
     def has_log_probability(self, pathway: Pathway) -> bool:

@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from ternary_lab.metrics.coverage import best_classes, class_index
-from ternary_lab.metrics.sobol import Decoder, chunk_size, sobol_normal
+from ternary_lab.metrics.sobol import Decoder, chunk_size
 from ternary_lab.model import DualVAE, Pathway
 from ternary_lab.space import ENTRIES, SIZE, VALUES
 
@@ -179,15 +179,25 @@ def information(model: DualVAE, pathway: Pathway, latents: Iterable[Tensor]) -> 
     return reduce(operator.add, (sums(model, pathway, z) for z in latents)).information()
 
 
-def log_probability(model: DualVAE, pathway: Pathway, latents: int = 65_536) -> Tensor:
-    """Return ln p(x) (N,) of all operations x under the prior N(0, I), float64, in nats, for a model of one run.
+@torch.no_grad()
+def log_probability(model: DualVAE, pathway: Pathway, latents: Iterable[Tensor]) -> Tensor:
+    """Return ln p(x) (N,) of all operations x under the prior, float64, in nats, for a model of one run.
 
-    The latents are the same Sobol points in each call. The probability of an operation that no latent gives counts as
-    the smallest normal number.
+    Each item of `latents` (L, M) is a part of the latents. The probability of an operation that no latent gives counts
+    as the smallest normal number. Without the other sums of `sums`, this takes half the time.
     """
-    points = sobol_normal(model.architecture.settings.latent_dim, latents, 0, model.device)
-    found = information(model, pathway, (z.unsqueeze(0) for z in points))
-    return found.p[0].clamp_min(torch.finfo(torch.float64).tiny).log()
+    total, count = torch.zeros(VALUES ** (ENTRIES - LOW), VALUES**LOW, dtype=torch.float64, device=model.device), 0
+    for z in latents:
+        p = torch.zeros_like(total, dtype=torch.float32)
+        for chunk in torch.split(z, chunk_size(model.device), -1):
+            q = torch.softmax(model.decode_features(chunk.unsqueeze(0), pathway), 2)
+            q[:, 0].mul_(SCALE)
+            q[:, LOW].mul_(SCALE)
+            entries = q.unbind(1)
+            p.addmm_(outer_probabilities(entries[LOW:])[0], outer_probabilities(entries[:LOW])[0].T)
+        total += p.double().div_(SCALE**2)
+        count += z.shape[-1]
+    return total.flatten().div_(count).clamp_min_(torch.finfo(torch.float64).tiny).log_()
 
 
 @dataclass(frozen=True)

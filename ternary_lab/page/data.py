@@ -26,6 +26,7 @@ with gzip. Numbers are little-endian.
     default_entries   [j, k]: the two entries with the longest steps at the last epoch, the mean of both pathways
     plane_range       [E][P] -> [low of j, high of j, low of k, high of k]
     log_p_range       [E] -> [low of A, high of A, low of B, high of B]; null without the part `log_probability`
+    log_p_latents     number of latents from which ln p(x) is computed; null without the part `log_probability`
     holes             [E][P] -> [[operation, ln p], …]: the operations with the smallest ln p, the smallest first; null
                       without the part `log_probability`
     networks          {"encoder", "decoder_A", "decoder_B"} -> {"size", "inputs", "layers"}. A layer has `inputs`,
@@ -47,6 +48,7 @@ from __future__ import annotations
 import gzip
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -56,11 +58,13 @@ from torch import Tensor
 from ternary_lab import space, splits, symmetry
 from ternary_lab.backend.console import bar
 from ternary_lab.backend.numerics import with_fixed_arithmetic
+from ternary_lab.backend.threads import in_order
 from ternary_lab.errors import RunError
-from ternary_lab.metrics import information
 from ternary_lab.metrics.codes import all_codes, principal_directions
 from ternary_lab.metrics.entry_effects import EntryEffects, entry_effects
+from ternary_lab.metrics.information import log_probability
 from ternary_lab.metrics.likelihood import right_entries
+from ternary_lab.metrics.sobol import sobol_normal
 from ternary_lab.model import PATHWAYS, TernaryVAE
 from ternary_lab.networks import Network
 from ternary_lab.page.events import events
@@ -73,6 +77,12 @@ DIRECTIONS = 8
 """Largest number of principal directions of an epoch and pathway."""
 LEVELS = 4095
 """Largest value of a coordinate on the scale of its range."""
+LATENTS = 2**18
+"""Number of Sobol points from which ln p(x) is computed.
+
+With the sharp decoders at the end of v5.5 and of beyond, the standard error of ln p(x) is then about 0.2 nats. With a
+quarter of the points it would be twice as large, and the smallest of 19,683 estimates would be far too small.
+"""
 ENDS = (0.001, 0.999)
 """Quantiles of ln p at the ends of its scale."""
 HOLES = 24
@@ -100,35 +110,38 @@ class Bundle:
 
 
 @with_fixed_arithmetic
-def bundle(run: RunRecord, *, log_probability: bool = True, progress: bool = False) -> Bundle:
+def bundle(run: RunRecord, *, prior: bool = True, progress: bool = False) -> Bundle:
     """Return what a page holds of a run. The epochs are those with saved weights, or else that of the last checkpoint.
 
     Args:
         run: any run with weights.
-        log_probability: whether to compute ln p(x), which takes most of the time.
+        prior: whether to compute ln p(x) under the prior, which takes most of the time.
         progress: whether to show a progress bar on stderr.
 
     Raises RunError for a run without weights, or with a damaged file. Raises CheckpointError for a damaged checkpoint.
     """
+    name = short_name(run)
     epochs = _kept_epochs(run)
-    entries = _longest_steps(entry_effects(all_codes(_model(run, epochs, epochs[-1]).core)[0][:, 0]))
+    last = _model(run, epochs[-1])
+    entries = _longest_steps(entry_effects(all_codes(last.core)[0][:, 0]))
     facts, properties = _properties(run)
     history = _history(run)
-    packed: list[_Epoch] = []
-    name = "/".join(run.path.parts[-2:])
-    for epoch in bar(epochs, desc=f"page of {name}", unit="epoch", show=progress):
-        model = _model(run, epochs, epoch)
-        packed.append(_Epoch(model, entries, packed[-1].directions if packed else None, log_probability))
+    latents = list(sobol_normal(last.latent_dim, LATENTS, 0, last.device)) if prior else []
+    calls = (partial(_epoch, run, epoch, entries, latents) for epoch in epochs)
+    found = bar(in_order(calls, last.device), total=len(epochs), desc=f"page of {name}", unit="epoch", show=progress)
+    packed = list(found)
+    _align([one.directions for one in packed])
     header = {
         "run": name, "config": run.config.name, "seed": run.seed,
-        "version": versions()["ternary-lab"], "epochs": epochs, "latents": model.latent_dim, "operations": space.SIZE,
+        "version": versions()["ternary-lab"], "epochs": epochs, "latents": last.latent_dim, "operations": space.SIZE,
         "directions_per_epoch": packed[0].directions.shape[1] - 1,
         "names": {str(index): name for name, index in space.named().items()},
         "default_entries": entries,
         "plane_range": [one.plane_range for one in packed],
-        "log_p_range": [one.log_p_range for one in packed] if log_probability else None,
-        "holes": [one.holes for one in packed] if log_probability else None,
-        "networks": _networks(model), "history": history,
+        "log_p_range": [one.log_p_range for one in packed] if latents else None,
+        "log_p_latents": LATENTS if latents else None,
+        "holes": [one.holes for one in packed] if latents else None,
+        "networks": _networks(last), "history": history,
         "events": [{"epoch": at, "text": text} for at, text in events(run.config, max(epochs[-1], *history["epoch"]))],
         "properties": facts,
     }
@@ -136,26 +149,42 @@ def bundle(run: RunRecord, *, log_probability: bool = True, progress: bool = Fal
     return Bundle(header, {name: gzip.compress(data, mtime=0) for name, data in parts.items()})
 
 
+@dataclass(frozen=True)
 class _Epoch:
-    """What a page holds of one epoch, as arrays. The first axis of an array is the pathway."""
+    """What a page holds of one epoch. The first axis of an array is the pathway, except of the decoders."""
 
-    def __init__(
-        self, model: TernaryVAE, entries: Sequence[int], previous: Array | None, log_probability: bool
-    ) -> None:
-        mu = all_codes(model.core)[0]
-        effects = entry_effects(mu[:, 0])
-        self.positions, self.plane_range = _in_plane(mu[:, 0], effects, entries)
-        self.directions = _directions(mu[:, 0], previous)
-        right = right_entries(model.core, mu, space.operations().unsqueeze(0)).all(-1)
-        self.reconstructed = np.packbits(right[:, 0].numpy(), axis=-1)
-        blocks = model.core.blocks
-        self.encoders, self.decoder_A, self.decoder_B = (
-            block.numpy() for block in (blocks.encoders[:, 0], blocks.decoder_A[0], blocks.decoder_B[0])
-        )
-        if log_probability:
-            log_p = torch.stack([information.log_probability(model.core, pathway) for pathway in PATHWAYS])
-            self.log_probability, self.log_p_range = _levels(log_p)
-            self.holes = _holes(log_p)
+    positions: Array
+    plane_range: list[list[float | None]]
+    directions: Array
+    reconstructed: Array
+    encoders: Array
+    decoder_A: Array
+    decoder_B: Array
+    log_probability: Array | None
+    log_p_range: list[float | None] | None
+    holes: list[list[tuple[int, float | None]]] | None
+
+
+def _epoch(run: RunRecord, epoch: int, entries: Sequence[int], latents: Sequence[Tensor]) -> _Epoch:
+    """Return what a page holds of an epoch. Without `latents`, ln p(x) is left out."""
+    core = _model(run, epoch).core
+    mu = all_codes(core)[0]
+    positions, plane_range = _in_plane(mu[:, 0], entry_effects(mu[:, 0]), entries)
+    right = right_entries(core, mu, space.operations().unsqueeze(0)).all(-1)
+    levels = ends = holes = None
+    if latents:
+        log_p = torch.stack([log_probability(core, pathway, latents) for pathway in PATHWAYS])
+        (levels, ends), holes = _levels(log_p), _holes(log_p)
+    return _Epoch(
+        positions, plane_range, _directions(mu[:, 0]), np.packbits(right[:, 0].numpy(), axis=-1),
+        core.blocks.encoders[:, 0].numpy(), core.blocks.decoder_A[0].numpy(), core.blocks.decoder_B[0].numpy(),
+        levels, ends, holes,
+    )
+
+
+def short_name(run: RunRecord) -> str:
+    """Return the name of a run with that of its experiment, such as v5_5/seed=42."""
+    return "/".join(run.path.parts[-2:])
 
 
 def _kept_epochs(run: RunRecord) -> list[int]:
@@ -170,7 +199,7 @@ def _kept_epochs(run: RunRecord) -> list[int]:
     return [run.checkpoint().epoch]
 
 
-def _model(run: RunRecord, epochs: Sequence[int], epoch: int) -> TernaryVAE:
+def _model(run: RunRecord, epoch: int) -> TernaryVAE:
     """Return the model at an epoch. Raises RunError if it has not the architecture of the run's configuration."""
     model = run.model(epoch)
     if model.settings != run.config.model:
@@ -197,18 +226,25 @@ def _in_plane(mu: Tensor, effects: EntryEffects, entries: Sequence[int]) -> tupl
     return levels.round().numpy().astype(np.uint16), [[_short(x, 7) for x in row] for row in ranges.tolist()]
 
 
-def _directions(mu: Tensor, previous: Array | None) -> Array:
-    """Return the mean and the principal directions (P, 1 + D, L) of codes (P, N, L).
-
-    The sign of a direction is that of the direction of the previous epoch, if there is one. Otherwise the largest
-    component is positive.
-    """
-    count = min(DIRECTIONS, mu.shape[2])
-    found = torch.stack([principal_directions(code, count)[0] for code in mu])
-    largest = found.gather(2, found.abs().argmax(2, keepdim=True)).squeeze(2)
-    like = largest if previous is None else (found * torch.from_numpy(previous[:, 1:])).sum(2)
-    found *= torch.where(like < 0, -1.0, 1.0).unsqueeze(2)
+def _directions(mu: Tensor) -> Array:
+    """Return the mean and the principal directions (P, 1 + D, L) of codes (P, N, L)."""
+    found = torch.stack([principal_directions(code, min(DIRECTIONS, mu.shape[2]))[0] for code in mu])
     return torch.cat((mu.mean(1, keepdim=True), found), 1).numpy()
+
+
+def _align(directions: Sequence[Array]) -> None:
+    """Choose the signs of the principal directions of all epochs, in place.
+
+    At the first epoch, the largest component becomes positive. A later direction gets the sign that is nearer to the
+    direction of the same number at the epoch before.
+    """
+    found = directions[0][:, 1:]
+    likeness = np.take_along_axis(found, np.abs(found).argmax(2)[..., None], 2)
+    for index, one in enumerate(directions):
+        found = one[:, 1:]
+        if index:
+            likeness = (found * directions[index - 1][:, 1:]).sum(2, keepdims=True)
+        found *= np.where(likeness < 0, np.float32(-1), np.float32(1))
 
 
 def _levels(log_p: Tensor) -> tuple[Array, list[float | None]]:
@@ -238,9 +274,8 @@ def _parts(packed: Sequence[_Epoch], run: RunRecord) -> dict[str, bytes]:
     }
     for name in ("encoders", "decoder_A", "decoder_B"):
         parts[name] = _half(np.stack([getattr(one, name) for one in packed]), f"{run.path}: {name}")
-    if hasattr(packed[0], "log_probability"):
-        parts["log_probability"] = np.stack([one.log_probability for one in packed]).tobytes()
-    return parts
+    levels = [one.log_probability for one in packed if one.log_probability is not None]
+    return parts | ({"log_probability": np.stack(levels).tobytes()} if levels else {})
 
 
 def _half(weights: Array, origin: str) -> bytes:
