@@ -120,7 +120,7 @@ def bundle(run: RunRecord, *, prior: bool = True, progress: bool = False) -> Bun
 
     Raises RunError for a run without weights, or with a damaged file. Raises CheckpointError for a damaged checkpoint.
     """
-    name = "/".join(run.path.parts[-2:])
+    name = short_name(run)
     epochs = kept_epochs(run)
     last = _model(run, epochs[-1])
     entries = longest_steps(entry_effects(all_codes(last.core)[0][:, 0]))
@@ -180,6 +180,11 @@ def _epoch(run: RunRecord, epoch: int, entries: Sequence[int], latents: Sequence
         core.blocks.encoders[:, 0].numpy(), core.blocks.decoder_A[0].numpy(), core.blocks.decoder_B[0].numpy(),
         levels, ends, holes,
     )
+
+
+def short_name(run: RunRecord) -> str:
+    """Return the name of a run with that of its experiment, such as v5_5/seed=42."""
+    return "/".join(run.path.parts[-2:])
 
 
 def kept_epochs(run: RunRecord) -> list[int]:

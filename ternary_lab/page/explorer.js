@@ -107,7 +107,8 @@ function search(text, names) {
 const format = (number) => number.toLocaleString("en");
 const percent = (share) => `${(100 * share).toFixed(share > 0 && share < 0.0995 ? 1 : 0)} %`;
 const short = (number) => (number === 0 ? "0" : Math.abs(number) >= 0.001 && Math.abs(number) < 1e5
-  ? String(Number(number.toPrecision(3))) : number.toExponential(1).replace("e-", "·10^−").replace("e+", "·10^"));
+  ? String(Number(number.toPrecision(3))) : number.toExponential(1).replace(/e([-+])(\d+)/, (_, sign, digits) => (
+    `·10${sign === "-" ? "⁻" : ""}${[...digits].map((digit) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[digit]).join("")}`)));
 const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
 const dot = (u, v) => u.reduce((sum, value, i) => sum + value * v[i], 0);
 const distance = (u, v) => Math.hypot(...u.map((value, i) => value - v[i]));
@@ -169,21 +170,11 @@ function forward(layers, weights, input) {
 
 /** Return the means (to - from, latents) of the codes of the operations from..to-1. The worker runs this function too. */
 function encodeMany(layers, weights, latents, from, to) {
-  // The last layer also gives ln σ², which the map does not need.
-  const last = layers[layers.length - 1];
-  const body = layers.slice(0, -1);
-  const head = weights.length - last.outputs * (last.inputs + 1);
   const means = new Float32Array((to - from) * latents);
-  const input = new Float32Array(9);
+  const input = new Float32Array(layers[0].inputs);
   for (let n = from; n < to; n++) {
-    for (let k = 0, rest = n; k < 9; k++, rest = Math.floor(rest / 3)) input[k] = (rest % 3) - 1;
-    const features = forward(body, weights, input);
-    for (let o = 0; o < latents; o++) {
-      let sum = weights[head + last.outputs * last.inputs + o];
-      const row = head + o * last.inputs;
-      for (let i = 0; i < last.inputs; i++) sum += weights[row + i] * features[i];
-      means[(n - from) * latents + o] = sum;
-    }
+    for (let k = 0, rest = n; k < input.length; k++, rest = Math.floor(rest / 3)) input[k] = (rest % 3) - 1;
+    means.set(forward(layers, weights, input).subarray(0, latents), (n - from) * latents);
   }
   return means;
 }
@@ -402,8 +393,14 @@ class Run {
     return Array.from(new Float32Array(buffer.slice(at, at + 4 * this.latents)));
   }
 
-  isDefault(plane) {
+  /** The plane of which the page holds all positions. */
+  get defaultPlane() {
     const [first, second] = this.header.default_entries;
+    return { kind: "entries", first, second };
+  }
+
+  isDefault(plane) {
+    const { first, second } = this.defaultPlane;
     return plane.kind === "entries" && plane.first === first && plane.second === second;
   }
 
@@ -428,7 +425,7 @@ class Run {
     const [kind, ...rest] = (colour ?? "").split("-");
     if (kind === "entry") return EVERY_ENTRY.includes(Number(rest[0]));
     if (kind === "property") return this.header.properties.some(({ key }) => key === rest.join("-"));
-    return ["back", "moved", "gained"].includes(kind) || (kind === "probability" && Boolean(this.header.log_p_range));
+    return ["back", "moved"].includes(kind) || (kind === "probability" && Boolean(this.header.log_p_range));
   }
 
   /** Return half the width of the widest default plane of all epochs and both pathways, in latent units. */
@@ -452,7 +449,6 @@ class View {
       this.knownAxes = [plane.first, plane.second].map((which) => this.axis(which, codes));
       this.coordinates = this.projected(codes);
     }
-    this.extent = this.coordinates.reduce((most, x) => Math.max(most, Math.abs(x)), 0) || 1;
     this.measureEffects();
   }
 
@@ -534,19 +530,24 @@ class View {
   }
 
   /**
-   * Measure the main effects of all entries: `means[k][value]` is the mean place of the operations whose entry k has this
+   * Measure the largest coordinate (`extent`) and the main effects of all entries: `means[k][value]` is the mean place of the operations whose entry k has this
    * value, and `shares[axis][k]` the share of the variance along an axis that entry k explains.
    */
   measureEffects() {
     const sums = new Float64Array(ENTRIES * 6);
     const variance = [0, 0];
+    this.extent = 0;
     for (let c = 0; c < 2; c++) {
+      let squares = 0;
       for (let n = 0; n < ALL; n++) {
         const x = this.coordinates[c * ALL + n];
-        variance[c] += x * x / ALL;
+        squares += x * x;
+        if (Math.abs(x) > this.extent) this.extent = Math.abs(x);
         for (let k = 0; k < ENTRIES; k++) sums[6 * k + 2 * TABLES[k * ALL + n] + c] += x;
       }
+      variance[c] = squares / ALL;
     }
+    this.extent ||= 1;
     const each = ALL / 3;
     this.means = EVERY_ENTRY.map((k) => [0, 1, 2].map((v) => [0, 1].map((c) => sums[6 * k + 2 * v + c] / each)));
     this.shares = variance.map((total, c) => this.means.map((mean) => (
@@ -562,7 +563,7 @@ class View {
   words(axis) {
     const which = axis ? this.plane.second : this.plane.first;
     if (this.plane.kind === "entries") {
-      return `entry ${entryName(which)} of the table: − to + (${percent(this.shares[axis][which])} of this axis)`;
+      return `entry ${entryName(which)} of the table: − to + (explains ${percent(this.shares[axis][which])} of this axis)`;
     }
     const parts = this.explained(axis).slice(0, 3).filter(([, share]) => share > 0.05);
     const meaning = parts.map(([k, share]) => `${entryName(k)} ${percent(share)}`).join(", ") || "no single entry";
@@ -659,10 +660,12 @@ function choice(label, choices, chosen, onChoice) {
 function byClass(title, classes, labels, colours) {
   const counts = labels.map(() => 0);
   for (let n = 0; n < ALL; n++) counts[classes[n]] += 1;
-  const values = colours.map(pixelOf);
+  const values = Uint32Array.from(colours, pixelOf);
+  const pixels = new Uint32Array(ALL);
+  for (let n = 0; n < ALL; n++) pixels[n] = values[classes[n]];
   return {
     title, classes, items: labels.map((label, i) => ({ label, colour: colours[i], count: counts[i] })),
-    pixels: Uint32Array.from(classes, (value) => values[value]), rare: counts.map((count) => count < 0.02 * ALL),
+    pixels, rare: counts.map((count) => count < 0.02 * ALL),
     describe: (n) => `${title}: ${labels[classes[n]]}`,
   };
 }
@@ -702,14 +705,6 @@ function byMove(run, epoch, pathway, since) {
     moved.map((value) => 255 * value / most), ["0", most.toFixed(2)], (n) => `moved by ${moved[n].toFixed(2)}`);
 }
 
-/** Colour by what the decoder gives back at this epoch and gave back at another one. */
-function byGain(run, epoch, pathway, since) {
-  const classes = Uint8Array.from({ length: ALL }, (_, n) => (
-    2 * run.givenBack(since, pathway, n) + run.givenBack(epoch, pathway, n)));
-  return byClass(`given back by ${PATHWAYS[pathway]} at epochs ${run.epochs[since]} and ${run.epochs[epoch]}`, classes,
-    ["at neither", "now, not then", "then, not now", "at both"], ["#222222", "#009E73", "#D55E00", "#B8CBDB"]);
-}
-
 /**
  * Return how to colour all operations: {title, pixels, describe} with `classes` and `items`, or with `ends` of a scale.
  * Returns null while the codes that it needs are not computed yet.
@@ -719,7 +714,6 @@ function colouring(run, epoch, pathway, colour, since) {
   if (kind === "property") return byProperty(run, which);
   if (kind === "probability" && run.header.log_p_range) return byProbability(run, epoch, pathway);
   if (kind === "moved") return byMove(run, epoch, pathway, since);
-  if (kind === "gained") return byGain(run, epoch, pathway, since);
   if (kind === "back") {
     const classes = Uint8Array.from({ length: ALL }, (_, n) => run.givenBack(epoch, pathway, n));
     return byClass(`given back by decoder ${PATHWAYS[pathway]} from its own code`, classes, ["no", "yes"],
@@ -728,8 +722,8 @@ function colouring(run, epoch, pathway, colour, since) {
   const k = kind === "entry" ? Number(which) : 0;
   return byClass(`value of the entry ${entryName(k)}`, TABLES.subarray(k * ALL, (k + 1) * ALL), SIGNS, ENTRY_COLOURS);
 }
-/** Colours that need parts which are loaded after the first picture. */
-const needsAllParts = (colour) => /^(probability|moved|gained|back)/.test(colour);
+/** Return whether a colour depends on the epoch. Such a colour needs parts that are loaded after the first picture. */
+const dependsOnEpoch = (colour) => /^(probability|moved|back)/.test(colour);
 
 // ---------------------------------------------------------------- the map
 
@@ -766,7 +760,8 @@ class OperationMap {
     this.message = h("div", { class: "message", hidden: true });
     this.surface = h("div", { class: "surface", tabindex: 0, role: "application", data: { focus: `map ${this.fixedPathway}` } },
       this.points, this.marks);
-    this.element = h("div", { class: "map" }, this.surface, this.title, this.axes, this.legend, this.tip, this.message);
+    this.element = h("div", { class: "map" }, h("div", { class: "head" }, h("div", {}, this.title, this.axes[1]), this.legend),
+      h("div", { class: "stage" }, this.surface, this.tip, this.message), this.axes[0]);
     this.pointsContext = this.points.getContext("2d");
     this.context = this.marks.getContext("2d");
   }
@@ -798,17 +793,19 @@ class OperationMap {
   /** Move the points to the chosen epoch, pathway and plane. The first frame is drawn at once. */
   move(animated = true) {
     const { state } = this.explorer;
-    const view = this.run.view(this.epoch, this.pathway, state.plane);
+    let view = this.run.view(this.epoch, this.pathway, state.plane);
+    this.message.hidden = view !== null;
     if (!view) {
+      // Until the codes for this plane are there, the plane that the page holds is shown.
       this.wait(() => this.move());
-      return;
+      view = this.run.view(this.epoch, this.pathway, this.run.defaultPlane);
     }
-    this.message.hidden = true;
     const first = this.view === null;
     this.view = view;
     this.unit = state.oneScale ? this.run.widest : view.extent;
     for (let i = 0; i < 2 * ALL; i++) this.target[i] = view.coordinates[i] / this.unit;
     this.recolour();
+    this.sort();
     this.writeAxes();
     this.start.set(this.current);
     this.moveStarted = performance.now();
@@ -842,37 +839,31 @@ class OperationMap {
 
   // ---- colours
 
-  /** Compute colours, legend, and the order of drawing. */
+  /** Compute the colours and the legend. Until what a colour needs is there, the earlier colours stay. */
   recolour() {
-    if (!this.view) return;
-    const { state } = this.explorer;
-    let found = null;
-    if (this.run.loaded || !needsAllParts(state.colour)) {
-      found = colouring(this.run, this.epoch, this.pathway, state.colour, this.since);
-    }
-    if (found) {
-      this.colouring = found;
-    } else if (!this.run.loaded) {
-      this.run.ready.then(() => this.explorer.alive && this.refresh());
-    } else {
-      this.wait(() => this.refresh());
-    }
-    this.colouring ??= colouring(this.run, this.epoch, this.pathway, `entry-${state.plane.second % ENTRIES}`, this.since);
+    const { colour } = this.explorer.state;
+    const changes = dependsOnEpoch(colour);
+    const key = changes ? `${colour} ${this.epoch} ${this.pathway} ${this.since}` : colour;
+    if (key === this.colouringKey) return;
+    const found = (this.run.loaded || !changes) && colouring(this.run, this.epoch, this.pathway, colour, this.since);
+    if (found) this.colouringKey = key;
+    else if (this.run.loaded) this.wait(() => this.refresh());
+    this.colouring = found || this.colouring || colouring(this.run, this.epoch, this.pathway, "entry-0");
     this.writeLegend();
-    this.sort();
   }
 
   refresh() {
+    if (!this.view) return;
     this.recolour();
+    this.sort();
     this.draw();
   }
 
   /** Order the points: grey ones first, then the others, then rare kinds, then the chosen ones. */
   sort() {
-    const { active } = this.explorer;
+    const { active, several } = this.explorer;
     const { rare, classes } = this.colouring;
-    const several = this.explorer.state.chosen.length > 1;
-    const rank = (n) => (active && !active[n] ? 0 : active && several ? 3 : rare && rare[classes[n]] ? 2 : 1);
+    const rank = (n) => (active && !active[n] ? 0 : several ? 3 : rare && rare[classes[n]] ? 2 : 1);
     const ranks = new Uint8Array(ALL);
     const starts = [0, 0, 0, 0, 0];
     for (let n = 0; n < ALL; n++) starts[(ranks[n] = rank(n)) + 1] += 1;
@@ -888,7 +879,7 @@ class OperationMap {
 
   /** Device pixels for one unit of the current positions. */
   get scale() {
-    return Math.min(this.width, this.height) / 2.5 * this.explorer.state.view.zoom;
+    return Math.min(this.width - 60 * this.ratio, this.height) / 2.3 * this.explorer.state.view.zoom;
   }
 
   screenX(x) {
@@ -920,7 +911,7 @@ class OperationMap {
     if (!this.view || !this.image) return;
     const started = performance.now();
     this.pixels.fill(0xffffffff);
-    const radius = 1.55 * this.ratio * clamp(Math.sqrt(this.explorer.state.view.zoom), 1, 3);
+    const radius = 2 * this.ratio * clamp(Math.sqrt(this.explorer.state.view.zoom), 1, 3);
     this.drawPoints(0, this.large, radius);
     this.drawPoints(this.large, ALL, radius + 1.2 * this.ratio);
     this.pointsContext.putImageData(this.image, 0, 0);
@@ -1023,7 +1014,7 @@ class OperationMap {
     const [u, v] = this.view.axes;
     const places = this.ellipse(this.view.project(u.map(() => 0)), [[dot(u, u), dot(u, v)], [dot(u, v), dot(v, v)]], Math.SQRT2);
     this.stroke(places, "#555", 1.3, [7, 4]);
-    this.write("prior: typical radius", places[54 - 36 * (places[18][1] > 20)], { colour: "#444" });
+    this.write("prior: typical radius", places[63], { colour: "#444" });
   }
 
   /** Draw one standard deviation of the posterior of the chosen operation. */
@@ -1036,18 +1027,21 @@ class OperationMap {
     const weigh = (a, b) => a.reduce((sum, value, i) => sum + value * b[i] * variance[i], 0);
     const x = this.current[lastChosen] * this.unit;
     const y = this.current[ALL + lastChosen] * this.unit;
-    this.stroke(this.ellipse([x, y], [[weigh(u, u), weigh(u, v)], [weigh(u, v), weigh(v, v)]], 1), "#222", 1);
+    const places = this.ellipse([x, y], [[weigh(u, u), weigh(u, v)], [weigh(u, v), weigh(v, v)]], 1);
+    this.stroke(places, "#222", 1);
+    this.write("± σ", places[9], { align: "left" });
   }
 
   /** Draw the step of each entry as an arrow from the mean place of − to that of +. */
   drawSteps() {
-    this.view.means.forEach((mean, k) => {
-      const [from, to] = [this.screen(mean[0]), this.screen(mean[2])];
-      if (Math.hypot(to[0] - from[0], to[1] - from[1]) < 24 * this.ratio) return;
-      this.arrow(from, to);
-      const [x, y] = mix(from, to, 1.06);
-      this.write(entryName(k), [x, y], { bold: true });
-    });
+    const steps = this.view.means.map((mean, k) => ({ k, from: mean[0], to: mean[2], length: distance(mean[0], mean[2]) }));
+    const longest = Math.max(...steps.map(({ length }) => length));
+    for (const { k, from, to, length } of steps) {
+      const [start, end] = [this.screen(from), this.screen(to)];
+      if (distance(start, end) > 12 * this.ratio) this.arrow(start, end);
+      // The names of short arrows would cover each other.
+      if (length > 0.3 * longest) this.write(entryName(k), mix(start, end, 1.06), { bold: true });
+    }
   }
 
   arrow(from, to, colour = "#222") {
@@ -1061,11 +1055,14 @@ class OperationMap {
     for (const axis of [0, 1]) {
       const [[k, share]] = this.view.explained(axis);
       if (share < 0.5) continue;
+      const [first, middle, last] = this.view.means[k].map((mean) => this.screen(mean)[axis]);
+      const crowded = this.width < 520 * this.ratio || Math.min(Math.abs(middle - first), Math.abs(last - middle)) < (axis ? 18 : 84) * this.ratio;
       this.view.means[k].forEach((mean, value) => {
-        const text = `${entryName(k)} = ${SIGNS[value]}`;
+        const text = crowded ? SIGNS[value] : `${entryName(k)} = ${SIGNS[value]}`;
         const [x, y] = this.screen(mean);
-        if (axis === 0 && x > 40 && x < this.width - 40) this.write(text, [x, this.height - 46 * this.ratio], { bold: true });
-        if (axis === 1 && y > 50 && y < this.height - 80) this.write(text, [10 * this.ratio, y], { align: "left", bold: true });
+        const margin = 30 * this.ratio;
+        if (axis === 0 && x > margin && x < this.width - margin) this.write(text, [x, this.height - margin - 6 * this.ratio], { bold: true });
+        if (axis === 1 && y > margin && y < this.height - 2 * margin) this.write(text, [8 * this.ratio, y], { align: "left", bold: true });
       });
     }
   }
@@ -1119,9 +1116,8 @@ class OperationMap {
 
   /** Draw the place that the desk decodes. */
   drawPlace() {
-    const { place } = this.explorer.state;
-    if (!place || this.explorer.state.tab !== "desk" || this !== this.explorer.activeMap) return;
-    const [x, y] = this.screen(this.view.project(place));
+    if (this.explorer.state.tab !== "desk" || this !== this.explorer.activeMap) return;
+    const [x, y] = this.screen(this.view.project(this.explorer.place));
     const d = 9 * this.ratio;
     this.stroke([[x - d, y], [x + d, y]], "#000", 2);
     this.stroke([[x, y - d], [x, y + d]], "#000", 2);
@@ -1379,16 +1375,15 @@ class Explorer {
     [this.run] = runs;
     this.still = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
     this.state = this.startState();
-    if (options.hash) Object.assign(this.state, this.fromHash(location.hash));
+    if (options.address) Object.assign(this.state, this.fromHash(location.hash));
     Object.assign(this.state, options.state);
     this.updateActive();
   }
 
   startState() {
-    const [first, second] = this.run.header.default_entries;
-    const { epochs } = this.run;
+    const { epochs, defaultPlane } = this.run;
     return {
-      epoch: epochs[epochs.length - 1], pathway: "B", plane: { kind: "entries", first, second }, colour: `entry-${second}`,
+      epoch: epochs[epochs.length - 1], pathway: "B", plane: defaultPlane, colour: `entry-${defaultPlane.second}`,
       since: epochs[0], chosen: [], filter: {}, tab: "one", beside: false, oneScale: false, tool: "move",
       view: { zoom: 1, x: 0, y: 0 }, show: { steps: true, prior: true, holes: false }, place: null, along: 0.5,
     };
@@ -1407,11 +1402,17 @@ class Explorer {
     return this.state.chosen[this.state.chosen.length - 1] ?? -1;
   }
 
+  /** The latent that the desk decodes: the chosen place, or else the code of the chosen operation, or the mean code. */
+  get place() {
+    const { run, epoch, pathway, lastChosen } = this;
+    if (this.state.place) return this.state.place;
+    return lastChosen >= 0 ? run.code(epoch, pathway, lastChosen) : run.direction(epoch, pathway, 0);
+  }
+
   // ---- building
 
   build() {
-    this.root = h("div", { class: "ternary-explorer" });
-    if (this.options.height) this.root.style.setProperty("--height", `${this.options.height}px`);
+    const height = this.options.height && `--height:${this.options.height}px`;
     this.bar = h("div", { class: "bar" });
     this.toolbar = h("div", { class: "toolbar" });
     this.mapArea = h("div", { class: "maps" });
@@ -1419,8 +1420,9 @@ class Explorer {
     this.content = h("div", { class: "content", role: "tabpanel", tabindex: -1 });
     this.chart = new Chart(this);
     this.live = h("div", { class: "live", role: "status", "aria-live": "polite" });
-    this.root.append(this.bar, h("div", { class: "left" }, this.toolbar, this.mapArea),
-      h("div", { class: "inspector" }, this.tabs, this.content), this.chart.element, this.live);
+    this.root = h("div", { class: "ternary-explorer", style: height }, h("div", { class: "frame" }, this.bar,
+      h("div", { class: "left" }, this.toolbar, this.mapArea), this.chart.element,
+      h("div", { class: "inspector" }, this.tabs, this.content)), this.live);
     this.element.replaceChildren(this.root);
     this.buildBar();
     this.buildMaps();
@@ -1466,10 +1468,10 @@ class Explorer {
     const has = (...names) => names.some((name) => name in changes);
     Object.assign(this.state, changes);
     if (has("epoch")) this.state.epoch = this.run.epochs[this.epoch];
-    if (has("chosen", "filter")) this.updateActive();
+    if (has("chosen", "filter", "tab")) this.updateActive();
     if (has("beside")) this.buildMaps();
     if (has("epoch", "pathway", "plane", "oneScale", "beside")) for (const map of this.maps) map.move();
-    else if (has("colour", "since", "chosen", "filter")) for (const map of this.maps) map.refresh();
+    else if (has("colour", "since", "chosen", "filter", "tab")) for (const map of this.maps) map.refresh();
     else if (has("view")) for (const map of this.maps) map.draw();
     else for (const map of this.maps) map.drawMarks();
     if (has("epoch")) this.chart.update();
@@ -1486,17 +1488,18 @@ class Explorer {
     if (!this.alive) return;
     if (Object.keys(changes).some((name) => !ONLY_MAP.has(name))) this.showInspector();
     if (Object.keys(changes).some((name) => !["view", "place", "along"].includes(name))) this.showButtons();
-    if (this.options.hash) this.writeHash();
+    if (this.options.address) this.writeHash();
     for (const listener of this.listeners) listener(changes, this.state);
   }
 
   /** Find which operations pass the filter (`passes`) and which are not grey (`active`, null if none is grey). */
   updateActive() {
-    const { chosen, filter } = this.state;
+    const { chosen, filter, tab } = this.state;
+    // A path between two operations needs the colours around it.
+    this.several = chosen.length > (tab === "path" ? 2 : 1);
     this.passes = this.passing(filter);
-    const filtered = Object.keys(filter).length > 0;
-    this.active = filtered || chosen.length > 1 ? this.passes : null;
-    if (chosen.length > 1) {
+    this.active = Object.keys(filter).length > 0 ? this.passes : null;
+    if (this.several) {
       this.active = new Uint8Array(ALL);
       for (const n of chosen) this.active[n] = this.passes[n];
     }
@@ -1634,7 +1637,7 @@ class Explorer {
       autocomplete: "off", spellcheck: "false", on: { input: () => this.showHits(false), keydown: (event) => this.searchKey(event) },
     });
     this.hits = h("div", { class: "hits", hidden: true });
-    const copy = this.options.hash && h("button", { type: "button", title: "copy a link that restores this page", on: { click: () => this.copyLink() } }, "Copy link");
+    const copy = this.options.address && h("button", { type: "button", title: "copy a link that restores this page", on: { click: () => this.copyLink() } }, "Copy link");
     this.bar.append(...[h("strong", {}, "Latent explorer"), runs, h("span", { class: "word" }, "pathway"), this.modes, this.colourMenu,
       h("div", { class: "search" }, this.field, this.hits), copy].filter(Boolean));
     this.names = names;
@@ -1684,7 +1687,7 @@ class Explorer {
       h("p", { class: "note" }, "Percent: the share of the map that this colour explains."),
       h("h4", {}, "The networks"), pick("back", colourLabel(this.run, "back")),
       this.run.header.log_p_range && pick("probability", colourLabel(this.run, "probability")),
-      h("h4", {}, "What changed since ", epochs), pick("moved", colourLabel(this.run, "moved")), pick("gained", colourLabel(this.run, "gained")),
+      h("h4", {}, "What changed since ", epochs), pick("moved", colourLabel(this.run, "moved")),
       h("h4", {}, "A property"), properties.map(([colour, label, share]) => pick(colour, label, share)));
   }
 
@@ -1703,7 +1706,7 @@ class Explorer {
     };
     const fresh = (kind, low) => (plane.kind === kind ? {} : { kind, first: low, second: low + 1 });
     const entries = (axis, words) => h("div", {}, h("div", { class: "note" }, words), entryPicker((k) => plane.kind === "entries" && plane[axis] === k, (k) => set({
-      ...(plane.kind === "entries" ? {} : { kind: "entries", first: this.run.header.default_entries[0], second: this.run.header.default_entries[1] }), [axis]: k,
+      ...(plane.kind === "entries" ? {} : this.run.defaultPlane), [axis]: k,
     }), () => "", axis));
     const numbers = (kind, low, high) => h("div", { class: "pair" }, ["first", "second"].map((axis) => h("select", {
       "aria-label": `${axis === "first" ? "left to right" : "bottom to top"}: ${kind}`, data: { focus: `${kind} ${axis}` },
@@ -1828,7 +1831,7 @@ function unpackChosen(text) {
 
 /** Return the name of a colour in the menu. */
 function colourLabel(run, colour) {
-  const labels = { back: "given back from its own code", probability: "ln p under the prior", moved: "how far the code moved", gained: "given back: gained, lost" };
+  const labels = { back: "given back from its own code", probability: "ln p under the prior", moved: "how far the code moved" };
   return labels[colour] ?? run.header.properties.find(({ key }) => `property-${key}` === colour)?.label;
 }
 
@@ -1884,17 +1887,19 @@ function decodedFigure(explorer, pathway, z, reference) {
   const index = indexOf(table);
   return figure(truthTable(table, { probabilities, reference, words: `decoder ${PATHWAYS[pathway]}` }),
     h("figcaption", {}, pathwayName(pathway, "decoder "), h("br"), explorer.run.label(index), h("br"),
-      `p = ${short(certainty(probabilities, table))}`, reference && h("span", { class: indexOf(reference) === index ? "yes" : "no" },
-        indexOf(reference) === index ? " ✓ given back" : " ✗ not given back")));
+      `p = ${short(certainty(probabilities, table))}`, reference && [h("br"), h("span", { class: indexOf(reference) === index ? "yes" : "no" },
+        indexOf(reference) === index ? "✓ given back" : "✗ not given back")]));
 }
 
 function startText(explorer) {
   const { run, state } = explorer;
-  const view = explorer.activeMap.view ?? run.view(explorer.epoch, explorer.pathway, { kind: "entries", first: run.header.default_entries[0], second: run.header.default_entries[1] });
+  const { view } = explorer.activeMap;
   const axis = (which, i) => (state.plane.kind === "entries" ? h("span", {}, "entry ", h("b", {}, entryName(which)), " of the table goes from − to +") : view.words(i));
   const go = (changes) => () => explorer.set(changes);
-  const epochs = [...new Set((run.header.events ?? []).slice(0, 3).flatMap(({ epoch }) => [run.nearest(epoch - 1), run.nearest(epoch)]))].map((i) => run.epochs[i]);
-  const moments = (epochs.length ? epochs : [run.epochs[0], run.epochs[run.epochs.length - 1]]).flatMap((epoch) => [link(`epoch ${epoch}`, go({ epoch })), " "]);
+  // The best moments are changes of a schedule of which the run kept the epoch before and the epoch itself.
+  const moments = run.header.events.filter(({ epoch }) => run.epochs.includes(epoch - 1) && run.epochs.includes(epoch)).slice(0, 2)
+    .map(({ epoch, text }) => [link(`epoch ${epoch - 1}`, go({ epoch: epoch - 1 })), " and ", link(`epoch ${epoch}`, go({ epoch })), ` (${text}) · `]);
+  const [first, last] = [run.epochs[0], run.epochs[run.epochs.length - 1]];
   const hole = run.holes(explorer.epoch, explorer.pathway)[0]?.[0];
   const [from, to] = Object.keys(run.header.names).map(Number);
   return [
@@ -1903,8 +1908,8 @@ function startText(explorer) {
       pathwayName(explorer.pathway), ` puts it at epoch ${state.epoch}.`),
     h("p", {}, h("b", {}, "The map is a plane"), ` of the ${run.latents} latent dimensions: to the right, `, axis(state.plane.first, 0), "; upwards, ", axis(state.plane.second, 1), "."),
     h("p", {}, h("b", {}, "The colour"), " is the ", explorer.activeMap.colouring?.title ?? "value of an entry", ": ", explorer.activeMap.colouring?.items
-      ? explorer.activeMap.colouring.items.map(({ label, colour }) => [h("i", { class: "swatch", style: `background:${colour}` }), ` ${label} `]) : "see the scale on the map", "."),
-    h("p", {}, "Look at ", moments, hole !== undefined && ["· ", link("a hole", () => explorer.choose([hole], "holes"), "an operation that the decoder almost never draws"), " "],
+      ? explorer.activeMap.colouring.items.map(({ label, colour }, i) => [i > 0 && ", ", h("i", { class: "swatch", style: `background:${colour}` }), ` ${label}`]) : "see the scale on the map", "."),
+    h("p", {}, "Look at ", link(`epoch ${first}`, go({ epoch: first })), " · ", moments, link(`epoch ${last}`, go({ epoch: last })), " ", hole !== undefined && ["· ", link("a hole", () => explorer.choose([hole], "holes"), "an operation that the decoder almost never draws"), " "],
       "· ", link("a path", () => explorer.choose([from, to], "path"), "a straight line in the latent space between two operations"),
       " · ", link("A beside B", go({ beside: true })), " · ", link("what is given back", go({ colour: "back" })),
       " · ", link("a table to change", () => explorer.choose([Number(Object.keys(run.header.names).at(-4) ?? from)], "one")), "."),
@@ -1933,7 +1938,7 @@ function oneOperation(explorer, operation) {
   }).filter(Boolean);
   const draws = run.header.log_p_range && [0, 1].map((p) => [pathwayName(p), ` ${expectedDraws(run, epoch, p, operation)} `]);
   return [
-    h("h3", {}, run.label(operation), link("choose nothing", () => explorer.choose([], "one"))),
+    h("h3", {}, run.label(operation), " ", link("choose nothing", () => explorer.choose([], "one"))),
     h("div", { class: "figures" },
       figure(withArguments(truthTable(table, { onEntry: (k) => explorer.changeEntry(k), key: "entry ", words: "the chosen operation" })),
         h("figcaption", {}, "f(a,b): click an entry to change it; the map shows how the code moves")),
@@ -1981,7 +1986,7 @@ function selection(explorer) {
   const chosen = active ? Array.from(RANDOM_ORDER.filter((n) => active[n])).sort((a, b) => a - b) : [];
   const title = active ? `${format(chosen.length)} of ${format(ALL)} operations` : `All ${format(ALL)} operations`;
   const clear = active && link("show all again", () => explorer.set({ chosen: [], filter: {} }));
-  return [h("h3", {}, title, clear), ...(active ? chosenFacts(explorer, chosen) : [h("p", {}, "Choose a value below to filter, or draw a lasso on the map (shift and drag).")]),
+  return [h("h3", {}, title, " ", clear), ...(active ? chosenFacts(explorer, chosen) : [h("p", {}, "Choose a value below to filter, or draw a lasso on the map (shift and drag).")]),
     h("h4", {}, "Properties: a click keeps only this value; the bar shows how many of its operations are chosen"),
     h("div", { class: "facets" }, run.header.properties.map((property, i) => facet(explorer, property, run.property(i)))),
     ...(active && chosen.length ? [h("h4", {}, "Nearest to the middle of the chosen ones"), h("div", { class: "operations" }, typical(explorer, chosen)
@@ -2000,12 +2005,12 @@ function chosenFacts(explorer, chosen) {
   const differences = run.header.properties.flatMap(({ label, kind, values }, i) => values.map((value, v) => {
     const property = run.property(i);
     const inside = chosen.reduce((sum, n) => sum + (property[n] === v), 0) / chosen.length;
-    return { words: kind === "flag" ? (v ? label : null) : `${label} ${value}`, inside, all: property.reduce((sum, one) => sum + (one === v), 0) / ALL };
+    return { words: kind === "flag" ? (v ? label : null) : `${label} = ${value}`, inside, all: property.reduce((sum, one) => sum + (one === v), 0) / ALL };
   })).filter(({ words, inside, all }) => words && Math.abs(inside - all) > 0.02).sort((a, b) => Math.abs(b.inside - b.all) - Math.abs(a.inside - a.all)).slice(0, 5);
   const back = [0, 1].map((p) => [pathwayName(p), ` ${percent(chosen.reduce((sum, n) => sum + run.givenBack(epoch, p, n), 0) / chosen.length)} `]);
   return [h("div", { class: "figures" }, figure(truthTable(table, { probabilities: shares, words: "most frequent values" }), h("figcaption", {}, "most frequent value of each entry")),
     h("div", { class: "facts" }, h("p", {}, h("b", {}, "Fixed entries (more than 95 %): "), fixed.join(", ") || "none"),
-      h("p", {}, h("b", {}, "What differs from all: "), differences.map(({ words, inside, all }) => `${words} ${percent(inside)} (all: ${percent(all)})`).join("; ") || "nothing"),
+      h("p", {}, h("b", {}, "What differs from all: "), differences.map(({ words, inside, all }) => `${words}: ${percent(inside)} (of all: ${percent(all)})`).join("; ") || "nothing"),
       h("p", {}, "Given back: ", back))),
   h("p", {}, link("download CSV", () => download(explorer, chosen)), " ", link("copy the indices", () => explorer.copy(chosen.join(", "), `${format(chosen.length)} indices are copied.`)))];
 }
@@ -2014,7 +2019,7 @@ function chosenFacts(explorer, chosen) {
 function facet(explorer, { key, label, values }, property) {
   const { filter, chosen } = explorer.state;
   const others = explorer.passing(filter, key);
-  const inside = chosen.length > 1 ? new Set(chosen) : null;
+  const inside = explorer.several ? new Set(chosen) : null;
   const counts = values.map(() => [0, 0]);
   for (let n = 0; n < ALL; n++) {
     counts[property[n]][1] += 1;
@@ -2171,18 +2176,18 @@ function rareTrend(explorer) {
 
 /** The desk decodes a latent that the user moves along the principal directions. */
 function deskPanel(explorer) {
-  const { run, epoch, pathway, state } = explorer;
+  const { run, epoch, pathway } = explorer;
   const mean = run.direction(epoch, pathway, 0);
   const count = run.header.directions_per_epoch;
   const directions = Array.from({ length: count }, (_, i) => run.direction(epoch, pathway, i + 1));
-  const start = explorer.lastChosen >= 0 ? run.code(epoch, pathway, explorer.lastChosen) : mean;
-  const place = () => state.place ?? start;
+  // The sliders reach all codes and most draws from the prior.
+  const reach = Math.max(5, Math.ceil(explorer.activeMap.view.extent));
   const output = h("div", { "aria-live": "polite" });
   const sliders = directions.map((direction, i) => {
     const value = h("output", {});
-    const slider = h("input", { type: "range", min: -5, max: 5, step: 0.01, "aria-label": `direction ${i + 1}`, data: { focus: `direction ${i}` }, on: { input: () => {
-      const at = dot(direction, place()) - dot(direction, mean);
-      explorer.set({ place: place().map((x, j) => x + (Number(slider.value) - at) * direction[j]) });
+    const slider = h("input", { type: "range", min: -reach, max: reach, step: 0.01, "aria-label": `direction ${i + 1}`, data: { focus: `direction ${i}` }, on: { input: () => {
+      const at = dot(direction, explorer.place) - dot(direction, mean);
+      explorer.set({ place: explorer.place.map((x, j) => x + (Number(slider.value) - at) * direction[j]) });
     } } });
     return { slider, value, direction };
   });
@@ -2197,7 +2202,7 @@ function deskPanel(explorer) {
       h("h4", {}, "Along the principal directions, in latent units from the middle of all codes"),
       h("div", { class: "sliders" }, sliders.map(({ slider, value }, i) => h("label", {}, `${i + 1}`, slider, value)))],
     update: () => {
-      const z = explorer.state.place ?? start;
+      const z = explorer.place;
       for (const { slider, value, direction } of explorer.panel.sliders) {
         const at = dot(direction, z) - dot(direction, mean);
         slider.value = at;
@@ -2299,7 +2304,7 @@ class Chart {
     const { header, epochs } = this.explorer.run;
     const { history } = this;
     [this.width, this.height] = [Math.max(50, this.slider.clientWidth), this.slider.clientHeight];
-    const [top, bottom] = [16, this.height - 12];
+    const [top, bottom] = [26, this.height - 12];
     // asinh is like a logarithm far from 0, and it also shows losses below 0.
     const scaled = (values) => values.map((value) => (value === null ? null : Math.asinh(value)));
     const line = (values, low, high, attributes) => h("polyline", { fill: "none", "stroke-width": 1.7, ...attributes, points: values
@@ -2309,14 +2314,17 @@ class Chart {
     const known = loss.filter((value) => value !== null);
     const highest = Math.max(...history.coverage_A, ...history.coverage_B);
     this.cursor = h("line", { y1: 0, y2: this.height - 10, class: "cursor" });
-    let free = 0;
+    const free = [0, 0];
     const flags = header.events.map(({ epoch, text }) => {
       const x = this.x(epoch);
       const words = `${epoch}: ${text}`;
-      const fits = x > free && x + 6.2 * words.length < this.width;
-      if (fits) free = x + 6.2 * words.length + 8;
+      const end = x + 6.2 * words.length + 8;
+      // Words stand to the right of their line where there is room, otherwise to the left.
+      const right = end < this.width;
+      const row = free.findIndex((used) => used < (right ? x : 2 * x - end));
+      if (row >= 0) free[row] = right ? end : x;
       return h("g", {}, h("title", {}, words), h("line", { x1: x, x2: x, y1: 2, y2: this.height - 10, class: "event" }),
-        fits && h("text", { x: x + 4, y: 11 }, words));
+        row >= 0 && h("text", { x: x + (right ? 4 : -4), y: 11 + 12 * row, "text-anchor": right ? "start" : "end" }, words));
     });
     const ticks = epochs.map((epoch) => h("line", { x1: this.x(epoch), x2: this.x(epoch), y1: this.height - 10, y2: this.height - 2, class: "tick" }));
     this.slider.replaceChildren(h("svg", { width: this.width, height: this.height, "aria-hidden": "true" }, flags, ticks,
@@ -2354,7 +2362,7 @@ class Chart {
  * @param {HTMLElement} element - the place; what it holds is replaced
  * @param {{header: object, part: function(string): Promise<Uint8Array>}} bundle - a run: its header, and a function that
  *   returns a part without compression
- * @param {{hash?: boolean, height?: number, second?: object, state?: object}} options - `hash` keeps the state in the
+ * @param {{address?: boolean, height?: number, second?: object, state?: object}} options - `address` keeps the state in the
  *   address of the page, `height` (CSS pixels) is that of a cell of a notebook, `second` is the bundle of a run to show
  *   beside the first one, and `state` holds first values of the state
  * @returns {Promise<object>} an object with `state`; `set(changes)`; `on(listener)`, which calls listener(changes, state)
@@ -2382,7 +2390,7 @@ function start(explorer) {
   explorer.followHash = () => {
     if (location.hash !== explorer.written) explorer.set({ ...explorer.startState(), ...explorer.fromHash(location.hash) });
   };
-  if (explorer.options.hash) window.addEventListener("hashchange", explorer.followHash);
+  if (explorer.options.address) window.addEventListener("hashchange", explorer.followHash);
   const ready = Promise.all(explorer.runs.map((run) => run.ready)).then(() => {
     if (explorer.alive) for (const map of explorer.maps) map.refresh();
   });

@@ -54,7 +54,7 @@ def test_the_wheel_holds_the_library_its_published_runs_configurations_and_noteb
 @pytest.mark.parametrize("name", [
     "runs/published/v5_5/seed=42/checkpoints/epoch_0050.safetensors", "runs/published/v5_5/seed=49/history.csv.xz",
     "runs/published/counterfactuals/lr_stays/seed=42/config.yaml", "runs/published/answers.csv",
-    "studies/report/ledger.yaml",
+    "studies/report/ledger.yaml", "page/explorer.js", "page/explorer.css", "page/template.html",
     "shipped/configs/quick.yaml", "shipped/configs/counterfactuals/lr_stays.yaml", "shipped/notebooks/11_report.ipynb",
 ])
 def test_the_wheel_holds_files_that_reproducing_needs(wheel: zipfile.ZipFile, name: str) -> None:
