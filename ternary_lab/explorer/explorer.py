@@ -15,7 +15,7 @@ from ternary_lab.explorer.view import View, row
 from ternary_lab.figures.codes import draw_code_maps
 from ternary_lab.figures.save import Drawing
 from ternary_lab.model import PATHWAYS
-from ternary_lab.page.data import Bundle, bundle
+from ternary_lab.page.data import Bundle, bundle, short_name
 from ternary_lab.runs.load import RunRecord, load_run, published
 
 SYNCED = ("epoch", "pathway", "chosen")
@@ -89,7 +89,7 @@ class Explorer(View):
         if self.page is None:
             self._adopt(still)
         self.in_background(
-            f"preparing the page of {record.path.parent.name}/{record.name}, {count} epochs …",
+            f"preparing the page of {short_name(record)}, {count} epochs …",
             lambda: bundle(record, prior=False), partial(self._show, still),
         )
 

@@ -2428,21 +2428,23 @@ async function render({ model, el }) {
     const header = model.get(`${prefix}header`);
     return header && Object.keys(header).length ? { header, part: (name) => gunzip(model.get(`${prefix}parts`)[name]) } : undefined;
   };
-  let openRun = null;
   const open = async () => {
     const turn = ++opening;
     const bundle = bundleOf("");
-    // The kernel may add a part to the run that is shown. Then the whole state stays.
-    const before = explorer && bundle && openRun === bundle.header.run ? explorer.state : {};
-    explorer?.destroy();
-    explorer = null;
     if (!bundle) return;
-    openRun = bundle.header.run;
     const given = shared.map((name) => [name, model.get(name)]).filter(([, value]) => value !== null && value !== undefined);
-    const opened = await mount(el, bundle, { height: model.get("height"), second: bundleOf("second_"), state: { ...before, ...Object.fromEntries(given) } });
+    const place = h("div");
+    if (!explorer) el.replaceChildren(place);
+    const opened = await mount(place, bundle, { height: model.get("height"), second: bundleOf("second_"), state: Object.fromEntries(given) });
     if (turn !== opening) {
       opened.destroy();
       return;
+    }
+    if (explorer) {
+      // The kernel has added a part to the run. The page before was in use until now, and its state stays.
+      opened.set(explorer.state);
+      explorer.destroy();
+      el.replaceChildren(place);
     }
     explorer = opened;
     explorer.on((changes, state) => {
