@@ -16,8 +16,8 @@ import traitlets
 from torch import Tensor
 
 from ternary_lab import space
-from ternary_lab.arguments import as_whole, shown
-from ternary_lab.errors import InputError
+from ternary_lab.arguments import as_whole, shown, whole_number
+from ternary_lab.errors import InputError, RunError
 from ternary_lab.figures.codes import CodeMap
 from ternary_lab.metrics.codes import all_codes
 from ternary_lab.metrics.entry_effects import entry_effects
@@ -76,6 +76,7 @@ class StillMap:
         self, epoch: int, pathways: Sequence[Pathway] = PATHWAYS, name: str = "", entries: tuple[int, int] | None = None
     ) -> list[CodeMap]:
         """Return the maps at an epoch. Their titles begin with `name`, and `entries` may give another plane."""
+        epoch = whole_number(epoch, "epoch", error=RunError)
         mu = self.codes(epoch)
         return [
             CodeMap(f"{name}pathway {pathway}, epoch {epoch}", mu[PATHWAYS.index(pathway)], entries or self.entries)
