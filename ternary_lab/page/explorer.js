@@ -109,6 +109,7 @@ const percent = (share) => `${(100 * share).toFixed(share > 0 && share < 0.0995 
 const short = (number) => (number === 0 ? "0" : Math.abs(number) >= 0.001 && Math.abs(number) < 1e5
   ? String(Number(number.toPrecision(3))) : number.toExponential(1).replace(/e([-+])(\d+)/, (_, sign, digits) => (
     `·10${sign === "-" ? "⁻" : ""}${[...digits].map((digit) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[digit]).join("")}`)));
+const fixed = (number, digits) => number.toFixed(digits).replace("-", "−");
 const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
 const dot = (u, v) => u.reduce((sum, value, i) => sum + value * v[i], 0);
 const distance = (u, v) => Math.hypot(...u.map((value, i) => value - v[i]));
@@ -497,7 +498,7 @@ class View {
   get axes() {
     if (!this.knownAxes) {
       const { latents } = this.run;
-      const matrix = Array.from({ length: latents }, (_, i) => Array.from({ length: latents }, (_, j) => 1e-9 * (i === j)));
+      const matrix = this.origin.map((_x, i) => this.origin.map((_y, j) => 1e-9 * (i === j)));
       const columns = [0, 1].map(() => new Array(latents).fill(0));
       for (const n of RANDOM_ORDER.subarray(0, 8 * latents)) {
         const code = this.run.code(this.epoch, this.pathway, n).map((value, i) => value - this.origin[i]);
@@ -680,15 +681,15 @@ function byProperty(run, key) {
   const { label, kind, values } = run.header.properties[index];
   const scale = (i) => between(SEQUENTIAL, i / Math.max(1, values.length - 1));
   const colours = kind === "flag" ? NO_YES : values.map((_, i) => (kind === "count" ? scale(i) : CATEGORIES[i % 6]));
-  return byClass(label, run.property(index), values, colours);
+  return byClass(kind === "flag" ? `property “${label}”` : label, run.property(index), values, colours);
 }
 
 function byProbability(run, epoch, pathway) {
   const from = (2 * epoch + pathway) * ALL;
   const [low, high] = run.header.log_p_range[epoch].slice(2 * pathway);
-  const text = (n) => `ln p ${run.logProbability(epoch, pathway, n).toFixed(1)}`;
-  return byLevel(`ln p under the prior, decoder ${PATHWAYS[pathway]} (uniform: ${(-Math.log(ALL)).toFixed(1)})`,
-    run.parts.log_probability.subarray(from, from + ALL), [low.toFixed(1), high.toFixed(1)], text);
+  const text = (n) => `ln p ${fixed(run.logProbability(epoch, pathway, n), 1)}`;
+  return byLevel(`ln p under the prior, decoder ${PATHWAYS[pathway]} (uniform: ${fixed(-Math.log(ALL), 1)})`,
+    run.parts.log_probability.subarray(from, from + ALL), [fixed(low, 1), fixed(high, 1)], text);
 }
 
 /** Colour by the distance between the codes of two epochs, or return null while codes are not computed yet. */
@@ -716,7 +717,7 @@ function colouring(run, epoch, pathway, colour, since) {
   if (kind === "moved") return byMove(run, epoch, pathway, since);
   if (kind === "back") {
     const classes = Uint8Array.from({ length: ALL }, (_, n) => run.givenBack(epoch, pathway, n));
-    return byClass(`given back by decoder ${PATHWAYS[pathway]} from its own code`, classes, ["no", "yes"],
+    return byClass(`answer to “given back by decoder ${PATHWAYS[pathway]} from its own code?”`, classes, ["no", "yes"],
       ["#D55E00", "#9DBBD1"]);
   }
   const k = kind === "entry" ? Number(which) : 0;
@@ -827,7 +828,7 @@ class OperationMap {
   /** Ask for the codes that the plane or the colour needs, and say so on the map. */
   wait(then) {
     const { run, epoch, pathway, since } = this;
-    const needed = /^moved/.test(this.explorer.state.colour) ? [since, epoch] : [epoch];
+    const needed = this.explorer.state.colour === "moved" ? [since, epoch] : [epoch];
     this.message.textContent = `computing the codes of epoch ${run.epochs[epoch]} …`;
     this.message.hidden = false;
     run.ready.then(() => Promise.all(needed.map((e) => run.codes.request(e, pathway)))).then(() => {
@@ -848,7 +849,7 @@ class OperationMap {
     const found = (this.run.loaded || !changes) && colouring(this.run, this.epoch, this.pathway, colour, this.since);
     if (found) this.colouringKey = key;
     else if (this.run.loaded) this.wait(() => this.refresh());
-    this.colouring = found || this.colouring || colouring(this.run, this.epoch, this.pathway, "entry-0");
+    this.colouring = found || this.colouring || colouring(this.run, this.epoch, this.pathway, `entry-${this.run.defaultPlane.second}`);
     this.writeLegend();
   }
 
@@ -1014,7 +1015,9 @@ class OperationMap {
     const [u, v] = this.view.axes;
     const places = this.ellipse(this.view.project(u.map(() => 0)), [[dot(u, u), dot(u, v)], [dot(u, v), dot(v, v)]], Math.SQRT2);
     this.stroke(places, "#555", 1.3, [7, 4]);
-    this.write("prior: typical radius", places[63], { colour: "#444" });
+    const [right] = places;
+    const small = right[0] - places[36][0] < 120 * this.ratio;
+    this.write("prior: typical radius", small ? [right[0] + 8 * this.ratio, right[1]] : places[63], { colour: "#444", align: small ? "left" : "center" });
   }
 
   /** Draw one standard deviation of the posterior of the chosen operation. */
@@ -1375,8 +1378,7 @@ class Explorer {
     [this.run] = runs;
     this.still = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
     this.state = this.startState();
-    if (options.address) Object.assign(this.state, this.fromHash(location.hash));
-    Object.assign(this.state, options.state);
+    Object.assign(this.state, this.fromLink(options.hash ? location.hash : options.link ?? ""));
     this.updateActive();
   }
 
@@ -1488,7 +1490,7 @@ class Explorer {
     if (!this.alive) return;
     if (Object.keys(changes).some((name) => !ONLY_MAP.has(name))) this.showInspector();
     if (Object.keys(changes).some((name) => !["view", "place", "along"].includes(name))) this.showButtons();
-    if (this.options.address) this.writeHash();
+    if (this.options.hash) this.writeHash();
     for (const listener of this.listeners) listener(changes, this.state);
   }
 
@@ -1572,12 +1574,12 @@ class Explorer {
   // ---- address
 
   /** Return the state as the text after # of a link. */
-  hash() {
+  link() {
     const { state } = this;
     const round = (value) => Number(value.toPrecision(4));
     const parts = {
       epoch: state.epoch, pathway: state.pathway, plane: Object.values(state.plane).join("-"), colour: state.colour, since: state.since,
-      tab: state.tab, chosen: packChosen(state.chosen), beside: state.beside ? 1 : "", scale: state.oneScale ? "all" : "",
+      tab: state.tab, tool: state.tool, chosen: packChosen(state.chosen), beside: state.beside ? 1 : "", scale: state.oneScale ? "all" : "",
       filter: Object.entries(state.filter).map(([key, values]) => `${key}:${values.join("+")}`).join(";"),
       view: [state.view.zoom, state.view.x, state.view.y].map(round).join("_"),
       place: state.place && state.tab === "desk" ? state.place.map(round).join("_") : "", along: state.tab === "path" ? round(state.along) : "",
@@ -1587,8 +1589,8 @@ class Explorer {
   }
 
   /** Return the parts of the state that a link holds. What this run does not have is left out. */
-  fromHash(text) {
-    const given = Object.fromEntries(new URLSearchParams(text.slice(1).replaceAll("+", "%2B")));
+  fromLink(text) {
+    const given = Object.fromEntries(new URLSearchParams(text.replace(/^#/, "").replaceAll("+", "%2B")));
     const numbers = (list) => list.split("_").map(Number);
     const [kind, first, second] = (given.plane ?? "").split("-");
     const found = {
@@ -1597,7 +1599,7 @@ class Explorer {
       plane: this.run.hasPlane(kind, Number(first), Number(second)) && { kind, first: Number(first), second: Number(second) },
       colour: this.run.hasColour(given.colour) && given.colour,
       since: given.since && this.run.epochs[this.run.nearest(Number(given.since))],
-      tab: given.tab in TABS && given.tab, chosen: given.chosen && unpackChosen(given.chosen), beside: given.beside === "1",
+      tab: given.tab in TABS && given.tab, tool: TOOLS.some(([name]) => name === given.tool) && given.tool, chosen: given.chosen && unpackChosen(given.chosen), beside: given.beside === "1",
       oneScale: given.scale === "all", filter: given.filter && Object.fromEntries(given.filter.split(";").map((part) => part.split(":"))
         .filter(([key, values]) => values && this.run.header.properties.some((property) => property.key === key))
         .map(([key, values]) => [key, values.split("+").map(Number)])),
@@ -1614,7 +1616,7 @@ class Explorer {
     clearTimeout(this.writing);
     // Browsers refuse many changes of the address within a short time.
     this.writing = setTimeout(() => {
-      this.written = `#${this.hash()}`;
+      this.written = `#${this.link()}`;
       history.replaceState(null, "", this.written);
     }, 150);
   }
@@ -1637,7 +1639,7 @@ class Explorer {
       autocomplete: "off", spellcheck: "false", on: { input: () => this.showHits(false), keydown: (event) => this.searchKey(event) },
     });
     this.hits = h("div", { class: "hits", hidden: true });
-    const copy = this.options.address && h("button", { type: "button", title: "copy a link that restores this page", on: { click: () => this.copyLink() } }, "Copy link");
+    const copy = this.options.hash && h("button", { type: "button", title: "copy a link that restores this page", on: { click: () => this.copyLink() } }, "Copy link");
     this.bar.append(...[h("strong", {}, "Latent explorer"), runs, h("span", { class: "word" }, "pathway"), this.modes, this.colourMenu,
       h("div", { class: "search" }, this.field, this.hits), copy].filter(Boolean));
     this.names = names;
@@ -1744,7 +1746,7 @@ class Explorer {
   }
 
   copyLink() {
-    const link = `${location.href.split("#")[0]}#${this.hash()}`;
+    const link = `${location.href.split("#")[0]}#${this.link()}`;
     this.copy(link, "The link is copied.");
   }
 
@@ -1865,7 +1867,7 @@ function entryPicker(isOn, onPick, note, key) {
 /** Panels by tab. A panel has `build`, which returns its children; one with a `key` is built once and then updated. */
 const PANELS = { one: onePanel, selection: selectionPanel, path: pathPanel, holes: holesPanel, desk: deskPanel };
 
-const link = (text, click, words) => h("button", { type: "button", class: "link", title: words, data: { focus: text }, on: { click } }, text);
+const textButton = (text, click, words) => h("button", { type: "button", class: "link", title: words, data: { focus: text }, on: { click } }, text);
 const best = (probabilities) => EVERY_ENTRY.map((k) => [0, 1, 2].reduce((most, v) => (
   probabilities[3 * k + v] > probabilities[3 * k + most] ? v : most), 0));
 const certainty = (probabilities, table) => table.reduce((product, value, k) => product * probabilities[3 * k + value], 1);
@@ -1898,7 +1900,7 @@ function startText(explorer) {
   const go = (changes) => () => explorer.set(changes);
   // The best moments are changes of a schedule of which the run kept the epoch before and the epoch itself.
   const moments = run.header.events.filter(({ epoch }) => run.epochs.includes(epoch - 1) && run.epochs.includes(epoch)).slice(0, 2)
-    .map(({ epoch, text }) => [link(`epoch ${epoch - 1}`, go({ epoch: epoch - 1 })), " and ", link(`epoch ${epoch}`, go({ epoch })), ` (${text}) · `]);
+    .map(({ epoch, text }) => [textButton(`epoch ${epoch - 1}`, go({ epoch: epoch - 1 })), " and ", textButton(`epoch ${epoch}`, go({ epoch })), ` (${text}) · `]);
   const [first, last] = [run.epochs[0], run.epochs[run.epochs.length - 1]];
   const hole = run.holes(explorer.epoch, explorer.pathway)[0]?.[0];
   const [from, to] = Object.keys(run.header.names).map(Number);
@@ -1907,12 +1909,12 @@ function startText(explorer) {
     h("p", {}, h("b", {}, "Each point is one of the 19,683 truth tables"), " of an operation f(a, b) with values −, 0 and +; it lies where the encoder of pathway ",
       pathwayName(explorer.pathway), ` puts it at epoch ${state.epoch}.`),
     h("p", {}, h("b", {}, "The map is a plane"), ` of the ${run.latents} latent dimensions: to the right, `, axis(state.plane.first, 0), "; upwards, ", axis(state.plane.second, 1), "."),
-    h("p", {}, h("b", {}, "The colour"), " is the ", explorer.activeMap.colouring?.title ?? "value of an entry", ": ", explorer.activeMap.colouring?.items
+    h("p", {}, h("b", {}, "The colour"), ` shows the ${explorer.activeMap.colouring.title}: `, explorer.activeMap.colouring.items
       ? explorer.activeMap.colouring.items.map(({ label, colour }, i) => [i > 0 && ", ", h("i", { class: "swatch", style: `background:${colour}` }), ` ${label}`]) : "see the scale on the map", "."),
-    h("p", {}, "Look at ", link(`epoch ${first}`, go({ epoch: first })), " · ", moments, link(`epoch ${last}`, go({ epoch: last })), " ", hole !== undefined && ["· ", link("a hole", () => explorer.choose([hole], "holes"), "an operation that the decoder almost never draws"), " "],
-      "· ", link("a path", () => explorer.choose([from, to], "path"), "a straight line in the latent space between two operations"),
-      " · ", link("A beside B", go({ beside: true })), " · ", link("what is given back", go({ colour: "back" })),
-      " · ", link("a table to change", () => explorer.choose([Number(Object.keys(run.header.names).at(-4) ?? from)], "one")), "."),
+    h("p", {}, "Look at ", textButton(`epoch ${first}`, go({ epoch: first })), " · ", moments, textButton(`epoch ${last}`, go({ epoch: last })), " ", hole !== undefined && ["· ", textButton("a hole", () => explorer.choose([hole], "holes"), "an operation that the decoder almost never draws"), " "],
+      "· ", textButton("a path", () => explorer.choose([from, to], "path"), "a straight line in the latent space between two operations"),
+      " · ", textButton("A beside B", go({ beside: true })), " · ", textButton("what is given back", go({ colour: "back" })),
+      " · ", textButton("a table to change", () => explorer.choose([Number(Object.keys(run.header.names).at(-4) ?? from)], "one")), "."),
     h("h4", {}, "How to"),
     h("dl", {}, [["hover, click", "see a table; choose it"], ["shift + click", "add it; two give a path"], ["shift + drag", "choose with a lasso"],
       ["alt + drag", "decode any place of the map"], ["wheel, pinch", "zoom; double click shows all"],
@@ -1932,13 +1934,13 @@ function oneOperation(explorer, operation) {
   const codes = [0, 1].map((p) => run.code(epoch, p, operation));
   const near = neighbours(operation).map((one) => ({ ...one, away: distance(run.code(epoch, pathway, one.operation), codes[pathway]) }))
     .sort((a, b) => a.away - b.away);
-  const facts = run.header.properties.map(({ key, label, kind, values }, i) => {
+  const facts = run.header.properties.map(({ label, kind, values }, i) => {
     const value = values[run.property(i)[operation]];
     return kind !== "flag" ? `${label}: ${value}` : value === "yes" ? label : null;
   }).filter(Boolean);
   const draws = run.header.log_p_range && [0, 1].map((p) => [pathwayName(p), ` ${expectedDraws(run, epoch, p, operation)} `]);
   return [
-    h("h3", {}, run.label(operation), " ", link("choose nothing", () => explorer.choose([], "one"))),
+    h("h3", {}, run.label(operation), " ", textButton("choose nothing", () => explorer.choose([], "one"))),
     h("div", { class: "figures" },
       figure(withArguments(truthTable(table, { onEntry: (k) => explorer.changeEntry(k), key: "entry ", words: "the chosen operation" })),
         h("figcaption", {}, "f(a,b): click an entry to change it; the map shows how the code moves")),
@@ -1966,11 +1968,11 @@ function codePlot(run, outputs) {
   const y = (value) => 34 - 30 * value / most;
   const bars = Array.from({ length: run.latents }, (_, i) => {
     const [mu, sigma] = [outputs[i], Math.exp(outputs[run.latents + i] / 2)];
-    return h("g", {}, h("title", {}, `dimension ${i}: ${mu.toFixed(2)} ± ${sigma.toFixed(2)}`),
+    return h("g", {}, h("title", {}, `dimension ${i}: ${fixed(mu, 2)} ± ${sigma.toFixed(2)}`),
       h("line", { x1: x(i), x2: x(i), y1: y(mu - sigma), y2: y(mu + sigma), class: "sigma" }),
       h("circle", { cx: x(i), cy: y(mu), r: 3.2, class: "mu" }), h("text", { x: x(i), y: 80, "text-anchor": "middle" }, i));
   });
-  const words = `μ: ${Array.from(outputs.subarray(0, run.latents), (value) => value.toFixed(1)).join(", ")}`;
+  const words = `μ: ${Array.from(outputs.subarray(0, run.latents), (value) => fixed(value, 1)).join(", ")}`;
   return h("svg", { class: "small-chart", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": words },
     h("line", { x1: 12, x2: width, y1: y(0), y2: y(0), class: "base" }), h("text", { x: 0, y: y(0) + 3 }, 0), bars);
 }
@@ -1985,13 +1987,13 @@ function selection(explorer) {
   const { run, state, active } = explorer;
   const chosen = active ? Array.from(RANDOM_ORDER.filter((n) => active[n])).sort((a, b) => a - b) : [];
   const title = active ? `${format(chosen.length)} of ${format(ALL)} operations` : `All ${format(ALL)} operations`;
-  const clear = active && link("show all again", () => explorer.set({ chosen: [], filter: {} }));
+  const clear = active && textButton("show all again", () => explorer.set({ chosen: [], filter: {} }));
   return [h("h3", {}, title, " ", clear), ...(active ? chosenFacts(explorer, chosen) : [h("p", {}, "Choose a value below to filter, or draw a lasso on the map (shift and drag).")]),
     h("h4", {}, "Properties: a click keeps only this value; the bar shows how many of its operations are chosen"),
     h("div", { class: "facets" }, run.header.properties.map((property, i) => facet(explorer, property, run.property(i)))),
     ...(active && chosen.length ? [h("h4", {}, "Nearest to the middle of the chosen ones"), h("div", { class: "operations" }, typical(explorer, chosen)
       .map((operation) => operationButton(explorer, operation)))] : []),
-    state.chosen.length === 2 && link("the path between the two", () => explorer.set({ tab: "path" }))];
+    state.chosen.length === 2 && textButton("the path between the two", () => explorer.set({ tab: "path" }))];
 }
 
 /** Describe chosen operations: their most frequent table, what is fixed, and what tells them from the others. */
@@ -2001,7 +2003,7 @@ function chosenFacts(explorer, chosen) {
   const shares = new Float32Array(3 * ENTRIES);
   for (const n of chosen) for (let k = 0; k < ENTRIES; k++) shares[3 * k + TABLES[k * ALL + n]] += 1 / chosen.length;
   const table = best(shares);
-  const fixed = EVERY_ENTRY.filter((k) => shares[3 * k + table[k]] > 0.95).map((k) => `${entryName(k)} = ${SIGNS[table[k]]}`);
+  const sure = EVERY_ENTRY.filter((k) => shares[3 * k + table[k]] > 0.95).map((k) => `${entryName(k)} = ${SIGNS[table[k]]}`);
   const differences = run.header.properties.flatMap(({ label, kind, values }, i) => values.map((value, v) => {
     const property = run.property(i);
     const inside = chosen.reduce((sum, n) => sum + (property[n] === v), 0) / chosen.length;
@@ -2009,10 +2011,10 @@ function chosenFacts(explorer, chosen) {
   })).filter(({ words, inside, all }) => words && Math.abs(inside - all) > 0.02).sort((a, b) => Math.abs(b.inside - b.all) - Math.abs(a.inside - a.all)).slice(0, 5);
   const back = [0, 1].map((p) => [pathwayName(p), ` ${percent(chosen.reduce((sum, n) => sum + run.givenBack(epoch, p, n), 0) / chosen.length)} `]);
   return [h("div", { class: "figures" }, figure(truthTable(table, { probabilities: shares, words: "most frequent values" }), h("figcaption", {}, "most frequent value of each entry")),
-    h("div", { class: "facts" }, h("p", {}, h("b", {}, "Fixed entries (more than 95 %): "), fixed.join(", ") || "none"),
+    h("div", { class: "facts" }, h("p", {}, h("b", {}, "Fixed entries (more than 95 %): "), sure.join(", ") || "none"),
       h("p", {}, h("b", {}, "What differs from all: "), differences.map(({ words, inside, all }) => `${words}: ${percent(inside)} (of all: ${percent(all)})`).join("; ") || "nothing"),
       h("p", {}, "Given back: ", back))),
-  h("p", {}, link("download CSV", () => download(explorer, chosen)), " ", link("copy the indices", () => explorer.copy(chosen.join(", "), `${format(chosen.length)} indices are copied.`)))];
+  h("p", {}, textButton("download CSV", () => download(explorer, chosen)), " ", textButton("copy the indices", () => explorer.copy(chosen.join(", "), `${format(chosen.length)} indices are copied.`)))];
 }
 
 /** The values of a property as buttons that filter. The bar of a value shows which share of its operations is chosen. */
@@ -2085,7 +2087,7 @@ function pathPanel(explorer) {
     return { name: "path", build: () => [h("h3", {}, "A path between two operations"),
       h("p", {}, "Choose two operations: click one, then hold shift and click another (or use the button Add above the map). "
         + "The page decodes the straight line between their codes."),
-      h("p", {}, "For example ", link(`${explorer.run.label(from)} to ${explorer.run.label(to)}`, () => explorer.choose([from, to], "path")), ".")] };
+      h("p", {}, "For example ", textButton(`${explorer.run.label(from)} to ${explorer.run.label(to)}`, () => explorer.choose([from, to], "path")), ".")] };
   }
   const output = h("div", {});
   const slider = h("input", { type: "range", min: 0, max: 1, step: 0.01, "aria-label": "place on the path", data: { focus: "along" },
@@ -2099,7 +2101,7 @@ function pathPanel(explorer) {
         type: "button", class: "operation", data: { focus: `flip ${t} ${entry}` }, on: { click: () => explorer.set({ along: t }) },
       }, truthTable(tableOf(operation), { reference: tableOf(withEntry(operation, entry, before)), size: "small" }),
       h("span", {}, `${entryName(entry)}: ${SIGNS[before]} to ${SIGNS[after]}`, h("small", {}, `at ${percent(t)} of the way`))))),
-      link("exchange from and to", () => explorer.choose([path.to, path.from], "path"))],
+      textButton("exchange from and to", () => explorer.choose([path.to, path.from], "path"))],
     update: () => explorer.panel.showPlace(path),
     showPlace(current) {
       const { along } = explorer.state;
@@ -2151,7 +2153,7 @@ function holeReasons(explorer, operation, logP) {
     h("div", { class: "figures" }, figure(truthTable(table), h("figcaption", {}, "the operation")), decodedFigure(explorer, pathway, code, table)),
     h("ul", {}, h("li", {}, reasons), h("li", {}, `Its code lies ${own.toFixed(2)} from the middle of the prior; ${percent(nearer)} of all codes lie nearer, and draws from the prior lie at ${Math.sqrt(run.latents).toFixed(1)}.`),
       h("li", {}, `p = ${short(Number(Math.exp(logP).toPrecision(2)))}; expected draws ${short(Number((ALL * Math.exp(logP)).toPrecision(2)))} (with equal chances: 1).`)),
-    link("all about this operation", () => explorer.set({ tab: "one" })));
+    textButton("all about this operation", () => explorer.set({ tab: "one" })));
 }
 
 /** Return in words which values of entries are much more frequent among the holes than among all operations. */
@@ -2196,9 +2198,9 @@ function deskPanel(explorer) {
     name: "desk", key: `desk ${run.name} ${epoch} ${pathway} ${explorer.lastChosen}`,
     build: () => [h("h3", {}, "Decode any place, pathway ", pathwayName(pathway)),
       h("p", {}, "Hold alt and drag over the map (or use the button Decode above it), or move the sliders. A cross on the map shows the place."), output,
-      h("p", {}, "Go to ", link("the middle of all codes", () => explorer.set({ place: mean })), " · ", explorer.lastChosen >= 0
-        && [link("the code of the chosen operation", () => explorer.set({ place: run.code(epoch, pathway, explorer.lastChosen) })), " · "],
-      link("a draw from the prior", () => explorer.set({ place: draw() }))),
+      h("p", {}, "Go to ", textButton("the middle of all codes", () => explorer.set({ place: mean })), " · ", explorer.lastChosen >= 0
+        && [textButton("the code of the chosen operation", () => explorer.set({ place: run.code(epoch, pathway, explorer.lastChosen) })), " · "],
+      textButton("a draw from the prior", () => explorer.set({ place: draw() }))),
       h("h4", {}, "Along the principal directions, in latent units from the middle of all codes"),
       h("div", { class: "sliders" }, sliders.map(({ slider, value }, i) => h("label", {}, `${i + 1}`, slider, value)))],
     update: () => {
@@ -2206,11 +2208,11 @@ function deskPanel(explorer) {
       for (const { slider, value, direction } of explorer.panel.sliders) {
         const at = dot(direction, z) - dot(direction, mean);
         slider.value = at;
-        value.textContent = at.toFixed(2);
+        value.textContent = fixed(at, 2);
       }
       explorer.panel.output.replaceChildren(h("div", { class: "figures" }, decodedFigure(explorer, pathway, z),
         h("div", { class: "facts" }, h("p", {}, `The place lies ${Math.hypot(...z).toFixed(2)} from the middle of the prior; draws from the prior lie at about ${Math.sqrt(run.latents).toFixed(1)}.`),
-          link("choose the decoded operation", () => explorer.choose([indexOf(best(run.decode(epoch, pathway, z)))], "one")))));
+          textButton("choose the decoded operation", () => explorer.choose([indexOf(best(run.decode(epoch, pathway, z)))], "one")))));
     },
     sliders, output,
   };
@@ -2343,7 +2345,7 @@ class Chart {
     this.cursor.setAttribute("x1", x);
     this.cursor.setAttribute("x2", x);
     const row = history.epoch.indexOf(epoch);
-    const value = (column, digits) => history[column][row]?.toFixed(digits) ?? "–";
+    const value = (column, digits) => (typeof history[column][row] === "number" ? fixed(history[column][row], digits) : "–");
     const words = [`loss ${value("loss", 2)}`, `informative coverage A ${value("coverage_A", 1)} %`, `and B ${value("coverage_B", 1)} %`];
     this.readout.replaceChildren(h("b", {}, `epoch ${epoch}`), h("span", { class: "key-loss" }, `${words[0]}`, h("small", {}, " log scale")),
       h("span", { class: "key-A" }, words[1]), h("span", { class: "key-B" }, words[2]));
@@ -2362,18 +2364,18 @@ class Chart {
  * @param {HTMLElement} element - the place; what it holds is replaced
  * @param {{header: object, part: function(string): Promise<Uint8Array>}} bundle - a run: its header, and a function that
  *   returns a part without compression
- * @param {{address?: boolean, height?: number, second?: object, state?: object}} options - `address` keeps the state in the
- *   address of the page, `height` (CSS pixels) is that of a cell of a notebook, `second` is the bundle of a run to show
- *   beside the first one, and `state` holds first values of the state
- * @returns {Promise<object>} an object with `state`; `set(changes)`; `on(listener)`, which calls listener(changes, state)
- *   after each change and returns a function that ends this; `destroy()`; `timings` in milliseconds; and, once `ready`
- *   is fulfilled, `encode(epochIndex, pathway, operation)` (μ, then ln σ²) and `decode(epochIndex, pathway, z)` (27
+ * @param {{hash?: boolean, link?: string, height?: number, second?: object}} options - `hash` keeps the state in the
+ *   address of the page, `link` holds a first state as the text after # of such an address, `height` (CSS pixels) is that
+ *   of a cell of a notebook, and `second` is the bundle of a run to show beside the first one
+ * @returns {Promise<object>} an object with `state`; `set(changes)`; `link()`; `on(listener)`, which calls
+ *   listener(changes, state) after each change and returns a function that ends this; `destroy()`; `timings` in
+ *   milliseconds; and, once `ready` is fulfilled, `encode(epochIndex, pathway, operation)` (μ, then ln σ²) and `decode(epochIndex, pathway, z)` (27
  *   probabilities), where pathway is 0 or 1
  */
 export async function mount(element, bundle, options = {}) {
   try {
     const runs = await Promise.all([bundle, options.second].filter(Boolean).map((one) => new Run(one).open()));
-    return start(new Explorer(element, runs, options));
+    return show(new Explorer(element, runs, options));
   } catch (error) {
     element.replaceChildren(h("p", { class: "ternary-explorer-error", role: "alert" },
       `The page cannot show this run (${error.message}): build it again with ternary-lab explore.`));
@@ -2381,16 +2383,17 @@ export async function mount(element, bundle, options = {}) {
   }
 }
 
-function start(explorer) {
+/** Show an explorer for the first time, and return what `mount` gives to its caller. */
+function show(explorer) {
   explorer.build();
   for (const map of explorer.maps) map.move(false);
   explorer.showButtons();
   explorer.showInspector();
   explorer.chart.draw();
   explorer.followHash = () => {
-    if (location.hash !== explorer.written) explorer.set({ ...explorer.startState(), ...explorer.fromHash(location.hash) });
+    if (location.hash !== explorer.written) explorer.set({ ...explorer.startState(), ...explorer.fromLink(location.hash) });
   };
-  if (explorer.options.address) window.addEventListener("hashchange", explorer.followHash);
+  if (explorer.options.hash) window.addEventListener("hashchange", explorer.followHash);
   const ready = Promise.all(explorer.runs.map((run) => run.ready)).then(() => {
     if (explorer.alive) for (const map of explorer.maps) map.refresh();
   });
@@ -2398,6 +2401,7 @@ function start(explorer) {
   return {
     get state() { return explorer.state; },
     set: (changes) => explorer.set(changes),
+    link: () => explorer.link(),
     on(listener) {
       explorer.listeners.push(listener);
       return () => { explorer.listeners = explorer.listeners.filter((other) => other !== listener); };
@@ -2428,14 +2432,17 @@ async function render({ model, el }) {
     const header = model.get(`${prefix}header`);
     return header && Object.keys(header).length ? { header, part: (name) => gunzip(model.get(`${prefix}parts`)[name]) } : undefined;
   };
+  const follow = (name) => () => {
+    const wanted = model.get(name);
+    if (explorer && wanted !== undefined && JSON.stringify(explorer.state[name]) !== JSON.stringify(wanted)) explorer.set({ [name]: wanted });
+  };
   const open = async () => {
     const turn = ++opening;
     const bundle = bundleOf("");
     if (!bundle) return;
-    const given = shared.map((name) => [name, model.get(name)]).filter(([, value]) => value !== null && value !== undefined);
     const place = h("div");
     if (!explorer) el.replaceChildren(place);
-    const opened = await mount(place, bundle, { height: model.get("height"), second: bundleOf("second_"), state: Object.fromEntries(given) });
+    const opened = await mount(place, bundle, { height: model.get("height"), second: bundleOf("second_") });
     if (turn !== opening) {
       opened.destroy();
       return;
@@ -2447,14 +2454,12 @@ async function render({ model, el }) {
       el.replaceChildren(place);
     }
     explorer = opened;
+    for (const name of shared) follow(name)();
     explorer.on((changes, state) => {
       const changed = shared.filter((name) => name in changes);
       for (const name of changed) model.set(name, state[name]);
       if (changed.length) model.save_changes();
     });
-  };
-  const follow = (name) => () => {
-    if (explorer && JSON.stringify(explorer.state[name]) !== JSON.stringify(model.get(name))) explorer.set({ [name]: model.get(name) });
   };
   const listeners = [["change:parts", open], ...shared.map((name) => [`change:${name}`, follow(name)])];
   for (const [event, listener] of listeners) model.on(event, listener);
