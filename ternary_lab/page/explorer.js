@@ -2547,7 +2547,7 @@ function bundleOf(model, prefix) {
 /**
  * Show the run of an anywidget model with the traits `header` and `parts` (by name), and of a second run with
  * `second_header` and `second_parts`. The traits `epoch`, `pathway` and `chosen` follow the page, and the page them. If
- * the traits change, the page keeps as much of its state as the new run has.
+ * `parts` changes, the run has got more parts. The page is exchanged when the new one is ready, and keeps its state.
  */
 async function render({ model, el }) {
   const shared = ["epoch", "pathway", "chosen"];
@@ -2570,7 +2570,7 @@ async function render({ model, el }) {
       return;
     }
     if (explorer) {
-      // The kernel has added a part to the run. The page before was in use until now, and its state stays.
+      // The page before was in use until now.
       opened.set(explorer.state);
       explorer.destroy();
       el.replaceChildren(place);
