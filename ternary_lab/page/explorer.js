@@ -89,7 +89,7 @@ function search(text, names) {
   const number = /^(\d{1,3}(?:[, ]\d{3})+|\d+)(?:\s*\((.*)\))?$/.exec(wanted);
   if (number) {
     const index = Number(number[1].replace(/[, ]/g, ""));
-    if (index >= ALL) return { error: `There is no operation ${format(index)}: indices go from 0 to ${format(ALL - 1)}.` };
+    if (index >= ALL) return { error: `There is no operation ${format(index)}: the last is ${format(ALL - 1)}.` };
     if (number[2] && names[index] !== number[2]) {
       return { error: `Operation ${format(index)} is not “${number[2]}”: type the name or the index alone.` };
     }
@@ -99,7 +99,7 @@ function search(text, names) {
   const hits = Object.entries(names).map(([index, name]) => [Number(index), fold(name)])
     .filter(([, name]) => wanted && name.includes(fold(wanted))).sort((a, b) => rank(a[1]) - rank(b[1]));
   if (hits.length) return { found: hits.map(([index]) => index) };
-  return { error: `Nothing fits “${wanted}”: type a name (${Object.values(names)[0]}), an index, or a table (+0-/000/-0+).` };
+  return { error: `Nothing fits “${wanted}”: type a part of a name, an index, or a table (+0-/000/-0+).` };
 }
 
 // ---------------------------------------------------------------- numbers
@@ -428,16 +428,20 @@ class Run {
     return this.views.get(key);
   }
 
-  hasPlane(kind, first, second) {
-    const ends = { entries: [0, ENTRIES - 1], directions: [1, this.header.directions_per_epoch], dimensions: [0, this.latents - 1] }[kind];
-    return Boolean(ends) && first !== second && [first, second].every((i) => Number.isInteger(i) && i >= ends[0] && i <= ends[1]);
+  /** Return the smallest and the largest number of an axis of a kind of plane. */
+  axisRange(kind) {
+    const ranges = { entries: [0, ENTRIES - 1], directions: [1, this.header.directions_per_epoch], dimensions: [0, this.latents - 1] };
+    return ranges[kind] ?? [0, -1];
+  }
+
+  hasPlane({ kind, first, second }) {
+    const [low, high] = this.axisRange(kind);
+    return first !== second && [first, second].every((i) => Number.isInteger(i) && i >= low && i <= high);
   }
 
   hasColour(colour) {
-    const [kind, ...rest] = (colour ?? "").split("-");
-    if (kind === "entry") return EVERY_ENTRY.includes(Number(rest[0]));
-    if (kind === "property") return this.header.properties.some(({ key }) => key === rest.join("-"));
-    return ["back", "moved"].includes(kind) || (kind === "probability" && Boolean(this.header.log_p_range));
+    return EVERY_ENTRY.some((k) => colour === `entry-${k}`) || this.header.properties.some(({ key }) => colour === `property-${key}`)
+      || ["back", "moved"].includes(colour) || (colour === "probability" && Boolean(this.header.log_p_range));
   }
 
   /** Return half the width of the widest default plane of all epochs and both pathways, in latent units. */
@@ -542,8 +546,9 @@ class View {
   }
 
   /**
-   * Measure the largest coordinate (`extent`) and the main effects of all entries: `means[k][value]` is the mean place of the operations whose entry k has this
-   * value, and `shares[axis][k]` the share of the variance along an axis that entry k explains.
+   * Measure the largest coordinate (`extent`) and the main effects of all entries: `means[k][value]` is the mean place of
+   * the operations whose entry k has this value, and `shares[axis][k]` the share of the variance along an axis that
+   * entry k explains.
    */
   measureEffects() {
     const sums = new Float64Array(ENTRIES * 6);
@@ -586,84 +591,104 @@ class View {
 // ---------------------------------------------------------------- elements
 
 const SVG = "http://www.w3.org/2000/svg";
-const SVG_TAGS = new Set(["svg", "g", "line", "polyline", "circle", "text", "rect", "path", "title"]);
+const SVG_TAGS = new Set(["svg", "g", "line", "polyline", "circle", "text", "title"]);
 
-/** Make an element. `on` holds listeners, `data` holds data attributes; null, undefined and false children are left out. */
+/** Return the children that are there, without those that a condition left out, from nested lists. */
+const present = (children) => children.flat(5).filter((child) => child !== null && child !== undefined && child !== false);
+
+/** Make an element. `on` holds listeners and `data` data attributes. Attributes that are false or missing are left out. */
 function h(tag, { on = {}, data = {}, ...attributes } = {}, ...children) {
   const element = SVG_TAGS.has(tag) ? document.createElementNS(SVG, tag) : document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
-    if (value !== false && value !== null && value !== undefined) element.setAttribute(name, value === true ? "" : value);
+    if (present([value]).length) element.setAttribute(name, value === true ? "" : value);
   }
   Object.assign(element.dataset, data);
   for (const [event, listener] of Object.entries(on)) element.addEventListener(event, listener);
-  element.append(...children.flat(3).filter((child) => child !== null && child !== undefined && child !== false));
+  element.append(...present(children));
   return element;
 }
 
+/** Make a button. Its focus key brings the focus back to it when what is around it is built again. */
+const button = (focus, click, { on, ...attributes } = {}, ...children) => h("button", {
+  type: "button", data: { focus }, on: { click, ...on }, ...attributes,
+}, children);
+const textButton = (text, click, words) => button(text, click, { class: "link", title: words }, text);
+const para = (...children) => h("p", {}, children);
+const note = (...children) => h("p", { class: "note" }, children);
+const option = (value, text, selected = false) => h("option", { value, selected }, text);
+const swatch = (colour) => h("i", { class: "swatch", style: `background:${colour}`, "aria-hidden": "true" });
+const checkbox = (text, words, checked, onChange) => h("label", { title: words }, h("input", {
+  type: "checkbox", checked, data: { focus: text }, on: { change: ({ target }) => onChange(target.checked) },
+}), text);
+const range = (focus, words, min, max, onInput) => h("input", {
+  type: "range", min, max, step: 0.01, "aria-label": words, data: { focus }, on: { input: ({ target }) => onInput(Number(target.value)) },
+});
+
 /**
- * Draw a truth table. `probabilities` (27) writes the certainty of each value, `reference` frames the entries that differ
- * from another table, and `onEntry(k)` makes each entry a button. `key` starts the focus keys of the buttons.
+ * Draw a truth table. `probabilities` (27) adds the certainty of each value, `reference` frames the entries that differ
+ * from another table, and `onEntry(k)` makes each entry a button.
  */
-function truthTable(table, { probabilities, reference, onEntry, key = "", size = "", words = "" } = {}) {
+function truthTable(table, { probabilities, reference, onEntry, size = "", words } = {}) {
   const cells = table.map((value, k) => {
     const differs = reference && reference[k] !== value;
     const attributes = { class: `entry value-${value}${differs ? " differs" : ""}` };
-    const certainty = probabilities && h("small", {}, percent(probabilities[3 * k + value]));
-    if (!onEntry) return h("span", attributes, SIGNS[value], certainty);
-    return h("button", {
-      ...attributes, type: "button", title: `change ${entryName(k)}`, "aria-label": `${entryName(k)} = ${SIGNS[value]}, change`,
-      data: { focus: `${key}${k}` }, on: { click: () => onEntry(k) },
-    }, SIGNS[value]);
+    const name = entryName(k);
+    return onEntry ? button(`entry ${k}`, () => onEntry(k), {
+      ...attributes, title: `change ${name}`, "aria-label": `${name} = ${SIGNS[value]}, change`,
+    }, SIGNS[value]) : h("span", attributes, SIGNS[value], probabilities && h("small", {}, percent(probabilities[3 * k + value])));
   });
-  const label = `${words}${words && ": "}${tableWords(table)}`;
+  const label = present([words, tableWords(table)]).join(": ");
   return h("div", { class: `table ${size}`, role: onEntry ? "group" : "img", "aria-label": label }, cells);
 }
 
 /** Add the arguments to a large table: a beside its rows and b above its columns. */
 function withArguments(table) {
-  const corner = h("span", { class: "corner" }, "a \\ b");
-  return h("div", { class: "with-arguments" }, corner, SIGNS.map((sign) => h("span", { class: "column" }, sign)),
-    SIGNS.map((sign) => h("span", { class: "row" }, sign)), table);
+  return h("div", { class: "with-arguments" }, h("span", { class: "corner" }, "a \\ b"),
+    SIGNS.map((sign) => [h("span", { class: "column" }, sign), h("span", { class: "row" }, sign)]), table);
 }
 
-/** Draw a small line chart: `lines` holds {values, colour, dash}, with values null where there is none. */
-function lineChart({ width, height, xs, lines, top, marker, words }) {
+/** A 3 × 3 table whose cells stand for the entries of a truth table. `text(k)` stands in a cell. */
+function entryPicker(focus, isOn, onPick, text = () => "") {
+  const cells = EVERY_ENTRY.map((k) => button(`${focus} ${k}`, () => onPick(k), {
+    class: "entry", "aria-pressed": String(isOn(k)), "aria-label": `entry ${entryName(k)} ${text(k)}`, title: `entry ${entryName(k)}`,
+  }, text(k)));
+  return withArguments(h("div", { class: "table picker", role: "group", "aria-label": "entries f(a,b)" }, cells));
+}
+
+/** Draw a small line chart with a mark at one x. `lines` holds {values, colour, dash}. */
+function lineChart({ height, xs, lines, top, marker, words }) {
+  const width = 420;
   const x = (value) => 4 + (width - 8) * (value - xs[0]) / (xs[xs.length - 1] - xs[0] || 1);
   const y = (value) => height - 3 - (height - 6) * value / (top || 1);
   const polyline = ({ values, colour, dash }) => h("polyline", {
     fill: "none", stroke: colour, "stroke-width": 1.8, "stroke-dasharray": dash,
     points: values.map((value, i) => `${x(xs[i]).toFixed(1)},${y(value).toFixed(1)}`).join(" "),
   });
-  const dots = ({ values, colour }) => (xs.length > 40 ? [] : values.map((value, i) => (
-    h("circle", { cx: x(xs[i]), cy: y(value), r: 2, fill: colour }))));
-  const line = marker !== undefined && h("line", { x1: x(marker), x2: x(marker), y1: 0, y2: height, class: "cursor" });
   return h("svg", { class: "small-chart", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": words },
-    h("line", { x1: 4, x2: width - 4, y1: height - 3, y2: height - 3, class: "base" }), line, lines.map(polyline), lines.map(dots));
+    h("line", { x1: 4, x2: width - 4, y1: height - 3, y2: height - 3, class: "base" }),
+    h("line", { x1: x(marker), x2: x(marker), y1: 0, y2: height, class: "cursor" }), lines.map(polyline));
 }
 
-/** A button that opens a panel below it. The panel closes on Escape and on a click elsewhere. */
-function menu(label, panel, key) {
-  const summary = h("summary", { data: { focus: key } }, label);
-  const details = h("details", { class: "menu" }, summary, h("div", { class: "panel" }, panel));
-  details.addEventListener("keydown", (event) => {
-    if (event.key !== "Escape") return;
-    details.open = false;
-    summary.focus();
-    event.stopPropagation();
-  });
-  details.addEventListener("focusout", ({ relatedTarget }) => {
-    if (relatedTarget && !details.contains(relatedTarget)) details.open = false;
-  });
+/** A button that opens a panel below it. `fill` makes the content. The panel closes on Escape and when it loses the focus. */
+function menu(focus, fill) {
+  const summary = h("summary", { data: { focus } });
+  const details = h("details", { class: "menu", on: {
+    toggle: () => details.open && fill(),
+    focusout: ({ relatedTarget }) => { if (relatedTarget && !details.contains(relatedTarget)) details.open = false; },
+    keydown: (event) => {
+      if (event.key !== "Escape") return;
+      details.open = false;
+      summary.focus();
+      event.stopPropagation();
+    },
+  } }, summary, h("div", { class: "panel" }));
   return details;
 }
 
-/** A group of buttons of which one is on. `choices` holds [value, text, explanation]. */
+/** A group of buttons of which one is on. `choices` holds [text, explanation] by value. */
 function choice(label, choices, chosen, onChoice) {
-  return h("div", { class: "choice", role: "group", "aria-label": label }, choices.map(([value, text, explanation]) => (
-    h("button", {
-      type: "button", title: explanation, "aria-pressed": String(value === chosen), data: { focus: `${label} ${value}` },
-      on: { click: () => onChoice(value) },
-    }, text))));
+  return h("div", { class: "choice", role: "group", "aria-label": label }, Object.entries(choices).map(([value, [text, words]]) => (
+    button(`${label} ${value}`, () => onChoice(value), { title: words, "aria-pressed": String(value === chosen) }, text))));
 }
 
 // ---------------------------------------------------------------- colours
@@ -703,6 +728,12 @@ function byProbability(run, epoch, pathway) {
     run.parts.log_probability.subarray(from, from + ALL), [fixed(low, 1), fixed(high, 1)], text);
 }
 
+function byGivenBack(run, epoch, pathway) {
+  const classes = Uint8Array.from({ length: ALL }, (_, n) => run.givenBack(epoch, pathway, n));
+  const title = `answer to “does decoder ${PATHWAYS[pathway]} give it back from its own code?”`;
+  return byClass(title, classes, ["no", "yes"], ["#D55E00", "#9DBBD1"]);
+}
+
 /** Colour by the distance between the codes of two epochs, or return null while codes are not computed yet. */
 function byMove(run, epoch, pathway, since) {
   const [now, before] = [run.codes.get(epoch, pathway), run.codes.get(since, pathway)];
@@ -722,20 +753,16 @@ function byMove(run, epoch, pathway, since) {
  * Returns null while the codes that it needs are not computed yet.
  */
 function colouring(run, epoch, pathway, colour, since) {
-  const [kind, which] = [colour.split("-")[0], colour.slice(colour.indexOf("-") + 1)];
-  if (kind === "property") return byProperty(run, which);
-  if (kind === "probability" && run.header.log_p_range) return byProbability(run, epoch, pathway);
-  if (kind === "moved") return byMove(run, epoch, pathway, since);
-  if (kind === "back") {
-    const classes = Uint8Array.from({ length: ALL }, (_, n) => run.givenBack(epoch, pathway, n));
-    return byClass(`answer to “given back by decoder ${PATHWAYS[pathway]} from its own code?”`, classes, ["no", "yes"],
-      ["#D55E00", "#9DBBD1"]);
-  }
-  const k = kind === "entry" ? Number(which) : 0;
+  if (colour.startsWith("property-")) return byProperty(run, colour.slice("property-".length));
+  if (colour === "probability") return byProbability(run, epoch, pathway);
+  if (colour === "moved") return byMove(run, epoch, pathway, since);
+  if (colour === "back") return byGivenBack(run, epoch, pathway);
+  const k = Number(colour.slice("entry-".length));
   return byClass(`value of the entry ${entryName(k)}`, TABLES.subarray(k * ALL, (k + 1) * ALL), SIGNS, ENTRY_COLOURS);
 }
+
 /** Return whether a colour depends on the epoch. Such a colour needs parts that are loaded after the first picture. */
-const dependsOnEpoch = (colour) => /^(probability|moved|back)/.test(colour);
+const dependsOnEpoch = (colour) => ["probability", "moved", "back"].includes(colour);
 
 // ---------------------------------------------------------------- the map
 
@@ -770,10 +797,10 @@ class OperationMap {
     this.legend = h("div", { class: "legend" });
     this.tip = h("div", { class: "tip", hidden: true });
     this.message = h("div", { class: "message", hidden: true });
-    this.surface = h("div", { class: "surface", tabindex: 0, role: "application", data: { focus: `map ${this.fixedPathway}` } },
-      this.points, this.marks);
-    this.element = h("div", { class: "map" }, h("div", { class: "head" }, h("div", {}, this.title, this.axes[1]), this.legend),
-      h("div", { class: "stage" }, this.surface, this.tip, this.message), this.axes[0]);
+    this.surface = h("div", { class: "surface", tabindex: 0, role: "application" }, this.points, this.marks);
+    const head = h("div", { class: "head" }, h("div", {}, this.title, this.axes[1]), this.legend);
+    const stage = h("div", { class: "stage" }, this.surface, this.tip, this.message);
+    this.element = h("div", { class: "map" }, head, stage, this.axes[0]);
     this.pointsContext = this.points.getContext("2d");
     this.context = this.marks.getContext("2d");
   }
@@ -857,10 +884,11 @@ class OperationMap {
     const changes = dependsOnEpoch(colour);
     const key = changes ? `${colour} ${this.epoch} ${this.pathway} ${this.since}` : colour;
     if (key === this.colouringKey) return;
-    const found = (this.run.loaded || !changes) && colouring(this.run, this.epoch, this.pathway, colour, this.since);
+    const possible = this.run.hasColour(colour) && (this.run.loaded || !changes);
+    const found = possible && colouring(this.run, this.epoch, this.pathway, colour, this.since);
     if (found) this.colouringKey = key;
-    else if (this.run.loaded) this.wait(() => this.refresh());
-    this.colouring = found || this.colouring || colouring(this.run, this.epoch, this.pathway, `entry-${this.run.defaultPlane.second}`);
+    else if (possible) this.wait(() => this.refresh());
+    this.colouring = found || this.colouring || colouring(this.run, 0, 0, `entry-${this.run.defaultPlane.second}`);
     this.writeLegend();
   }
 
@@ -1024,11 +1052,13 @@ class OperationMap {
   /** Draw where draws from the prior lie: their typical radius √L, which is √2 in a plane. */
   drawPrior() {
     const [u, v] = this.view.axes;
-    const places = this.ellipse(this.view.project(u.map(() => 0)), [[dot(u, u), dot(u, v)], [dot(u, v), dot(v, v)]], Math.SQRT2);
+    const covariance = [[dot(u, u), dot(u, v)], [dot(u, v), dot(v, v)]];
+    const places = this.ellipse(this.view.project(u.map(() => 0)), covariance, Math.SQRT2);
     this.stroke(places, "#555", 1.3, [7, 4]);
     const [right] = places;
     const small = right[0] - places[36][0] < 120 * this.ratio;
-    this.write("prior: typical radius", small ? [right[0] + 8 * this.ratio, right[1]] : places[63], { colour: "#444", align: small ? "left" : "center" });
+    const place = small ? [right[0] + 8 * this.ratio, right[1]] : places[63];
+    this.write("prior: typical radius", place, { colour: "#444", align: small ? "left" : "center" });
   }
 
   /** Draw one standard deviation of the posterior of the chosen operation. */
@@ -1048,7 +1078,7 @@ class OperationMap {
 
   /** Draw the step of each entry as an arrow from the mean place of − to that of +. */
   drawSteps() {
-    const steps = this.view.means.map((mean, k) => ({ k, from: mean[0], to: mean[2], length: distance(mean[0], mean[2]) }));
+    const steps = this.view.means.map(([from, , to], k) => ({ k, from, to, length: distance(from, to) }));
     const longest = Math.max(...steps.map(({ length }) => length));
     for (const { k, from, to, length } of steps) {
       const [start, end] = [this.screen(from), this.screen(to)];
@@ -1060,23 +1090,25 @@ class OperationMap {
 
   arrow(from, to, colour = "#222") {
     const angle = Math.atan2(to[1] - from[1], to[0] - from[0]);
-    const head = [2.6, -2.6].map((turn) => [to[0] + 9 * this.ratio * Math.cos(angle + turn), to[1] + 9 * this.ratio * Math.sin(angle + turn)]);
-    this.stroke([from, to, head[0], to, head[1]], colour, 1.6);
+    const length = 9 * this.ratio;
+    const barb = (turn) => [to[0] + length * Math.cos(angle + turn), to[1] + length * Math.sin(angle + turn)];
+    this.stroke([from, to, barb(2.6), to, barb(-2.6)], colour, 1.6);
   }
 
   /** Write the values of the entry that explains most of an axis, as the labels of this axis. */
   drawTicks() {
+    const margin = 30 * this.ratio;
     for (const axis of [0, 1]) {
       const [[k, share]] = this.view.explained(axis);
       if (share < 0.5) continue;
-      const [first, middle, last] = this.view.means[k].map((mean) => this.screen(mean)[axis]);
-      const crowded = this.width < 520 * this.ratio || Math.min(Math.abs(middle - first), Math.abs(last - middle)) < (axis ? 18 : 84) * this.ratio;
-      this.view.means[k].forEach((mean, value) => {
+      const places = this.view.means[k].map((mean) => this.screen(mean)[axis]);
+      const gap = Math.min(Math.abs(places[1] - places[0]), Math.abs(places[2] - places[1]));
+      const crowded = this.width < 520 * this.ratio || gap < (axis ? 18 : 84) * this.ratio;
+      places.forEach((at, value) => {
         const text = crowded ? SIGNS[value] : `${entryName(k)} = ${SIGNS[value]}`;
-        const [x, y] = this.screen(mean);
-        const margin = 30 * this.ratio;
-        if (axis === 0 && x > margin && x < this.width - margin) this.write(text, [x, this.height - margin - 6 * this.ratio], { bold: true });
-        if (axis === 1 && y > margin && y < this.height - 2 * margin) this.write(text, [8 * this.ratio, y], { align: "left", bold: true });
+        if (at < margin || at > (axis ? this.height - margin : this.width) - margin) return;
+        if (axis) this.write(text, [8 * this.ratio, at], { align: "left", bold: true });
+        else this.write(text, [at, this.height - margin - 6 * this.ratio], { bold: true });
       });
     }
   }
@@ -1145,8 +1177,9 @@ class OperationMap {
     const width = length / this.unit * this.scale;
     const [x, y] = [12 * this.ratio, this.height - 14 * this.ratio];
     this.stroke([[x, y - 4 * this.ratio], [x, y], [x + width, y], [x + width, y - 4 * this.ratio]], "#222", 1.5);
-    const text = `${short(length)} latent unit${length === 1 ? "" : "s"}${this.explorer.state.oneScale ? ", the scale of all epochs" : ""}`;
-    this.write(text, [x + width + 8 * this.ratio, y - 2 * this.ratio], { align: "left" });
+    const text = `${short(length)} latent unit${length === 1 ? "" : "s"}`;
+    const scale = this.explorer.state.oneScale ? `${text}, the scale of all epochs` : text;
+    this.write(scale, [x + width + 8 * this.ratio, y - 2 * this.ratio], { align: "left" });
   }
 
   // ---- words
@@ -1154,24 +1187,22 @@ class OperationMap {
   writeAxes() {
     this.axes[0].textContent = `→ ${this.view.words(0)}`;
     this.axes[1].textContent = `↑ ${this.view.words(1)}`;
-    const which = this.explorer.maps.length > 1 ? `${this.run.name}, pathway ${PATHWAYS[this.pathway]}, epoch ${this.run.epochs[this.epoch]}` : "";
-    this.title.textContent = which;
-    this.surface.setAttribute("aria-label", `Map of all operations, ${which || `pathway ${PATHWAYS[this.pathway]}`}. `
+    const which = `${this.run.name}, pathway ${PATHWAYS[this.pathway]}, epoch ${this.run.epochs[this.epoch]}`;
+    this.title.textContent = this.explorer.maps.length > 1 ? which : "";
+    this.surface.setAttribute("aria-label", `Map of all operations: ${which}. `
       + `Left to right: ${this.view.words(0)}. Bottom to top: ${this.view.words(1)}. `
       + "Arrow keys go from point to point, Enter chooses, Shift+Enter adds, plus and minus zoom, 0 shows all.");
   }
 
   writeLegend() {
-    const { title, items, ends, classes } = this.colouring;
-    const swatch = (colour) => h("i", { style: `background:${colour}`, "aria-hidden": "true" });
+    const { title: words, items, ends, classes } = this.colouring;
     const choose = (value) => this.explorer.choose(RANDOM_ORDER.filter((n) => classes[n] === value).sort(), "selection");
-    const list = items && items.map(({ label, colour, count }, value) => h("button", {
-      type: "button", title: `choose these ${format(count)} operations`, disabled: count === 0,
-      data: { focus: `legend ${value}` }, on: { click: () => choose(value) },
+    const list = items?.map(({ label, colour, count }, value) => button(`legend ${value}`, () => choose(value), {
+      title: `choose these ${format(count)} operations`, disabled: count === 0,
     }, swatch(colour), ` ${label} `, h("small", {}, format(count))));
     const scale = ends && h("div", { class: "scale" }, ends[0],
       h("i", { style: `background:linear-gradient(90deg,${SEQUENTIAL.join(",")})` }), ends[1]);
-    this.explorer.keepFocus(this.legend, h("b", {}, `Colour: ${title}`), list ? h("div", {}, list) : scale);
+    this.explorer.keepFocus(this.legend, h("b", {}, `Colour: ${words}`), list ? h("div", {}, list) : scale);
   }
 
   // ---- pointer and keys
@@ -1196,6 +1227,11 @@ class OperationMap {
   place(event) {
     const box = this.surface.getBoundingClientRect();
     return [event.clientX - box.left, event.clientY - box.top];
+  }
+
+  /** The middle of the map in CSS pixels. */
+  get middle() {
+    return [this.width, this.height].map((size) => size / 2 / this.ratio);
   }
 
   zoom(factor, [x, y]) {
@@ -1224,7 +1260,8 @@ class OperationMap {
     }
     const { tool } = this.explorer.state;
     const kind = event.altKey || tool === "decode" ? "decode" : event.shiftKey || tool === "lasso" ? "lasso" : "move";
-    this.drag = { kind, from: place, last: place, moved: false, add: event.shiftKey || tool === "add", touch: event.pointerType === "touch" };
+    const adds = event.shiftKey || tool === "add";
+    this.drag = { kind, from: place, last: place, moved: false, adds, touch: event.pointerType === "touch" };
     this.explorer.activate(this);
     if (kind === "decode") this.decodeAt(place);
   }
@@ -1269,11 +1306,9 @@ class OperationMap {
     const { drag, lasso } = this;
     this.cancel(event);
     if (!drag) return;
-    if (lasso) {
-      const [inside, add] = [this.inside(lasso), false];
-      this.explorer.choose(inside, "selection", add);
-    } else if (drag.kind !== "decode" && !drag.moved) {
-      this.explorer.click(this.nearest(drag.from, drag.touch ? 24 : 12), drag.add);
+    if (lasso) this.explorer.choose(this.inside(lasso), "selection");
+    else if (drag.kind !== "decode" && !drag.moved) {
+      this.explorer.click(this.nearest(drag.from, drag.touch ? 24 : 12), drag.adds);
     }
   }
 
@@ -1321,12 +1356,11 @@ class OperationMap {
 
   key(event) {
     const arrows = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
-    const middle = [this.width / 2 / this.ratio, this.height / 2 / this.ratio];
     if (arrows[event.key] && event.shiftKey) this.pan(-60 * arrows[event.key][0], 60 * arrows[event.key][1]);
     else if (arrows[event.key]) this.step(arrows[event.key]);
     else if (event.key === "Enter") this.explorer.click(this.hover, event.shiftKey);
-    else if (event.key === "+" || event.key === "=") this.zoom(1.3, middle);
-    else if (event.key === "-") this.zoom(1 / 1.3, middle);
+    else if (event.key === "+" || event.key === "=") this.zoom(1.3, this.middle);
+    else if (event.key === "-") this.zoom(1 / 1.3, this.middle);
     else if (event.key === "0") this.explorer.fit();
     else if (event.key === "Escape") this.explorer.choose([]);
     else return;
@@ -1372,29 +1406,103 @@ function neighbours(operation) {
     .map((value) => ({ operation: withEntry(operation, entry, value), entry })));
 }
 
-// ---------------------------------------------------------------- the explorer
+// ---------------------------------------------------------------- the state as a link
 
 const TABS = { one: "One", selection: "Selection", path: "Path", holes: "Holes", desk: "Desk" };
-const TOOLS = [["move", "Move", "drag moves the map, a click chooses"], ["add", "Add", "a click adds to the chosen operations (or shift and click)"],
-  ["lasso", "Lasso", "drag around operations to choose them (or shift and drag)"],
-  ["decode", "Decode", "drag over the map to decode any place of it (or alt and drag)"]];
-const MODES = [["A", "A", "encoder and decoder A"], ["B", "B", "encoder and decoder B"], ["beside", "A beside B", "two linked maps"]];
-/** Changes of these parts of the state leave the inspector as it is. */
-const ONLY_MAP = new Set(["view", "oneScale", "tool", "show"]);
+const TOOLS = {
+  move: ["Move", "drag moves the map, a click chooses"],
+  add: ["Add", "a click adds to the chosen operations (or shift and click)"],
+  lasso: ["Lasso", "drag around operations to choose them (or shift and drag)"],
+  decode: ["Decode", "drag over the map to decode any place of it (or alt and drag)"],
+};
+const SHOWN = {
+  steps: ["steps", "arrows: the mean step of the code when one entry goes from − to +"],
+  prior: ["prior", "the typical radius of draws from the prior in this plane"],
+  holes: ["holes", "operations that the decoder draws least often"],
+};
 
-/** Parts of the interface of one mounted element, and the state that they share. */
+const rounded = (numbers) => numbers.map((value) => Number(value.toPrecision(5))).join("_");
+const numbersOf = (text) => text.split("_").map(Number);
+const oneOf = (names) => (text) => (names.includes(text) ? text : undefined);
+const keptEpoch = (text, run) => (text && Number.isFinite(Number(text)) ? run.epochs[run.nearest(Number(text))] : undefined);
+
+/** How a link holds each part of the state: [write, read]. `read` returns undefined for what a run does not have. */
+const LINK = {
+  epoch: [String, keptEpoch],
+  pathway: [String, oneOf(PATHWAYS)],
+  plane: [({ kind, first, second }) => `${kind}-${first}-${second}`, (text, run) => {
+    const [kind, first, second] = text.split("-");
+    const plane = { kind, first: Number(first), second: Number(second) };
+    return run.hasPlane(plane) ? plane : undefined;
+  }],
+  colour: [String, (text, run) => (run.hasColour(text) ? text : undefined)],
+  since: [String, keptEpoch],
+  tab: [String, oneOf(Object.keys(TABS))],
+  tool: [String, oneOf(Object.keys(TOOLS))],
+  chosen: [packed, unpacked],
+  filter: [(filter) => Object.entries(filter).map(([key, values]) => `${key}:${values.join("_")}`).join(";"),
+    (text, run) => Object.fromEntries(text.split(";").map((part) => part.split(":"))
+      .filter(([key, values]) => values && run.header.properties.some((property) => property.key === key))
+      .map(([key, values]) => [key, numbersOf(values)]))],
+  beside: [(on) => (on ? "yes" : ""), (text) => text === "yes"],
+  oneScale: [(on) => (on ? "yes" : ""), (text) => text === "yes"],
+  view: [({ zoom, x, y }) => rounded([zoom, x, y]), (text) => {
+    const [zoom, x, y] = numbersOf(text);
+    return [zoom, x, y].every(Number.isFinite) && zoom > 0 ? { zoom, x, y } : undefined;
+  }],
+  show: [(show) => Object.keys(SHOWN).filter((name) => show[name]).join("_") || "nothing",
+    (text) => Object.fromEntries(Object.keys(SHOWN).map((name) => [name, text.split("_").includes(name)]))],
+  place: [(place) => (place ? rounded(place) : ""), (text, run) => {
+    const place = numbersOf(text);
+    return place.length === run.latents && place.every(Number.isFinite) ? place : undefined;
+  }],
+  along: [(along) => rounded([along]), (text) => (Number(text) >= 0 && Number(text) <= 1 ? Number(text) : undefined)],
+};
+
+/** Return chosen operations as text: their indices, or one bit for each operation in hexadecimal digits if many. */
+function packed(chosen) {
+  if (chosen.length <= 400) return chosen.join("_");
+  const digits = new Uint8Array(Math.ceil(ALL / 4));
+  for (const n of chosen) digits[n >> 2] |= 1 << (n & 3);
+  return `x${Array.from(digits, (digit) => digit.toString(16)).join("")}`;
+}
+
+function unpacked(text) {
+  if (!text.startsWith("x")) return numbersOf(text).filter((n) => Number.isInteger(n) && n >= 0 && n < ALL);
+  return Array.from(RANDOM_ORDER).sort((a, b) => a - b).filter((n) => (parseInt(text[1 + (n >> 2)], 16) >> (n & 3)) & 1);
+}
+
+/** Return the parts of the state that a link holds. */
+function stateOf(link, run) {
+  const given = new URLSearchParams(link.replace(/^#/, ""));
+  return Object.fromEntries(Object.entries(LINK).filter(([name]) => given.has(name))
+    .map(([name, [, read]]) => [name, read(given.get(name), run)]).filter(([, value]) => value !== undefined));
+}
+
+function linkOf(state) {
+  return Object.entries(LINK).map(([name, [write]]) => [name, write(state[name])]).filter(([, text]) => text !== "")
+    .map(([name, text]) => `${name}=${text}`).join("&");
+}
+
+// ---------------------------------------------------------------- the explorer
+
+/** Changes of these parts of the state leave the inspector as it is, or the buttons. */
+const NOT_IN_INSPECTOR = ["view", "oneScale", "tool", "show"];
+const NOT_IN_BUTTONS = ["view", "place", "along", "chosen"];
+
+/** The interface of one mounted element, and the state that its parts share. */
 class Explorer {
   constructor(element, runs, options) {
-    Object.assign(this, { element, runs, options, alive: true, listeners: [], trail: null, panel: {}, timings: { draws: [], changes: [] } });
-    [this.run] = runs;
+    Object.assign(this, { element, runs, options, alive: true, listeners: [], trail: null, panel: {}, changed: {} });
+    [this.first] = runs;
+    this.timings = { draws: [], changes: [] };
     this.still = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
-    this.state = this.startState();
-    Object.assign(this.state, this.fromLink(options.hash ? location.hash : options.link ?? ""));
+    this.state = { ...this.startState(), ...stateOf(options.hash ? location.hash : options.link ?? "", this.first) };
     this.updateActive();
   }
 
   startState() {
-    const { epochs, defaultPlane } = this.run;
+    const { epochs, defaultPlane } = this.first;
     return {
       epoch: epochs[epochs.length - 1], pathway: "B", plane: defaultPlane, colour: `entry-${defaultPlane.second}`,
       since: epochs[0], chosen: [], filter: {}, tab: "one", beside: false, oneScale: false, tool: "move",
@@ -1402,12 +1510,17 @@ class Explorer {
     };
   }
 
+  /** The run of the inspector: that of the map which was used last. */
+  get run() {
+    return this.activeMap.run;
+  }
+
   get pathway() {
     return PATHWAYS.indexOf(this.state.pathway);
   }
 
   get epoch() {
-    return this.run.nearest(this.state.epoch);
+    return this.activeMap.epoch;
   }
 
   /** The operation that was chosen last, or -1. */
@@ -1425,7 +1538,6 @@ class Explorer {
   // ---- building
 
   build() {
-    const height = this.options.height && `--height:${this.options.height}px`;
     this.bar = h("div", { class: "bar" });
     this.toolbar = h("div", { class: "toolbar" });
     this.mapArea = h("div", { class: "maps" });
@@ -1433,6 +1545,7 @@ class Explorer {
     this.content = h("div", { class: "content", role: "tabpanel", tabindex: -1 });
     this.chart = new Chart(this);
     this.live = h("div", { class: "live", role: "status", "aria-live": "polite" });
+    const height = this.options.height && `--height:${this.options.height}px`;
     this.root = h("div", { class: "ternary-explorer", style: height }, h("div", { class: "frame" }, this.bar,
       h("div", { class: "left" }, this.toolbar, this.mapArea), this.chart.element,
       h("div", { class: "inspector" }, this.tabs, this.content)), this.live);
@@ -1442,22 +1555,29 @@ class Explorer {
     this.observer = new ResizeObserver(() => this.resize());
     for (const part of [this.mapArea, this.chart.element]) this.observer.observe(part);
     this.closeMenus = (event) => {
-      for (const details of this.root.querySelectorAll("details[open]")) if (!event.composedPath().includes(details)) details.open = false;
+      for (const details of this.root.querySelectorAll("details[open]")) {
+        if (!event.composedPath().includes(details)) details.open = false;
+      }
     };
     document.addEventListener("pointerdown", this.closeMenus);
+    this.followHash = () => {
+      if (location.hash !== this.written) this.set({ ...this.startState(), ...stateOf(location.hash, this.first) });
+    };
+    if (this.options.hash) window.addEventListener("hashchange", this.followHash);
   }
 
   buildMaps() {
     const [first, second] = this.runs;
-    const pairs = second ? [[first, null], [second, null]] : this.state.beside ? [[first, 0], [first, 1]] : [[first, null]];
+    const alone = this.state.beside ? [[first, 0], [first, 1]] : [[first, null]];
+    const pairs = second ? [[first, null], [second, null]] : alone;
     this.maps = pairs.map(([run, pathway]) => new OperationMap(this, run, pathway));
-    this.activeMap = this.maps[this.state.beside ? this.pathway : 0] ?? this.maps[0];
+    this.activeMap = this.maps[this.state.beside && !second ? this.pathway : 0];
     this.mapArea.replaceChildren(...this.maps.map((map) => map.element));
     for (const map of this.maps) map.resize();
   }
 
   resize() {
-    if (!this.alive || !this.root.isConnected) return;
+    if (!this.root.isConnected) return;
     for (const map of this.maps) {
       map.resize();
       map.draw();
@@ -1465,11 +1585,25 @@ class Explorer {
     this.chart.draw();
   }
 
+  /** Show everything for the first time. */
+  start() {
+    this.build();
+    for (const map of this.maps) map.move(false);
+    this.showButtons();
+    this.showInspector();
+    this.chart.draw();
+    this.ready = Promise.all(this.runs.map((run) => run.ready)).then(() => {
+      if (!this.alive) return;
+      for (const map of this.maps) map.refresh();
+      this.showInspector();
+    });
+  }
+
   /** Replace the children of an element. The focus stays on the child with the same focus key. */
   keepFocus(container, ...children) {
     const focused = container.getRootNode().activeElement;
     const key = focused && container.contains(focused) ? focused.dataset.focus : undefined;
-    container.replaceChildren(...children.flat(3).filter(Boolean));
+    container.replaceChildren(...present(children));
     if (key) container.querySelector(`[data-focus="${CSS.escape(key)}"]`)?.focus({ preventScroll: true });
   }
 
@@ -1480,29 +1614,40 @@ class Explorer {
     const started = performance.now();
     const has = (...names) => names.some((name) => name in changes);
     Object.assign(this.state, changes);
-    if (has("epoch")) this.state.epoch = this.run.epochs[this.epoch];
+    this.state.epoch = this.first.epochs[this.first.nearest(this.state.epoch)];
     if (has("chosen", "filter", "tab")) this.updateActive();
     if (has("beside")) this.buildMaps();
-    if (has("epoch", "pathway", "plane", "oneScale", "beside")) for (const map of this.maps) map.move();
-    else if (has("colour", "since", "chosen", "filter", "tab")) for (const map of this.maps) map.refresh();
-    else if (has("view")) for (const map of this.maps) map.draw();
-    else for (const map of this.maps) map.drawMarks();
+    for (const map of this.maps) {
+      if (has("epoch", "pathway", "plane", "oneScale", "beside")) map.move();
+      else if (has("colour", "since", "chosen", "filter", "tab")) map.refresh();
+      else if (has("view")) map.draw();
+      else map.drawMarks();
+    }
     if (has("epoch")) this.chart.update();
     this.timings.changes.push(performance.now() - started);
-    this.changed = { ...this.changed, ...changes };
+    Object.assign(this.changed, changes);
     this.planned ??= requestAnimationFrame(() => this.afterFrame());
   }
 
-  /** Do what need not be done before the next picture: inspector, buttons, address, listeners. */
+  /** Do what can wait until the next picture is drawn: the inspector, the buttons, the address and the listeners. */
   afterFrame() {
     const changes = this.changed;
-    this.changed = {};
-    this.planned = undefined;
+    [this.changed, this.planned] = [{}, undefined];
     if (!this.alive) return;
-    if (Object.keys(changes).some((name) => !ONLY_MAP.has(name))) this.showInspector();
-    if (Object.keys(changes).some((name) => !["view", "place", "along"].includes(name))) this.showButtons();
+    const beyond = (names) => Object.keys(changes).some((name) => !names.includes(name));
+    if (beyond(NOT_IN_INSPECTOR)) this.showInspector();
+    if (beyond(NOT_IN_BUTTONS)) this.showButtons();
     if (this.options.hash) this.writeHash();
     for (const listener of this.listeners) listener(changes, this.state);
+  }
+
+  /** Write the state into the address. Browsers refuse many changes of the address within a short time. */
+  writeHash() {
+    clearTimeout(this.writing);
+    this.writing = setTimeout(() => {
+      this.written = `#${linkOf(this.state)}`;
+      history.replaceState(null, "", this.written);
+    }, 150);
   }
 
   /** Find which operations pass the filter (`passes`) and which are not grey (`active`, null if none is grey). */
@@ -1521,9 +1666,9 @@ class Explorer {
   /** Return 1 for each operation whose properties have values of the filter. The property `except` does not count. */
   passing(filter, except) {
     const passes = new Uint8Array(ALL).fill(1);
-    this.run.header.properties.forEach(({ key }, index) => {
+    this.first.header.properties.forEach(({ key }, index) => {
       if (!filter[key] || key === except) return;
-      const values = this.run.property(index);
+      const values = this.first.property(index);
       for (let n = 0; n < ALL; n++) if (!filter[key].includes(values[n])) passes[n] = 0;
     });
     return passes;
@@ -1533,31 +1678,33 @@ class Explorer {
     this.trail = null;
     this.set({ chosen: Array.from(operations), tab });
     const count = this.state.chosen.length;
-    this.say(count === 0 ? "Nothing is chosen." : count === 1 ? this.inWords(this.lastChosen) : `${format(count)} operations are chosen.`);
+    const words = count ? `${format(count)} operations are chosen.` : "Nothing is chosen.";
+    this.say(count === 1 ? this.inWords(this.lastChosen) : words);
   }
 
   /** Choose the operation under a click, or add it to the chosen ones, or take it away from them. */
-  click(operation, add) {
+  click(operation, adds) {
     const { chosen } = this.state;
     if (operation < 0) {
-      if (!add) this.choose([]);
+      if (!adds) this.choose([]);
       return;
     }
     const others = chosen.filter((other) => other !== operation);
-    const now = !add ? [operation] : others.length < chosen.length ? others : [...chosen, operation];
-    this.choose(now, now.length === 2 ? "path" : now.length > 2 ? "selection" : "one");
+    const added = others.length < chosen.length ? others : [...chosen, operation];
+    const now = adds ? added : [operation];
+    this.choose(now, ["one", "one", "path"][now.length] ?? "selection");
   }
 
   /** Change one entry of the chosen operation to its next value. */
-  changeEntry(k) {
+  changeEntry(entry) {
     const from = this.lastChosen;
-    const to = withEntry(from, k, (entryOf(from, k) + 1) % 3);
+    const to = withEntry(from, entry, (entryOf(from, entry) + 1) % 3);
     this.choose([to], "one");
-    this.trail = { from, to, entry: k };
+    this.trail = { from, to, entry };
     for (const map of this.maps) map.drawMarks();
   }
 
-  /** Point to an operation on all maps. The map that has the pointer shows its table. */
+  /** Point to an operation on all maps. The map `source` shows its table. */
   point(operation, source = null, aloud = false) {
     if (operation === this.pointed && !aloud) return;
     this.pointed = operation;
@@ -1565,9 +1712,11 @@ class Explorer {
     if (aloud && operation >= 0) this.say(this.inWords(operation));
   }
 
+  /** Let the inspector show the run and the pathway of a map. */
   activate(map) {
+    if (map === this.activeMap) return;
     this.activeMap = map;
-    if (map.fixedPathway !== null && map.fixedPathway !== this.pathway) this.set({ pathway: PATHWAYS[map.fixedPathway] });
+    this.set({ pathway: PATHWAYS[map.pathway] });
   }
 
   fit() {
@@ -1575,179 +1724,142 @@ class Explorer {
   }
 
   inWords(operation) {
-    return `Operation ${this.run.label(operation)}: ${tableWords(tableOf(operation))}.`;
+    return `Operation ${this.first.label(operation)}: ${tableWords(tableOf(operation))}.`;
   }
 
   say(text) {
     this.live.textContent = text;
   }
 
-  // ---- address
-
-  /** Return the state as the text after # of a link. */
-  link() {
-    const { state } = this;
-    const round = (value) => Number(value.toPrecision(4));
-    const parts = {
-      epoch: state.epoch, pathway: state.pathway, plane: Object.values(state.plane).join("-"), colour: state.colour, since: state.since,
-      tab: state.tab, tool: state.tool, chosen: packChosen(state.chosen), beside: state.beside ? 1 : "", scale: state.oneScale ? "all" : "",
-      filter: Object.entries(state.filter).map(([key, values]) => `${key}:${values.join("+")}`).join(";"),
-      view: [state.view.zoom, state.view.x, state.view.y].map(round).join("_"),
-      place: state.place && state.tab === "desk" ? state.place.map(round).join("_") : "", along: state.tab === "path" ? round(state.along) : "",
-      show: Object.keys(state.show).filter((name) => state.show[name]).join("_") || "none",
-    };
-    return Object.entries(parts).filter(([, value]) => value !== "").map(([name, value]) => `${name}=${value}`).join("&");
+  /** Return the straight path between two chosen operations in the latent space of a map, or null. */
+  path(map) {
+    const { chosen } = this.state;
+    if (chosen.length !== 2 || !map.run.loaded) return null;
+    const key = `${map.run.name} ${map.epoch} ${map.pathway} ${chosen}`;
+    if (map.path?.key !== key) map.path = { key, ...straightPath(map, ...chosen) };
+    return map.path;
   }
 
-  /** Return the parts of the state that a link holds. What this run does not have is left out. */
-  fromLink(text) {
-    const given = Object.fromEntries(new URLSearchParams(text.replace(/^#/, "").replaceAll("+", "%2B")));
-    const numbers = (list) => list.split("_").map(Number);
-    const [kind, first, second] = (given.plane ?? "").split("-");
-    const found = {
-      epoch: given.epoch && this.run.epochs[this.run.nearest(Number(given.epoch))],
-      pathway: PATHWAYS.includes(given.pathway) && given.pathway,
-      plane: this.run.hasPlane(kind, Number(first), Number(second)) && { kind, first: Number(first), second: Number(second) },
-      colour: this.run.hasColour(given.colour) && given.colour,
-      since: given.since && this.run.epochs[this.run.nearest(Number(given.since))],
-      tab: given.tab in TABS && given.tab, tool: TOOLS.some(([name]) => name === given.tool) && given.tool, chosen: given.chosen && unpackChosen(given.chosen), beside: given.beside === "1",
-      oneScale: given.scale === "all", filter: given.filter && Object.fromEntries(given.filter.split(";").map((part) => part.split(":"))
-        .filter(([key, values]) => values && this.run.header.properties.some((property) => property.key === key))
-        .map(([key, values]) => [key, values.split("+").map(Number)])),
-      show: given.show !== undefined && Object.fromEntries(["steps", "prior", "holes"].map((name) => [name, given.show.split("_").includes(name)])),
-      along: given.along && clamp(Number(given.along), 0, 1), place: given.place && numbers(given.place),
-    };
-    const [zoom, x, y] = numbers(given.view ?? "");
-    if ([zoom, x, y].every(Number.isFinite) && zoom > 0) found.view = { zoom, x, y };
-    if (found.place && (found.place.length !== this.run.latents || !found.place.every(Number.isFinite))) delete found.place;
-    return Object.fromEntries(Object.entries(found).filter(([, value]) => value !== undefined && value !== false && value !== ""));
-  }
-
-  writeHash() {
-    clearTimeout(this.writing);
-    // Browsers refuse many changes of the address within a short time.
-    this.writing = setTimeout(() => {
-      this.written = `#${this.link()}`;
-      history.replaceState(null, "", this.written);
-    }, 150);
-  }
-  // ---- bar and buttons
+  // ---- bar and toolbar
 
   buildBar() {
-    const { header } = this.run;
-    const { names } = header;
-    const links = header.links ?? [];
+    const { header } = this.first;
     const follow = ({ target }) => { if (target.value) location.href = target.value + location.hash; };
-    const runs = links.length ? h("select", { "aria-label": "run", on: { change: follow } },
-      h("option", { value: "" }, header.run), links.map(({ run, href }) => h("option", { value: href }, run))) : h("span", {}, header.run);
+    const runs = header.links?.length ? h("select", { "aria-label": "run", on: { change: follow } },
+      option("", header.run, true), header.links.map(({ run, href }) => option(href, run))) : h("span", {}, header.run);
     this.modes = h("div", {});
-    this.colourMenu = menu("Colour", h("div", {}), "colour");
-    this.colourMenu.addEventListener("toggle", () => this.colourMenu.open && this.fillColours());
-    this.planeMenu = menu("Plane", h("div", {}), "plane");
-    this.planeMenu.addEventListener("toggle", () => this.planeMenu.open && this.fillPlanes());
+    this.colourMenu = menu("colour", () => this.fillColours());
+    this.planeMenu = menu("plane", () => this.fillPlanes());
     this.field = h("input", {
-      type: "search", placeholder: "find: product, 15665 or +0-/000/-0+", "aria-label": "find an operation by name, index or table",
-      autocomplete: "off", spellcheck: "false", on: { input: () => this.showHits(false), keydown: (event) => this.searchKey(event) },
+      type: "search", placeholder: "find: product, 15665 or +0-/000/-0+", autocomplete: "off", spellcheck: "false",
+      "aria-label": "find an operation by name, index or table",
+      on: { input: () => this.showHits(false), keydown: (event) => this.searchKey(event) },
     });
     this.hits = h("div", { class: "hits", hidden: true });
-    const copy = this.options.hash && h("button", { type: "button", title: "copy a link that restores this page", on: { click: () => this.copyLink() } }, "Copy link");
-    this.bar.append(...[h("strong", {}, "Latent explorer"), runs, h("span", { class: "word" }, "pathway"), this.modes, this.colourMenu,
-      h("div", { class: "search" }, this.field, this.hits), copy].filter(Boolean));
-    this.names = names;
+    const copy = this.options.hash && button("copy link", () => this.copyLink(),
+      { title: "copy a link that restores this page" }, "Copy link");
+    this.bar.append(...present([h("strong", {}, "Latent explorer"), runs, h("span", { class: "word" }, "pathway"), this.modes,
+      this.colourMenu, h("div", { class: "search" }, this.field, this.hits), copy]));
   }
 
   /** Show which buttons of the bar and the toolbar are on. */
   showButtons() {
     const { state } = this;
-    const mode = state.beside ? "beside" : state.pathway;
-    const modes = this.runs.length > 1 ? MODES.slice(0, 2) : MODES;
-    this.keepFocus(this.modes, choice("pathway", modes, mode, (value) => this.set(
+    const modes = { A: ["A", "encoder and decoder A"], B: ["B", "encoder and decoder B"] };
+    if (this.runs.length === 1) modes.beside = ["A beside B", "two linked maps"];
+    this.keepFocus(this.modes, choice("pathway", modes, state.beside ? "beside" : state.pathway, (value) => this.set(
       value === "beside" ? { beside: true } : { pathway: value, beside: false })));
-    const [, which] = state.colour.split("-");
-    const label = state.colour.startsWith("entry") ? `entry ${entryName(Number(which))}` : colourLabel(this.run, state.colour);
-    this.colourMenu.firstChild.replaceChildren("Colour: ", h("b", {}, label));
+    this.colourMenu.firstChild.replaceChildren("Colour: ", h("b", {}, colourLabel(this.first, state.colour)));
     const { kind, first, second } = state.plane;
     const [x, y] = [first, second].map((i) => (kind === "entries" ? entryName(i) : i));
     this.planeMenu.firstChild.replaceChildren("Plane: ", h("b", {}, `${kind} ${x} and ${y}`));
-    const centre = () => [this.maps[0].surface.clientWidth / 2, this.maps[0].surface.clientHeight / 2];
-    const button = (text, words, click) => h("button", { type: "button", title: words, "aria-label": words, data: { focus: words }, on: { click } }, text);
-    const box = (name, text, words) => h("label", { title: words }, h("input", {
-      type: "checkbox", checked: name === "oneScale" ? state.oneScale : state.show[name], data: { focus: name },
-      on: { change: ({ target }) => this.set(name === "oneScale" ? { oneScale: target.checked } : { show: { ...state.show, [name]: target.checked } }) },
-    }), text);
+    const zoom = (factor) => () => this.maps[0].zoom(factor, this.maps[0].middle);
+    const shown = Object.entries(SHOWN).filter(([name]) => name !== "holes" || this.first.header.holes);
     this.keepFocus(this.toolbar, this.planeMenu, choice("tool", TOOLS, state.tool, (tool) => this.set({ tool })),
-      h("div", { class: "choice" }, button("−", "zoom out", () => this.maps[0].zoom(1 / 1.4, centre())),
-        button("+", "zoom in", () => this.maps[0].zoom(1.4, centre())), button("All", "show all points", () => this.fit())),
-      box("steps", "steps", "arrows: the mean step of the code when one entry goes from − to +"),
-      box("prior", "prior", "the typical radius of draws from the prior in this plane"),
-      this.run.header.holes && box("holes", "holes", "operations that the decoder draws least often"),
-      box("oneScale", "one scale", "the same scale for all epochs"));
+      h("div", { class: "choice" }, button("zoom out", zoom(1 / 1.4), { "aria-label": "zoom out" }, "−"),
+        button("zoom in", zoom(1.4), { "aria-label": "zoom in" }, "+"),
+        button("all", () => this.fit(), { title: "show all points" }, "All")),
+      shown.map(([name, [text, words]]) => checkbox(text, words, state.show[name],
+        (on) => this.set({ show: { ...state.show, [name]: on } }))),
+      checkbox("one scale", "the same scale for all epochs", state.oneScale, (on) => this.set({ oneScale: on })));
   }
 
   fillColours() {
-    const { view } = this.maps[0];
-    const set = (colour) => { this.set({ colour }); this.fillColours(); };
-    const pick = (colour, text, share) => h("button", {
-      type: "button", class: "line", "aria-pressed": String(this.state.colour === colour), data: { focus: colour }, on: { click: () => set(colour) },
-    }, text, share !== undefined && h("small", {}, percent(share)));
-    const properties = this.run.header.properties
-      .map(({ key, label, values }, i) => [`property-${key}`, label, shareOf(view, this.run.property(i), values.length)]).sort((a, b) => b[2] - a[2]);
-    const epochs = h("select", { "aria-label": "since epoch", data: { focus: "since" }, on: { change: ({ target }) => this.set({ since: Number(target.value) }) } },
-      this.run.epochs.map((epoch) => h("option", { value: epoch, selected: epoch === this.state.since }, `epoch ${epoch}`)));
+    const { view } = this.activeMap;
+    const set = (changes) => {
+      this.set(changes);
+      this.fillColours();
+    };
+    const pick = (colour, share) => button(colour, () => set({ colour }), {
+      class: "line", "aria-pressed": String(this.state.colour === colour),
+    }, colourLabel(this.first, colour), share !== undefined && h("small", {}, percent(share)));
+    const properties = this.first.header.properties
+      .map(({ key, values }, i) => [`property-${key}`, shareOf(view, this.first.property(i), values.length)])
+      .sort((a, b) => b[1] - a[1]);
+    const epochs = h("select", {
+      "aria-label": "since epoch", data: { focus: "since" }, on: { change: ({ target }) => set({ since: Number(target.value) }) },
+    }, this.first.epochs.map((epoch) => option(epoch, `epoch ${epoch}`, epoch === this.state.since)));
     this.keepFocus(this.colourMenu.lastChild, h("h4", {}, "An entry of the table"),
-      entryPicker((k) => `entry-${k}` === this.state.colour, (k) => set(`entry-${k}`),
-        (k) => percent(shareOf(view, TABLES.subarray(k * ALL, (k + 1) * ALL), 3)), "colour"),
-      h("p", { class: "note" }, "Percent: the share of the map that this colour explains."),
-      h("h4", {}, "The networks"), pick("back", colourLabel(this.run, "back")),
-      this.run.header.log_p_range && pick("probability", colourLabel(this.run, "probability")),
-      h("h4", {}, "What changed since ", epochs), pick("moved", colourLabel(this.run, "moved")),
-      h("h4", {}, "A property"), properties.map(([colour, label, share]) => pick(colour, label, share)));
+      entryPicker("colour", (k) => this.state.colour === `entry-${k}`, (k) => set({ colour: `entry-${k}` }),
+        (k) => percent(shareOf(view, TABLES.subarray(k * ALL, (k + 1) * ALL), 3))),
+      note("Percent: the share of the map that this colour explains."), h("h4", {}, "The networks"), pick("back"),
+      this.first.header.log_p_range && pick("probability"), h("h4", {}, "What changed since ", epochs), pick("moved"),
+      h("h4", {}, "A property"), properties.map(([colour, share]) => pick(colour, share)));
   }
 
   fillPlanes() {
     const { plane } = this.state;
-    const set = (changes) => {
-      const now = { ...plane, ...changes };
-      if (now.first === now.second) {
-        this.fillPlanes();
-        this.planeMenu.lastChild.append(h("p", { class: "error" }, "The two axes must differ: choose another one."));
-        return;
-      }
-      const followed = plane.kind === "entries" && this.state.colour === `entry-${plane.second}` && now.kind === "entries";
-      this.set({ plane: now, ...(followed ? { colour: `entry-${now.second}` } : {}) });
-      this.fillPlanes();
-    };
-    const fresh = (kind, low) => (plane.kind === kind ? {} : { kind, first: low, second: low + 1 });
-    const entries = (axis, words) => h("div", {}, h("div", { class: "note" }, words), entryPicker((k) => plane.kind === "entries" && plane[axis] === k, (k) => set({
-      ...(plane.kind === "entries" ? {} : this.run.defaultPlane), [axis]: k,
-    }), () => "", axis));
-    const numbers = (kind, low, high) => h("div", { class: "pair" }, ["first", "second"].map((axis) => h("select", {
-      "aria-label": `${axis === "first" ? "left to right" : "bottom to top"}: ${kind}`, data: { focus: `${kind} ${axis}` },
-      on: { change: ({ target }) => set({ ...fresh(kind, low), [axis]: Number(target.value) }) },
-    }, plane.kind !== kind && h("option", { value: "", selected: true }, "–"), Array.from({ length: high - low + 1 }, (_, i) => h("option", {
-      value: low + i, selected: plane.kind === kind && plane[axis] === low + i,
-    }, low + i)))));
     this.keepFocus(this.planeMenu.lastChild, h("h4", {}, "Steps of two entries"),
-      h("div", { class: "pair" }, entries("first", "left to right"), entries("second", "bottom to top")),
-      h("h4", {}, "Or two principal directions"), numbers("directions", 1, this.run.header.directions_per_epoch),
-      h("h4", {}, "Or two dimensions of the latent"), numbers("dimensions", 0, this.run.latents - 1));
+      h("div", { class: "pair" }, ["first", "second"].map((axis, i) => h("div", {}, note(["left to right", "bottom to top"][i]),
+        entryPicker(axis, (k) => plane.kind === "entries" && plane[axis] === k, (k) => this.setPlane("entries", axis, k))))),
+      h("h4", {}, "Or two principal directions"), this.axisFields("directions"),
+      h("h4", {}, "Or two dimensions of the latent"), this.axisFields("dimensions"));
+  }
+
+  /** Return two fields that choose directions or dimensions. */
+  axisFields(kind) {
+    const { plane } = this.state;
+    const [low, high] = this.first.axisRange(kind);
+    const numbers = Array.from({ length: high - low + 1 }, (_, i) => low + i);
+    return h("div", { class: "pair" }, ["first", "second"].map((axis, i) => h("select", {
+      "aria-label": `${kind}, ${["left to right", "bottom to top"][i]}`, data: { focus: `${kind} ${axis}` },
+      on: { change: ({ target }) => this.setPlane(kind, axis, Number(target.value)) },
+    }, plane.kind !== kind && option("", "–", true),
+    numbers.map((number) => option(number, number, plane.kind === kind && plane[axis] === number)))));
+  }
+
+  /** Change one axis of the plane. A colour that showed the entry of the vertical axis follows it. */
+  setPlane(kind, axis, value) {
+    const { plane, colour } = this.state;
+    const [low] = this.first.axisRange(kind);
+    const start = kind === "entries" ? this.first.defaultPlane : { kind, first: low, second: low + 1 };
+    const now = { ...(plane.kind === kind ? plane : start), [axis]: value };
+    if (now.first === now.second) {
+      this.fillPlanes();
+      this.planeMenu.lastChild.append(h("p", { class: "error", role: "alert" }, "The two axes must differ: choose another one."));
+      return;
+    }
+    const follows = kind === "entries" && plane.kind === kind && colour === `entry-${plane.second}`;
+    this.set({ plane: now, ...(follows ? { colour: `entry-${now.second}` } : {}) });
+    this.fillPlanes();
   }
 
   // ---- search
 
+  /** Show what fits the text of the search field. If `chooses`, also choose the best. */
   showHits(chooses) {
     const text = this.field.value.trim();
-    const { found, error } = text ? search(text, this.names) : { found: [] };
+    const { found = [], error } = text ? search(text, this.first.header.names) : {};
     const pick = (operation) => {
       this.hits.hidden = true;
       this.choose([operation], "one");
     };
     this.hits.hidden = !text || (chooses && !error);
     this.field.setAttribute("aria-invalid", String(Boolean(error)));
-    if (error) this.hits.replaceChildren(h("p", { class: "error", role: "alert" }, error));
-    else this.hits.replaceChildren(...found.map((operation) => h("button", { type: "button", class: "line", on: { click: () => pick(operation) } },
-      truthTable(tableOf(operation), { size: "tiny" }), this.run.label(operation))));
-    if (chooses && found?.length) pick(found[0]);
+    this.hits.replaceChildren(...(error ? [h("p", { class: "error", role: "alert" }, error)]
+      : found.map((operation) => button(`hit ${operation}`, () => pick(operation), { class: "line" },
+        truthTable(tableOf(operation), { size: "tiny" }), this.first.label(operation)))));
+    if (chooses && found.length) pick(found[0]);
   }
 
   searchKey(event) {
@@ -1757,8 +1869,7 @@ class Explorer {
   }
 
   copyLink() {
-    const link = `${location.href.split("#")[0]}#${this.link()}`;
-    this.copy(link, "The link is copied.");
+    this.copy(`${location.href.split("#")[0]}#${linkOf(this.state)}`, "The link is copied.");
   }
 
   /** Copy a text. Where the browser does not allow it, show the text for copying by hand. */
@@ -1778,21 +1889,19 @@ class Explorer {
 
   showInspector() {
     const { tab } = this.state;
-    this.keepFocus(this.tabs, Object.entries(TABS).map(([name, label]) => h("button", {
-      type: "button", role: "tab", "aria-selected": String(name === tab), data: { focus: name },
-      on: { click: () => this.set({ tab: name }), keydown: (event) => this.tabKey(event, name) }, tabindex: name === tab ? 0 : -1,
+    this.keepFocus(this.tabs, Object.entries(TABS).map(([name, label]) => button(name, () => this.set({ tab: name }), {
+      role: "tab", "aria-selected": String(name === tab), tabindex: name === tab ? 0 : -1,
+      on: { keydown: (event) => this.tabKey(event, name) },
     }, label)));
-    if (!this.run.loaded) {
-      this.run.ready.then(() => this.alive && this.showInspector());
-      if (tab !== "one" || this.lastChosen >= 0) {
-        this.content.replaceChildren(h("p", {}, "reading the networks …"));
-        return;
-      }
+    if (!this.run.loaded && (tab !== "one" || this.lastChosen >= 0)) {
+      this.content.replaceChildren(para("reading the networks …"));
+      return;
     }
     const panel = PANELS[tab](this);
-    if (!panel.key || panel.key !== this.panel.key || !this.content.isConnected) {
+    if (!panel.key || panel.key !== this.panel.key) {
       const top = panel.name === this.panel.name ? this.content.scrollTop : 0;
-      this.keepFocus(this.content, panel.build());
+      const which = this.runs.length > 1 && h("p", { class: "note" }, `Of the run ${this.run.name}; a click on the other map shows the other run.`);
+      this.keepFocus(this.content, which, panel.build());
       this.content.scrollTop = top;
       this.panel = panel;
     }
@@ -1805,16 +1914,7 @@ class Explorer {
     const names = Object.keys(TABS);
     const next = names[(names.indexOf(name) + step + names.length) % names.length];
     this.set({ tab: next });
-    requestAnimationFrame(() => this.tabs.querySelector(`[data-focus="${next}"]`)?.focus());
-  }
-
-  /** Return the straight path between two chosen operations in the latent space of a map, or null. */
-  path(map) {
-    const { chosen } = this.state;
-    if (chosen.length !== 2 || !map.run.loaded) return null;
-    const key = `${map.epoch} ${map.pathway} ${chosen}`;
-    if (map.path?.key !== key) map.path = { key, ...straightPath(map, ...chosen) };
-    return map.path;
+    this.tabs.querySelector(`[data-focus="${next}"]`).focus();
   }
 
   destroy() {
@@ -1829,23 +1929,11 @@ class Explorer {
   }
 }
 
-/** Return chosen operations as text: a list of indices, or 3,281 hexadecimal digits of three bits each if it is shorter. */
-function packChosen(chosen) {
-  if (chosen.length <= 400) return chosen.join("_");
-  const set = new Set(chosen);
-  return `x${Array.from({ length: Math.ceil(ALL / 4) }, (_, i) => (
-    [0, 1, 2, 3].reduce((bits, j) => bits | (set.has(4 * i + j) << j), 0).toString(16))).join("")}`;
-}
-
-function unpackChosen(text) {
-  if (!text.startsWith("x")) return text.split("_").map(Number).filter((n) => Number.isInteger(n) && n >= 0 && n < ALL);
-  return Array.from({ length: ALL }, (_, n) => n).filter((n) => (parseInt(text[1 + (n >> 2)], 16) >> (n & 3)) & 1);
-}
-
 /** Return the name of a colour in the menu. */
 function colourLabel(run, colour) {
   const labels = { back: "given back from its own code", probability: "ln p under the prior", moved: "how far the code moved" };
-  return labels[colour] ?? run.header.properties.find(({ key }) => `property-${key}` === colour)?.label;
+  if (colour.startsWith("entry-")) return `entry ${entryName(Number(colour.slice(6)))}`;
+  return labels[colour] ?? run.header.properties.find(({ key }) => `property-${key}` === colour).label;
 }
 
 /** Return the share of the variance of the places on the map that classes of operations explain. */
@@ -1860,216 +1948,233 @@ function shareOf(view, classes, count) {
     sums[2 * classes[n] + 1] += y;
     total += x * x + y * y;
   }
-  const between2 = size.reduce((sum, many, i) => sum + (many && (sums[2 * i] ** 2 + sums[2 * i + 1] ** 2) / many), 0);
-  return total ? between2 / total : 0;
-}
-
-/** A 3 × 3 table whose cells stand for the entries of a truth table. */
-function entryPicker(isOn, onPick, note, key) {
-  const table = h("div", { class: "table picker", role: "group", "aria-label": "entries f(a,b): rows a, columns b" }, EVERY_ENTRY.map((k) => h("button", {
-    type: "button", class: "entry", "aria-pressed": String(isOn(k)), "aria-label": `entry ${entryName(k)} ${note(k)}`, title: `entry ${entryName(k)}`,
-    data: { focus: `${key} ${k}` }, on: { click: () => onPick(k) },
-  }, note(k) || " ")));
-  return withArguments(table);
+  const explained = size.reduce((sum, many, i) => sum + (many && (sums[2 * i] ** 2 + sums[2 * i + 1] ** 2) / many), 0);
+  return total ? explained / total : 0;
 }
 
 // ---------------------------------------------------------------- the panels of the inspector
 
-/** Panels by tab. A panel has `build`, which returns its children; one with a `key` is built once and then updated. */
+/**
+ * Panels by tab. A panel has `build`, which returns its children. One with a `key` is built once for this key and then
+ * only updated, so that its sliders stay under the pointer.
+ */
 const PANELS = { one: onePanel, selection: selectionPanel, path: pathPanel, holes: holesPanel, desk: deskPanel };
 
-const textButton = (text, click, words) => h("button", { type: "button", class: "link", title: words, data: { focus: text }, on: { click } }, text);
 const best = (probabilities) => EVERY_ENTRY.map((k) => [0, 1, 2].reduce((most, v) => (
   probabilities[3 * k + v] > probabilities[3 * k + most] ? v : most), 0));
-const certainty = (probabilities, table) => table.reduce((product, value, k) => product * probabilities[3 * k + value], 1);
-const pathwayName = (pathway, before = "") => h("b", { class: `pathway-${PATHWAYS[pathway]}` }, `${before}${PATHWAYS[pathway]}`);
-const figure = (...children) => h("figure", {}, ...children);
+const certaintyOf = (probabilities, table) => table.reduce((p, value, k) => p * probabilities[3 * k + value], 1);
+const inPathway = (pathway, text = PATHWAYS[pathway]) => h("b", { class: `pathway-${PATHWAYS[pathway]}` }, text);
+const figure = (table, ...caption) => h("figure", {}, table, h("figcaption", {}, caption));
+const title = (...children) => h("h3", {}, children);
+const heading = (...children) => h("h4", {}, children);
+/** The page holds ln p to 1/255 of its range, so two digits of N·p are enough. */
+const expectedDraws = (logP) => short(Number((ALL * Math.exp(logP)).toPrecision(2)));
 
 /** A small table that chooses its operation. */
-function operationButton(explorer, operation, { reference, note, tab = "one" } = {}) {
-  return h("button", {
-    type: "button", class: "operation", data: { focus: `operation ${operation}` }, "aria-label": `${explorer.inWords(operation)} ${note ?? ""}`,
-    on: { click: () => explorer.choose([operation], tab), pointerenter: () => explorer.point(operation), pointerleave: () => explorer.point(-1) },
-  }, truthTable(tableOf(operation), { reference, size: "small" }), h("span", {}, explorer.run.label(operation), note && h("small", {}, note)));
+function operationButton(explorer, operation, { reference, words, tab = "one" } = {}) {
+  return button(`operation ${operation}`, () => explorer.choose([operation], tab), {
+    class: "operation", "aria-label": `${explorer.inWords(operation)} ${words ?? ""}`,
+    on: { pointerenter: () => explorer.point(operation), pointerleave: () => explorer.point(-1) },
+  }, truthTable(tableOf(operation), { reference, size: "small" }),
+  h("span", {}, explorer.run.label(operation), words && h("small", {}, words)));
 }
 
-/** The table that a decoder gives, with its certainty. */
+/** The table that a decoder gives for a latent, with its certainty. It is compared with a table if there is one. */
 function decodedFigure(explorer, pathway, z, reference) {
   const probabilities = explorer.run.decode(explorer.epoch, pathway, z);
   const table = best(probabilities);
-  const index = indexOf(table);
+  const same = reference && indexOf(reference) === indexOf(table);
   return figure(truthTable(table, { probabilities, reference, words: `decoder ${PATHWAYS[pathway]}` }),
-    h("figcaption", {}, pathwayName(pathway, "decoder "), h("br"), explorer.run.label(index), h("br"),
-      `p = ${short(certainty(probabilities, table))}`, reference && [h("br"), h("span", { class: indexOf(reference) === index ? "yes" : "no" },
-        indexOf(reference) === index ? "✓ given back" : "✗ not given back")]));
+    inPathway(pathway, `decoder ${PATHWAYS[pathway]}`), h("br"), explorer.run.label(indexOf(table)), h("br"),
+    `p = ${short(certaintyOf(probabilities, table))}`, reference && h("br"),
+    reference && h("span", { class: same ? "yes" : "no" }, same ? "✓ given back" : "✗ not given back"));
 }
 
-function startText(explorer) {
-  const { run, state } = explorer;
-  const { view } = explorer.activeMap;
-  const axis = (which, i) => (state.plane.kind === "entries" ? h("span", {}, "entry ", h("b", {}, entryName(which)), " of the table goes from − to +") : view.words(i));
-  const go = (changes) => () => explorer.set(changes);
-  // The best moments are changes of a schedule of which the run kept the epoch before and the epoch itself.
-  const moments = run.header.events.filter(({ epoch }) => run.epochs.includes(epoch - 1) && run.epochs.includes(epoch)).slice(0, 2)
-    .map(({ epoch, text }) => [textButton(`epoch ${epoch - 1}`, go({ epoch: epoch - 1 })), " and ", textButton(`epoch ${epoch}`, go({ epoch })), ` (${text}) · `]);
-  const [first, last] = [run.epochs[0], run.epochs[run.epochs.length - 1]];
-  const hole = run.holes(explorer.epoch, explorer.pathway)[0]?.[0];
-  const [from, to] = Object.keys(run.header.names).map(Number);
-  return [
-    h("h3", {}, "What is on the map"),
-    h("p", {}, h("b", {}, "Each point is one of the 19,683 truth tables"), " of an operation f(a, b) with values −, 0 and +; it lies where the encoder of pathway ",
-      pathwayName(explorer.pathway), ` puts it at epoch ${state.epoch}.`),
-    h("p", {}, h("b", {}, "The map is a plane"), ` of the ${run.latents} latent dimensions: to the right, `, axis(state.plane.first, 0), "; upwards, ", axis(state.plane.second, 1), "."),
-    h("p", {}, h("b", {}, "The colour"), ` shows the ${explorer.activeMap.colouring.title}: `, explorer.activeMap.colouring.items
-      ? explorer.activeMap.colouring.items.map(({ label, colour }, i) => [i > 0 && ", ", h("i", { class: "swatch", style: `background:${colour}` }), ` ${label}`]) : "see the scale on the map", "."),
-    h("p", {}, "Look at ", textButton(`epoch ${first}`, go({ epoch: first })), " · ", moments, textButton(`epoch ${last}`, go({ epoch: last })), " ", hole !== undefined && ["· ", textButton("a hole", () => explorer.choose([hole], "holes"), "an operation that the decoder almost never draws"), " "],
-      "· ", textButton("a path", () => explorer.choose([from, to], "path"), "a straight line in the latent space between two operations"),
-      " · ", textButton("A beside B", go({ beside: true })), " · ", textButton("what is given back", go({ colour: "back" })),
-      " · ", textButton("a table to change", () => explorer.choose([Number(Object.keys(run.header.names).at(-4) ?? from)], "one")), "."),
-    h("h4", {}, "How to"),
-    h("dl", {}, [["hover, click", "see a table; choose it"], ["shift + click", "add it; two give a path"], ["shift + drag", "choose with a lasso"],
-      ["alt + drag", "decode any place of the map"], ["wheel, pinch", "zoom; double click shows all"],
-      ["keys on the map", "arrows: next point, Enter: choose, Shift+Enter: add, Shift+arrows: move, + − 0: zoom, Esc: choose nothing"],
-      ["keys on the chart", "arrows: next epoch, space: play"]].map(([keys, words]) => [h("dt", {}, keys), h("dd", {}, words)])),
-  ];
-}
+// ---- one operation, or the start text
 
 function onePanel(explorer) {
   const operation = explorer.lastChosen;
   return { name: `one ${operation < 0}`, build: () => (operation < 0 ? startText(explorer) : oneOperation(explorer, operation)) };
 }
 
+function startText(explorer) {
+  const { run, state, activeMap } = explorer;
+  const { plane } = activeMap.view;
+  const { title: colour, items } = activeMap.colouring;
+  const axis = (i) => (plane.kind === "entries" ? [h("b", {}, `entry ${entryName(i ? plane.second : plane.first)}`),
+    " of the table goes from − to +"] : activeMap.view.words(i));
+  const legend = items?.map((item, i) => [i > 0 && ", ", swatch(item.colour), ` ${item.label}`]);
+  return [title("What is on the map"),
+    para(h("b", {}, "Each point is one of the 19,683 truth tables"), " of an operation f(a, b) with values −, 0 and +; it lies "
+      + "where the encoder of pathway ", inPathway(explorer.pathway), ` puts it at epoch ${state.epoch}.`),
+    para(h("b", {}, "The map is a plane"), ` of the ${run.latents} latent dimensions: to the right, `, axis(0), "; upwards, ", axis(1), "."),
+    para(h("b", {}, "The colour"), ` shows the ${colour}: `, legend ?? "see the scale on the map", "."),
+    para("Look at ", startLinks(explorer).map((one, i) => [i > 0 && " · ", one]), "."),
+    heading("How to"), h("dl", {}, Object.entries(HOW_TO).map(([keys, words]) => [h("dt", {}, keys), h("dd", {}, words)]))];
+}
+
+const HOW_TO = {
+  "hover, click": "see a table; choose it",
+  "shift + click": "add it; two give a path",
+  "shift + drag": "choose with a lasso",
+  "alt + drag": "decode any place of the map",
+  "wheel, pinch": "zoom; double click shows all",
+  "keys on the map": "arrows: next point, Enter: choose, Shift+Enter: add, Shift+arrows: move, + − 0: zoom, Esc: choose nothing",
+  "keys on the chart": "arrows: next epoch, space: play",
+};
+
+/** Return buttons that move the page to what is worth seeing. */
+function startLinks(explorer) {
+  const { run, first } = explorer;
+  const at = (epoch) => textButton(`epoch ${epoch}`, () => explorer.set({ epoch }));
+  // The best moments are changes of a schedule of which the run kept the epoch before and the epoch itself.
+  const moments = first.header.events.filter(({ epoch }) => first.epochs.includes(epoch - 1) && first.epochs.includes(epoch));
+  const [hole] = run.holes(explorer.epoch, explorer.pathway);
+  const named = Object.keys(first.header.names).map(Number);
+  return [at(first.epochs[0]), ...moments.slice(0, 2).map(({ epoch, text }) => [at(epoch - 1), " and ", at(epoch), ` (${text})`]),
+    at(first.epochs[first.epochs.length - 1]),
+    ...(hole ? [textButton("a hole", () => explorer.choose([hole[0]], "holes"), "an operation that the decoder almost never draws")] : []),
+    textButton("a path", () => explorer.choose(named.slice(0, 2), "path"), "a straight line between two operations"),
+    ...(explorer.runs.length === 1 ? [textButton("A beside B", () => explorer.set({ beside: true }))] : []),
+    textButton("what is given back", () => explorer.set({ colour: "back" })),
+    textButton("a table to change", () => explorer.choose([named[named.length - 1]], "one"))];
+}
+
 function oneOperation(explorer, operation) {
   const { run, epoch, pathway } = explorer;
   const table = tableOf(operation);
   const codes = [0, 1].map((p) => run.code(epoch, p, operation));
-  const near = neighbours(operation).map((one) => ({ ...one, away: distance(run.code(epoch, pathway, one.operation), codes[pathway]) }))
-    .sort((a, b) => a.away - b.away);
+  const near = neighbours(operation)
+    .map((one) => ({ ...one, away: distance(run.code(epoch, pathway, one.operation), codes[pathway]) })).sort((a, b) => a.away - b.away);
   const facts = run.header.properties.map(({ label, kind, values }, i) => {
     const value = values[run.property(i)[operation]];
-    return kind !== "flag" ? `${label}: ${value}` : value === "yes" ? label : null;
+    return kind === "flag" ? value === "yes" && label : `${label}: ${value}`;
   }).filter(Boolean);
-  const draws = run.header.log_p_range && [0, 1].map((p) => [pathwayName(p), ` ${expectedDraws(run, epoch, p, operation)} `]);
-  return [
-    h("h3", {}, run.label(operation), " ", textButton("choose nothing", () => explorer.choose([], "one"))),
+  return [title(run.label(operation), " ", textButton("choose nothing", () => explorer.choose([], "one"))),
     h("div", { class: "figures" },
-      figure(withArguments(truthTable(table, { onEntry: (k) => explorer.changeEntry(k), key: "entry ", words: "the chosen operation" })),
-        h("figcaption", {}, "f(a,b): click an entry to change it; the map shows how the code moves")),
+      figure(withArguments(truthTable(table, { onEntry: (k) => explorer.changeEntry(k), words: "the chosen operation" })),
+        "f(a,b): click an entry to change it; the map shows how the code moves"),
       [0, 1].map((p) => decodedFigure(explorer, p, codes[p], table))),
-    h("p", { class: "note" }, "Each decoder reads the code of its own pathway. Percent: its certainty of an entry. Frame: a wrong entry."),
-    h("p", {}, facts.join(" · ")),
-    draws && h("p", {}, "Expected draws among 19,683 from the prior (uniform: 1): ", draws),
-    h("h4", {}, "Its code in pathway ", pathwayName(pathway), ": μ ± σ of each latent dimension"),
-    codePlot(run, run.encode(epoch, pathway, operation)),
-    h("h4", {}, "One entry away, the nearest code first"),
-    h("div", { class: "operations" }, near.map((one) => operationButton(explorer, one.operation, { reference: table, note: `${entryName(one.entry)}, distance ${one.away.toFixed(2)}` }))),
-  ];
+    note("Each decoder reads the code of its own pathway. Percent: its certainty of an entry. Frame: a wrong entry."),
+    para(facts.join(" · ")),
+    run.header.log_p_range && para("Expected draws among 19,683 from the prior (uniform: 1): ",
+      [0, 1].map((p) => [inPathway(p), ` ${expectedDraws(run.logProbability(epoch, p, operation))} `])),
+    heading("Its code in pathway ", inPathway(pathway), ": μ ± σ of each latent dimension"),
+    codePlot(run.latents, run.encode(epoch, pathway, operation)),
+    heading("One entry away, the nearest code first"),
+    h("div", { class: "operations" }, near.map(({ operation: other, entry, away }) => operationButton(explorer, other, {
+      reference: table, words: `${entryName(entry)}, distance ${away.toFixed(2)}` })))];
 }
 
-/** Return N·p of an operation in words. The page holds ln p to 1/255 of its range, so two digits are enough. */
-function expectedDraws(run, epoch, pathway, operation) {
-  return String(short(Number((ALL * Math.exp(run.logProbability(epoch, pathway, operation))).toPrecision(2))));
-}
-
-/** Draw μ ± σ of each latent dimension. */
-function codePlot(run, outputs) {
-  const [width, height] = [420, 84];
-  const most = Math.max(2, ...Array.from({ length: run.latents }, (_, i) => Math.abs(outputs[i]) + Math.exp(outputs[run.latents + i] / 2)));
-  const x = (i) => 24 + (width - 40) * i / Math.max(1, run.latents - 1);
+/** Draw μ ± σ of each latent dimension from the outputs of an encoder. */
+function codePlot(latents, outputs) {
+  const mu = Array.from(outputs.subarray(0, latents));
+  const sigma = Array.from(outputs.subarray(latents), (value) => Math.exp(value / 2));
+  const most = Math.max(2, ...mu.map((value, i) => Math.abs(value) + sigma[i]));
+  const x = (i) => 24 + 380 * i / Math.max(1, latents - 1);
   const y = (value) => 34 - 30 * value / most;
-  const bars = Array.from({ length: run.latents }, (_, i) => {
-    const [mu, sigma] = [outputs[i], Math.exp(outputs[run.latents + i] / 2)];
-    return h("g", {}, h("title", {}, `dimension ${i}: ${fixed(mu, 2)} ± ${sigma.toFixed(2)}`),
-      h("line", { x1: x(i), x2: x(i), y1: y(mu - sigma), y2: y(mu + sigma), class: "sigma" }),
-      h("circle", { cx: x(i), cy: y(mu), r: 3.2, class: "mu" }), h("text", { x: x(i), y: 80, "text-anchor": "middle" }, i));
-  });
-  const words = `μ: ${Array.from(outputs.subarray(0, run.latents), (value) => fixed(value, 1)).join(", ")}`;
-  return h("svg", { class: "small-chart", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": words },
-    h("line", { x1: 12, x2: width, y1: y(0), y2: y(0), class: "base" }), h("text", { x: 0, y: y(0) + 3 }, 0), bars);
+  return h("svg", {
+    class: "small-chart", viewBox: "0 0 420 84", role: "img", "aria-label": `μ: ${mu.map((value) => fixed(value, 1)).join(", ")}`,
+  }, h("line", { x1: 12, x2: 420, y1: y(0), y2: y(0), class: "base" }), h("text", { x: 0, y: y(0) + 3 }, 0),
+  mu.map((value, i) => h("g", {}, h("title", {}, `dimension ${i}: ${fixed(value, 2)} ± ${fixed(sigma[i], 2)}`),
+    h("line", { x1: x(i), x2: x(i), y1: y(value - sigma[i]), y2: y(value + sigma[i]), class: "sigma" }),
+    h("circle", { cx: x(i), cy: y(value), r: 3.2, class: "mu" }), h("text", { x: x(i), y: 80, "text-anchor": "middle" }, i))));
 }
 
 // ---- selection
 
 function selectionPanel(explorer) {
-  return { name: "selection", build: () => selection(explorer) };
-}
-
-function selection(explorer) {
-  const { run, state, active } = explorer;
+  const { run, state, active, first } = explorer;
   const chosen = active ? Array.from(RANDOM_ORDER.filter((n) => active[n])).sort((a, b) => a - b) : [];
-  const title = active ? `${format(chosen.length)} of ${format(ALL)} operations` : `All ${format(ALL)} operations`;
   const clear = active && textButton("show all again", () => explorer.set({ chosen: [], filter: {} }));
-  return [h("h3", {}, title, " ", clear), ...(active ? chosenFacts(explorer, chosen) : [h("p", {}, "Choose a value below to filter, or draw a lasso on the map (shift and drag).")]),
-    h("h4", {}, "Properties: a click keeps only this value; the bar shows how many of its operations are chosen"),
-    h("div", { class: "facets" }, run.header.properties.map((property, i) => facet(explorer, property, run.property(i)))),
-    ...(active && chosen.length ? [h("h4", {}, "Nearest to the middle of the chosen ones"), h("div", { class: "operations" }, typical(explorer, chosen)
-      .map((operation) => operationButton(explorer, operation)))] : []),
-    state.chosen.length === 2 && textButton("the path between the two", () => explorer.set({ tab: "path" }))];
+  return { name: "selection", build: () => [
+    title(active ? `${format(chosen.length)} of ${format(ALL)} operations` : `All ${format(ALL)} operations`, " ", clear),
+    !active && para("Choose a value below to filter, or draw a lasso on the map (shift and drag)."),
+    active && !chosen.length && para("No operation has all of this: take a value away below."),
+    chosen.length > 0 && chosenFacts(explorer, chosen),
+    state.chosen.length === 2 && para(textButton("the path between the two", () => explorer.set({ tab: "path" }))),
+    heading("Properties: a click keeps only this value; the bar shows how many of its operations are chosen"),
+    h("div", { class: "facets" }, first.header.properties.map((property, i) => facet(explorer, property, first.property(i)))),
+    chosen.length > 0 && [heading("Nearest to the middle of the chosen ones"), h("div", { class: "operations" },
+      typical(explorer.activeMap.view, chosen).map((operation) => operationButton(explorer, operation)))],
+    chosen.length > 0 && note(`Given back and probabilities are of the run ${run.name}.`)] };
 }
 
 /** Describe chosen operations: their most frequent table, what is fixed, and what tells them from the others. */
 function chosenFacts(explorer, chosen) {
-  if (!chosen.length) return [h("p", {}, "No operation has all of this: take a value away below.")];
   const { run, epoch } = explorer;
   const shares = new Float32Array(3 * ENTRIES);
   for (const n of chosen) for (let k = 0; k < ENTRIES; k++) shares[3 * k + TABLES[k * ALL + n]] += 1 / chosen.length;
   const table = best(shares);
   const sure = EVERY_ENTRY.filter((k) => shares[3 * k + table[k]] > 0.95).map((k) => `${entryName(k)} = ${SIGNS[table[k]]}`);
-  const differences = run.header.properties.flatMap(({ label, kind, values }, i) => values.map((value, v) => {
+  const given = (p) => chosen.reduce((sum, n) => sum + run.givenBack(epoch, p, n), 0) / chosen.length;
+  return [h("div", { class: "figures" },
+    figure(truthTable(table, { probabilities: shares, words: "most frequent values" }), "most frequent value of each entry"),
+    h("div", { class: "facts" }, para(h("b", {}, "Fixed entries (more than 95 %): "), sure.join(", ") || "none"),
+      para(h("b", {}, "What differs from all: "), differences(run, chosen).join("; ") || "nothing"),
+      para("Given back: ", [0, 1].map((p) => [inPathway(p), ` ${percent(given(p))} `])))),
+  para(textButton("download CSV", () => download(explorer, chosen)), " · ",
+    textButton("copy the indices", () => explorer.copy(chosen.join(", "), `${format(chosen.length)} indices are copied.`)))];
+}
+
+/** Say in which properties chosen operations differ most from all operations. */
+function differences(run, chosen) {
+  return run.header.properties.flatMap(({ label, kind, values }, i) => {
     const property = run.property(i);
-    const inside = chosen.reduce((sum, n) => sum + (property[n] === v), 0) / chosen.length;
-    return { words: kind === "flag" ? (v ? label : null) : `${label} = ${value}`, inside, all: property.reduce((sum, one) => sum + (one === v), 0) / ALL };
-  })).filter(({ words, inside, all }) => words && Math.abs(inside - all) > 0.02).sort((a, b) => Math.abs(b.inside - b.all) - Math.abs(a.inside - a.all)).slice(0, 5);
-  const back = [0, 1].map((p) => [pathwayName(p), ` ${percent(chosen.reduce((sum, n) => sum + run.givenBack(epoch, p, n), 0) / chosen.length)} `]);
-  return [h("div", { class: "figures" }, figure(truthTable(table, { probabilities: shares, words: "most frequent values" }), h("figcaption", {}, "most frequent value of each entry")),
-    h("div", { class: "facts" }, h("p", {}, h("b", {}, "Fixed entries (more than 95 %): "), sure.join(", ") || "none"),
-      h("p", {}, h("b", {}, "What differs from all: "), differences.map(({ words, inside, all }) => `${words}: ${percent(inside)} (of all: ${percent(all)})`).join("; ") || "nothing"),
-      h("p", {}, "Given back: ", back))),
-  h("p", {}, textButton("download CSV", () => download(explorer, chosen)), " ", textButton("copy the indices", () => explorer.copy(chosen.join(", "), `${format(chosen.length)} indices are copied.`)))];
+    return values.map((value, v) => ({
+      words: kind === "flag" ? label : `${label} = ${value}`, counts: kind !== "flag" || v === 1,
+      inside: chosen.reduce((sum, n) => sum + (property[n] === v), 0) / chosen.length,
+      all: property.reduce((sum, one) => sum + (one === v), 0) / ALL,
+    }));
+  }).filter(({ counts, inside, all }) => counts && Math.abs(inside - all) > 0.02)
+    .sort((a, b) => Math.abs(b.inside - b.all) - Math.abs(a.inside - a.all)).slice(0, 5)
+    .map(({ words, inside, all }) => `${words}: ${percent(inside)} (of all: ${percent(all)})`);
 }
 
 /** The values of a property as buttons that filter. The bar of a value shows which share of its operations is chosen. */
 function facet(explorer, { key, label, values }, property) {
   const { filter, chosen } = explorer.state;
-  const others = explorer.passing(filter, key);
+  const passes = explorer.passing(filter, key);
   const inside = explorer.several ? new Set(chosen) : null;
   const counts = values.map(() => [0, 0]);
   for (let n = 0; n < ALL; n++) {
     counts[property[n]][1] += 1;
-    if (others[n] && (!inside || inside.has(n))) counts[property[n]][0] += 1;
+    if (passes[n] && (!inside || inside.has(n))) counts[property[n]][0] += 1;
   }
-  const toggle = (value) => {
-    const kept = filter[key] ?? [];
-    const now = kept.includes(value) ? kept.filter((one) => one !== value) : [...kept, value];
-    const { [key]: _, ...rest } = filter;
+  const kept = filter[key] ?? [];
+  const toggle = (v) => {
+    const { [key]: before, ...rest } = filter;
+    const now = kept.includes(v) ? before.filter((one) => one !== v) : [...kept, v];
     explorer.set({ filter: now.length ? { ...rest, [key]: now } : rest });
   };
-  const buttons = values.map((value, v) => h("button", {
-    type: "button", class: "facet", "aria-pressed": String(Boolean(filter[key]?.includes(v))), data: { focus: `${key} ${v}` },
-    style: `--share:${100 * counts[v][0] / Math.max(1, counts[v][1])}%`, on: { click: () => toggle(v) },
-  }, value, h("small", {}, counts[v].map(format).join(" / "))));
-  return [h("div", { class: "facet-label" }, label), h("div", { class: "facet-values" }, buttons)];
+  return [h("div", { class: "facet-label" }, label), h("div", { class: "facet-values" }, values.map((value, v) => (
+    button(`${key} ${v}`, () => toggle(v), {
+      class: "facet", "aria-pressed": String(kept.includes(v)), style: `--share:${100 * counts[v][0] / Math.max(1, counts[v][1])}%`,
+    }, value, h("small", {}, counts[v].map(format).join(" / "))))))];
 }
 
 /** Return the 12 chosen operations whose points lie nearest to the middle of the chosen points. */
-function typical(explorer, chosen) {
-  const { view } = explorer.activeMap;
-  if (!view) return chosen.slice(0, 12);
+function typical(view, chosen) {
   const middle = [0, 1].map((c) => chosen.reduce((sum, n) => sum + view.at(n)[c], 0) / chosen.length);
   return chosen.map((n) => [distance(view.at(n), middle), n]).sort((a, b) => a[0] - b[0]).slice(0, 12).map(([, n]) => n);
 }
 
-/** Save the chosen operations as a CSV file: tables, properties, places on the map, and what the decoders give. */
+/** Save chosen operations as a CSV file: tables, properties, what the decoders give, and places on the map. */
 function download(explorer, chosen) {
   const { run, epoch, pathway } = explorer;
   const { view } = explorer.activeMap;
-  const quote = (text) => (/[",]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
-  const head = ["operation", "name", ...EVERY_ENTRY.map((k) => `"f(${Math.floor(k / 3) - 1},${(k % 3) - 1})"`), ...run.header.properties.map(({ key }) => key),
-    "given_back_A", "given_back_B", ...(run.header.log_p_range ? ["log_p_A", "log_p_B"] : []), `x_${PATHWAYS[pathway]}`, `y_${PATHWAYS[pathway]}`];
-  const rows = chosen.map((n) => [n, quote(run.header.names[n] ?? ""), ...tableOf(n).map((value) => value - 1),
-    ...run.header.properties.map(({ values }, i) => quote(values[run.property(i)[n]])), ...[0, 1].map((p) => run.givenBack(epoch, p, n)),
-    ...(run.header.log_p_range ? [0, 1].map((p) => run.logProbability(epoch, p, n).toFixed(2)) : []), ...view.at(n).map((x) => x.toFixed(4))]);
-  const address = URL.createObjectURL(new Blob([[head, ...rows].map((row) => row.join(",")).join("\n"), "\n"], { type: "text/csv" }));
+  const quoted = (text) => (/[",]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
+  const columns = [
+    ["operation", (n) => n], ["name", (n) => run.header.names[n] ?? ""],
+    ...EVERY_ENTRY.map((k) => [`f(${Math.floor(k / 3) - 1},${(k % 3) - 1})`, (n) => entryOf(n, k) - 1]),
+    ...run.header.properties.map(({ key, values }, i) => [key, (n) => values[run.property(i)[n]]]),
+    ...[0, 1].map((p) => [`given_back_${PATHWAYS[p]}`, (n) => run.givenBack(epoch, p, n)]),
+    ...(run.header.log_p_range ? [0, 1].map((p) => [`log_p_${PATHWAYS[p]}`, (n) => run.logProbability(epoch, p, n).toFixed(2)]) : []),
+    ...[0, 1].map((c) => [`${"xy"[c]}_${PATHWAYS[pathway]}`, (n) => view.at(n)[c].toFixed(4)]),
+  ];
+  const rows = [columns.map(([name]) => name), ...chosen.map((n) => columns.map(([, value]) => String(value(n))))];
+  const text = rows.map((row) => `${row.map(quoted).join(",")}\n`).join("");
+  const address = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
   h("a", { href: address, download: `operations-${run.name.replace(/\W+/g, "-")}-epoch-${run.epochs[epoch]}.csv` }).click();
   setTimeout(() => URL.revokeObjectURL(address), 1000);
   explorer.say(`${format(chosen.length)} operations are saved as CSV.`);
@@ -2077,56 +2182,60 @@ function download(explorer, chosen) {
 
 // ---- path
 
-/** Decode a straight line between two codes: the tables along it, where they change, and the certainty. */
+/** Decode a straight line between two codes: the certainty along it, and where an entry of the decoded table changes. */
 function straightPath({ run, epoch, pathway }, from, to) {
   const [start, end] = [from, to].map((n) => run.code(epoch, pathway, n));
   const steps = Array.from({ length: PATH_STEPS + 1 }, (_, i) => {
     const probabilities = run.decode(epoch, pathway, mix(start, end, i / PATH_STEPS));
     const table = best(probabilities);
-    return { t: i / PATH_STEPS, table, certainty: certainty(probabilities, table) };
+    return { t: i / PATH_STEPS, table, certainty: certaintyOf(probabilities, table) };
   });
   const flips = steps.slice(1).flatMap(({ t, table }, i) => EVERY_ENTRY.filter((k) => table[k] !== steps[i].table[k])
-    .map((entry) => ({ t, entry, before: steps[i].table[entry], after: table[entry], operation: indexOf(table) })));
+    .map((entry) => ({ t, entry, before: steps[i].table[entry], table })));
   return { from, to, start, end, steps, flips, length: distance(start, end) };
 }
 
 function pathPanel(explorer) {
-  const map = explorer.activeMap;
-  const path = explorer.path(map);
-  if (!path) {
-    const [from, to] = Object.keys(explorer.run.header.names).map(Number);
-    return { name: "path", build: () => [h("h3", {}, "A path between two operations"),
-      h("p", {}, "Choose two operations: click one, then hold shift and click another (or use the button Add above the map). "
-        + "The page decodes the straight line between their codes."),
-      h("p", {}, "For example ", textButton(`${explorer.run.label(from)} to ${explorer.run.label(to)}`, () => explorer.choose([from, to], "path")), ".")] };
-  }
+  const path = explorer.path(explorer.activeMap);
+  if (!path) return { name: "path", build: () => pathHelp(explorer) };
+  const { run, epoch, pathway } = explorer;
   const output = h("div", {});
-  const slider = h("input", { type: "range", min: 0, max: 1, step: 0.01, "aria-label": "place on the path", data: { focus: "along" },
-    on: { input: () => explorer.set({ along: Number(slider.value) }) } });
+  const slider = range("along", "place on the path", 0, 1, (along) => explorer.set({ along }));
   return {
-    name: "path", key: `path ${map.run.name} ${path.key}`, output, slider,
-    build: () => [h("h3", {}, `${map.run.label(path.from)} to ${map.run.label(path.to)}`),
-      h("p", {}, `The straight line of length ${path.length.toFixed(2)} between the two codes in pathway `, pathwayName(map.pathway), ", decoded along the way."),
-      slider, output, h("h4", {}, `${path.flips.length} changes of an entry on the way`),
-      h("div", { class: "operations" }, path.flips.map(({ t, entry, before, after, operation }) => h("button", {
-        type: "button", class: "operation", data: { focus: `flip ${t} ${entry}` }, on: { click: () => explorer.set({ along: t }) },
-      }, truthTable(tableOf(operation), { reference: tableOf(withEntry(operation, entry, before)), size: "small" }),
-      h("span", {}, `${entryName(entry)}: ${SIGNS[before]} to ${SIGNS[after]}`, h("small", {}, `at ${percent(t)} of the way`))))),
-      textButton("exchange from and to", () => explorer.choose([path.to, path.from], "path"))],
-    update: () => explorer.panel.showPlace(path),
-    showPlace(current) {
+    name: "path", key: `path ${path.key}`,
+    build: () => [title(`${run.label(path.from)} to ${run.label(path.to)}`),
+      para(`The straight line of length ${path.length.toFixed(2)} between the two codes in pathway `, inPathway(pathway), ", decoded on the way."),
+      slider, output, heading(`${path.flips.length} changes of an entry on the way`),
+      h("div", { class: "operations" }, path.flips.map((flip) => flipButton(explorer, flip))),
+      para(textButton("exchange from and to", () => explorer.choose([path.to, path.from], "path")))],
+    update() {
       const { along } = explorer.state;
-      const probabilities = map.run.decode(map.epoch, map.pathway, mix(current.start, current.end, along));
+      const probabilities = run.decode(epoch, pathway, mix(path.start, path.end, along));
       const table = best(probabilities);
-      this.slider.value = along;
-      this.output.replaceChildren(h("div", { class: "figures" }, figure(truthTable(tableOf(current.from)), h("figcaption", {}, "from")),
-        figure(truthTable(table, { probabilities, reference: tableOf(current.from) }), h("figcaption", {}, `at ${percent(along)}: ${map.run.label(indexOf(table))}`)),
-        figure(truthTable(tableOf(current.to)), h("figcaption", {}, "to"))),
-      lineChart({ width: 420, height: 56, xs: current.steps.map(({ t }) => t), top: 1, marker: along, words: "certainty along the path",
-        lines: [{ values: current.steps.map((step) => step.certainty), colour: PATHWAY_COLOURS[map.pathway] }] }),
-      h("p", { class: "note" }, "Curve: the certainty of the most probable table, from 0 to 1. It is low where an entry changes."));
+      slider.value = along;
+      output.replaceChildren(h("div", { class: "figures" }, figure(truthTable(tableOf(path.from)), "from"),
+        figure(truthTable(table, { probabilities, reference: tableOf(path.from) }), `at ${percent(along)}: ${run.label(indexOf(table))}`),
+        figure(truthTable(tableOf(path.to)), "to")),
+      lineChart({ height: 56, xs: path.steps.map(({ t }) => t), top: 1, marker: along, words: "certainty along the path",
+        lines: [{ values: path.steps.map(({ certainty }) => certainty), colour: PATHWAY_COLOURS[pathway] }] }),
+      note("Curve: the certainty of the most probable table, from 0 to 1. It is low where an entry changes."));
     },
   };
+}
+
+function pathHelp(explorer) {
+  const [from, to] = Object.keys(explorer.run.header.names).map(Number);
+  return [title("A path between two operations"),
+    para("Choose two operations: click one, then hold shift and click another (or use the button Add above the map). "
+      + "The page decodes the straight line between their codes."),
+    para("For example ", textButton(`${explorer.run.label(from)} to ${explorer.run.label(to)}`, () => explorer.choose([from, to], "path")), ".")];
+}
+
+function flipButton(explorer, { t, entry, before, table }) {
+  const words = `${entryName(entry)}: ${SIGNS[before]} to ${SIGNS[table[entry]]}`;
+  const reference = table.with(entry, before);
+  return button(`flip ${t} ${entry}`, () => explorer.set({ along: t }), { class: "operation" },
+    truthTable(table, { reference, size: "small" }), h("span", {}, words, h("small", {}, `at ${percent(t)} of the way`)));
 }
 
 // ---- holes
@@ -2134,176 +2243,190 @@ function pathPanel(explorer) {
 function holesPanel(explorer) {
   const { run, epoch, pathway } = explorer;
   const holes = run.holes(epoch, pathway);
-  if (!holes.length) return { name: "holes", build: () => [h("h3", {}, "Holes"), h("p", {}, "This page was built without the probabilities under the prior.")] };
-  return { name: "holes", build: () => {
-    const chosen = holes.find(([operation]) => operation === explorer.lastChosen);
-    return [h("h3", {}, "Holes: what decoder ", pathwayName(pathway), " draws least often"),
-      h("p", {}, "A latent is drawn from the prior and decoded. With equal chances, each operation would come once in 19,683 draws. "
-        + "These come least often; crosses on the map show them."),
-      chosen && holeReasons(explorer, ...chosen),
-      h("div", { class: "operations" }, holes.slice(0, 12).map(([operation, logP]) => operationButton(explorer, operation, {
-        tab: "holes", note: `expected draws ${short(Number((ALL * Math.exp(logP)).toPrecision(2)))}` }))),
-      h("h4", {}, "What the holes share"), h("p", {}, sharedEntries(holes)),
-      h("h4", {}, `Operations with fewer than ${RARELY_DRAWN} expected draws, by epoch`), ...rareTrend(explorer)];
-  } };
+  const chosen = holes.find(([operation]) => operation === explorer.lastChosen);
+  return { name: "holes", build: () => (holes.length ? [
+    title("Holes: what decoder ", inPathway(pathway), " draws least often"),
+    para("A latent is drawn from the prior and decoded. With equal chances, each operation would come once in 19,683 draws. "
+      + "These come least often; crosses on the map show them."),
+    chosen && holeReasons(explorer, ...chosen),
+    h("div", { class: "operations" }, holes.slice(0, 12).map(([operation, logP]) => operationButton(explorer, operation, {
+      tab: "holes", words: `expected draws ${expectedDraws(logP)}` }))),
+    heading("What the holes share"), para(sharedEntries(holes)),
+    heading(`Operations with fewer than ${RARELY_DRAWN} expected draws, by epoch`), rareTrend(run, epoch)]
+    : [title("Holes"), para("This page holds no probabilities under the prior.")]) };
 }
 
-/** Say why an operation is drawn so seldom: how far out its code lies, and what its own code gives. */
+/** Say why an operation is drawn so seldom: what its own code gives, and how far out its code lies. */
 function holeReasons(explorer, operation, logP) {
   const { run, epoch, pathway } = explorer;
   const code = run.code(epoch, pathway, operation);
   const table = tableOf(operation);
   const probabilities = run.decode(epoch, pathway, code);
-  const weak = EVERY_ENTRY.map((k) => [k, probabilities[3 * k + table[k]]]).filter(([, p]) => p < 0.9).sort((a, b) => a[1] - b[1]);
-  const others = Array.from(RANDOM_ORDER.subarray(0, 200), (n) => Math.hypot(...run.code(epoch, pathway, n)));
+  const weak = EVERY_ENTRY.map((k) => [k, probabilities[3 * k + table[k]]]).filter(([, p]) => p < 0.9)
+    .map(([k, p]) => `${entryName(k)} (${percent(p)} for ${SIGNS[table[k]]})`).join(", ");
   const own = Math.hypot(...code);
-  const nearer = others.filter((other) => other < own).length / others.length;
-  const reasons = weak.length ? `Even from its own code the decoder is unsure of ${weak.map(([k, p]) => `${entryName(k)} (${percent(p)} for ${SIGNS[table[k]]})`).join(", ")}.`
-    : `From its own code the decoder gives it back with p = ${short(certainty(probabilities, table))}: the place exists, but draws from the prior rarely fall there.`;
-  return h("div", { class: "reasons" }, h("h4", {}, `Why ${run.label(operation)}?`),
-    h("div", { class: "figures" }, figure(truthTable(table), h("figcaption", {}, "the operation")), decodedFigure(explorer, pathway, code, table)),
-    h("ul", {}, h("li", {}, reasons), h("li", {}, `Its code lies ${own.toFixed(2)} from the middle of the prior; ${percent(nearer)} of all codes lie nearer, and draws from the prior lie at ${Math.sqrt(run.latents).toFixed(1)}.`),
-      h("li", {}, `p = ${short(Number(Math.exp(logP).toPrecision(2)))}; expected draws ${short(Number((ALL * Math.exp(logP)).toPrecision(2)))} (with equal chances: 1).`)),
+  const sample = Array.from(RANDOM_ORDER.subarray(0, 200), (n) => Math.hypot(...run.code(epoch, pathway, n)));
+  const nearer = sample.filter((other) => other < own).length / sample.length;
+  return h("div", { class: "reasons" }, heading(`Why ${run.label(operation)}?`),
+    h("div", { class: "figures" }, figure(truthTable(table), "the operation"), decodedFigure(explorer, pathway, code, table)),
+    h("ul", {}, h("li", {}, weak ? `Even from its own code the decoder is unsure of ${weak}.` : "From its own code the decoder gives it "
+      + `back with p = ${short(certaintyOf(probabilities, table))}: the place exists, but draws from the prior rarely fall there.`),
+    h("li", {}, `Its code lies ${own.toFixed(2)} from the middle of the prior. ${percent(nearer)} of all codes lie nearer; `
+      + `draws from the prior lie at about ${Math.sqrt(run.latents).toFixed(1)}.`),
+    h("li", {}, `p = ${short(Number(Math.exp(logP).toPrecision(2)))}; expected draws ${expectedDraws(logP)} (with equal chances: 1).`)),
     textButton("all about this operation", () => explorer.set({ tab: "one" })));
 }
 
 /** Return in words which values of entries are much more frequent among the holes than among all operations. */
 function sharedEntries(holes) {
-  const shares = EVERY_ENTRY.flatMap((k) => [0, 1, 2].map((value) => [k, value, holes.filter(([n]) => entryOf(n, k) === value).length / holes.length]));
-  const common = shares.filter(([, , share]) => share > 0.6).sort((a, b) => b[2] - a[2]).slice(0, 5);
-  const words = common.map(([k, value, share]) => `${entryName(k)} = ${SIGNS[value]} in ${percent(share)}`).join(", ");
-  return words ? `Of these ${holes.length}: ${words} (33 % of all operations).` : `Of these ${holes.length}, no value of an entry comes in more than 60 %.`;
+  const share = (k, value) => holes.filter(([n]) => entryOf(n, k) === value).length / holes.length;
+  const common = EVERY_ENTRY.flatMap((k) => [0, 1, 2].map((value) => [k, value, share(k, value)]))
+    .filter(([, , part]) => part > 0.6).sort((a, b) => b[2] - a[2]).slice(0, 5)
+    .map(([k, value, part]) => `${entryName(k)} = ${SIGNS[value]} in ${percent(part)}`).join(", ");
+  return common ? `Of these ${holes.length}: ${common} (33 % of all operations).`
+    : `Of these ${holes.length}, no value of an entry comes in more than 60 %.`;
 }
 
-function rareTrend(explorer) {
-  const { run, epoch } = explorer;
+function rareTrend(run, epoch) {
   run.trend ??= [0, 1].map((p) => run.epochs.map((_, e) => run.rareShare(e, p)));
   const [a, b] = run.trend;
   const top = Math.max(...a, ...b);
-  return [lineChart({ width: 420, height: 90, xs: run.epochs, top, marker: run.epochs[epoch], words: `share of rare operations by epoch, up to ${percent(top)}`,
-    lines: [{ values: a, colour: PATHWAY_COLOURS[0] }, { values: b, colour: PATHWAY_COLOURS[1], dash: "6 3" }] }),
-  h("p", { class: "note" }, `At epoch ${run.epochs[epoch]}: `, pathwayName(0, "A, solid: "), ` ${percent(a[epoch])}, `, pathwayName(1, "B, dashed: "), ` ${percent(b[epoch])} of all operations. Highest: ${percent(top)}.`)];
+  const lines = [{ values: a, colour: PATHWAY_COLOURS[0] }, { values: b, colour: PATHWAY_COLOURS[1], dash: "6 3" }];
+  const words = `share of rarely drawn operations by epoch, up to ${percent(top)}`;
+  return [lineChart({ height: 90, xs: run.epochs, top, marker: run.epochs[epoch], words, lines }),
+    note(`At epoch ${run.epochs[epoch]}: `, inPathway(0, "A, solid: "), percent(a[epoch]), ", ", inPathway(1, "B, dashed: "),
+      percent(b[epoch]), ` of all operations. Highest: ${percent(top)}.`)];
 }
 
 // ---- desk
 
-/** The desk decodes a latent that the user moves along the principal directions. */
+/** The desk decodes a latent, which the user moves on the map or along the principal directions. */
 function deskPanel(explorer) {
-  const { run, epoch, pathway } = explorer;
+  const { run, epoch, pathway, lastChosen } = explorer;
   const mean = run.direction(epoch, pathway, 0);
-  const count = run.header.directions_per_epoch;
-  const directions = Array.from({ length: count }, (_, i) => run.direction(epoch, pathway, i + 1));
   // The sliders reach all codes and most draws from the prior.
   const reach = Math.max(5, Math.ceil(explorer.activeMap.view.extent));
-  const output = h("div", { "aria-live": "polite" });
-  const sliders = directions.map((direction, i) => {
-    const value = h("output", {});
-    const slider = h("input", { type: "range", min: -reach, max: reach, step: 0.01, "aria-label": `direction ${i + 1}`, data: { focus: `direction ${i}` }, on: { input: () => {
-      const at = dot(direction, explorer.place) - dot(direction, mean);
-      explorer.set({ place: explorer.place.map((x, j) => x + (Number(slider.value) - at) * direction[j]) });
-    } } });
-    return { slider, value, direction };
+  const output = h("div", {});
+  const sliders = Array.from({ length: run.header.directions_per_epoch }, (_, i) => {
+    const direction = run.direction(epoch, pathway, i + 1);
+    const at = () => dot(direction, explorer.place) - dot(direction, mean);
+    const slider = range(`direction ${i + 1}`, `direction ${i + 1}`, -reach, reach, (value) => {
+      const change = value - at();
+      explorer.set({ place: explorer.place.map((x, j) => x + change * direction[j]) });
+    });
+    return { at, slider, value: h("output", {}) };
   });
-  const draw = () => Array.from({ length: run.latents }, () => Math.sqrt(-2 * Math.log(1 - Math.random())) * Math.cos(2 * Math.PI * Math.random()));
+  const go = (text, place) => textButton(text, () => explorer.set({ place: place() }));
   return {
-    name: "desk", key: `desk ${run.name} ${epoch} ${pathway} ${explorer.lastChosen}`,
-    build: () => [h("h3", {}, "Decode any place, pathway ", pathwayName(pathway)),
-      h("p", {}, "Hold alt and drag over the map (or use the button Decode above it), or move the sliders. A cross on the map shows the place."), output,
-      h("p", {}, "Go to ", textButton("the middle of all codes", () => explorer.set({ place: mean })), " · ", explorer.lastChosen >= 0
-        && [textButton("the code of the chosen operation", () => explorer.set({ place: run.code(epoch, pathway, explorer.lastChosen) })), " · "],
-      textButton("a draw from the prior", () => explorer.set({ place: draw() }))),
-      h("h4", {}, "Along the principal directions, in latent units from the middle of all codes"),
+    name: "desk", key: `desk ${run.name} ${epoch} ${pathway} ${lastChosen}`,
+    build: () => [title("Decode any place, pathway ", inPathway(pathway)),
+      para("Hold alt and drag over the map (or use the button Decode above it), or move the sliders. A cross on the map shows the place."),
+      output, para("Go to ", go("the middle of all codes", () => mean), " · ",
+        lastChosen >= 0 && [go("the code of the chosen operation", () => run.code(epoch, pathway, lastChosen)), " · "],
+        go("a draw from the prior", () => mean.map(standardNormal))),
+      heading("Along the principal directions, in latent units from the middle of all codes"),
       h("div", { class: "sliders" }, sliders.map(({ slider, value }, i) => h("label", {}, `${i + 1}`, slider, value)))],
-    update: () => {
+    update() {
       const z = explorer.place;
-      for (const { slider, value, direction } of explorer.panel.sliders) {
-        const at = dot(direction, z) - dot(direction, mean);
-        slider.value = at;
-        value.textContent = fixed(at, 2);
+      for (const { at, slider, value } of sliders) {
+        slider.value = at();
+        value.textContent = fixed(at(), 2);
       }
-      explorer.panel.output.replaceChildren(h("div", { class: "figures" }, decodedFigure(explorer, pathway, z),
-        h("div", { class: "facts" }, h("p", {}, `The place lies ${Math.hypot(...z).toFixed(2)} from the middle of the prior; draws from the prior lie at about ${Math.sqrt(run.latents).toFixed(1)}.`),
-          textButton("choose the decoded operation", () => explorer.choose([indexOf(best(run.decode(epoch, pathway, z)))], "one")))));
+      const decoded = () => indexOf(best(run.decode(epoch, pathway, z)));
+      output.replaceChildren(h("div", { class: "figures" }, decodedFigure(explorer, pathway, z), h("div", { class: "facts" },
+        para(`The place lies ${Math.hypot(...z).toFixed(2)} from the middle of the prior; draws from the prior lie at about `
+          + `${Math.sqrt(run.latents).toFixed(1)}.`),
+        textButton("choose the decoded operation", () => explorer.choose([decoded()], "one")))));
     },
-    sliders, output,
   };
 }
+
+/** Draw from the standard normal distribution (Box & Muller 1958). */
+const standardNormal = () => Math.sqrt(-2 * Math.log(1 - Math.random())) * Math.cos(2 * Math.PI * Math.random());
 
 // ---------------------------------------------------------------- the chart of the training
 
 /** The course of the training, which is also the slider of the epochs. */
 class Chart {
   constructor(explorer) {
-    Object.assign(this, { explorer, timer: null, hovered: null });
-    this.play = h("button", { type: "button", class: "play", "aria-label": "play the epochs", on: { click: () => this.toggle() } }, "▶");
-    this.slider = h("div", { class: "epochs", role: "slider", tabindex: 0, "aria-label": "epoch", data: { focus: "epochs" } });
+    const { run: { header, epochs } } = { run: explorer.first };
+    Object.assign(this, { explorer, epochs, history: header.history, events: header.events, timer: null, hovered: null });
+    this.play = button("play", () => this.toggle(), { class: "play" });
+    this.slider = h("div", { class: "epochs", role: "slider", tabindex: 0, "aria-label": "epoch", data: { focus: "epochs" }, on: {
+      pointerdown: (event) => this.press(event), pointermove: (event) => (event.buttons ? this.go(event) : this.hover(event)),
+      pointerleave: () => { this.hovered = null; this.update(); }, keydown: (event) => this.key(event),
+    } });
     this.readout = h("div", { class: "readout" });
     this.element = h("div", { class: "chart" }, this.play, this.slider, this.readout);
-    const on = (event, listener) => this.slider.addEventListener(event, listener);
-    on("pointerdown", (event) => {
-      this.slider.setPointerCapture(event.pointerId);
-      this.slider.focus();
-      this.stop();
-      this.go(event);
-    });
-    on("pointermove", (event) => (event.buttons ? this.go(event) : this.hover(event)));
-    on("pointerleave", () => { this.hovered = null; this.update(); });
-    on("keydown", (event) => this.key(event));
+    this.stop();
   }
 
-  get history() {
-    return this.explorer.run.header.history;
+  /** First and last trained epoch: the ends of the chart. */
+  get ends() {
+    return [this.history.epoch[0], this.history.epoch[this.history.epoch.length - 1]];
   }
 
   x(epoch) {
-    const [first, last] = [this.history.epoch[0], this.history.epoch[this.history.epoch.length - 1]];
+    const [first, last] = this.ends;
     return 8 + (this.width - 16) * (epoch - first) / (last - first || 1);
   }
 
   /** Return the epoch under a pointer. */
   epochAt(event) {
-    const [first, last] = [this.history.epoch[0], this.history.epoch[this.history.epoch.length - 1]];
-    const box = this.slider.getBoundingClientRect();
-    return first + (event.clientX - box.left - 8) / (this.width - 16) * (last - first);
+    const [first, last] = this.ends;
+    const left = this.slider.getBoundingClientRect().left + 8;
+    return first + (event.clientX - left) / (this.width - 16) * (last - first);
+  }
+
+  press(event) {
+    this.slider.setPointerCapture(event.pointerId);
+    this.slider.focus();
+    this.stop();
+    this.go(event);
   }
 
   go(event) {
-    const { run, state } = this.explorer;
-    const epoch = run.epochs[run.nearest(this.epochAt(event))];
-    if (epoch !== state.epoch) this.explorer.set({ epoch });
+    const epoch = this.epochs[this.explorer.first.nearest(this.epochAt(event))];
+    if (epoch !== this.explorer.state.epoch) this.explorer.set({ epoch });
   }
 
   hover(event) {
     const wanted = this.epochAt(event);
-    this.hovered = this.history.epoch.reduce((found, epoch) => (Math.abs(epoch - wanted) < Math.abs(found - wanted) ? epoch : found));
+    this.hovered = this.history.epoch.reduce((found, epoch) => (
+      Math.abs(epoch - wanted) < Math.abs(found - wanted) ? epoch : found));
     this.update();
   }
 
+  /** Go some kept epochs on, or back. */
+  step(count) {
+    const at = this.explorer.first.nearest(this.explorer.state.epoch);
+    this.explorer.set({ epoch: this.epochs[clamp(at + count, 0, this.epochs.length - 1)] });
+  }
+
   key(event) {
-    const { run, epoch } = this.explorer;
-    const last = run.epochs.length - 1;
-    const steps = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1, PageDown: -5, PageUp: 5, Home: -last, End: last };
+    const many = this.epochs.length;
+    const steps = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1, PageDown: -5, PageUp: 5, Home: -many, End: many };
     if (event.key === " ") this.toggle();
-    else if (steps[event.key]) this.explorer.set({ epoch: run.epochs[clamp(epoch + steps[event.key], 0, last)] });
+    else if (steps[event.key]) this.step(steps[event.key]);
     else return;
     event.preventDefault();
   }
 
+  /** Start or stop the play through all epochs. At the last epoch it starts again from the first. */
   toggle() {
     if (this.timer) {
       this.stop();
       return;
     }
+    const last = this.epochs[this.epochs.length - 1];
     const { explorer } = this;
-    const last = explorer.run.epochs.length - 1;
-    const step = (index) => {
-      explorer.set({ epoch: explorer.run.epochs[index] });
-      if (index >= last) this.stop();
-    };
-    this.timer = setInterval(() => step(explorer.epoch + 1), PLAY_MS);
+    this.step(explorer.state.epoch === last ? -this.epochs.length : 1);
+    this.timer = setInterval(() => {
+      this.step(1);
+      if (explorer.state.epoch === last) this.stop();
+    }, PLAY_MS);
     this.play.textContent = "❚❚";
     this.play.setAttribute("aria-label", "stop");
-    step(explorer.epoch >= last ? 0 : Math.min(last, explorer.epoch + 1));
   }
 
   stop() {
@@ -2314,56 +2437,63 @@ class Chart {
   }
 
   draw() {
-    const { header, epochs } = this.explorer.run;
-    const { history } = this;
     [this.width, this.height] = [Math.max(50, this.slider.clientWidth), this.slider.clientHeight];
-    const [top, bottom] = [26, this.height - 12];
+    const { history, height } = this;
     // asinh is like a logarithm far from 0, and it also shows losses below 0.
-    const scaled = (values) => values.map((value) => (value === null ? null : Math.asinh(value)));
-    const line = (values, low, high, attributes) => h("polyline", { fill: "none", "stroke-width": 1.7, ...attributes, points: values
-      .map((value, i) => value !== null && `${this.x(history.epoch[i]).toFixed(1)},${(bottom - (bottom - top) * (value - low) / (high - low || 1)).toFixed(1)}`)
-      .filter(Boolean).join(" ") });
-    const loss = scaled(history.loss);
+    const loss = history.loss.map((value) => (value === null ? null : Math.asinh(value)));
     const known = loss.filter((value) => value !== null);
     const highest = Math.max(...history.coverage_A, ...history.coverage_B);
-    this.cursor = h("line", { y1: 0, y2: this.height - 10, class: "cursor" });
-    const free = [0, 0];
-    const flags = header.events.map(({ epoch, text }) => {
-      const x = this.x(epoch);
-      const words = `${epoch}: ${text}`;
-      const end = x + 6.2 * words.length + 8;
-      // Words stand to the right of their line where there is room, otherwise to the left.
-      const right = end < this.width;
-      const row = free.findIndex((used) => used < (right ? x : 2 * x - end));
-      if (row >= 0) free[row] = right ? end : x;
-      return h("g", {}, h("title", {}, words), h("line", { x1: x, x2: x, y1: 2, y2: this.height - 10, class: "event" }),
-        row >= 0 && h("text", { x: x + (right ? 4 : -4), y: 11 + 12 * row, "text-anchor": right ? "start" : "end" }, words));
-    });
-    const ticks = epochs.map((epoch) => h("line", { x1: this.x(epoch), x2: this.x(epoch), y1: this.height - 10, y2: this.height - 2, class: "tick" }));
-    this.slider.replaceChildren(h("svg", { width: this.width, height: this.height, "aria-hidden": "true" }, flags, ticks,
-      line(loss, Math.min(...known), Math.max(...known), { stroke: "#333" }), line(history.coverage_A, 0, highest, { stroke: PATHWAY_COLOURS[0] }),
-      line(history.coverage_B, 0, highest, { stroke: PATHWAY_COLOURS[1], "stroke-dasharray": "5 3" }), this.cursor));
+    const tick = (epoch) => h("line", { x1: this.x(epoch), x2: this.x(epoch), y1: height - 10, y2: height - 2, class: "tick" });
+    this.cursor = h("line", { y1: 0, y2: height - 10, class: "cursor" });
+    this.slider.replaceChildren(h("svg", { width: this.width, height, "aria-hidden": "true" }, this.flags(), this.epochs.map(tick),
+      this.line(loss, Math.min(...known), Math.max(...known), "#333"), this.line(history.coverage_A, 0, highest, PATHWAY_COLOURS[0]),
+      this.line(history.coverage_B, 0, highest, PATHWAY_COLOURS[1], "5 3"), this.cursor));
     this.update();
   }
 
-  /** Move the cursor, and write the values at it. */
+  /** Draw a column of the history between two values. Epochs without a value are left out. */
+  line(values, low, high, stroke, dash) {
+    const [top, bottom] = [26, this.height - 12];
+    const y = (value) => bottom - (bottom - top) * (value - low) / (high - low || 1);
+    const points = values.map((value, i) => value !== null && `${this.x(this.history.epoch[i]).toFixed(1)},${y(value).toFixed(1)}`);
+    return h("polyline", {
+      fill: "none", stroke, "stroke-width": 1.7, "stroke-dasharray": dash, points: points.filter(Boolean).join(" "),
+    });
+  }
+
+  /** Draw the epochs at which a schedule changes. Their words stand in two rows, right of their line where there is room. */
+  flags() {
+    const free = [0, 0];
+    return this.events.map(({ epoch, text }) => {
+      const x = this.x(epoch);
+      const words = `${epoch}: ${text}`;
+      const width = 6.2 * words.length + 8;
+      const right = x + width < this.width;
+      const row = free.findIndex((used) => used < (right ? x : x - width));
+      if (row >= 0) free[row] = right ? x + width : x;
+      return h("g", {}, h("title", {}, words), h("line", { x1: x, x2: x, y1: 2, y2: this.height - 10, class: "event" }),
+        row >= 0 && h("text", { x: x + (right ? 4 : -4), y: 11 + 12 * row, "text-anchor": right ? "start" : "end" }, words));
+    });
+  }
+
+  /** Move the cursor, and write the values at it, or at the epoch under the pointer. */
   update() {
     if (!this.cursor) return;
-    const { run, state } = this.explorer;
-    const { history } = this;
-    const epoch = this.hovered ?? state.epoch;
-    const x = this.x(state.epoch);
-    this.cursor.setAttribute("x1", x);
-    this.cursor.setAttribute("x2", x);
-    const row = history.epoch.indexOf(epoch);
-    const value = (column, digits) => (typeof history[column][row] === "number" ? fixed(history[column][row], digits) : "–");
-    const words = [`loss ${value("loss", 2)}`, `informative coverage A ${value("coverage_A", 1)} %`, `and B ${value("coverage_B", 1)} %`];
-    this.readout.replaceChildren(h("b", {}, `epoch ${epoch}`), h("span", { class: "key-loss" }, `${words[0]}`, h("small", {}, " log scale")),
-      h("span", { class: "key-A" }, words[1]), h("span", { class: "key-B" }, words[2]));
-    for (const [name, number] of [["min", run.epochs[0]], ["max", run.epochs[run.epochs.length - 1]], ["now", state.epoch]]) {
-      this.slider.setAttribute(`aria-value${name}`, number);
-    }
-    this.slider.setAttribute("aria-valuetext", `epoch ${state.epoch}: ${words.join(", ")}`);
+    const { epoch } = this.explorer.state;
+    for (const end of ["x1", "x2"]) this.cursor.setAttribute(end, this.x(epoch));
+    const values = (at) => {
+      const value = (column, digits) => {
+        const number = this.history[column][this.history.epoch.indexOf(at)];
+        return typeof number === "number" ? fixed(number, digits) : "–";
+      };
+      return [`loss ${value("loss", 2)}`, `informative coverage A ${value("coverage_A", 1)} %`, `and B ${value("coverage_B", 1)} %`];
+    };
+    const [loss, a, b] = values(this.hovered ?? epoch);
+    this.readout.replaceChildren(h("b", {}, `epoch ${this.hovered ?? epoch}`), h("span", {}, loss, h("small", {}, " log scale")),
+      h("span", { class: "key-A" }, a), h("span", { class: "key-B" }, b));
+    const aria = { valuemin: this.epochs[0], valuemax: this.epochs[this.epochs.length - 1], valuenow: epoch,
+      valuetext: `epoch ${epoch}: ${values(epoch).join(", ")}` };
+    for (const [name, value] of Object.entries(aria)) this.slider.setAttribute(`aria-${name}`, value);
   }
 }
 
@@ -2380,48 +2510,36 @@ class Chart {
  *   of a cell of a notebook, and `second` is the bundle of a run to show beside the first one
  * @returns {Promise<object>} an object with `state`; `set(changes)`; `link()`; `on(listener)`, which calls
  *   listener(changes, state) after each change and returns a function that ends this; `destroy()`; `timings` in
- *   milliseconds; and, once `ready` is fulfilled, `encode(epochIndex, pathway, operation)` (μ, then ln σ²) and `decode(epochIndex, pathway, z)` (27
- *   probabilities), where pathway is 0 or 1
+ *   milliseconds; `ready`, a promise; and, once it is fulfilled, `encode(epochIndex, pathway, operation)` (μ, then ln σ²)
+ *   and `decode(epochIndex, pathway, z)` (27 probabilities) of the first run, where pathway is 0 or 1
  */
 export async function mount(element, bundle, options = {}) {
   try {
     const runs = await Promise.all([bundle, options.second].filter(Boolean).map((one) => new Run(one).open()));
-    return show(new Explorer(element, runs, options));
+    const explorer = new Explorer(element, runs, options);
+    explorer.start();
+    return handleOf(explorer);
   } catch (error) {
-    element.replaceChildren(h("p", { class: "ternary-explorer-error", role: "alert" },
+    element.replaceChildren(h("p", { role: "alert" },
       `The page cannot show this run (${error.message}): build it again with ternary-lab explore.`));
     throw error;
   }
 }
 
-/** Show an explorer for the first time, and return what `mount` gives to its caller. */
-function show(explorer) {
-  explorer.build();
-  for (const map of explorer.maps) map.move(false);
-  explorer.showButtons();
-  explorer.showInspector();
-  explorer.chart.draw();
-  explorer.followHash = () => {
-    if (location.hash !== explorer.written) explorer.set({ ...explorer.startState(), ...explorer.fromLink(location.hash) });
-  };
-  if (explorer.options.hash) window.addEventListener("hashchange", explorer.followHash);
-  const ready = Promise.all(explorer.runs.map((run) => run.ready)).then(() => {
-    if (explorer.alive) for (const map of explorer.maps) map.refresh();
-  });
-  const [run] = explorer.runs;
+/** Return what the caller of `mount` may use. */
+function handleOf(explorer) {
+  const { state, timings, ready, first, listeners } = explorer;
   return {
-    get state() { return explorer.state; },
+    state, timings, ready,
     set: (changes) => explorer.set(changes),
-    link: () => explorer.link(),
+    link: () => linkOf(state),
     on(listener) {
-      explorer.listeners.push(listener);
-      return () => { explorer.listeners = explorer.listeners.filter((other) => other !== listener); };
+      listeners.push(listener);
+      return () => listeners.splice(listeners.indexOf(listener), 1);
     },
     destroy: () => explorer.destroy(),
-    encode: (epoch, pathway, operation) => run.encode(epoch, pathway, operation),
-    decode: (epoch, pathway, z) => run.decode(epoch, pathway, z),
-    timings: explorer.timings,
-    ready,
+    encode: (epoch, pathway, operation) => first.encode(epoch, pathway, operation),
+    decode: (epoch, pathway, z) => first.decode(epoch, pathway, z),
   };
 }
 
@@ -2431,47 +2549,52 @@ async function gunzip(bytes) {
   return new Uint8Array(await new Response(stream).arrayBuffer());
 }
 
+/** Return the bundle in two traits of an anywidget model, or undefined if there is none. */
+function bundleOf(model, prefix) {
+  const [header, parts] = [model.get(`${prefix}header`), model.get(`${prefix}parts`)];
+  return header && parts && Object.keys(header).length ? { header, part: (name) => gunzip(parts[name]) } : undefined;
+}
+
 /**
  * Show the run of an anywidget model with the traits `header` and `parts` (by name), and of a second run with
- * `second_header` and `second_parts`. The traits `epoch`, `pathway` and `chosen` follow the page, and the page them.
+ * `second_header` and `second_parts`. The traits `epoch`, `pathway` and `chosen` follow the page, and the page them. If
+ * the traits change, the page keeps as much of its state as the new run has.
  */
 async function render({ model, el }) {
   const shared = ["epoch", "pathway", "chosen"];
   let explorer = null;
-  let opening = 0;
-  const bundleOf = (prefix) => {
-    const header = model.get(`${prefix}header`);
-    return header && Object.keys(header).length ? { header, part: (name) => gunzip(model.get(`${prefix}parts`)[name]) } : undefined;
-  };
-  const follow = (name) => () => {
+  let turns = 0;
+  const follow = (name) => {
     const wanted = model.get(name);
-    if (explorer && wanted !== undefined && JSON.stringify(explorer.state[name]) !== JSON.stringify(wanted)) explorer.set({ [name]: wanted });
+    const same = JSON.stringify(explorer?.state[name]) === JSON.stringify(wanted);
+    if (explorer && wanted !== undefined && !same) explorer.set({ [name]: wanted });
   };
   const open = async () => {
-    const turn = ++opening;
+    const turn = ++turns;
     const link = explorer?.link() ?? "";
     explorer?.destroy();
     explorer = null;
-    const bundle = bundleOf("");
+    const bundle = bundleOf(model, "");
     if (!bundle) return;
-    const opened = await mount(el, bundle, { height: model.get("height"), second: bundleOf("second_"), link });
-    if (turn !== opening) {
+    const opened = await mount(el, bundle, { height: model.get("height"), second: bundleOf(model, "second_"), link });
+    if (turn !== turns) {
       opened.destroy();
       return;
     }
     explorer = opened;
-    for (const name of shared) follow(name)();
+    shared.forEach(follow);
     explorer.on((changes, state) => {
       const changed = shared.filter((name) => name in changes);
       for (const name of changed) model.set(name, state[name]);
       if (changed.length) model.save_changes();
     });
   };
-  const listeners = [["change:parts", open], ...shared.map((name) => [`change:${name}`, follow(name)])];
+  const listeners = [["change:parts", open], ...shared.map((name) => [`change:${name}`, () => follow(name)])];
   for (const [event, listener] of listeners) model.on(event, listener);
   await open();
   return () => {
     for (const [event, listener] of listeners) model.off(event, listener);
+    turns += 1;
     explorer?.destroy();
   };
 }
