@@ -140,7 +140,8 @@ def run_each(
         values: values of parameters that have the same value in every combination. A text in `fixed` has priority.
         html: also write an HTML page beside each executed notebook.
         fresh: also execute the combinations that an earlier call has finished.
-        cwd, timeout: as in `run_notebook`.
+        cwd: as in `run_notebook`.
+        timeout: as in `run_notebook`.
         engine: local or ray (`sweeps.engines`). For Ray, `notebook` and `folder` must be on a file system that all
             nodes share.
         address: address of the Ray cluster.

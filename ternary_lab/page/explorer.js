@@ -134,16 +134,28 @@ function between(scale, t) {
 }
 const SEQUENTIAL_PIXELS = Uint32Array.from({ length: 256 }, (_, level) => pixelOf(between(SEQUENTIAL, level / 255)));
 
-/** Return float16 numbers as float32. The bytes hold all low bytes first, then all high bytes. */
-function halves(bytes, from, count) {
-  const numbers = new Float32Array(count);
-  const high = bytes.length / 2;
-  for (let i = 0; i < count; i++) {
-    const bits = bytes[from + i] | (bytes[high + from + i] << 8);
-    const exponent = (bits >> 10) & 31;
-    const fraction = bits & 1023;
-    const size = exponent ? 2 ** (exponent - 15) * (1 + fraction / 1024) : fraction * 2 ** -24;
-    numbers[i] = bits >> 15 ? -size : size;
+/**
+ * Return the weights of one network. `bytes` holds many networks with these layers: first the scales of all their
+ * neurons (float32), then the levels of all their weights (int16: all low bytes, then all high bytes). A weight or bias
+ * is its level times the scale of its neuron.
+ */
+function weightsIn(bytes, layers, index) {
+  const neurons = layers.reduce((sum, { outputs }) => sum + outputs, 0);
+  const size = layers.reduce((sum, { inputs, outputs }) => sum + outputs * (inputs + 1), 0);
+  const networks = bytes.length / (4 * neurons + 2 * size);
+  const scales = new Float32Array(bytes.buffer, bytes.byteOffset + 4 * neurons * index, neurons);
+  const low = 4 * neurons * networks + size * index;
+  const high = low + size * networks;
+  const numbers = new Float32Array(size);
+  const fill = (at, scale) => { numbers[at] = scale * ((bytes[low + at] | (bytes[high + at] << 8)) << 16 >> 16); };
+  let at = 0;
+  let neuron = 0;
+  for (const { inputs, outputs } of layers) {
+    for (let row = 0; row < outputs; row++, neuron++) {
+      for (let column = 0; column < inputs; column++) fill(at + row * inputs + column, scales[neuron]);
+      fill(at + inputs * outputs + row, scales[neuron]);
+    }
+    at += outputs * (inputs + 1);
   }
   return numbers;
 }
@@ -326,10 +338,9 @@ class Run {
   weights(network, epoch, pathway) {
     const key = `${network} ${epoch} ${pathway}`;
     if (!this.cachedWeights.has(key)) {
-      const { size } = this.header.networks[network];
-      const [part, row] = network === "encoder" ? ["encoders", 2 * epoch + pathway] : [network, epoch];
+      const [part, index] = network === "encoder" ? ["encoders", 2 * epoch + pathway] : [network, epoch];
       if (this.cachedWeights.size > 24) this.cachedWeights.clear();
-      this.cachedWeights.set(key, halves(this.parts[part], row * size, size));
+      this.cachedWeights.set(key, weightsIn(this.parts[part], this.header.networks[network].layers, index));
     }
     return this.cachedWeights.get(key);
   }
