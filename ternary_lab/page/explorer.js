@@ -931,7 +931,12 @@ class OperationMap {
 
   /** Device pixels for one unit of the current positions. */
   get scale() {
-    return Math.min(this.width - 60 * this.ratio, this.height) / 2.3 * this.explorer.state.view.zoom;
+    return Math.min(this.width - 60 * this.ratio, 2 * this.centreY) / 2.2 * this.explorer.state.view.zoom;
+  }
+
+  /** The middle of the map without the room for the labels at its bottom. */
+  get centreY() {
+    return Math.max(1, this.height - 44 * this.ratio) / 2;
   }
 
   screenX(x) {
@@ -939,7 +944,7 @@ class OperationMap {
   }
 
   screenY(y) {
-    return this.height / 2 - (y - this.explorer.state.view.y) * this.scale;
+    return this.centreY - (y - this.explorer.state.view.y) * this.scale;
   }
 
   /** Return the place of coordinates (in latent units) in device pixels. */
@@ -956,7 +961,7 @@ class OperationMap {
   placeAt([x, y]) {
     const { view } = this.explorer.state;
     return [((x * this.ratio - this.width / 2) / this.scale + view.x) * this.unit,
-      (-(y * this.ratio - this.height / 2) / this.scale + view.y) * this.unit];
+      ((this.centreY - y * this.ratio) / this.scale + view.y) * this.unit];
   }
 
   draw() {
@@ -1243,13 +1248,13 @@ class OperationMap {
 
   /** The middle of the map in CSS pixels. */
   get middle() {
-    return [this.width, this.height].map((size) => size / 2 / this.ratio);
+    return [this.width / 2 / this.ratio, this.centreY / this.ratio];
   }
 
   zoom(factor, [x, y]) {
     const { view } = this.explorer.state;
     const zoom = clamp(view.zoom * factor, 0.25, 200);
-    const [dx, dy] = [x * this.ratio - this.width / 2, -(y * this.ratio - this.height / 2)];
+    const [dx, dy] = [x * this.ratio - this.width / 2, this.centreY - y * this.ratio];
     const change = 1 / this.scale * (1 - view.zoom / zoom);
     this.explorer.set({ view: { zoom, x: view.x + dx * change, y: view.y + dy * change } });
   }
@@ -2016,7 +2021,7 @@ function onePanel(explorer) {
 }
 
 function startText(explorer) {
-  const { run, state, activeMap } = explorer;
+  const { run, activeMap } = explorer;
   const { plane } = activeMap.view;
   const { title: colour, items } = activeMap.colouring;
   const axis = (i) => (plane.kind === "entries" ? [h("b", {}, `entry ${entryName(i ? plane.second : plane.first)}`),
@@ -2024,7 +2029,7 @@ function startText(explorer) {
   const legend = items?.map((item, i) => [i > 0 && ", ", h("span", { class: "item" }, swatch(item.colour), ` ${item.label}`)]);
   return [title("What is on the map"),
     para(h("b", {}, "Each point is one of the 19,683 truth tables"), " of an operation f(a, b) with values −, 0 and +; "
-      + "it lies where the encoder of pathway ", inPathway(explorer.pathway), ` puts it at epoch ${state.epoch}.`),
+      + "it lies where the encoder of pathway ", inPathway(explorer.pathway), ` puts it at epoch ${run.epochs[explorer.epoch]}.`),
     para(h("b", {}, "The map is a plane"), ` of the ${run.latents} latent dimensions: to the right, `, axis(0),
       "; upwards, ", axis(1), "."),
     para(h("b", {}, "The colour"), ` shows the ${colour}: `, legend ?? "see the scale on the map", "."),
@@ -2161,7 +2166,7 @@ function differences(run, chosen) {
 }
 
 /** The values of a property as buttons that filter. A bar shows which share of the operations of a value is chosen. */
-function facet(explorer, { key, label, values }, property) {
+function facet(explorer, { key, label, values, meaning }, property) {
   const { filter, chosen } = explorer.state;
   const passes = explorer.passing(filter, key);
   const inside = explorer.several ? new Set(chosen) : null;
@@ -2180,7 +2185,7 @@ function facet(explorer, { key, label, values }, property) {
     class: "facet", "aria-pressed": String(kept.includes(v)),
     style: `--share:${100 * counts[v][0] / Math.max(1, counts[v][1])}%`,
   }, value, h("small", {}, counts[v].map(format).join(" / "))));
-  return [h("div", { class: "facet-label" }, label), h("div", { class: "facet-values" }, buttons)];
+  return [h("div", { class: "facet-label", title: meaning }, label), h("div", { class: "facet-values" }, buttons)];
 }
 
 /** Return the 12 chosen operations whose points lie nearest to the middle of the chosen points. */
@@ -2314,7 +2319,7 @@ function holeReasons(explorer, operation, logP) {
         + "exists, but draws from the prior rarely fall there.",
     `Its code lies ${own.toFixed(2)} from the middle of the prior. ${percent(nearer)} of all codes lie nearer; draws `
       + `from the prior lie at about ${Math.sqrt(run.latents).toFixed(1)}.`,
-    `p = ${p}; expected draws ${expectedDraws(logP)} (with equal chances: 1).`,
+    `p = ${p}, from ${format(run.header.log_p_latents)} draws; expected draws ${expectedDraws(logP)} (with equal chances: 1).`,
   ].map((reason) => h("li", {}, reason))), textButton("all about this operation", () => explorer.set({ tab: "one" })));
 }
 
@@ -2409,9 +2414,10 @@ class Chart {
     this.stop();
   }
 
-  /** First and last trained epoch: the ends of the chart. */
+  /** First and last epoch of the chart. */
   get ends() {
-    return [this.history.epoch[0], this.history.epoch[this.history.epoch.length - 1]];
+    const all = [...this.epochs, ...this.history.epoch];
+    return [Math.min(...all), Math.max(...all)];
   }
 
   x(epoch) {
@@ -2441,7 +2447,7 @@ class Chart {
   hover(event) {
     const wanted = this.epochAt(event);
     this.hovered = this.history.epoch.reduce((found, epoch) => (
-      Math.abs(epoch - wanted) < Math.abs(found - wanted) ? epoch : found));
+      Math.abs(epoch - wanted) < Math.abs(found - wanted) ? epoch : found), this.explorer.state.epoch);
     this.update();
   }
 
