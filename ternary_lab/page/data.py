@@ -125,9 +125,9 @@ def bundle(run: RunRecord, *, every: int = 1, prior: bool = True, progress: bool
     Raises RunError for a run without weights, or with a damaged file. Raises CheckpointError for a damaged checkpoint.
     """
     name = short_name(run)
-    epochs = _kept_epochs(run, every)
+    epochs = kept_epochs(run, every)
     last = _model(run, epochs[-1])
-    entries = _longest_steps(entry_effects(all_codes(last.core)[0][:, 0]))
+    entries = longest_steps(entry_effects(all_codes(last.core)[0][:, 0]))
     facts, properties = _properties(run)
     history = _history(run)
     latents = list(sobol_normal(last.latent_dim, LATENTS, 0, last.device)) if prior else []
@@ -194,8 +194,11 @@ def short_name(run: RunRecord) -> str:
     return "/".join(run.path.parts[-2:])
 
 
-def _kept_epochs(run: RunRecord, every: int) -> list[int]:
-    """Return the epochs of a page in rising order. Raises RunError for a run without weights."""
+def kept_epochs(run: RunRecord, every: int = 1) -> list[int]:
+    """Return the epochs of a page in rising order: those that are multiples of `every`, and the last one.
+
+    Raises RunError for a run without weights.
+    """
     every = whole_number(every, "every", 1)
     if epochs := run.epochs:
         return [epoch for epoch in epochs if epoch % every == 0 or epoch == epochs[-1]]
@@ -217,7 +220,7 @@ def _model(run: RunRecord, epoch: int) -> TernaryVAE:
     return model
 
 
-def _longest_steps(effects: EntryEffects) -> list[int]:
+def longest_steps(effects: EntryEffects) -> list[int]:
     """Return the two entries whose steps are longest, as a mean over the pathways."""
     return sorted(effects.lengths.mean(0).topk(2).indices.tolist())
 
