@@ -12,7 +12,7 @@ import io
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, TextIO, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, TextIO, TypeVar, cast, overload
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -80,9 +80,9 @@ def time_to_go(seconds: float) -> str:
     return f"about {seconds:.0f} s to go"
 
 
-def on_terminal() -> bool:
-    """Return whether stderr is a terminal."""
-    return SteadyStream(sys.stderr).isatty()
+def on_terminal(name: Literal["stdout", "stderr"] = "stderr") -> bool:
+    """Return whether a standard stream of the process is a terminal."""
+    return SteadyStream(getattr(sys, name)).isatty()
 
 
 @overload

@@ -8,8 +8,10 @@ with gzip. Numbers are little-endian.
     positions         (E, P, 2, N): the code of each operation in the plane of two entries. Each number has 12 bits and
                       lies on the scale of `plane_range`: 0 is the low end and 4,095 the high end. All high bytes come
                       first, then all low bytes.
-    encoders          (E, P, size) float16: the weights of both encoders. All low bytes come first, then all high bytes.
-    decoder_A         (E, size) float16: the weights of decoder A, in the same order of bytes
+    encoders          the weights of both encoders: first the scales (E, P, rows) float32, then the levels (E, P, size)
+                      int16. All low bytes of the levels come first, then all high bytes. A row is a neuron of a layer:
+                      its weights and its bias are levels times the scale of the row. Rows have the order of the layers.
+    decoder_A         the weights of decoder A, in the same way: (E, rows) and (E, size)
     decoder_B         the same for decoder B
     directions        (E, P, 1 + D, L) float32: the mean of the codes, then the principal directions as unit vectors
     log_probability   (E, P, N) uint8: ln p(x) under the prior, on the scale of `log_p_range`: 0 is the low end and 255
@@ -56,6 +58,7 @@ import torch
 from torch import Tensor
 
 from ternary_lab import space, splits, symmetry
+from ternary_lab.arguments import whole_number
 from ternary_lab.backend.console import bar
 from ternary_lab.backend.numerics import with_fixed_arithmetic
 from ternary_lab.backend.threads import in_order
@@ -65,7 +68,7 @@ from ternary_lab.metrics.entry_effects import EntryEffects, entry_effects
 from ternary_lab.metrics.information import log_probability
 from ternary_lab.metrics.likelihood import right_entries
 from ternary_lab.metrics.sobol import sobol_normal
-from ternary_lab.model import PATHWAYS, TernaryVAE
+from ternary_lab.model import PATHWAYS, Architecture, TernaryVAE
 from ternary_lab.networks import Network
 from ternary_lab.page.events import events
 from ternary_lab.runs.load import CHECKPOINTS, RunRecord
@@ -110,18 +113,19 @@ class Bundle:
 
 
 @with_fixed_arithmetic
-def bundle(run: RunRecord, *, prior: bool = True, progress: bool = False) -> Bundle:
-    """Return what a page holds of a run. The epochs are those with saved weights, or else that of the last checkpoint.
+def bundle(run: RunRecord, *, every: int = 1, prior: bool = True, progress: bool = False) -> Bundle:
+    """Return what a page holds of a run.
 
     Args:
-        run: any run with weights.
+        run: any run with weights. Its epochs are those with saved weights, or else that of the last checkpoint.
+        every: only epochs that are multiples of this number are taken, and the last one.
         prior: whether to compute ln p(x) under the prior, which takes most of the time.
         progress: whether to show a progress bar on stderr.
 
     Raises RunError for a run without weights, or with a damaged file. Raises CheckpointError for a damaged checkpoint.
     """
     name = short_name(run)
-    epochs = kept_epochs(run)
+    epochs = kept_epochs(run, every)
     last = _model(run, epochs[-1])
     entries = longest_steps(entry_effects(all_codes(last.core)[0][:, 0]))
     facts, properties = _properties(run)
@@ -145,21 +149,24 @@ def bundle(run: RunRecord, *, prior: bool = True, progress: bool = False) -> Bun
         "events": [{"epoch": at, "text": text} for at, text in events(run.config, max(epochs[-1], *history["epoch"]))],
         "properties": facts,
     }
-    parts = {"properties": properties, **_parts(packed, run)}
+    parts = {"properties": properties, **_parts(packed, last.core.architecture)}
     return Bundle(header, {name: gzip.compress(data, mtime=0) for name, data in parts.items()})
 
 
 @dataclass(frozen=True)
 class _Epoch:
-    """What a page holds of one epoch. The first axis of an array is the pathway, except of the decoders."""
+    """What a page holds of one epoch. The first axis of an array is the pathway."""
 
     positions: Array
     plane_range: list[list[float | None]]
     directions: Array
     reconstructed: Array
-    encoders: Array
-    decoder_A: Array
-    decoder_B: Array
+    encoders: Tensor
+    """(P, size)"""
+    decoder_A: Tensor
+    """(1, size)"""
+    decoder_B: Tensor
+    """(1, size)"""
     log_probability: Array | None
     log_p_range: list[float | None] | None
     holes: list[list[tuple[int, float | None]]] | None
@@ -177,7 +184,7 @@ def _epoch(run: RunRecord, epoch: int, entries: Sequence[int], latents: Sequence
         (levels, ends), holes = _levels(log_p), _holes(log_p)
     return _Epoch(
         positions, plane_range, _directions(mu[:, 0]), np.packbits(right[:, 0].numpy(), axis=-1),
-        core.blocks.encoders[:, 0].numpy(), core.blocks.decoder_A[0].numpy(), core.blocks.decoder_B[0].numpy(),
+        core.blocks.encoders[:, 0], core.blocks.decoder_A, core.blocks.decoder_B,
         levels, ends, holes,
     )
 
@@ -187,14 +194,17 @@ def short_name(run: RunRecord) -> str:
     return "/".join(run.path.parts[-2:])
 
 
-def kept_epochs(run: RunRecord) -> list[int]:
-    """Return the epochs of a page in rising order. Raises RunError for a run without weights."""
+def kept_epochs(run: RunRecord, every: int = 1) -> list[int]:
+    """Return the epochs of a page in rising order: those that are multiples of `every`, and the last one.
+
+    Raises RunError for a run without weights.
+    """
+    every = whole_number(every, "every", 1)
     if epochs := run.epochs:
-        return epochs
+        return [epoch for epoch in epochs if epoch % every == 0 or epoch == epochs[-1]]
     if not (run.path / CHECKPOINTS / "latest.safetensors").exists():
         raise RunError(
-            f"{run.path}: holds no weights: choose a run with weights, such as v5_5/seed=42, or train this run again "
-            "with --fresh and --set checkpoints.every=10"
+            f"{run.path}: holds no weights: choose a run with weights, such as v5_5/seed=42, or train this run again"
         )
     return [run.checkpoint().epoch]
 
@@ -264,7 +274,7 @@ def _holes(log_p: Tensor) -> list[list[tuple[int, float | None]]]:
     ]
 
 
-def _parts(packed: Sequence[_Epoch], run: RunRecord) -> dict[str, bytes]:
+def _parts(packed: Sequence[_Epoch], architecture: Architecture) -> dict[str, bytes]:
     """Return the parts of all epochs, not compressed yet."""
     positions = np.stack([one.positions for one in packed])
     parts = {
@@ -272,20 +282,30 @@ def _parts(packed: Sequence[_Epoch], run: RunRecord) -> dict[str, bytes]:
         "directions": np.stack([one.directions for one in packed]).astype("<f4").tobytes(),
         "reconstructed": np.stack([one.reconstructed for one in packed]).tobytes(),
     }
-    for name in ("encoders", "decoder_A", "decoder_B"):
-        parts[name] = _half(np.stack([getattr(one, name) for one in packed]), f"{run.path}: {name}")
+    weights = (
+        ("encoders", architecture.encoder), ("decoder_A", architecture.decoder_A), ("decoder_B", architecture.decoder_B)
+    )
+    for name, network in weights:
+        parts[name] = _packed(torch.cat([getattr(one, name) for one in packed]), network)
     levels = [one.log_probability for one in packed if one.log_probability is not None]
     return parts | ({"log_probability": np.stack(levels).tobytes()} if levels else {})
 
 
-def _half(weights: Array, origin: str) -> bytes:
-    """Return weights as float16: all low bytes, then all high bytes. Raises RunError if a weight is too large."""
-    with np.errstate(over="ignore"):
-        half = weights.astype("<f2")
-    if not np.isfinite(half).all():
-        raise RunError(f"{origin} has a weight above 65,504, which a page cannot hold: the training has diverged")
-    both = half.view(np.uint8)
-    return both[..., 0::2].tobytes() + both[..., 1::2].tobytes()
+def _packed(block: Tensor, network: Network) -> bytes:
+    """Return the weights (G, size) of a network as scales and levels.
+
+    With one scale for each neuron, 16 bits are about ten times as exact as float16 numbers, which spend bits on small
+    weights.
+    """
+    levels, scales = torch.empty_like(block, dtype=torch.int16), []
+    for (weight, bias), (of_weight, of_bias) in zip(network.views(block), network.views(levels), strict=True):
+        largest = torch.maximum(weight.abs().amax(2), bias.abs())
+        scale = largest.clamp_min(torch.finfo(torch.float32).tiny * 2**16) / (2**15 - 1)
+        of_weight.copy_((weight / scale.unsqueeze(2)).round())
+        of_bias.copy_((bias / scale).round())
+        scales.append(scale)
+    both = levels.numpy().astype("<i2").view(np.uint8)
+    return torch.cat(scales, 1).numpy().astype("<f4").tobytes() + both[:, 0::2].tobytes() + both[:, 1::2].tobytes()
 
 
 def _networks(model: TernaryVAE) -> dict[str, Any]:

@@ -51,9 +51,11 @@ function allEntries() {
 }
 const TABLES = allEntries();
 
+const IN_ORDER = Array.from({ length: ALL }, (_, n) => n);
+
 /** Return all operations in a fixed random order, so that no class covers another on the map. */
 function randomOrder() {
-  const order = Uint32Array.from({ length: ALL }, (_, n) => n);
+  const order = Uint32Array.from(IN_ORDER);
   let seed = 1;
   for (let last = ALL - 1; last > 0; last--) {
     seed = (Math.imul(seed, 1103515245) + 12345) & 0x7fffffff;
@@ -132,23 +134,35 @@ function between(scale, t) {
 }
 const SEQUENTIAL_PIXELS = Uint32Array.from({ length: 256 }, (_, level) => pixelOf(between(SEQUENTIAL, level / 255)));
 
-/** Return float16 numbers as float32. The bytes hold all low bytes first, then all high bytes. */
-function halves(bytes, from, count) {
-  const numbers = new Float32Array(count);
-  const high = bytes.length / 2;
-  for (let i = 0; i < count; i++) {
-    const bits = bytes[from + i] | (bytes[high + from + i] << 8);
-    const exponent = (bits >> 10) & 31;
-    const fraction = bits & 1023;
-    const size = exponent ? 2 ** (exponent - 15) * (1 + fraction / 1024) : fraction * 2 ** -24;
-    numbers[i] = bits >> 15 ? -size : size;
+/**
+ * Return the weights of one network. `bytes` holds many networks with these layers: first the scales of all their
+ * neurons (float32), then the levels of all their weights (int16: all low bytes, then all high bytes). A weight or bias
+ * is its level times the scale of its neuron.
+ */
+function weightsIn(bytes, layers, index) {
+  const neurons = layers.reduce((sum, { outputs }) => sum + outputs, 0);
+  const size = layers.reduce((sum, { inputs, outputs }) => sum + outputs * (inputs + 1), 0);
+  const networks = bytes.length / (4 * neurons + 2 * size);
+  const scales = new Float32Array(bytes.buffer, bytes.byteOffset + 4 * neurons * index, neurons);
+  const low = 4 * neurons * networks + size * index;
+  const high = low + size * networks;
+  const numbers = new Float32Array(size);
+  const fill = (at, scale) => { numbers[at] = scale * ((bytes[low + at] | (bytes[high + at] << 8)) << 16 >> 16); };
+  let at = 0;
+  let neuron = 0;
+  for (const { inputs, outputs } of layers) {
+    for (let row = 0; row < outputs; row++, neuron++) {
+      for (let column = 0; column < inputs; column++) fill(at + row * inputs + column, scales[neuron]);
+      fill(at + inputs * outputs + row, scales[neuron]);
+    }
+    at += outputs * (inputs + 1);
   }
   return numbers;
 }
 
 /**
- * Return the outputs of a feed-forward network for one input. Each layer is act(W x + b + skip). The weights hold, layer
- * by layer, W (outputs × inputs, row by row) and then b. The worker runs this function too.
+ * Return the outputs of a feed-forward network for one input. Each layer is act(W x + b + skip). The weights hold W
+ * (outputs × inputs, row by row) and then b of each layer. The worker runs this function too.
  */
 function forward(layers, weights, input) {
   const activations = [input];
@@ -169,7 +183,7 @@ function forward(layers, weights, input) {
   return activations[activations.length - 1];
 }
 
-/** Return the means (to - from, latents) of the codes of the operations from..to-1. The worker runs this function too. */
+/** Return the means (to - from, latents) of the codes of operations from..to-1. The worker runs this function too. */
 function encodeMany(layers, weights, latents, from, to) {
   const means = new Float32Array((to - from) * latents);
   const input = new Float32Array(layers[0].inputs);
@@ -324,10 +338,9 @@ class Run {
   weights(network, epoch, pathway) {
     const key = `${network} ${epoch} ${pathway}`;
     if (!this.cachedWeights.has(key)) {
-      const { size } = this.header.networks[network];
-      const [part, row] = network === "encoder" ? ["encoders", 2 * epoch + pathway] : [network, epoch];
+      const [part, index] = network === "encoder" ? ["encoders", 2 * epoch + pathway] : [network, epoch];
       if (this.cachedWeights.size > 24) this.cachedWeights.clear();
-      this.cachedWeights.set(key, halves(this.parts[part], row * size, size));
+      this.cachedWeights.set(key, weightsIn(this.parts[part], this.header.networks[network].layers, index));
     }
     return this.cachedWeights.get(key);
   }
@@ -419,8 +432,8 @@ class Run {
 
   /** Return the smallest and the largest number of an axis of a kind of plane. */
   axisRange(kind) {
-    const ranges = { entries: [0, ENTRIES - 1], directions: [1, this.header.directions_per_epoch], dimensions: [0, this.latents - 1] };
-    return ranges[kind] ?? [0, -1];
+    const { directions_per_epoch: directions, latents } = this.header;
+    return { entries: [0, ENTRIES - 1], directions: [1, directions], dimensions: [0, latents - 1] }[kind] ?? [0, -1];
   }
 
   hasPlane({ kind, first, second }) {
@@ -429,8 +442,9 @@ class Run {
   }
 
   hasColour(colour) {
-    return EVERY_ENTRY.some((k) => colour === `entry-${k}`) || this.header.properties.some(({ key }) => colour === `property-${key}`)
-      || ["back", "moved"].includes(colour) || (colour === "probability" && Boolean(this.header.log_p_range));
+    if (colour === "probability") return Boolean(this.header.log_p_range);
+    return ["back", "moved"].includes(colour) || EVERY_ENTRY.some((k) => colour === `entry-${k}`)
+      || this.header.properties.some(({ key }) => colour === `property-${key}`);
   }
 
   /** Return half the width of the widest default plane of all epochs and both pathways, in latent units. */
@@ -504,7 +518,7 @@ class View {
       const { latents } = this.run;
       const matrix = this.origin.map((_x, i) => this.origin.map((_y, j) => 1e-9 * (i === j)));
       const columns = [0, 1].map(() => new Array(latents).fill(0));
-      for (const n of RANDOM_ORDER.subarray(0, 8 * latents)) {
+      for (const n of RANDOM_ORDER.subarray(0, 4 * latents)) {
         const code = this.run.code(this.epoch, this.pathway, n).map((value, i) => value - this.origin[i]);
         for (let i = 0; i < latents; i++) {
           for (let j = 0; j < latents; j++) matrix[i][j] += code[i] * code[j];
@@ -535,8 +549,8 @@ class View {
   }
 
   /**
-   * Measure the largest coordinate (`extent`) and the main effects of all entries: `means[k][value]` is the mean place of
-   * the operations whose entry k has this value, and `shares[axis][k]` the share of the variance along an axis that
+   * Measure the largest coordinate (`extent`) and the main effects of all entries: `means[k][value]` is the mean place
+   * of the operations whose entry k has this value, and `shares[axis][k]` the share of the variance along an axis that
    * entry k explains.
    */
   measureEffects() {
@@ -569,7 +583,8 @@ class View {
   words(axis) {
     const which = axis ? this.plane.second : this.plane.first;
     if (this.plane.kind === "entries") {
-      return `entry ${entryName(which)} of the table: − to + (explains ${percent(this.shares[axis][which])} of this axis)`;
+      const share = percent(this.shares[axis][which]);
+      return `entry ${entryName(which)} of the table: − to + (explains ${share} of this axis)`;
     }
     const parts = this.explained(axis).slice(0, 3).filter(([, share]) => share > 0.05);
     const meaning = parts.map(([k, share]) => `${entryName(k)} ${percent(share)}`).join(", ") || "no single entry";
@@ -583,9 +598,9 @@ const SVG = "http://www.w3.org/2000/svg";
 const SVG_TAGS = new Set(["svg", "g", "line", "polyline", "circle", "text", "title"]);
 
 /** Return the children that are there, without those that a condition left out, from nested lists. */
-const present = (children) => children.flat(5).filter((child) => child !== null && child !== undefined && child !== false);
+const present = (children) => children.flat(5).filter((child) => ![null, undefined, false].includes(child));
 
-/** Make an element. `on` holds listeners and `data` data attributes. Attributes that are false or missing are left out. */
+/** Make an element. `on` holds listeners, `data` data attributes. Attributes that are false or missing are left out. */
 function h(tag, { on = {}, data = {}, ...attributes } = {}, ...children) {
   const element = SVG_TAGS.has(tag) ? document.createElementNS(SVG, tag) : document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
@@ -604,13 +619,15 @@ const button = (focus, click, { on, ...attributes } = {}, ...children) => h("but
 const textButton = (text, click, words) => button(text, click, { class: "link", title: words }, text);
 const para = (...children) => h("p", {}, children);
 const note = (...children) => h("p", { class: "note" }, children);
+const errorLine = (text) => h("p", { class: "error", role: "alert" }, text);
 const option = (value, text, selected = false) => h("option", { value, selected }, text);
 const swatch = (colour) => h("i", { class: "swatch", style: `background:${colour}`, "aria-hidden": "true" });
 const checkbox = (text, words, checked, onChange) => h("label", { title: words }, h("input", {
   type: "checkbox", checked, data: { focus: text }, on: { change: ({ target }) => onChange(target.checked) },
 }), text);
-const range = (focus, words, min, max, onInput) => h("input", {
-  type: "range", min, max, step: 0.01, "aria-label": words, data: { focus }, on: { input: ({ target }) => onInput(Number(target.value)) },
+const range = (words, min, max, onInput) => h("input", {
+  type: "range", min, max, step: 0.01, "aria-label": words, data: { focus: words },
+  on: { input: ({ target }) => onInput(Number(target.value)) },
 });
 
 /**
@@ -622,9 +639,10 @@ function truthTable(table, { probabilities, reference, onEntry, size = "", words
     const differs = reference && reference[k] !== value;
     const attributes = { class: `entry value-${value}${differs ? " differs" : ""}` };
     const name = entryName(k);
+    const certainty = probabilities && h("small", {}, percent(probabilities[3 * k + value]));
     return onEntry ? button(`entry ${k}`, () => onEntry(k), {
       ...attributes, title: `change ${name}`, "aria-label": `${name} = ${SIGNS[value]}, change`,
-    }, SIGNS[value]) : h("span", attributes, SIGNS[value], probabilities && h("small", {}, percent(probabilities[3 * k + value])));
+    }, SIGNS[value]) : h("span", attributes, SIGNS[value], certainty);
   });
   const label = present([words, tableWords(table)]).join(": ");
   return h("div", { class: `table ${size}`, role: onEntry ? "group" : "img", "aria-label": label }, cells);
@@ -639,7 +657,8 @@ function withArguments(table) {
 /** A 3 × 3 table whose cells stand for the entries of a truth table. `text(k)` stands in a cell. */
 function entryPicker(focus, isOn, onPick, text = () => "") {
   const cells = EVERY_ENTRY.map((k) => button(`${focus} ${k}`, () => onPick(k), {
-    class: "entry", "aria-pressed": String(isOn(k)), "aria-label": `entry ${entryName(k)} ${text(k)}`, title: `entry ${entryName(k)}`,
+    class: "entry", "aria-pressed": String(isOn(k)), "aria-label": `entry ${entryName(k)} ${text(k)}`,
+    title: `entry ${entryName(k)}`,
   }, text(k)));
   return withArguments(h("div", { class: "table picker", role: "group", "aria-label": "entries f(a,b)" }, cells));
 }
@@ -658,7 +677,7 @@ function lineChart({ height, xs, lines, top, marker, words }) {
     h("line", { x1: x(marker), x2: x(marker), y1: 0, y2: height, class: "cursor" }), lines.map(polyline));
 }
 
-/** A button that opens a panel below it. `fill` makes the content. The panel closes on Escape and when it loses the focus. */
+/** A button that opens a panel, which `fill` fills. The panel closes on Escape and when the focus leaves it. */
 function menu(focus, fill) {
   const summary = h("summary", { data: { focus } });
   const details = h("details", { class: "menu", on: {
@@ -676,8 +695,9 @@ function menu(focus, fill) {
 
 /** A group of buttons of which one is on. `choices` holds [text, explanation] by value. */
 function choice(label, choices, chosen, onChoice) {
-  return h("div", { class: "choice", role: "group", "aria-label": label }, Object.entries(choices).map(([value, [text, words]]) => (
-    button(`${label} ${value}`, () => onChoice(value), { title: words, "aria-pressed": String(value === chosen) }, text))));
+  const buttons = Object.entries(choices).map(([value, [text, words]]) => (
+    button(`${label} ${value}`, () => onChoice(value), { title: words, "aria-pressed": `${value === chosen}` }, text)));
+  return h("div", { class: "choice", role: "group", "aria-label": label }, buttons);
 }
 
 // ---------------------------------------------------------------- colours
@@ -734,7 +754,7 @@ function byMove(run, epoch, pathway, since) {
   });
   const most = moved.reduce((a, b) => Math.max(a, b), 0) || 1;
   return byLevel(`distance between the codes of epochs ${run.epochs[since]} and ${run.epochs[epoch]}`,
-    moved.map((value) => 255 * value / most), ["0", most.toFixed(2)], (n) => `moved by ${moved[n].toFixed(2)}`);
+    Uint8Array.from(moved, (value) => 255 * value / most), ["0", most.toFixed(2)], (n) => `moved by ${moved[n].toFixed(2)}`);
 }
 
 /**
@@ -860,7 +880,10 @@ class OperationMap {
     this.message.hidden = false;
     run.ready.then(() => Promise.all(needed.map((e) => run.codes.request(e, pathway)))).then(() => {
       this.message.hidden = true;
-      if (this.explorer.alive && epoch === this.epoch && pathway === this.pathway) then();
+      if (this.explorer.alive && epoch === this.epoch && pathway === this.pathway) {
+        then();
+        this.explorer.showInspector();
+      }
       run.epochs.slice(0, CODES_KEPT / 2).forEach((_, e) => run.codes.request(e, pathway, true));
     });
   }
@@ -908,7 +931,12 @@ class OperationMap {
 
   /** Device pixels for one unit of the current positions. */
   get scale() {
-    return Math.min(this.width - 60 * this.ratio, this.height) / 2.3 * this.explorer.state.view.zoom;
+    return Math.min(this.width - 60 * this.ratio, 2 * this.centreY) / 2.2 * this.explorer.state.view.zoom;
+  }
+
+  /** The middle of the map without the room for the labels at its bottom. */
+  get centreY() {
+    return Math.max(1, this.height - 44 * this.ratio) / 2;
   }
 
   screenX(x) {
@@ -916,7 +944,7 @@ class OperationMap {
   }
 
   screenY(y) {
-    return this.height / 2 - (y - this.explorer.state.view.y) * this.scale;
+    return this.centreY - (y - this.explorer.state.view.y) * this.scale;
   }
 
   /** Return the place of coordinates (in latent units) in device pixels. */
@@ -933,7 +961,7 @@ class OperationMap {
   placeAt([x, y]) {
     const { view } = this.explorer.state;
     return [((x * this.ratio - this.width / 2) / this.scale + view.x) * this.unit,
-      (-(y * this.ratio - this.height / 2) / this.scale + view.y) * this.unit];
+      ((this.centreY - y * this.ratio) / this.scale + view.y) * this.unit];
   }
 
   draw() {
@@ -1185,7 +1213,7 @@ class OperationMap {
 
   writeLegend() {
     const { title: words, items, ends, classes } = this.colouring;
-    const choose = (value) => this.explorer.choose(RANDOM_ORDER.filter((n) => classes[n] === value).sort(), "selection");
+    const choose = (value) => this.explorer.choose(IN_ORDER.filter((n) => classes[n] === value), "selection");
     const list = items?.map(({ label, colour, count }, value) => button(`legend ${value}`, () => choose(value), {
       title: `choose these ${format(count)} operations`, disabled: count === 0,
     }, swatch(colour), ` ${label} `, h("small", {}, format(count))));
@@ -1220,13 +1248,13 @@ class OperationMap {
 
   /** The middle of the map in CSS pixels. */
   get middle() {
-    return [this.width, this.height].map((size) => size / 2 / this.ratio);
+    return [this.width / 2 / this.ratio, this.centreY / this.ratio];
   }
 
   zoom(factor, [x, y]) {
     const { view } = this.explorer.state;
     const zoom = clamp(view.zoom * factor, 0.25, 200);
-    const [dx, dy] = [x * this.ratio - this.width / 2, -(y * this.ratio - this.height / 2)];
+    const [dx, dy] = [x * this.ratio - this.width / 2, this.centreY - y * this.ratio];
     const change = 1 / this.scale * (1 - view.zoom / zoom);
     this.explorer.set({ view: { zoom, x: view.x + dx * change, y: view.y + dy * change } });
   }
@@ -1413,7 +1441,7 @@ const SHOWN = {
 const rounded = (numbers) => numbers.map((value) => Number(value.toPrecision(5))).join("_");
 const numbersOf = (text) => text.split("_").map(Number);
 const oneOf = (names) => (text) => (names.includes(text) ? text : undefined);
-const keptEpoch = (text, run) => (text && Number.isFinite(Number(text)) ? run.epochs[run.nearest(Number(text))] : undefined);
+const keptEpoch = (text, run) => (/^\d+$/.test(text) ? run.epochs[run.nearest(Number(text))] : undefined);
 
 /** How a link holds each part of the state: [write, read]. `read` returns undefined for what a run does not have. */
 const LINK = {
@@ -1458,7 +1486,7 @@ function packed(chosen) {
 
 function unpacked(text) {
   if (!text.startsWith("x")) return numbersOf(text).filter((n) => Number.isInteger(n) && n >= 0 && n < ALL);
-  return Array.from(RANDOM_ORDER).sort((a, b) => a - b).filter((n) => (parseInt(text[1 + (n >> 2)], 16) >> (n & 3)) & 1);
+  return IN_ORDER.filter((n) => (parseInt(text[1 + (n >> 2)], 16) >> (n & 3)) & 1);
 }
 
 /** Return the parts of the state that a link holds. */
@@ -1540,9 +1568,8 @@ class Explorer {
       h("div", { class: "inspector" }, this.tabs, this.content)), this.live);
     this.element.replaceChildren(this.root);
     this.buildBar();
-    this.buildMaps();
     this.observer = new ResizeObserver(() => this.resize());
-    for (const part of [this.mapArea, this.chart.element]) this.observer.observe(part);
+    this.buildMaps();
     this.closeMenus = (event) => {
       for (const details of this.root.querySelectorAll("details[open]")) {
         if (!event.composedPath().includes(details)) details.open = false;
@@ -1562,6 +1589,8 @@ class Explorer {
     this.maps = pairs.map(([run, pathway]) => new OperationMap(this, run, pathway));
     this.activeMap = this.maps[this.state.beside && !second ? this.pathway : 0];
     this.mapArea.replaceChildren(...this.maps.map((map) => map.element));
+    this.observer.disconnect();
+    for (const part of [this.chart.slider, ...this.maps.map((map) => map.surface)]) this.observer.observe(part);
     for (const map of this.maps) map.resize();
   }
 
@@ -1747,8 +1776,8 @@ class Explorer {
     this.hits = h("div", { class: "hits", hidden: true });
     const copy = this.options.hash && button("copy link", () => this.copyLink(),
       { title: "copy a link that restores this page" }, "Copy link");
-    this.bar.append(...present([h("strong", {}, "Latent explorer"), runs, h("span", { class: "word" }, "pathway"), this.modes,
-      this.colourMenu, h("div", { class: "search" }, this.field, this.hits), copy]));
+    this.bar.append(...present([h("strong", {}, "Latent explorer"), runs, h("span", { class: "word" }, "pathway"),
+      this.modes, this.colourMenu, h("div", { class: "search" }, this.field, this.hits), copy]));
   }
 
   /** Show which buttons of the bar and the toolbar are on. */
@@ -1786,7 +1815,8 @@ class Explorer {
       .map(({ key, values }, i) => [`property-${key}`, shareOf(view, this.first.property(i), values.length)])
       .sort((a, b) => b[1] - a[1]);
     const epochs = h("select", {
-      "aria-label": "since epoch", data: { focus: "since" }, on: { change: ({ target }) => set({ since: Number(target.value) }) },
+      "aria-label": "since epoch", data: { focus: "since" },
+      on: { change: ({ target }) => set({ since: Number(target.value) }) },
     }, this.first.epochs.map((epoch) => option(epoch, `epoch ${epoch}`, epoch === this.state.since)));
     this.keepFocus(this.colourMenu.lastChild, h("h4", {}, "An entry of the table"),
       entryPicker("colour", (k) => this.state.colour === `entry-${k}`, (k) => set({ colour: `entry-${k}` }),
@@ -1798,9 +1828,10 @@ class Explorer {
 
   fillPlanes() {
     const { plane } = this.state;
+    const picker = (axis, words) => h("div", {}, note(words), entryPicker(
+      axis, (k) => plane.kind === "entries" && plane[axis] === k, (k) => this.setPlane("entries", axis, k)));
     this.keepFocus(this.planeMenu.lastChild, h("h4", {}, "Steps of two entries"),
-      h("div", { class: "pair" }, ["first", "second"].map((axis, i) => h("div", {}, note(["left to right", "bottom to top"][i]),
-        entryPicker(axis, (k) => plane.kind === "entries" && plane[axis] === k, (k) => this.setPlane("entries", axis, k))))),
+      h("div", { class: "pair" }, picker("first", "left to right"), picker("second", "bottom to top")),
       h("h4", {}, "Or two principal directions"), this.axisFields("directions"),
       h("h4", {}, "Or two dimensions of the latent"), this.axisFields("dimensions"));
   }
@@ -1825,7 +1856,7 @@ class Explorer {
     const now = { ...(plane.kind === kind ? plane : start), [axis]: value };
     if (now.first === now.second) {
       this.fillPlanes();
-      this.planeMenu.lastChild.append(h("p", { class: "error", role: "alert" }, "The two axes must differ: choose another one."));
+      this.planeMenu.lastChild.append(errorLine("The two axes must differ: choose another one."));
       return;
     }
     const follows = kind === "entries" && plane.kind === kind && colour === `entry-${plane.second}`;
@@ -1845,7 +1876,7 @@ class Explorer {
     };
     this.hits.hidden = !text || (chooses && !error);
     this.field.setAttribute("aria-invalid", String(Boolean(error)));
-    this.hits.replaceChildren(...(error ? [h("p", { class: "error", role: "alert" }, error)]
+    this.hits.replaceChildren(...(error ? [errorLine(error)]
       : found.map((operation) => button(`hit ${operation}`, () => pick(operation), { class: "line" },
         truthTable(tableOf(operation), { size: "tiny" }), this.first.label(operation)))));
     if (chooses && found.length) pick(found[0]);
@@ -1889,7 +1920,7 @@ class Explorer {
     const panel = PANELS[tab](this);
     if (!panel.key || panel.key !== this.panel.key) {
       const top = panel.name === this.panel.name ? this.content.scrollTop : 0;
-      const which = this.runs.length > 1 && h("p", { class: "note" }, `Of the run ${this.run.name}; a click on the other map shows the other run.`);
+      const which = this.runs.length > 1 && note(`Of ${this.run.name}. A click on the other map shows the other run.`);
       this.keepFocus(this.content, which, panel.build());
       this.content.scrollTop = top;
       this.panel = panel;
@@ -1920,8 +1951,10 @@ class Explorer {
 
 /** Return the name of a colour in the menu. */
 function colourLabel(run, colour) {
-  const labels = { back: "given back from its own code", probability: "ln p under the prior", moved: "how far the code moved" };
-  if (colour.startsWith("entry-")) return `entry ${entryName(Number(colour.slice(6)))}`;
+  if (colour.startsWith("entry-")) return `entry ${entryName(Number(colour.slice("entry-".length)))}`;
+  const labels = {
+    back: "given back from its own code", probability: "ln p under the prior", moved: "how far the code moved",
+  };
   return labels[colour] ?? run.header.properties.find(({ key }) => `property-${key}` === colour).label;
 }
 
@@ -1983,23 +2016,26 @@ function decodedFigure(explorer, pathway, z, reference) {
 
 function onePanel(explorer) {
   const operation = explorer.lastChosen;
-  return { name: `one ${operation < 0}`, build: () => (operation < 0 ? startText(explorer) : oneOperation(explorer, operation)) };
+  const build = () => (operation < 0 ? startText(explorer) : oneOperation(explorer, operation));
+  return { name: `one ${operation < 0}`, build };
 }
 
 function startText(explorer) {
-  const { run, state, activeMap } = explorer;
+  const { run, activeMap } = explorer;
   const { plane } = activeMap.view;
   const { title: colour, items } = activeMap.colouring;
   const axis = (i) => (plane.kind === "entries" ? [h("b", {}, `entry ${entryName(i ? plane.second : plane.first)}`),
     " of the table goes from − to +"] : activeMap.view.words(i));
-  const legend = items?.map((item, i) => [i > 0 && ", ", swatch(item.colour), ` ${item.label}`]);
+  const legend = items?.map((item, i) => [i > 0 && ", ", h("span", { class: "item" }, swatch(item.colour), ` ${item.label}`)]);
   return [title("What is on the map"),
-    para(h("b", {}, "Each point is one of the 19,683 truth tables"), " of an operation f(a, b) with values −, 0 and +; it lies "
-      + "where the encoder of pathway ", inPathway(explorer.pathway), ` puts it at epoch ${state.epoch}.`),
-    para(h("b", {}, "The map is a plane"), ` of the ${run.latents} latent dimensions: to the right, `, axis(0), "; upwards, ", axis(1), "."),
+    para(h("b", {}, "Each point is one of the 19,683 truth tables"), " of an operation f(a, b) with values −, 0 and +; "
+      + "it lies where the encoder of pathway ", inPathway(explorer.pathway), ` puts it at epoch ${run.epochs[explorer.epoch]}.`),
+    para(h("b", {}, "The map is a plane"), ` of the ${run.latents} latent dimensions: to the right, `, axis(0),
+      "; upwards, ", axis(1), "."),
     para(h("b", {}, "The colour"), ` shows the ${colour}: `, legend ?? "see the scale on the map", "."),
     para("Look at ", startLinks(explorer).map((one, i) => [i > 0 && " · ", one]), "."),
-    heading("How to"), h("dl", {}, Object.entries(HOW_TO).map(([keys, words]) => [h("dt", {}, keys), h("dd", {}, words)]))];
+    heading("How to"),
+    h("dl", {}, Object.entries(HOW_TO).map(([keys, words]) => [h("dt", {}, keys), h("dd", {}, words)]))];
 }
 
 const HOW_TO = {
@@ -2008,7 +2044,8 @@ const HOW_TO = {
   "shift + drag": "choose with a lasso",
   "alt + drag": "decode any place of the map",
   "wheel, pinch": "zoom; double click shows all",
-  "keys on the map": "arrows: next point, Enter: choose, Shift+Enter: add, Shift+arrows: move, + − 0: zoom, Esc: choose nothing",
+  "keys on the map": "arrows: next point, Enter: choose, Shift+Enter: add, Shift+arrows: move the map, "
+    + "+ − 0: zoom, Esc: choose nothing",
   "keys on the chart": "arrows: next epoch, space: play",
 };
 
@@ -2017,31 +2054,34 @@ function startLinks(explorer) {
   const { run, first } = explorer;
   const at = (epoch) => textButton(`epoch ${epoch}`, () => explorer.set({ epoch }));
   // The best moments are changes of a schedule of which the run kept the epoch before and the epoch itself.
-  const moments = first.header.events.filter(({ epoch }) => first.epochs.includes(epoch - 1) && first.epochs.includes(epoch));
+  const kept = new Set(first.epochs);
+  const moments = first.header.events.filter(({ epoch }) => kept.has(epoch - 1) && kept.has(epoch)).slice(0, 2);
   const [hole] = run.holes(explorer.epoch, explorer.pathway);
   const named = Object.keys(first.header.names).map(Number);
-  return [at(first.epochs[0]), ...moments.slice(0, 2).map(({ epoch, text }) => [at(epoch - 1), " and ", at(epoch), ` (${text})`]),
+  return present([at(first.epochs[0]),
+    moments.map(({ epoch, text }) => h("span", {}, at(epoch - 1), " and ", at(epoch), ` (${text})`)),
     at(first.epochs[first.epochs.length - 1]),
-    ...(hole ? [textButton("a hole", () => explorer.choose([hole[0]], "holes"), "an operation that the decoder almost never draws")] : []),
+    hole && textButton("a hole", () => explorer.choose([hole[0]], "holes"), "an operation that is almost never drawn"),
     textButton("a path", () => explorer.choose(named.slice(0, 2), "path"), "a straight line between two operations"),
-    ...(explorer.runs.length === 1 ? [textButton("A beside B", () => explorer.set({ beside: true }))] : []),
+    explorer.runs.length === 1 && textButton("A beside B", () => explorer.set({ beside: true })),
     textButton("what is given back", () => explorer.set({ colour: "back" })),
-    textButton("a table to change", () => explorer.choose([named[named.length - 1]], "one"))];
+    textButton("a table to change", () => explorer.choose([named[named.length - 1]], "one"))]);
 }
 
 function oneOperation(explorer, operation) {
   const { run, epoch, pathway } = explorer;
   const table = tableOf(operation);
   const codes = [0, 1].map((p) => run.code(epoch, p, operation));
-  const near = neighbours(operation)
-    .map((one) => ({ ...one, away: distance(run.code(epoch, pathway, one.operation), codes[pathway]) })).sort((a, b) => a.away - b.away);
+  const near = neighbours(operation).map(({ operation: other, entry }) => ({
+    other, entry, away: distance(run.code(epoch, pathway, other), codes[pathway]),
+  })).sort((a, b) => a.away - b.away);
   const facts = run.header.properties.map(({ label, kind, values }, i) => {
     const value = values[run.property(i)[operation]];
     return kind === "flag" ? value === "yes" && label : `${label}: ${value}`;
   }).filter(Boolean);
   return [title(run.label(operation), " ", textButton("choose nothing", () => explorer.choose([], "one"))),
     h("div", { class: "figures" },
-      figure(withArguments(truthTable(table, { onEntry: (k) => explorer.changeEntry(k), words: "the chosen operation" })),
+      figure(withArguments(truthTable(table, { onEntry: (k) => explorer.changeEntry(k), words: "the operation" })),
         "f(a,b): click an entry to change it; the map shows how the code moves"),
       [0, 1].map((p) => decodedFigure(explorer, p, codes[p], table))),
     note("Each decoder reads the code of its own pathway. Percent: its certainty of an entry. Frame: a wrong entry."),
@@ -2051,7 +2091,7 @@ function oneOperation(explorer, operation) {
     heading("Its code in pathway ", inPathway(pathway), ": μ ± σ of each latent dimension"),
     codePlot(run.latents, run.encode(epoch, pathway, operation)),
     heading("One entry away, the nearest code first"),
-    h("div", { class: "operations" }, near.map(({ operation: other, entry, away }) => operationButton(explorer, other, {
+    h("div", { class: "operations" }, near.map(({ other, entry, away }) => operationButton(explorer, other, {
       reference: table, words: `${entryName(entry)}, distance ${away.toFixed(2)}` })))];
 }
 
@@ -2062,28 +2102,32 @@ function codePlot(latents, outputs) {
   const most = Math.max(2, ...mu.map((value, i) => Math.abs(value) + sigma[i]));
   const x = (i) => 24 + 380 * i / Math.max(1, latents - 1);
   const y = (value) => 34 - 30 * value / most;
-  return h("svg", {
-    class: "small-chart", viewBox: "0 0 420 84", role: "img", "aria-label": `μ: ${mu.map((value) => fixed(value, 1)).join(", ")}`,
-  }, h("line", { x1: 12, x2: 420, y1: y(0), y2: y(0), class: "base" }), h("text", { x: 0, y: y(0) + 3 }, 0),
-  mu.map((value, i) => h("g", {}, h("title", {}, `dimension ${i}: ${fixed(value, 2)} ± ${fixed(sigma[i], 2)}`),
+  const words = `μ: ${mu.map((value) => fixed(value, 1)).join(", ")}`;
+  const dimension = (value, i) => h("g", {},
+    h("title", {}, `dimension ${i}: ${fixed(value, 2)} ± ${fixed(sigma[i], 2)}`),
     h("line", { x1: x(i), x2: x(i), y1: y(value - sigma[i]), y2: y(value + sigma[i]), class: "sigma" }),
-    h("circle", { cx: x(i), cy: y(value), r: 3.2, class: "mu" }), h("text", { x: x(i), y: 80, "text-anchor": "middle" }, i))));
+    h("circle", { cx: x(i), cy: y(value), r: 3.2, class: "mu" }),
+    h("text", { x: x(i), y: 80, "text-anchor": "middle" }, i));
+  return h("svg", { class: "small-chart", viewBox: "0 0 420 84", role: "img", "aria-label": words },
+    h("line", { x1: 12, x2: 420, y1: y(0), y2: y(0), class: "base" }), h("text", { x: 0, y: y(0) + 3 }, 0),
+    mu.map(dimension));
 }
 
 // ---- selection
 
 function selectionPanel(explorer) {
   const { run, state, active, first } = explorer;
-  const chosen = active ? Array.from(RANDOM_ORDER.filter((n) => active[n])).sort((a, b) => a - b) : [];
+  const chosen = active ? IN_ORDER.filter((n) => active[n]) : [];
   const clear = active && textButton("show all again", () => explorer.set({ chosen: [], filter: {} }));
   return { name: "selection", build: () => [
-    title(active ? `${format(chosen.length)} of ${format(ALL)} operations` : `All ${format(ALL)} operations`, " ", clear),
+    title(active ? `${format(chosen.length)} of` : "All", ` ${format(ALL)} operations `, clear),
     !active && para("Choose a value below to filter, or draw a lasso on the map (shift and drag)."),
     active && !chosen.length && para("No operation has all of this: take a value away below."),
     chosen.length > 0 && chosenFacts(explorer, chosen),
     state.chosen.length === 2 && para(textButton("the path between the two", () => explorer.set({ tab: "path" }))),
     heading("Properties: a click keeps only this value; the bar shows how many of its operations are chosen"),
-    h("div", { class: "facets" }, first.header.properties.map((property, i) => facet(explorer, property, first.property(i)))),
+    h("div", { class: "facets" }, first.header.properties.map((property, i) => (
+      facet(explorer, property, first.property(i))))),
     chosen.length > 0 && [heading("Nearest to the middle of the chosen ones"), h("div", { class: "operations" },
       typical(explorer.activeMap.view, chosen).map((operation) => operationButton(explorer, operation)))],
     chosen.length > 0 && note(`Given back and probabilities are of the run ${run.name}.`)] };
@@ -2095,15 +2139,16 @@ function chosenFacts(explorer, chosen) {
   const shares = new Float32Array(3 * ENTRIES);
   for (const n of chosen) for (let k = 0; k < ENTRIES; k++) shares[3 * k + TABLES[k * ALL + n]] += 1 / chosen.length;
   const table = best(shares);
-  const sure = EVERY_ENTRY.filter((k) => shares[3 * k + table[k]] > 0.95).map((k) => `${entryName(k)} = ${SIGNS[table[k]]}`);
+  const sure = EVERY_ENTRY.filter((k) => shares[3 * k + table[k]] > 0.95)
+    .map((k) => `${entryName(k)} = ${SIGNS[table[k]]}`);
   const given = (p) => chosen.reduce((sum, n) => sum + run.givenBack(epoch, p, n), 0) / chosen.length;
   return [h("div", { class: "figures" },
-    figure(truthTable(table, { probabilities: shares, words: "most frequent values" }), "most frequent value of each entry"),
+    figure(truthTable(table, { probabilities: shares }), "most frequent value of each entry"),
     h("div", { class: "facts" }, para(h("b", {}, "Fixed entries (more than 95 %): "), sure.join(", ") || "none"),
       para(h("b", {}, "What differs from all: "), differences(run, chosen).join("; ") || "nothing"),
       para("Given back: ", [0, 1].map((p) => [inPathway(p), ` ${percent(given(p))} `])))),
   para(textButton("download CSV", () => download(explorer, chosen)), " · ",
-    textButton("copy the indices", () => explorer.copy(chosen.join(", "), `${format(chosen.length)} indices are copied.`)))];
+    textButton("copy the indices", () => explorer.copy(chosen.join(", "), "The indices are copied.")))];
 }
 
 /** Say in which properties chosen operations differ most from all operations. */
@@ -2120,8 +2165,8 @@ function differences(run, chosen) {
     .map(({ words, inside, all }) => `${words}: ${percent(inside)} (of all: ${percent(all)})`);
 }
 
-/** The values of a property as buttons that filter. The bar of a value shows which share of its operations is chosen. */
-function facet(explorer, { key, label, values }, property) {
+/** The values of a property as buttons that filter. A bar shows which share of the operations of a value is chosen. */
+function facet(explorer, { key, label, values, meaning }, property) {
   const { filter, chosen } = explorer.state;
   const passes = explorer.passing(filter, key);
   const inside = explorer.several ? new Set(chosen) : null;
@@ -2136,16 +2181,18 @@ function facet(explorer, { key, label, values }, property) {
     const now = kept.includes(v) ? before.filter((one) => one !== v) : [...kept, v];
     explorer.set({ filter: now.length ? { ...rest, [key]: now } : rest });
   };
-  return [h("div", { class: "facet-label" }, label), h("div", { class: "facet-values" }, values.map((value, v) => (
-    button(`${key} ${v}`, () => toggle(v), {
-      class: "facet", "aria-pressed": String(kept.includes(v)), style: `--share:${100 * counts[v][0] / Math.max(1, counts[v][1])}%`,
-    }, value, h("small", {}, counts[v].map(format).join(" / "))))))];
+  const buttons = values.map((value, v) => button(`${key} ${v}`, () => toggle(v), {
+    class: "facet", "aria-pressed": String(kept.includes(v)),
+    style: `--share:${100 * counts[v][0] / Math.max(1, counts[v][1])}%`,
+  }, value, h("small", {}, counts[v].map(format).join(" / "))));
+  return [h("div", { class: "facet-label", title: meaning }, label), h("div", { class: "facet-values" }, buttons)];
 }
 
 /** Return the 12 chosen operations whose points lie nearest to the middle of the chosen points. */
 function typical(view, chosen) {
   const middle = [0, 1].map((c) => chosen.reduce((sum, n) => sum + view.at(n)[c], 0) / chosen.length);
-  return chosen.map((n) => [distance(view.at(n), middle), n]).sort((a, b) => a[0] - b[0]).slice(0, 12).map(([, n]) => n);
+  const away = (n) => distance(view.at(n), middle);
+  return chosen.map((n) => [away(n), n]).sort((a, b) => a[0] - b[0]).slice(0, 12).map(([, n]) => n);
 }
 
 /** Save chosen operations as a CSV file: tables, properties, what the decoders give, and places on the map. */
@@ -2158,20 +2205,22 @@ function download(explorer, chosen) {
     ...EVERY_ENTRY.map((k) => [`f(${Math.floor(k / 3) - 1},${(k % 3) - 1})`, (n) => entryOf(n, k) - 1]),
     ...run.header.properties.map(({ key, values }, i) => [key, (n) => values[run.property(i)[n]]]),
     ...[0, 1].map((p) => [`given_back_${PATHWAYS[p]}`, (n) => run.givenBack(epoch, p, n)]),
-    ...(run.header.log_p_range ? [0, 1].map((p) => [`log_p_${PATHWAYS[p]}`, (n) => run.logProbability(epoch, p, n).toFixed(2)]) : []),
+    ...(run.header.log_p_range ? [0, 1] : []).map((p) => [
+      `log_p_${PATHWAYS[p]}`, (n) => run.logProbability(epoch, p, n).toFixed(2)]),
     ...[0, 1].map((c) => [`${"xy"[c]}_${PATHWAYS[pathway]}`, (n) => view.at(n)[c].toFixed(4)]),
   ];
   const rows = [columns.map(([name]) => name), ...chosen.map((n) => columns.map(([, value]) => String(value(n))))];
   const text = rows.map((row) => `${row.map(quoted).join(",")}\n`).join("");
   const address = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
-  h("a", { href: address, download: `operations-${run.name.replace(/\W+/g, "-")}-epoch-${run.epochs[epoch]}.csv` }).click();
+  const name = `operations-${run.name.replace(/\W+/g, "-")}-epoch-${run.epochs[epoch]}.csv`;
+  h("a", { href: address, download: name }).click();
   setTimeout(() => URL.revokeObjectURL(address), 1000);
   explorer.say(`${format(chosen.length)} operations are saved as CSV.`);
 }
 
 // ---- path
 
-/** Decode a straight line between two codes: the certainty along it, and where an entry of the decoded table changes. */
+/** Decode a straight line between two codes: the certainty on the way, and where an entry of the table changes. */
 function straightPath({ run, epoch, pathway }, from, to) {
   const [start, end] = [from, to].map((n) => run.code(epoch, pathway, n));
   const steps = Array.from({ length: PATH_STEPS + 1 }, (_, i) => {
@@ -2189,11 +2238,11 @@ function pathPanel(explorer) {
   if (!path) return { name: "path", build: () => pathHelp(explorer) };
   const { run, epoch, pathway } = explorer;
   const output = h("div", {});
-  const slider = range("along", "place on the path", 0, 1, (along) => explorer.set({ along }));
+  const slider = range("place on the path", 0, 1, (along) => explorer.set({ along }));
   return {
     name: "path", key: `path ${path.key}`,
     build: () => [title(`${run.label(path.from)} to ${run.label(path.to)}`),
-      para(`The straight line of length ${path.length.toFixed(2)} between the two codes in pathway `, inPathway(pathway), ", decoded on the way."),
+      para("The straight line between the codes in pathway ", inPathway(pathway), `: length ${path.length.toFixed(2)}.`),
       slider, output, heading(`${path.flips.length} changes of an entry on the way`),
       h("div", { class: "operations" }, path.flips.map((flip) => flipButton(explorer, flip))),
       para(textButton("exchange from and to", () => explorer.choose([path.to, path.from], "path")))],
@@ -2202,29 +2251,34 @@ function pathPanel(explorer) {
       const probabilities = run.decode(epoch, pathway, mix(path.start, path.end, along));
       const table = best(probabilities);
       slider.value = along;
-      output.replaceChildren(h("div", { class: "figures" }, figure(truthTable(tableOf(path.from)), "from"),
-        figure(truthTable(table, { probabilities, reference: tableOf(path.from) }), `at ${percent(along)}: ${run.label(indexOf(table))}`),
-        figure(truthTable(tableOf(path.to)), "to")),
-      lineChart({ height: 56, xs: path.steps.map(({ t }) => t), top: 1, marker: along, words: "certainty along the path",
-        lines: [{ values: path.steps.map(({ certainty }) => certainty), colour: PATHWAY_COLOURS[pathway] }] }),
+      const [from, to] = [path.from, path.to].map(tableOf);
+      const here = truthTable(table, { probabilities, reference: from });
+      const lines = [{ values: path.steps.map(({ certainty }) => certainty), colour: PATHWAY_COLOURS[pathway] }];
+      const xs = path.steps.map(({ t }) => t);
+      output.replaceChildren(h("div", { class: "figures" }, figure(truthTable(from), "from"),
+        figure(here, `at ${percent(along)}: ${run.label(indexOf(table))}`), figure(truthTable(to), "to")),
+      lineChart({ height: 56, xs, top: 1, marker: along, words: "certainty on the way", lines }),
       note("Curve: the certainty of the most probable table, from 0 to 1. It is low where an entry changes."));
     },
   };
 }
 
 function pathHelp(explorer) {
-  const [from, to] = Object.keys(explorer.run.header.names).map(Number);
+  const { run } = explorer;
+  const [from, to] = Object.keys(run.header.names).map(Number);
+  const example = textButton(`${run.label(from)} to ${run.label(to)}`, () => explorer.choose([from, to], "path"));
   return [title("A path between two operations"),
     para("Choose two operations: click one, then hold shift and click another (or use the button Add above the map). "
       + "The page decodes the straight line between their codes."),
-    para("For example ", textButton(`${explorer.run.label(from)} to ${explorer.run.label(to)}`, () => explorer.choose([from, to], "path")), ".")];
+    para("For example ", example, ".")];
 }
 
 function flipButton(explorer, { t, entry, before, table }) {
   const words = `${entryName(entry)}: ${SIGNS[before]} to ${SIGNS[table[entry]]}`;
   const reference = table.with(entry, before);
   return button(`flip ${t} ${entry}`, () => explorer.set({ along: t }), { class: "operation" },
-    truthTable(table, { reference, size: "small" }), h("span", {}, words, h("small", {}, `at ${percent(t)} of the way`)));
+    truthTable(table, { reference, size: "small" }),
+    h("span", {}, words, h("small", {}, `at ${percent(t)} of the way`)));
 }
 
 // ---- holes
@@ -2235,11 +2289,11 @@ function holesPanel(explorer) {
   const chosen = holes.find(([operation]) => operation === explorer.lastChosen);
   return { name: "holes", build: () => (holes.length ? [
     title("Holes: what decoder ", inPathway(pathway), " draws least often"),
-    para("A latent is drawn from the prior and decoded. With equal chances, each operation would come once in 19,683 draws. "
-      + "These come least often; crosses on the map show them."),
+    para("A latent is drawn from the prior and decoded. With equal chances, each operation would come once in 19,683 "
+      + "draws. These come least often; crosses on the map show them."),
     chosen && holeReasons(explorer, ...chosen),
-    h("div", { class: "operations" }, holes.slice(0, 12).map(([operation, logP]) => operationButton(explorer, operation, {
-      tab: "holes", words: `expected draws ${expectedDraws(logP)}` }))),
+    h("div", { class: "operations" }, holes.slice(0, 12).map(([operation, logP]) => (
+      operationButton(explorer, operation, { tab: "holes", words: `expected draws ${expectedDraws(logP)}` })))),
     heading("What the holes share"), para(sharedEntries(holes)),
     heading(`Operations with fewer than ${RARELY_DRAWN} expected draws, by epoch`), rareTrend(run, epoch)]
     : [title("Holes"), para("This page holds no probabilities under the prior.")]) };
@@ -2256,14 +2310,17 @@ function holeReasons(explorer, operation, logP) {
   const own = Math.hypot(...code);
   const sample = Array.from(RANDOM_ORDER.subarray(0, 200), (n) => Math.hypot(...run.code(epoch, pathway, n)));
   const nearer = sample.filter((other) => other < own).length / sample.length;
-  return h("div", { class: "reasons" }, heading(`Why ${run.label(operation)}?`),
-    h("div", { class: "figures" }, figure(truthTable(table), "the operation"), decodedFigure(explorer, pathway, code, table)),
-    h("ul", {}, h("li", {}, weak ? `Even from its own code the decoder is unsure of ${weak}.` : "From its own code the decoder gives it "
-      + `back with p = ${short(certaintyOf(probabilities, table))}: the place exists, but draws from the prior rarely fall there.`),
-    h("li", {}, `Its code lies ${own.toFixed(2)} from the middle of the prior. ${percent(nearer)} of all codes lie nearer; `
-      + `draws from the prior lie at about ${Math.sqrt(run.latents).toFixed(1)}.`),
-    h("li", {}, `p = ${short(Number(Math.exp(logP).toPrecision(2)))}; expected draws ${expectedDraws(logP)} (with equal chances: 1).`)),
-    textButton("all about this operation", () => explorer.set({ tab: "one" })));
+  const p = short(Number(Math.exp(logP).toPrecision(2)));
+  return h("div", { class: "reasons" }, heading(`Why ${run.label(operation)}?`), h("div", { class: "figures" },
+    figure(truthTable(table), "the operation"), decodedFigure(explorer, pathway, code, table)),
+  h("ul", {}, [
+    weak ? `Even from its own code the decoder is unsure of ${weak}.`
+      : `From its own code the decoder gives it back with p = ${short(certaintyOf(probabilities, table))}: the place `
+        + "exists, but draws from the prior rarely fall there.",
+    `Its code lies ${own.toFixed(2)} from the middle of the prior. ${percent(nearer)} of all codes lie nearer; draws `
+      + `from the prior lie at about ${Math.sqrt(run.latents).toFixed(1)}.`,
+    `p = ${p}, from ${format(run.header.log_p_latents)} draws; expected draws ${expectedDraws(logP)} (with equal chances: 1).`,
+  ].map((reason) => h("li", {}, reason))), textButton("all about this operation", () => explorer.set({ tab: "one" })));
 }
 
 /** Return in words which values of entries are much more frequent among the holes than among all operations. */
@@ -2283,8 +2340,8 @@ function rareTrend(run, epoch) {
   const lines = [{ values: a, colour: PATHWAY_COLOURS[0] }, { values: b, colour: PATHWAY_COLOURS[1], dash: "6 3" }];
   const words = `share of rarely drawn operations by epoch, up to ${percent(top)}`;
   return [lineChart({ height: 90, xs: run.epochs, top, marker: run.epochs[epoch], words, lines }),
-    note(`At epoch ${run.epochs[epoch]}: `, inPathway(0, "A, solid: "), percent(a[epoch]), ", ", inPathway(1, "B, dashed: "),
-      percent(b[epoch]), ` of all operations. Highest: ${percent(top)}.`)];
+    note(`At epoch ${run.epochs[epoch]}: `, inPathway(0, "A, solid: "), percent(a[epoch]), ", ",
+      inPathway(1, "B, dashed: "), percent(b[epoch]), ` of all operations. Highest: ${percent(top)}.`)];
 }
 
 // ---- desk
@@ -2299,7 +2356,7 @@ function deskPanel(explorer) {
   const sliders = Array.from({ length: run.header.directions_per_epoch }, (_, i) => {
     const direction = run.direction(epoch, pathway, i + 1);
     const at = () => dot(direction, explorer.place) - dot(direction, mean);
-    const slider = range(`direction ${i + 1}`, `direction ${i + 1}`, -reach, reach, (value) => {
+    const slider = range(`direction ${i + 1}`, -reach, reach, (value) => {
       const change = value - at();
       explorer.set({ place: explorer.place.map((x, j) => x + change * direction[j]) });
     });
@@ -2309,7 +2366,8 @@ function deskPanel(explorer) {
   return {
     name: "desk", key: `desk ${run.name} ${epoch} ${pathway} ${lastChosen}`,
     build: () => [title("Decode any place, pathway ", inPathway(pathway)),
-      para("Hold alt and drag over the map (or use the button Decode above it), or move the sliders. A cross on the map shows the place."),
+      para("Hold alt and drag over the map (or use the button Decode above it), or move the sliders. "
+        + "A cross on the map shows the place."),
       output, para("Go to ", go("the middle of all codes", () => mean), " · ",
         lastChosen >= 0 && [go("the code of the chosen operation", () => run.code(epoch, pathway, lastChosen)), " · "],
         go("a draw from the prior", () => mean.map(standardNormal))),
@@ -2322,10 +2380,11 @@ function deskPanel(explorer) {
         value.textContent = fixed(at(), 2);
       }
       const decoded = () => indexOf(best(run.decode(epoch, pathway, z)));
-      output.replaceChildren(h("div", { class: "figures" }, decodedFigure(explorer, pathway, z), h("div", { class: "facts" },
-        para(`The place lies ${Math.hypot(...z).toFixed(2)} from the middle of the prior; draws from the prior lie at about `
-          + `${Math.sqrt(run.latents).toFixed(1)}.`),
-        textButton("choose the decoded operation", () => explorer.choose([decoded()], "one")))));
+      const words = `The place lies ${Math.hypot(...z).toFixed(2)} from the middle of the prior; draws from the prior `
+        + `lie at about ${Math.sqrt(run.latents).toFixed(1)}.`;
+      const choose = textButton("choose the decoded operation", () => explorer.choose([decoded()], "one"));
+      output.replaceChildren(h("div", { class: "figures" }, decodedFigure(explorer, pathway, z),
+        h("div", { class: "facts" }, para(words), choose)));
     },
   };
 }
@@ -2338,21 +2397,27 @@ const standardNormal = () => Math.sqrt(-2 * Math.log(1 - Math.random())) * Math.
 /** The course of the training, which is also the slider of the epochs. */
 class Chart {
   constructor(explorer) {
-    const { run: { header, epochs } } = { run: explorer.first };
-    Object.assign(this, { explorer, epochs, history: header.history, events: header.events, timer: null, hovered: null });
+    const { header, epochs } = explorer.first;
+    const { history, events } = header;
+    Object.assign(this, { explorer, epochs, history, events, timer: null, hovered: null });
     this.play = button("play", () => this.toggle(), { class: "play" });
-    this.slider = h("div", { class: "epochs", role: "slider", tabindex: 0, "aria-label": "epoch", data: { focus: "epochs" }, on: {
-      pointerdown: (event) => this.press(event), pointermove: (event) => (event.buttons ? this.go(event) : this.hover(event)),
-      pointerleave: () => { this.hovered = null; this.update(); }, keydown: (event) => this.key(event),
-    } });
+    this.slider = h("div", {
+      class: "epochs", role: "slider", tabindex: 0, "aria-label": "epoch", data: { focus: "epochs" }, on: {
+        pointerdown: (event) => this.press(event),
+        pointermove: (event) => (event.buttons ? this.go(event) : this.hover(event)),
+        pointerleave: () => this.leave(),
+        keydown: (event) => this.key(event),
+      },
+    });
     this.readout = h("div", { class: "readout" });
     this.element = h("div", { class: "chart" }, this.play, this.slider, this.readout);
     this.stop();
   }
 
-  /** First and last trained epoch: the ends of the chart. */
+  /** First and last epoch of the chart. */
   get ends() {
-    return [this.history.epoch[0], this.history.epoch[this.history.epoch.length - 1]];
+    const all = [...this.epochs, ...this.history.epoch];
+    return [Math.min(...all), Math.max(...all)];
   }
 
   x(epoch) {
@@ -2382,7 +2447,12 @@ class Chart {
   hover(event) {
     const wanted = this.epochAt(event);
     this.hovered = this.history.epoch.reduce((found, epoch) => (
-      Math.abs(epoch - wanted) < Math.abs(found - wanted) ? epoch : found));
+      Math.abs(epoch - wanted) < Math.abs(found - wanted) ? epoch : found), this.explorer.state.epoch);
+    this.update();
+  }
+
+  leave() {
+    this.hovered = null;
     this.update();
   }
 
@@ -2394,7 +2464,9 @@ class Chart {
 
   key(event) {
     const many = this.epochs.length;
-    const steps = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1, PageDown: -5, PageUp: 5, Home: -many, End: many };
+    const steps = {
+      ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1, PageDown: -5, PageUp: 5, Home: -many, End: many,
+    };
     if (event.key === " ") this.toggle();
     else if (steps[event.key]) this.step(steps[event.key]);
     else return;
@@ -2432,37 +2504,53 @@ class Chart {
     const loss = history.loss.map((value) => (value === null ? null : Math.asinh(value)));
     const known = loss.filter((value) => value !== null);
     const highest = Math.max(...history.coverage_A, ...history.coverage_B);
-    const tick = (epoch) => h("line", { x1: this.x(epoch), x2: this.x(epoch), y1: height - 10, y2: height - 2, class: "tick" });
-    this.cursor = h("line", { y1: 0, y2: height - 10, class: "cursor" });
-    this.slider.replaceChildren(h("svg", { width: this.width, height, "aria-hidden": "true" }, this.flags(), this.epochs.map(tick),
-      this.line(loss, Math.min(...known), Math.max(...known), "#333"), this.line(history.coverage_A, 0, highest, PATHWAY_COLOURS[0]),
+    this.cursor = this.upright(this.x(this.epochs[0]), 0, height - 10, "cursor");
+    this.slider.replaceChildren(h("svg", { width: this.width, height, "aria-hidden": "true" }, this.flags(),
+      this.epochs.map((epoch) => this.upright(this.x(epoch), height - 10, height - 2, "tick")),
+      this.line(loss, Math.min(...known), Math.max(...known), "#333"),
+      this.line(history.coverage_A, 0, highest, PATHWAY_COLOURS[0]),
       this.line(history.coverage_B, 0, highest, PATHWAY_COLOURS[1], "5 3"), this.cursor));
     this.update();
+  }
+
+  upright(x, top, bottom, name) {
+    return h("line", { x1: x, x2: x, y1: top, y2: bottom, class: name });
   }
 
   /** Draw a column of the history between two values. Epochs without a value are left out. */
   line(values, low, high, stroke, dash) {
     const [top, bottom] = [26, this.height - 12];
     const y = (value) => bottom - (bottom - top) * (value - low) / (high - low || 1);
-    const points = values.map((value, i) => value !== null && `${this.x(this.history.epoch[i]).toFixed(1)},${y(value).toFixed(1)}`);
+    const x = (i) => this.x(this.history.epoch[i]).toFixed(1);
+    const points = values.map((value, i) => value !== null && [x(i), y(value).toFixed(1)]);
     return h("polyline", {
       fill: "none", stroke, "stroke-width": 1.7, "stroke-dasharray": dash, points: points.filter(Boolean).join(" "),
     });
   }
 
-  /** Draw the epochs at which a schedule changes. Their words stand in two rows, right of their line where there is room. */
+  /** Draw the epochs at which a schedule changes, with words in two rows: right of the line where there is room. */
   flags() {
     const free = [0, 0];
-    return this.events.map(({ epoch, text }) => {
+    return this.events.map(({ epoch, text: change }) => {
       const x = this.x(epoch);
-      const words = `${epoch}: ${text}`;
+      const words = `${epoch}: ${change}`;
       const width = 6.2 * words.length + 8;
       const right = x + width < this.width;
       const row = free.findIndex((used) => used < (right ? x : x - width));
+      const text = { x: x + (right ? 4 : -4), y: 11 + 12 * row, "text-anchor": right ? "start" : "end" };
       if (row >= 0) free[row] = right ? x + width : x;
-      return h("g", {}, h("title", {}, words), h("line", { x1: x, x2: x, y1: 2, y2: this.height - 10, class: "event" }),
-        row >= 0 && h("text", { x: x + (right ? 4 : -4), y: 11 + 12 * row, "text-anchor": right ? "start" : "end" }, words));
+      return h("g", {}, h("title", {}, words), this.upright(x, 2, this.height - 10, "event"),
+        row >= 0 && h("text", text, words));
     });
+  }
+
+  /** Return the values at an epoch in words. */
+  values(epoch) {
+    const row = this.history.epoch.indexOf(epoch);
+    const value = (column, digits) => (
+      typeof this.history[column][row] === "number" ? fixed(this.history[column][row], digits) : "–");
+    const [a, b] = [value("coverage_A", 1), value("coverage_B", 1)];
+    return [`loss ${value("loss", 2)}`, `informative coverage A ${a} %`, `and B ${b} %`];
   }
 
   /** Move the cursor, and write the values at it, or at the epoch under the pointer. */
@@ -2470,18 +2558,12 @@ class Chart {
     if (!this.cursor) return;
     const { epoch } = this.explorer.state;
     for (const end of ["x1", "x2"]) this.cursor.setAttribute(end, this.x(epoch));
-    const values = (at) => {
-      const value = (column, digits) => {
-        const number = this.history[column][this.history.epoch.indexOf(at)];
-        return typeof number === "number" ? fixed(number, digits) : "–";
-      };
-      return [`loss ${value("loss", 2)}`, `informative coverage A ${value("coverage_A", 1)} %`, `and B ${value("coverage_B", 1)} %`];
-    };
-    const [loss, a, b] = values(this.hovered ?? epoch);
-    this.readout.replaceChildren(h("b", {}, `epoch ${this.hovered ?? epoch}`), h("span", {}, loss, h("small", {}, " log scale")),
+    const [loss, a, b] = this.values(this.hovered ?? epoch);
+    this.readout.replaceChildren(h("b", {}, `epoch ${this.hovered ?? epoch}`),
+      h("span", {}, loss, h("small", {}, " log scale")),
       h("span", { class: "key-A" }, a), h("span", { class: "key-B" }, b));
     const aria = { valuemin: this.epochs[0], valuemax: this.epochs[this.epochs.length - 1], valuenow: epoch,
-      valuetext: `epoch ${epoch}: ${values(epoch).join(", ")}` };
+      valuetext: `epoch ${epoch}: ${this.values(epoch).join(", ")}` };
     for (const [name, value] of Object.entries(aria)) this.slider.setAttribute(`aria-${name}`, value);
   }
 }
@@ -2492,15 +2574,15 @@ class Chart {
  * Show a run inside an element.
  *
  * @param {HTMLElement} element - the place; what it holds is replaced
- * @param {{header: object, part: function(string): Promise<Uint8Array>}} bundle - a run: its header, and a function that
- *   returns a part without compression
+ * @param {{header: object, part: function(string): Promise<Uint8Array>}} bundle - a run: its header, and a function
+ *   that returns a part without compression
  * @param {{hash?: boolean, link?: string, height?: number, second?: object}} options - `hash` keeps the state in the
- *   address of the page, `link` holds a first state as the text after # of such an address, `height` (CSS pixels) is that
- *   of a cell of a notebook, and `second` is the bundle of a run to show beside the first one
+ *   address of the page, `link` holds a first state as the text after # of such an address, `height` (CSS pixels) is
+ *   that of a cell of a notebook, and `second` is the bundle of a run to show beside the first one
  * @returns {Promise<object>} an object with `state`; `set(changes)`; `link()`; `on(listener)`, which calls
  *   listener(changes, state) after each change and returns a function that ends this; `destroy()`; `timings` in
- *   milliseconds; `ready`, a promise; and, once it is fulfilled, `encode(epochIndex, pathway, operation)` (μ, then ln σ²)
- *   and `decode(epochIndex, pathway, z)` (27 probabilities) of the first run, where pathway is 0 or 1
+ *   milliseconds; `ready`, a promise; and, once it is fulfilled, `encode(epochIndex, pathway, operation)` (μ, then
+ *   ln σ²) and `decode(epochIndex, pathway, z)` (27 probabilities) of the first run, where pathway is 0 or 1
  */
 export async function mount(element, bundle, options = {}) {
   try {

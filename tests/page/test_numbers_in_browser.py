@@ -31,8 +31,8 @@ pytestmark = pytest.mark.driven
 RUN = load_run("v5_5/seed=42")
 PICTURE = 3.0
 """Longest time in seconds from the address to the first picture."""
-NEAR = 0.005
-"""Largest difference of two probabilities that count as equal."""
+NEAR = 0.001
+"""Largest difference of two probabilities that count as equal. The largest that occurs is 0.0003."""
 LARGEST = 15e6
 """Largest size of a page in bytes."""
 # The outputs of the encoder and the probabilities that are decoded from the code, for each operation, as the text of
@@ -92,8 +92,8 @@ def test_the_page_is_small(file: Path) -> None:
 def test_the_page_computes_what_the_library_computes(file: Path, browser: Any) -> None:
     """1,000 operations at each epoch get nearly the same code, and from it nearly the same probabilities.
 
-    The page has the weights as float16. So the most probable value of an entry may differ only if the library finds two
-    values equally probable, within `NEAR`. This happens to 10 of the 396,000 entries, at the epochs 0 to 30.
+    The page has the weights with 16 bits. So the most probable value of an entry may differ only if the library finds
+    two values equally probable, within `NEAR`. This happens to one of the 396,000 entries.
     """
     operations = torch.randperm(space.SIZE, generator=torch.Generator().manual_seed(0))[:1000]
     page = browser.new_page()
@@ -110,11 +110,11 @@ def test_the_page_computes_what_the_library_computes(file: Path, browser: Any) -
         mu, log_variance, shown = np.split(rows, [model.latent_dim, 2 * model.latent_dim], axis=1)
         shown = shown.reshape(-1, 9, 3)
         scale = np.abs(code.mean.numpy()).max()
-        np.testing.assert_allclose(mu, code.mean.numpy(), rtol=0, atol=2e-3 * scale)
-        np.testing.assert_allclose(log_variance, code.log_variance.numpy(), rtol=2e-3, atol=5e-3)
+        np.testing.assert_allclose(mu, code.mean.numpy(), rtol=0, atol=1e-4 * scale)
+        np.testing.assert_allclose(log_variance, code.log_variance.numpy(), rtol=1e-3, atol=1e-3)
         assert np.abs(shown - p).max() < NEAR, f"epoch {epoch}, pathway {pathway}"
         other = shown.argmax(2) != p.argmax(2)
         assert (np.diff(np.sort(p[other], 1)[:, 1:]) < NEAR).all(), f"epoch {epoch}, pathway {pathway}"
         ties += int(other.sum())
-    assert ties < 1e-4 * len(operations) * space.ENTRIES * 2 * len(RUN.epochs)
+    assert ties <= 4
     page.close()
