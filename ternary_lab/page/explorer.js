@@ -622,8 +622,8 @@ const note = (...children) => h("p", { class: "note" }, children);
 const errorLine = (text) => h("p", { class: "error", role: "alert" }, text);
 const option = (value, text, selected = false) => h("option", { value, selected }, text);
 const swatch = (colour) => h("i", { class: "swatch", style: `background:${colour}`, "aria-hidden": "true" });
-const checkbox = (text, words, checked, onChange) => h("label", { title: words }, h("input", {
-  type: "checkbox", checked, data: { focus: text }, on: { change: ({ target }) => onChange(target.checked) },
+const checkbox = (text, words, onChange) => h("label", { title: words }, h("input", {
+  type: "checkbox", on: { change: ({ target }) => onChange(target.checked) },
 }), text);
 const range = (words, min, max, onInput) => h("input", {
   type: "range", min, max, step: 0.01, "aria-label": words, data: { focus: words },
@@ -693,11 +693,16 @@ function menu(focus, fill) {
   return details;
 }
 
-/** A group of buttons of which one is on. `choices` holds [text, explanation] by value. */
-function choice(label, choices, chosen, onChoice) {
+/** A group of buttons of which `press` shows one as on. `choices` holds [text, explanation] by value. */
+function choice(label, choices, onChoice) {
   const buttons = Object.entries(choices).map(([value, [text, words]]) => (
-    button(`${label} ${value}`, () => onChoice(value), { title: words, "aria-pressed": `${value === chosen}` }, text)));
+    button(value, () => onChoice(value), { title: words }, text)));
   return h("div", { class: "choice", role: "group", "aria-label": label }, buttons);
+}
+
+/** Show one button of a group as on. The buttons stay, so that a click which has begun ends on the same button. */
+function press(group, chosen, attribute = "aria-pressed") {
+  for (const one of group.children) one.setAttribute(attribute, String(one.dataset.focus === chosen));
 }
 
 // ---------------------------------------------------------------- colours
@@ -1558,7 +1563,10 @@ class Explorer {
     this.bar = h("div", { class: "bar" });
     this.toolbar = h("div", { class: "toolbar" });
     this.mapArea = h("div", { class: "maps" });
-    this.tabs = h("div", { class: "tabs", role: "tablist", "aria-label": "inspector" });
+    this.tabs = h("div", { class: "tabs", role: "tablist", "aria-label": "inspector" }, Object.entries(TABS).map(
+      ([name, label]) => button(name, () => this.set({ tab: name }), {
+        role: "tab", on: { keydown: (event) => this.tabKey(event, name) },
+      }, label)));
     this.content = h("div", { class: "content", role: "tabpanel", tabindex: -1 });
     this.chart = new Chart(this);
     this.live = h("div", { class: "live", role: "status", "aria-live": "polite" });
@@ -1568,6 +1576,7 @@ class Explorer {
       h("div", { class: "inspector" }, this.tabs, this.content)), this.live);
     this.element.replaceChildren(this.root);
     this.buildBar();
+    this.buildToolbar();
     this.observer = new ResizeObserver(() => this.resize());
     this.buildMaps();
     this.closeMenus = (event) => {
@@ -1765,7 +1774,10 @@ class Explorer {
     const follow = ({ target }) => { if (target.value) location.href = target.value + location.hash; };
     const runs = header.links?.length ? h("select", { "aria-label": "run", on: { change: follow } },
       option("", header.run, true), header.links.map(({ run, href }) => option(href, run))) : h("span", {}, header.run);
-    this.modes = h("div", {});
+    const modes = { A: ["A", "encoder and decoder A"], B: ["B", "encoder and decoder B"] };
+    if (this.runs.length === 1) modes.beside = ["A beside B", "two linked maps"];
+    this.modes = choice("pathway", modes, (value) => this.set(
+      value === "beside" ? { beside: true } : { pathway: value, beside: false }));
     this.colourMenu = menu("colour", () => this.fillColours());
     this.planeMenu = menu("plane", () => this.fillPlanes());
     this.field = h("input", {
@@ -1780,26 +1792,32 @@ class Explorer {
       this.modes, this.colourMenu, h("div", { class: "search" }, this.field, this.hits), copy]));
   }
 
-  /** Show which buttons of the bar and the toolbar are on. */
+  buildToolbar() {
+    const zoom = (factor) => () => this.maps[0].zoom(factor, this.maps[0].middle);
+    const shown = Object.entries(SHOWN).filter(([name]) => name !== "holes" || this.first.header.holes);
+    this.tools = choice("tool", TOOLS, (tool) => this.set({ tool }));
+    this.boxes = Object.fromEntries(shown.map(([name, [text, words]]) => [name, checkbox(text, words, (on) => (
+      this.set({ show: { ...this.state.show, [name]: on } })))]));
+    this.scaleBox = checkbox("one scale", "the same scale for all epochs", (oneScale) => this.set({ oneScale }));
+    this.toolbar.append(this.planeMenu, this.tools, h("div", { class: "choice" },
+      button("zoom out", zoom(1 / 1.4), { "aria-label": "zoom out" }, "−"),
+      button("zoom in", zoom(1.4), { "aria-label": "zoom in" }, "+"),
+      button("all", () => this.fit(), { title: "show all points" }, "All")), ...Object.values(this.boxes), this.scaleBox);
+  }
+
+  /** Show which buttons of the bar, of the toolbar and of the tabs are on. */
   showButtons() {
     const { state } = this;
-    const modes = { A: ["A", "encoder and decoder A"], B: ["B", "encoder and decoder B"] };
-    if (this.runs.length === 1) modes.beside = ["A beside B", "two linked maps"];
-    this.keepFocus(this.modes, choice("pathway", modes, state.beside ? "beside" : state.pathway, (value) => this.set(
-      value === "beside" ? { beside: true } : { pathway: value, beside: false })));
+    press(this.modes, state.beside ? "beside" : state.pathway);
+    press(this.tools, state.tool);
+    press(this.tabs, state.tab, "aria-selected");
+    for (const one of this.tabs.children) one.tabIndex = one.dataset.focus === state.tab ? 0 : -1;
+    for (const [name, box] of Object.entries(this.boxes)) box.firstChild.checked = state.show[name];
+    this.scaleBox.firstChild.checked = state.oneScale;
     this.colourMenu.firstChild.replaceChildren("Colour: ", h("b", {}, colourLabel(this.first, state.colour)));
     const { kind, first, second } = state.plane;
     const [x, y] = [first, second].map((i) => (kind === "entries" ? entryName(i) : i));
     this.planeMenu.firstChild.replaceChildren("Plane: ", h("b", {}, `${kind} ${x} and ${y}`));
-    const zoom = (factor) => () => this.maps[0].zoom(factor, this.maps[0].middle);
-    const shown = Object.entries(SHOWN).filter(([name]) => name !== "holes" || this.first.header.holes);
-    this.keepFocus(this.toolbar, this.planeMenu, choice("tool", TOOLS, state.tool, (tool) => this.set({ tool })),
-      h("div", { class: "choice" }, button("zoom out", zoom(1 / 1.4), { "aria-label": "zoom out" }, "−"),
-        button("zoom in", zoom(1.4), { "aria-label": "zoom in" }, "+"),
-        button("all", () => this.fit(), { title: "show all points" }, "All")),
-      shown.map(([name, [text, words]]) => checkbox(text, words, state.show[name],
-        (on) => this.set({ show: { ...state.show, [name]: on } }))),
-      checkbox("one scale", "the same scale for all epochs", state.oneScale, (on) => this.set({ oneScale: on })));
   }
 
   fillColours() {
@@ -1909,10 +1927,6 @@ class Explorer {
 
   showInspector() {
     const { tab } = this.state;
-    this.keepFocus(this.tabs, Object.entries(TABS).map(([name, label]) => button(name, () => this.set({ tab: name }), {
-      role: "tab", "aria-selected": String(name === tab), tabindex: name === tab ? 0 : -1,
-      on: { keydown: (event) => this.tabKey(event, name) },
-    }, label)));
     if (!this.run.loaded && (tab !== "one" || this.lastChosen >= 0)) {
       this.content.replaceChildren(para("reading the networks …"));
       return;
@@ -2441,6 +2455,7 @@ class Chart {
 
   go(event) {
     const epoch = this.epochs[this.explorer.first.nearest(this.epochAt(event))];
+    this.leave();
     if (epoch !== this.explorer.state.epoch) this.explorer.set({ epoch });
   }
 
