@@ -622,8 +622,8 @@ const note = (...children) => h("p", { class: "note" }, children);
 const errorLine = (text) => h("p", { class: "error", role: "alert" }, text);
 const option = (value, text, selected = false) => h("option", { value, selected }, text);
 const swatch = (colour) => h("i", { class: "swatch", style: `background:${colour}`, "aria-hidden": "true" });
-const checkbox = (text, words, checked, onChange) => h("label", { title: words }, h("input", {
-  type: "checkbox", checked, data: { focus: text }, on: { change: ({ target }) => onChange(target.checked) },
+const checkbox = (text, words, onChange) => h("label", { title: words }, h("input", {
+  type: "checkbox", on: { change: ({ target }) => onChange(target.checked) },
 }), text);
 const range = (words, min, max, onInput) => h("input", {
   type: "range", min, max, step: 0.01, "aria-label": words, data: { focus: words },
@@ -693,11 +693,16 @@ function menu(focus, fill) {
   return details;
 }
 
-/** A group of buttons of which one is on. `choices` holds [text, explanation] by value. */
-function choice(label, choices, chosen, onChoice) {
+/** A group of buttons of which `press` shows one as on. `choices` holds [text, explanation] by value. */
+function choice(label, choices, onChoice) {
   const buttons = Object.entries(choices).map(([value, [text, words]]) => (
-    button(`${label} ${value}`, () => onChoice(value), { title: words, "aria-pressed": `${value === chosen}` }, text)));
+    button(value, () => onChoice(value), { title: words }, text)));
   return h("div", { class: "choice", role: "group", "aria-label": label }, buttons);
+}
+
+/** Show one button of a group as on. The buttons stay, so that a click which has begun ends on the same button. */
+function press(group, chosen, attribute = "aria-pressed") {
+  for (const one of group.children) one.setAttribute(attribute, String(one.dataset.focus === chosen));
 }
 
 // ---------------------------------------------------------------- colours
@@ -754,7 +759,8 @@ function byMove(run, epoch, pathway, since) {
   });
   const most = moved.reduce((a, b) => Math.max(a, b), 0) || 1;
   return byLevel(`distance between the codes of epochs ${run.epochs[since]} and ${run.epochs[epoch]}`,
-    Uint8Array.from(moved, (value) => 255 * value / most), ["0", most.toFixed(2)], (n) => `moved by ${moved[n].toFixed(2)}`);
+    Uint8Array.from(moved, (value) => 255 * value / most), ["0", most.toFixed(2)],
+    (n) => `moved by ${moved[n].toFixed(2)}`);
 }
 
 /**
@@ -1090,18 +1096,25 @@ class OperationMap {
     const y = this.current[ALL + lastChosen] * this.unit;
     const places = this.ellipse([x, y], [[weigh(u, u), weigh(u, v)], [weigh(u, v), weigh(v, v)]], 1);
     this.stroke(places, "#222", 1);
-    this.write("± σ", places[9], { align: "left" });
+    if (distance(places[0], places[36]) > 40 * this.ratio) this.write("± σ", places[9], { align: "left" });
   }
 
   /** Draw the step of each entry as an arrow from the mean place of − to that of +. */
   drawSteps() {
-    const steps = this.view.means.map(([from, , to], k) => ({ k, from, to, length: distance(from, to) }));
-    const longest = Math.max(...steps.map(({ length }) => length));
-    for (const { k, from, to, length } of steps) {
-      const [start, end] = [this.screen(from), this.screen(to)];
-      if (distance(start, end) > 12 * this.ratio) this.arrow(start, end);
-      // The names of short arrows would cover each other.
-      if (length > 0.3 * longest) this.write(entryName(k), mix(start, end, 1.06), { bold: true });
+    const steps = this.view.means.map(([from, , to], k) => ({ k, from: this.screen(from), to: this.screen(to) }))
+      .sort((a, b) => distance(b.from, b.to) - distance(a.from, a.to));
+    const longest = distance(steps[0].from, steps[0].to);
+    const named = [];
+    for (const { k, from, to } of steps) {
+      const length = distance(from, to);
+      if (length > 12 * this.ratio) this.arrow(from, to);
+      const [x, y] = mix(from, to, 1.06);
+      // The names of short arrows, and of arrows that end at the same place, would cover each other.
+      const covered = named.some(([otherX, otherY]) => (
+        Math.abs(otherX - x) < 46 * this.ratio && Math.abs(otherY - y) < 18 * this.ratio));
+      if (length < 0.3 * longest || covered) continue;
+      named.push([x, y]);
+      this.write(entryName(k), [x, y], { bold: true });
     }
   }
 
@@ -1558,7 +1571,10 @@ class Explorer {
     this.bar = h("div", { class: "bar" });
     this.toolbar = h("div", { class: "toolbar" });
     this.mapArea = h("div", { class: "maps" });
-    this.tabs = h("div", { class: "tabs", role: "tablist", "aria-label": "inspector" });
+    this.tabs = h("div", { class: "tabs", role: "tablist", "aria-label": "inspector" }, Object.entries(TABS).map(
+      ([name, label]) => button(name, () => this.set({ tab: name }), {
+        role: "tab", on: { keydown: (event) => this.tabKey(event, name) },
+      }, label)));
     this.content = h("div", { class: "content", role: "tabpanel", tabindex: -1 });
     this.chart = new Chart(this);
     this.live = h("div", { class: "live", role: "status", "aria-live": "polite" });
@@ -1568,6 +1584,7 @@ class Explorer {
       h("div", { class: "inspector" }, this.tabs, this.content)), this.live);
     this.element.replaceChildren(this.root);
     this.buildBar();
+    this.buildToolbar();
     this.observer = new ResizeObserver(() => this.resize());
     this.buildMaps();
     this.closeMenus = (event) => {
@@ -1765,7 +1782,10 @@ class Explorer {
     const follow = ({ target }) => { if (target.value) location.href = target.value + location.hash; };
     const runs = header.links?.length ? h("select", { "aria-label": "run", on: { change: follow } },
       option("", header.run, true), header.links.map(({ run, href }) => option(href, run))) : h("span", {}, header.run);
-    this.modes = h("div", {});
+    const modes = { A: ["A", "encoder and decoder A"], B: ["B", "encoder and decoder B"] };
+    if (this.runs.length === 1) modes.beside = ["A beside B", "two linked maps"];
+    this.modes = choice("pathway", modes, (value) => this.set(
+      value === "beside" ? { beside: true } : { pathway: value, beside: false }));
     this.colourMenu = menu("colour", () => this.fillColours());
     this.planeMenu = menu("plane", () => this.fillPlanes());
     this.field = h("input", {
@@ -1780,26 +1800,33 @@ class Explorer {
       this.modes, this.colourMenu, h("div", { class: "search" }, this.field, this.hits), copy]));
   }
 
-  /** Show which buttons of the bar and the toolbar are on. */
+  buildToolbar() {
+    const zoom = (factor) => () => this.maps[0].zoom(factor, this.maps[0].middle);
+    const shown = Object.entries(SHOWN).filter(([name]) => name !== "holes" || this.first.header.holes);
+    this.tools = choice("tool", TOOLS, (tool) => this.set({ tool }));
+    this.boxes = Object.fromEntries(shown.map(([name, [text, words]]) => [name, checkbox(text, words, (on) => (
+      this.set({ show: { ...this.state.show, [name]: on } })))]));
+    this.scaleBox = checkbox("one scale", "the same scale for all epochs", (oneScale) => this.set({ oneScale }));
+    this.toolbar.append(this.planeMenu, this.tools, h("div", { class: "choice" },
+      button("zoom out", zoom(1 / 1.4), { "aria-label": "zoom out" }, "−"),
+      button("zoom in", zoom(1.4), { "aria-label": "zoom in" }, "+"),
+      button("all", () => this.fit(), { title: "show all points" }, "All")),
+    ...Object.values(this.boxes), this.scaleBox);
+  }
+
+  /** Show which buttons of the bar, of the toolbar and of the tabs are on. */
   showButtons() {
     const { state } = this;
-    const modes = { A: ["A", "encoder and decoder A"], B: ["B", "encoder and decoder B"] };
-    if (this.runs.length === 1) modes.beside = ["A beside B", "two linked maps"];
-    this.keepFocus(this.modes, choice("pathway", modes, state.beside ? "beside" : state.pathway, (value) => this.set(
-      value === "beside" ? { beside: true } : { pathway: value, beside: false })));
+    press(this.modes, state.beside ? "beside" : state.pathway);
+    press(this.tools, state.tool);
+    press(this.tabs, state.tab, "aria-selected");
+    for (const one of this.tabs.children) one.tabIndex = one.dataset.focus === state.tab ? 0 : -1;
+    for (const [name, box] of Object.entries(this.boxes)) box.firstChild.checked = state.show[name];
+    this.scaleBox.firstChild.checked = state.oneScale;
     this.colourMenu.firstChild.replaceChildren("Colour: ", h("b", {}, colourLabel(this.first, state.colour)));
     const { kind, first, second } = state.plane;
     const [x, y] = [first, second].map((i) => (kind === "entries" ? entryName(i) : i));
     this.planeMenu.firstChild.replaceChildren("Plane: ", h("b", {}, `${kind} ${x} and ${y}`));
-    const zoom = (factor) => () => this.maps[0].zoom(factor, this.maps[0].middle);
-    const shown = Object.entries(SHOWN).filter(([name]) => name !== "holes" || this.first.header.holes);
-    this.keepFocus(this.toolbar, this.planeMenu, choice("tool", TOOLS, state.tool, (tool) => this.set({ tool })),
-      h("div", { class: "choice" }, button("zoom out", zoom(1 / 1.4), { "aria-label": "zoom out" }, "−"),
-        button("zoom in", zoom(1.4), { "aria-label": "zoom in" }, "+"),
-        button("all", () => this.fit(), { title: "show all points" }, "All")),
-      shown.map(([name, [text, words]]) => checkbox(text, words, state.show[name],
-        (on) => this.set({ show: { ...state.show, [name]: on } }))),
-      checkbox("one scale", "the same scale for all epochs", state.oneScale, (on) => this.set({ oneScale: on })));
   }
 
   fillColours() {
@@ -1909,10 +1936,6 @@ class Explorer {
 
   showInspector() {
     const { tab } = this.state;
-    this.keepFocus(this.tabs, Object.entries(TABS).map(([name, label]) => button(name, () => this.set({ tab: name }), {
-      role: "tab", "aria-selected": String(name === tab), tabindex: name === tab ? 0 : -1,
-      on: { keydown: (event) => this.tabKey(event, name) },
-    }, label)));
     if (!this.run.loaded && (tab !== "one" || this.lastChosen >= 0)) {
       this.content.replaceChildren(para("reading the networks …"));
       return;
@@ -1984,6 +2007,7 @@ const PANELS = { one: onePanel, selection: selectionPanel, path: pathPanel, hole
 
 const best = (probabilities) => EVERY_ENTRY.map((k) => [0, 1, 2].reduce((most, v) => (
   probabilities[3 * k + v] > probabilities[3 * k + most] ? v : most), 0));
+const certaintyWords = (p) => (p > 0.9995 ? "p > 0.999" : `p = ${short(p)}`);
 const certaintyOf = (probabilities, table) => table.reduce((p, value, k) => p * probabilities[3 * k + value], 1);
 const inPathway = (pathway, text = PATHWAYS[pathway]) => h("b", { class: `pathway-${PATHWAYS[pathway]}` }, text);
 const figure = (table, ...caption) => h("figure", {}, table, h("figcaption", {}, caption));
@@ -2008,7 +2032,7 @@ function decodedFigure(explorer, pathway, z, reference) {
   const same = reference && indexOf(reference) === indexOf(table);
   return figure(truthTable(table, { probabilities, reference, words: `decoder ${PATHWAYS[pathway]}` }),
     inPathway(pathway, `decoder ${PATHWAYS[pathway]}`), h("br"), explorer.run.label(indexOf(table)), h("br"),
-    `p = ${short(certaintyOf(probabilities, table))}`, reference && h("br"),
+    certaintyWords(certaintyOf(probabilities, table)), reference && h("br"),
     reference && h("span", { class: same ? "yes" : "no" }, same ? "✓ given back" : "✗ not given back"));
 }
 
@@ -2026,10 +2050,12 @@ function startText(explorer) {
   const { title: colour, items } = activeMap.colouring;
   const axis = (i) => (plane.kind === "entries" ? [h("b", {}, `entry ${entryName(i ? plane.second : plane.first)}`),
     " of the table goes from − to +"] : activeMap.view.words(i));
-  const legend = items?.map((item, i) => [i > 0 && ", ", h("span", { class: "item" }, swatch(item.colour), ` ${item.label}`)]);
+  const legend = items?.map(({ label, colour: of }, i) => [
+    i > 0 && ", ", h("span", { class: "item" }, swatch(of), ` ${label}`)]);
   return [title("What is on the map"),
     para(h("b", {}, "Each point is one of the 19,683 truth tables"), " of an operation f(a, b) with values −, 0 and +; "
-      + "it lies where the encoder of pathway ", inPathway(explorer.pathway), ` puts it at epoch ${run.epochs[explorer.epoch]}.`),
+      + "it lies where the encoder of pathway ", inPathway(explorer.pathway),
+    ` puts it at epoch ${run.epochs[explorer.epoch]}.`),
     para(h("b", {}, "The map is a plane"), ` of the ${run.latents} latent dimensions: to the right, `, axis(0),
       "; upwards, ", axis(1), "."),
     para(h("b", {}, "The colour"), ` shows the ${colour}: `, legend ?? "see the scale on the map", "."),
@@ -2242,7 +2268,8 @@ function pathPanel(explorer) {
   return {
     name: "path", key: `path ${path.key}`,
     build: () => [title(`${run.label(path.from)} to ${run.label(path.to)}`),
-      para("The straight line between the codes in pathway ", inPathway(pathway), `: length ${path.length.toFixed(2)}.`),
+      para("The straight line between the codes in pathway ", inPathway(pathway), ": ",
+        `length ${path.length.toFixed(2)}.`),
       slider, output, heading(`${path.flips.length} changes of an entry on the way`),
       h("div", { class: "operations" }, path.flips.map((flip) => flipButton(explorer, flip))),
       para(textButton("exchange from and to", () => explorer.choose([path.to, path.from], "path")))],
@@ -2315,11 +2342,12 @@ function holeReasons(explorer, operation, logP) {
     figure(truthTable(table), "the operation"), decodedFigure(explorer, pathway, code, table)),
   h("ul", {}, [
     weak ? `Even from its own code the decoder is unsure of ${weak}.`
-      : `From its own code the decoder gives it back with p = ${short(certaintyOf(probabilities, table))}: the place `
-        + "exists, but draws from the prior rarely fall there.",
+      : `From its own code the decoder gives it back with ${certaintyWords(certaintyOf(probabilities, table))}: the `
+        + "place exists, but draws from the prior rarely fall there.",
     `Its code lies ${own.toFixed(2)} from the middle of the prior. ${percent(nearer)} of all codes lie nearer; draws `
       + `from the prior lie at about ${Math.sqrt(run.latents).toFixed(1)}.`,
-    `p = ${p}, from ${format(run.header.log_p_latents)} draws; expected draws ${expectedDraws(logP)} (with equal chances: 1).`,
+    `p = ${p}, from ${format(run.header.log_p_latents)} draws of the prior; expected draws ${expectedDraws(logP)} `
+      + "(with equal chances: 1).",
   ].map((reason) => h("li", {}, reason))), textButton("all about this operation", () => explorer.set({ tab: "one" })));
 }
 
@@ -2441,6 +2469,7 @@ class Chart {
 
   go(event) {
     const epoch = this.epochs[this.explorer.first.nearest(this.epochAt(event))];
+    this.leave();
     if (epoch !== this.explorer.state.epoch) this.explorer.set({ epoch });
   }
 
