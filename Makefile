@@ -8,7 +8,7 @@ TORCH_INDEX ?=
 RESULT ?= cpu
 # Options of benchmarks/gpu.py.
 GPU_ARGS ?=
-# Options of `make lab` and `make explore`.
+# Options of `make lab`; run and options of `make explore`.
 ARGS ?=
 # The sweep of `make sweep`, and its options, such as SWEEP_ARGS='--engine ray --run-dir /shared/mine'.
 SWEEP ?= warmup_rho
@@ -41,6 +41,7 @@ reproduce: install ## Train v5.5 and write the report (QUICK=1: in small; ALL=1:
 
 test: install ## Lint, type-check, tests and notebooks
 	$(BIN)/ruff check .
+	$(BIN)/oxlint ternary_lab docs
 	$(BIN)/ternary-lab check-notebooks
 	$(BIN)/python -m pytest -m alone $$(grep -rl mark.alone tests --include="*.py") $(PYTEST_ARGS)
 	$(MAKE) --no-print-directory --jobs 2 together beside
@@ -90,14 +91,13 @@ lab: install ## Open JupyterLab on the start notebook (ARGS='--no-browser --port
 	$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS) \
 		notebooks/00_start_here.ipynb
 
-# A browser that is closed abruptly does not end its kernel. So kernels end that no page has used for ten minutes.
-explore: install ## Open the latent explorer as a page, on this machine only (ARGS: options of voila)
-	$(BIN)/voila notebooks/06_latent_explorer.ipynb --Voila.ip=127.0.0.1 --preheat_kernel=True \
-		--MappingKernelManager.cull_idle_timeout=600 --MappingKernelManager.cull_interval=60 $(ARGS)
+explore: install ## Write the latent explorer as a page, and open it (ARGS: a run, and options of ternary-lab explore)
+	$(BIN)/ternary-lab explore -o build/explorer.html --open $(ARGS)
 
 screenshot: install ## Take figures/explorer.png of the explorer in Chromium (apt install chromium)
-	TERNARY_LAB_BROWSER=required TERNARY_LAB_SCREENSHOT=$(CURDIR)/figures/explorer.png \
-		$(BIN)/python -m pytest -q tests/explorer/test_browser.py -k voila
+	$(BIN)/ternary-lab explore -o build/explorer.html
+	chromium --headless --no-sandbox --hide-scrollbars --window-size=1400,900 --virtual-time-budget=9000 \
+		--screenshot=$(CURDIR)/figures/explorer.png build/explorer.html
 
 # Notebooks that save the figures that they show. 11 also draws the history of one run, which tools/figures.py replaces.
 GALLERY := 04_epoch50_disruption 07_generalisation 08_checkpoints_and_ensembles 09_beyond_v55 10_sweep 11_report

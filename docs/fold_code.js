@@ -1,5 +1,5 @@
 // Folds the code of a notebook's page. A reader opens one cell by its summary.
-document$.subscribe(() => {
+window.document$.subscribe(() => {
   for (const code of document.querySelectorAll(".jp-CodeCell > .jp-Cell-inputWrapper")) {
     if (code.closest("details.code")) continue;
     const details = document.createElement("details");

@@ -1,4 +1,4 @@
-"""The pages of the documentation site: README, executed notebooks, figures, and a reference page for every module.
+"""The pages of the documentation site: README, executed notebooks, figures, explorers, and a page for every module.
 
 MkDocs calls the functions `on_...` (`hooks` in mkdocs.yml). Only the pages in this folder are written by hand.
 """
@@ -17,12 +17,16 @@ from mkdocs.structure.pages import Page
 
 import ternary_lab
 from ternary_lab.notebooks.export import replace_formulas
+from ternary_lab.page.build import page as explorer
 
 ROOT = Path(__file__).parents[1]
 SHOWN = (
     "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "CITATION.cff", "notebooks/*.ipynb", "figures/*.png",
     "figures/*.gif", "benchmarks/*.png", "ternary_lab/studies/report/original_*",
 )
+
+EXPLORED = {"v5_5/seed=42": "v5_5.html", "beyond/seed=42": "beyond.html"}
+"""The runs whose explorers are on the site, with the names of their pages in the folder explorer/."""
 
 
 def modules() -> Iterator[str]:
@@ -41,6 +45,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     reference: list[Any] = [{name: f"reference/{name}.md"} for name in sorted(modules())]
     config.nav = [
         {"Ternary Lab": "README.md"},
+        {"Explorer": "explorer.md"},
         {"Notebooks": notebooks},
         {"How do I…": how_to},
         {"Background": ["statistics.md", "slurm.md", "three_inputs.md"]},
@@ -59,6 +64,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for name in modules():
         more = public_names() if name == ternary_lab.__name__ else ""
         files.append(File.generated(config, f"reference/{name}.md", content=f"# `{name}`\n\n::: {name}\n{more}"))
+    for run, name in EXPLORED.items():
+        others = {other: address for other, address in EXPLORED.items() if other != run}
+        content = explorer(ternary_lab.load_run(run), links=others, progress=True)
+        files.append(File.generated(config, f"explorer/{name}", content=content))
     return files
 
 

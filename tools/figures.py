@@ -9,10 +9,9 @@ from __future__ import annotations
 import sys
 
 from ternary_lab.errors import TernaryLabError
-from ternary_lab.explorer.animation import animate_codes
-from ternary_lab.explorer.codes_by_epoch import CodesByEpoch
 from ternary_lab.figures import Gallery, draw_all
 from ternary_lab.runs.load import load_run, load_runs
+from ternary_lab.studies.epoch50_disruption.animation import animate_steps
 
 RUNS, EXPLORED = "v5_5", "v5_5/seed=42"
 
@@ -24,7 +23,7 @@ if __name__ == "__main__":
             progress=sys.stderr.isatty(),
         )
         gallery = Gallery(folder, "tools/figures.py", {"run": EXPLORED})
-        gallery.save("epoch50", animate_codes(CodesByEpoch(load_run(EXPLORED))))
+        gallery.save("epoch50", animate_steps(load_run(EXPLORED)))
     except TernaryLabError as error:
         sys.exit(f"error: {error}")
     print(f"{folder}: figures of {RUNS}")

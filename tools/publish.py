@@ -21,6 +21,7 @@ from ternary_lab.runs import checkpoint, load
 from ternary_lab.runs.files import write_atomically, write_table
 from ternary_lab.runs.load import CHECKPOINTS, PUBLISHED, RunRecord, load_runs
 from ternary_lab.studies.beyond_v55 import tables
+from ternary_lab.studies.epoch50_disruption.effects import EXPERIMENTS, measured_effects
 from ternary_lab.studies.generalisation.tables import GENERALISATION
 from ternary_lab.sweeps import run as sweep
 
@@ -78,6 +79,8 @@ def main(runs: str, *parts: str) -> None:
     if not parts:
         # Not all of these weights are published. Their measures are, for every seed.
         write_table(weight_measures(load_runs(Path(runs) / "v5_5"), progress=True), PUBLISHED / load.ANSWERS)
+        described = {name: load_runs(Path(runs) / name) for name in EXPERIMENTS}
+        write_table(measured_effects(described, progress=True), PUBLISHED / load.EFFECTS)
         swept = Path("sweeps") / sweep.PUBLISHED_SWEEP / sweep.RESULTS
         compared = Path("alternatives") / "table.csv"
         for table, name in ((tables.TABLE, tables.TABLE), (swept, sweep.TABLE), (compared, "alternatives.csv")):

@@ -31,7 +31,9 @@ def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
     cls=SectionedGroup,
     sections={
         "Train": [training.train, training.branch, training.sweep, training.recipes, training.alternatives],
-        "Look at runs": [reading.list_names, reading.evaluate, reading.compare, reading.probe, reading.claims],
+        "Look at runs": [
+            reading.list_names, reading.explore, reading.evaluate, reading.compare, reading.probe, reading.claims,
+        ],
         "Notebooks": [notebooks.run, notebooks.check_notebooks],
         "Keep and reproduce": [repository.verify, repository.import_v55, repository.reproduce],
     },
@@ -47,6 +49,7 @@ def main() -> None:
       ternary-lab reproduce --quick               train, plot and report in about a minute
       ternary-lab train quick                     train the small configuration
       ternary-lab train v5_5 --seeds 42 43        train v5.5 for two seeds, side by side
+      ternary-lab explore runs/v5_5/seed=42       its latent space as a page for the browser
       ternary-lab evaluate runs/v5_5/seed=42      every metric of the trained model
       ternary-lab run notebooks/11_report.ipynb   execute a notebook with checked parameters
       ternary-lab sweep warmup_rho                train many settings and seeds, write one table

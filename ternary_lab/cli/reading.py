@@ -1,8 +1,10 @@
-"""Commands that look at runs: list, evaluate, compare, probe and claims."""
+"""Commands that look at runs: list, explore, evaluate, compare, probe and claims."""
 
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -58,6 +60,48 @@ def list_names(kind: str) -> None:
             names = config_files.settings()
     for name in names:
         click.echo(str(name))
+
+
+@click.command(cls=Command)
+@click.argument("source", metavar="[RUN]", default="v5_5/seed=42")
+@click.option("-o", "--output", type=PATH, metavar="FILE",
+              help="The page.  [default: explorer-RUN.html in this folder]")
+@click.option("--open/--no-open", "wanted", default=None,
+              help="Open the page in a browser.  [default: on a desktop, without -o]")
+@click.option("--every", type=click.IntRange(min=1), default=1, metavar="N",
+              help="Only epochs that are multiples of N, and the last.  [default: all]")
+@click.option("--no-prior", is_flag=True,
+              help="Leave out the probabilities under the prior, which take most of the time.")
+def explore(source: str, output: Path | None, wanted: bool | None, every: int, no_prior: bool) -> None:
+    """Write a page that shows the latent space of a run.
+
+    The page is one HTML file. It shows the codes of all 19,683 operations at every epoch whose weights are kept, and
+    it contains the networks of these epochs, about 0.6 MB an epoch. It opens in any browser and needs no server and no
+    network. The command prints the path of the page.
+
+    \b
+    Examples:
+      ternary-lab explore
+      ternary-lab explore runs/v5_5/seed=42 -o page.html
+    """
+    from ternary_lab.page.build import page_name, write_page
+
+    run = ternary_lab.load_run(source)
+    path = write_page(run, output or page_name(run), every=every, prior=not no_prior, progress=True)
+    click.echo(short_path(path))
+    if wanted or (wanted is None and output is None and _on_desktop()):
+        import webbrowser
+
+        if not webbrowser.open(path.absolute().as_uri()):
+            click.echo("no browser was found: open the page yourself", err=True)
+
+
+def _on_desktop() -> bool:
+    """Return whether a user is at a terminal and can see the window of a browser."""
+    from ternary_lab.backend.console import on_terminal
+
+    screen = sys.platform in ("darwin", "win32") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    return on_terminal("stdout") and bool(screen)
 
 
 def _epoch(_: click.Context, __: click.Parameter, value: str | None) -> int | str | None:

@@ -5,8 +5,32 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ternary_lab import space
+from ternary_lab.backend.numerics import with_fixed_arithmetic
+from ternary_lab.metrics.sobol import chunk_size
 from ternary_lab.model import DualVAE, gaussian_kl, inject
 from ternary_lab.space import one_hot
+
+
+@torch.no_grad()
+def all_codes(model: DualVAE) -> tuple[Tensor, Tensor]:
+    """Return μ and log σ² (2, R, N, L) of all operations, in the order of their indices."""
+    # The operations are encoded in pieces, so that the activations stay in the cache of a processor core.
+    pieces = torch.split(space.operations().to(model.device), chunk_size(model.device))
+    codes = [model.encode(piece.expand(model.runs, -1, -1)) for piece in pieces]
+    return torch.cat([mu for mu, _ in codes], 2), torch.cat([log_variance for _, log_variance in codes], 2)
+
+
+@with_fixed_arithmetic
+def principal_directions(mu: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return the directions (count, L) in which codes (n, L) have the largest variance (Pearson 1901).
+
+    The second tensor (count,) contains the standard deviations of the codes along these directions. The sign of a
+    direction is arbitrary.
+    """
+    centred = mu.double() - mu.double().mean(0)
+    values, vectors = torch.linalg.eigh(centred.T @ centred / len(mu))
+    return vectors.T.flip(0)[:count].to(mu), values.clamp_min(0).sqrt().flip(0)[:count].to(mu)
 
 
 def linear_cka(a: Tensor, b: Tensor) -> Tensor:

@@ -65,6 +65,8 @@ FULL = "v5_5_full"
 """Name of the published runs over all 400 epochs. These runs kept the weights of every epoch up to 120."""
 ANSWERS = "answers.csv"
 """Name of the published table that `tools/weight_measures.py` writes."""
+EFFECTS = "entry_effects.csv"
+"""Name of the published table of `studies.epoch50_disruption.effects`."""
 LARGEST = 64 * 2**20
 """Largest size in bytes of an unpacked text file. Larger files are not read."""
 PUBLISHED = Path(__file__).parent / "published"

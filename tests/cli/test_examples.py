@@ -58,6 +58,8 @@ def _take(name: str, given: dict[str, Any]) -> None:
             assert set(given["names"]) <= RECIPES.keys()
         case "evaluate" if str(given["source"]) not in OF_THE_USER:
             assert load_run(_published(given["source"])).checkpoint(given["epoch"])
+        case "explore":
+            assert load_run(_published(given["source"])).epochs
         case "probe" | "claims" | "verify":
             assert all(load_runs(_published(source)) for source in given["sources"])
         case "run" if given["each"]:

@@ -16,7 +16,7 @@ ROOT = Path(ternary_lab.__file__).parent
 ORDER = (
     "errors", "arguments", "backend", "space", "symmetry", "settings", "schedules", "history", "config", "config_files",
     "splits", "networks", "model", "controllers", "metrics", "losses", "training",
-    "runs", "figures", "studies", "sweeps", "explorer", "notebooks", "cli",
+    "runs", "figures", "studies", "sweeps", "page", "explorer", "notebooks", "cli",
 )
 RANK = {name: rank for rank, name in enumerate(ORDER)}
 

@@ -52,8 +52,12 @@ def check(site: Path) -> None:
         assert (site / "notebooks" / notebook.stem / "index.html").is_file()
     for page in (ROOT / "docs" / "how_to").glob("*.md"):
         assert (site / "how_to" / ("" if page.stem == "index" else page.stem) / "index.html").is_file()
-    for name in ("ternary_lab.schedules", "ternary_lab.metrics.information", "ternary_lab.explorer.map"):
+    for name in ("ternary_lab.schedules", "ternary_lab.metrics.information", "ternary_lab.page.data"):
         assert "<h2" in (site / "reference" / name / "index.html").read_text(encoding="utf-8"), name
+    for name, other in (("v5_5", "beyond"), ("beyond", "v5_5")):
+        explorer = site / "explorer" / f"{name}.html"
+        assert explorer.stat().st_size < 15e6
+        assert f'"href":"{other}.html"' in explorer.read_text(encoding="utf-8")
     broken, without_text = [], []
     for path in site.rglob("index.html"):
         shown = Page(path.read_text(encoding="utf-8"))

@@ -12,6 +12,7 @@ from email import message_from_bytes
 from pathlib import Path
 
 import pytest
+from hatchling.builders.sdist import SdistBuilder
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[2]
@@ -54,11 +55,17 @@ def test_the_wheel_holds_the_library_its_published_runs_configurations_and_noteb
 @pytest.mark.parametrize("name", [
     "runs/published/v5_5/seed=42/checkpoints/epoch_0050.safetensors", "runs/published/v5_5/seed=49/history.csv.xz",
     "runs/published/counterfactuals/lr_stays/seed=42/config.yaml", "runs/published/answers.csv",
-    "studies/report/ledger.yaml",
+    "studies/report/ledger.yaml", "page/explorer.js", "page/explorer.css", "page/template.html",
     "shipped/configs/quick.yaml", "shipped/configs/counterfactuals/lr_stays.yaml", "shipped/notebooks/11_report.ipynb",
 ])
 def test_the_wheel_holds_files_that_reproducing_needs(wheel: zipfile.ZipFile, name: str) -> None:
     assert f"ternary_lab/{name}" in wheel.namelist()
+
+
+def test_the_source_distribution_holds_every_file_of_the_library() -> None:
+    included = {file.distribution_path for file in SdistBuilder(str(ROOT)).recurse_included_files()}
+    assert set(_content("ternary_lab", "*", "ternary_lab")) <= included
+    assert "ternary_lab/page/explorer.js" in included
 
 
 def test_the_metadata_agrees_with_pyproject(wheel: zipfile.ZipFile) -> None:

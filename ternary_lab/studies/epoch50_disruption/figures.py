@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from ternary_lab.figures.parts import band, label_epochs, legend_below, mark, reference
+from ternary_lab.figures.parts import band, label_epochs, legend_below, log_scale, mark, reference
 from ternary_lab.figures.save import Drawing
 from ternary_lab.figures.style import (
     BLUE,
@@ -24,6 +24,7 @@ from ternary_lab.figures.style import (
     new_axes,
 )
 from ternary_lab.metrics.quantities import label
+from ternary_lab.studies.epoch50_disruption.effects import AFTER, BEFORE, COSINE, UNTRAINED
 from ternary_lab.studies.epoch50_disruption.tables import (
     CONTROL,
     GROUPS,
@@ -121,6 +122,47 @@ def codes_and_leak(probes: pd.DataFrame) -> Drawing:
         f"codes is {max(length):.3g} at its peak and {length[-1]:.3g} at the end."
     )
     return Drawing.of([leak], alt, probes[["seed", "epoch", *columns]])
+
+
+def entry_steps(table: pd.DataFrame) -> Drawing:
+    """Plot R² of the sum of main effects, and angles and lengths of the nine steps, against the epoch.
+
+    `table` is that of `effects.load_effects`. Lines and bands are the median and the range over runs. Dotted lines
+    show the median of the untrained networks.
+    """
+    trained, before = (table[(table["model"] == UNTRAINED) == is_untrained] for is_untrained in (False, True))
+    n = trained["seed"].nunique()
+    titles = {
+        "explained": "R² of the sum of main effects", COSINE: "largest |cos| of two steps",
+        "ratio": "longest step / shortest step",
+    }
+    with new_axes(1, len(titles), 2.4) as axes:
+        for axis, (name, title) in zip(axes, titles.items(), strict=True):
+            for pathway, line in (("A", "-"), ("B", "--")):
+                colour = PATHWAY[pathway]
+                its = trained[trained["pathway"] == pathway]
+                band(axis, its, "epoch", name, color=colour, linestyle=line, label=f"pathway {pathway}")
+                start = before.loc[before["pathway"] == pathway, name].median()
+                axis.axhline(start, color=colour, linestyle=":", linewidth=0.9, label=f"{pathway} untrained")
+            axis.set_title(title)
+        axes[0].set_ylim(top=1.01)
+        axes[1].set_ylim(bottom=0)
+        log_scale(axes[2])
+        label_epochs(axes)
+        legend_below(axes, title=f"median and range, n = {n}", ncols=4)
+    epochs = sorted(set(trained["epoch"]))
+    shown = [epoch for epoch in epochs if epoch in (epochs[0], BEFORE, AFTER, epochs[-1])]
+
+    def course(name: str) -> str:
+        middle = {at: rows[name].median() for at, rows in trained.groupby(["epoch", "pathway"])}
+        return "; ".join(f"{middle[epoch, 'A']:.2f} / {middle[epoch, 'B']:.2f} at epoch {epoch}" for epoch in shown)
+
+    alt = (
+        f"Line charts show, for {n} runs, how well the codes are sums of one vector for each entry, and the steps of "
+        f"the entries. Medians in A / B: R² is {course('explained')}. The largest |cos| of two steps is "
+        f"{course(COSINE)}. The longest step divided by the shortest is {course('ratio')}."
+    )
+    return Drawing.of(axes, alt, table)
 
 
 def outcome_trajectories(branches: Mapping[str, Branch], first: int = 35) -> Drawing:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
+from ternary_lab.model import PATHWAYS
+from ternary_lab.studies.epoch50_disruption import effects
+from ternary_lab.studies.epoch50_disruption.effects import AFTER, BEFORE, COSINE
 from ternary_lab.studies.epoch50_disruption.tables import (
     CONTROL,
     PRIMARY,
@@ -47,11 +51,15 @@ def _text(row: Mapping[Hashable, Any]) -> str:
 
     More digits are needed if a rounded end of an interval that excludes 0 would be 0.
     """
-    found = Interval(row["n"], row["mean"], row["low"], row["high"])
+    found = _interval(row)
     places = 2 if max(abs(found.low), abs(found.high)) < 10 else 1
     while found.excludes_zero and places < 6 and min(abs(found.low), abs(found.high)) < 0.5 * 10.0 ** -places:
         places += 1
     return format(found, f"+z.{places}f")
+
+
+def _interval(row: Mapping[Hashable, Any]) -> Interval:
+    return Interval(row["n"], row["mean"], row["low"], row["high"])
 
 
 def difference_table(differences: pd.DataFrame) -> pd.DataFrame:
@@ -250,3 +258,70 @@ def listed(differences: pd.DataFrame, names: Sequence[str]) -> str:
         f"- {title}: {difference(differences, name)} points, {decided}."
         for name, title, decided in zip(rows["name"], rows["title"], rows["decided"], strict=True) if name in names
     )
+
+
+def sum_of_effects(table: pd.DataFrame) -> str:
+    """Return a sentence on how well the codes are sums of one vector for each entry, before and after the first epoch.
+
+    `table` is that of `effects.load_effects`.
+    """
+    first = int(table.loc[table["model"] != effects.UNTRAINED, "epoch"].min())
+    shown = {
+        (epoch, p): format(interval(rows["explained"], bounds=(0, 1)), ".3f")
+        for (epoch, p), rows in table.groupby(["epoch", "pathway"])
+    }
+    return (
+        f"The share of the variance that this sum explains (R²) is {shown[-1, 'A']} in A and {shown[-1, 'B']} in B "
+        f"before training. After epoch {first}, it is {shown[first, 'A']} in A and {shown[first, 'B']} in B (means "
+        f"[95 % intervals], {seeds(table['seed'])})."
+    )
+
+
+def orthogonal_steps(table: pd.DataFrame) -> str:
+    """Return a Markdown list on the angles and lengths of the steps before and after the jump of β_B.
+
+    `table` is that of `effects.load_effects`. The text says so if the weights of these two epochs are missing.
+    """
+    rows = table[table["epoch"].isin((BEFORE, AFTER))]
+    if set(rows["epoch"]) != {BEFORE, AFTER}:
+        return f"These runs keep no weights of the epochs {BEFORE} and {AFTER}, so their steps cannot be compared."
+    changes = effects.factors(rows, "epoch", BEFORE)
+    lines = []
+    for p in PATHWAYS:
+        before, after = (rows[(rows["pathway"] == p) & (rows["epoch"] == epoch)] for epoch in (BEFORE, AFTER))
+        cosine, ratio = (
+            [format(interval(its[name], bounds=bounds), ".2f") for its in (before, after)]
+            for name, bounds in ((COSINE, (0, 1)), ("ratio", (1, math.inf)))
+        )
+        change = changes[(changes["pathway"] == p) & (changes["metric"] == COSINE)].to_dict("records")[0]
+        lines.append(
+            f"- In {p}, the largest |cos| between the steps of two entries goes from {cosine[0]} to {cosine[1]}, by a "
+            f"factor of {format(_interval(change), '.2f')}. In single seeds, it is between {before[COSINE].min():.2f} "
+            f"and {before[COSINE].max():.2f} before, and between {after[COSINE].min():.2f} and "
+            f"{after[COSINE].max():.2f} after. The longest step is {ratio[0]} times as long as the shortest step "
+            f"before, and {ratio[1]} times after."
+        )
+    return (
+        f"From epoch {BEFORE} to {AFTER}:\n\n" + "\n".join(lines) + f"\n\nThese are means [95 % intervals] of "
+        f"{seeds(rows['seed'])}. The factors are geometric means within seeds, with simultaneous intervals "
+        f"(Bonferroni, {len(PATHWAYS)} comparisons)."
+    )
+
+
+def steps_without_weight() -> str:
+    """Return a sentence on the angles of the steps if β_B stays 0, from the published counterfactuals."""
+    table = effects.published_effects()
+    rows = table[table["model"].isin((effects.SCHEDULED, effects.STAYS))]
+    changes = effects.factors(rows, "model", effects.SCHEDULED, [COSINE]).to_dict("records")
+    parts = [
+        f"{format(_interval(row), '.2f')} times in {row['pathway']} ({_larger(row['decided'])})" for row in changes
+    ]
+    return (
+        f"If $\\beta_B$ stays 0, the largest |cos| at epoch {rows['epoch'].max()} is {' and '.join(parts)} what it is "
+        f"as scheduled (geometric means of the ratios within {seeds(rows['seed'])}, with simultaneous 95 % intervals, "
+        f"Bonferroni, {len(parts)} comparisons)."
+    )
+
+
+def _larger(decided: str) -> str:
+    return {"higher": "larger", "lower": "smaller"}.get(decided, decided)
