@@ -95,8 +95,9 @@ explore: install ## Write the latent explorer as a page, and open it (ARGS: a ru
 	$(BIN)/ternary-lab explore -o build/explorer.html --open $(ARGS)
 
 screenshot: install ## Take figures/explorer.png of the explorer in Chromium (apt install chromium)
-	TERNARY_LAB_BROWSER=required TERNARY_LAB_SCREENSHOT=$(CURDIR)/figures/explorer.png \
-		$(BIN)/python -m pytest -q tests/explorer/test_browser.py -k voila
+	$(BIN)/ternary-lab explore -o build/explorer.html
+	chromium --headless --no-sandbox --hide-scrollbars --window-size=1400,900 --virtual-time-budget=9000 \
+		--screenshot=$(CURDIR)/figures/explorer.png build/explorer.html
 
 # Notebooks that save the figures that they show. 11 also draws the history of one run, which tools/figures.py replaces.
 GALLERY := 04_epoch50_disruption 07_generalisation 08_checkpoints_and_ensembles 09_beyond_v55 10_sweep 11_report

@@ -60,7 +60,7 @@ EXTRAS = {
         "IPython", "PIL", "ipywidgets", "jupyter_client", "matplotlib", "nbclient", "nbconvert", "nbformat",
         "papermill", "seaborn",
     ),
-    "explorer": ("anywidget", "jscatter", "traitlets", "umap"),
+    "explorer": ("anywidget", "traitlets"),
     "cluster": ("ray",),
 }
 """The packages that each extra of pyproject.toml installs. A package has the name under which it is imported."""

@@ -12,7 +12,7 @@ import io
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, TextIO, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, TextIO, TypeVar, cast, overload
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -72,9 +72,17 @@ def say(text: str) -> None:
     print(text, file=SteadyStream(sys.stderr), flush=True)
 
 
-def on_terminal() -> bool:
-    """Return whether stderr is a terminal."""
-    return SteadyStream(sys.stderr).isatty()
+def time_to_go(seconds: float) -> str:
+    """Return the words for a remaining time: "about 3 min to go", in the unit that keeps the number small."""
+    for unit, length in (("h", 3600), ("min", 60)):
+        if seconds >= 1.5 * length:
+            return f"about {seconds / length:.0f} {unit} to go"
+    return f"about {seconds:.0f} s to go"
+
+
+def on_terminal(name: Literal["stdout", "stderr"] = "stderr") -> bool:
+    """Return whether a standard stream of the process is a terminal."""
+    return SteadyStream(getattr(sys, name)).isatty()
 
 
 @overload

@@ -42,19 +42,10 @@ def _triton() -> Any:
         writable = os.access(folder, os.W_OK)
     except OSError:
         writable = False
-    if not writable:  # otherwise the first kernel would fail
-        compile_into_temporary_folder("TRITON_CACHE_DIR")
+    if not writable:  # a container may be read-only, and the first kernel would fail
+        os.environ["TRITON_CACHE_DIR"] = temporary = tempfile.mkdtemp(prefix="ternary-lab-")
+        atexit.register(shutil.rmtree, temporary, ignore_errors=True)
     return triton_kernels
-
-
-def compile_into_temporary_folder(variable: str) -> None:
-    """Let a compiler keep its functions in a folder that is removed at the end of this process.
-
-    `variable` is the environment variable that names the compiler's folder. The installation and the home of a shared
-    machine or a container may be read-only.
-    """
-    os.environ[variable] = tempfile.mkdtemp(prefix="ternary-lab-")
-    atexit.register(shutil.rmtree, os.environ[variable], ignore_errors=True)
 
 
 def usable(tensor: Tensor) -> bool:

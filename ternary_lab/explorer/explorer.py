@@ -1,92 +1,139 @@
-"""A page with all views of a run. The views share one selection."""
+"""The page of a run in a notebook, with a kernel that opens other runs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import ipywidgets as widgets
+import traitlets
 
-from ternary_lab.arguments import read_path
-from ternary_lab.errors import TernaryLabError
-from ternary_lab.explorer.coverage_holes import CoverageHoles
-from ternary_lab.explorer.epoch_slider import EpochSlider
-from ternary_lab.explorer.inspector import Inspector
-from ternary_lab.explorer.interpolation import Interpolation
-from ternary_lab.explorer.latent_editor import LatentEditor
-from ternary_lab.explorer.map import Map
-from ternary_lab.explorer.schedule_designer import ScheduleDesigner
-from ternary_lab.explorer.selection import Selection
+from ternary_lab.arguments import whole_number
+from ternary_lab.errors import RunError, TernaryLabError
+from ternary_lab.explorer.page import HEIGHT, Page, StillMap, chosen_operations
 from ternary_lab.explorer.view import View, row
+from ternary_lab.figures.codes import draw_code_maps
 from ternary_lab.figures.save import Drawing
+from ternary_lab.model import PATHWAYS
+from ternary_lab.page.data import Bundle, bundle, short_name
 from ternary_lab.runs.load import RunRecord, load_run, published
 
-TABS: dict[str, Callable[[Selection], View]] = {
-    kind.title: kind for kind in (LatentEditor, Interpolation, CoverageHoles)
-}
-"""The view behind each tab, by the title of the tab. To add a tab, add its view here."""
+SYNCED = ("epoch", "pathway", "chosen")
+"""State that the browser and Python share."""
+ANOTHER = "choose another run above"
 
 
 class Explorer(View):
-    """The latent explorer of a run.
+    """The latent explorer of a run. The state can be read and set, for example by `explorer.epoch = 50`.
 
-    If the run cannot be read, the page shows the reason. The user can then name another run in a text field.
+    The page appears when its codes are computed, which takes about a third of a second for each epoch with saved
+    weights. The probabilities under the prior follow later. If the run cannot be read, a line says why, and the user
+    can choose another run.
 
     Args:
         run: a run, its directory or the name of a published run.
-        folder: the folder in which the schedule designer stores its trainings.
+        prior: whether to compute the probabilities under the prior, for the holes.
+        height: height of the page in pixels.
     """
 
     title = "Latent explorer"
+    epoch = traitlets.CInt()
+    """The shown epoch. A value without saved weights becomes the nearest epoch that has weights."""
+    pathway = traitlets.Enum(PATHWAYS, default_value="B")
+    chosen: traitlets.List[int] = traitlets.List()
+    """Indices of the chosen operations, in the order of choosing. Raises InputError for values that are no indices."""
 
     def __init__(
-        self, run: RunRecord | str | Path = "v5_5/seed=42", *, folder: str | Path = "../runs/designed"
+        self, run: RunRecord | str | Path = "v5_5/seed=42", *, prior: bool = True, height: int = HEIGHT
     ) -> None:
         super().__init__()
-        self.folder = read_path(folder).absolute()
-        self.source = widgets.Combobox(
-            value=str(run.path if isinstance(run, RunRecord) else run), description="run", continuous_update=False,
-            options=[name for name in published() if load_run(name).epochs],
-            placeholder="a run's directory, or a published run", layout=widgets.Layout(width="36em"),
+        self.page: Page | None = None
+        """The page, or None until it is computed."""
+        self._links: list[traitlets.link] = []
+        self._still: StillMap | None = None
+        self._prior, self._height = prior, whole_number(height, "height", 1)
+        wide = {"description_width": "initial"}
+        names = [name for name in published() if load_run(name).epochs]
+        self.choice = widgets.Dropdown(
+            options=names, value=run if run in names else None, description="published run", style=wide,
+            layout=widgets.Layout(width="20em"),
         )
-        self.page = widgets.VBox()
-        titles = [*TABS, ScheduleDesigner.title]
-        self.tabs = widgets.Tab([widgets.VBox() for _ in titles], titles=titles)
-        self.tabs.observe(self.guard(self._open_tab), "selected_index")
-        self.fill(self.source, self.page)
-        self.on_change(lambda: self.explore(self.source.value), self.source)
+        self.directory = widgets.Text(
+            description="or the directory of a run", style=wide, continuous_update=False,
+            layout=widgets.Layout(width="32em"),
+        )
+        self._place = widgets.VBox()
+        self.fill(row(self.choice, self.directory), self._place)
+        for field, other in ((self.choice, self.directory), (self.directory, self.choice)):
+            self.on_change(partial(self._explore_named, field, other), field)
         self.guard(lambda: self.explore(run))()
 
+    def _explore_named(self, field: widgets.Widget, other: widgets.Widget) -> None:
+        """Show the run that a field names, and empty the other field."""
+        if field.value:
+            other.value = None if other is self.choice else ""
+            self.explore(field.value)
+
     def explore(self, run: RunRecord | str | Path) -> None:
-        """Show another run. Raises RunError or CheckpointError if the run cannot be read."""
+        """Show another run at its last epoch, when its page is computed.
+
+        Raises RunError or CheckpointError if the run cannot be read. If a file turns out to be damaged later, a line
+        says so, and the page before stays.
+        """
         try:
-            self.selection = Selection.of(run)
-            self.map, self.inspector = Map(self.selection), Inspector(self.selection)
-            self.epoch_slider = EpochSlider(self.selection)
+            record = run if isinstance(run, RunRecord) else load_run(run)
+            still = StillMap(record)
+            count = len(still.epochs)
         except TernaryLabError as error:
-            raise type(error)(f"{error}: name another run above, for example v5_5/seed=42") from error
-        self._views: dict[str, View] = {}
-        self.tabs.children = tuple(widgets.VBox() for _ in self.tabs.titles)
-        self.tabs.selected_index = 0
-        self._open_tab()
-        self.map.layout.flex, self.inspector.layout.flex = "3 1 30em", "2 1 24em"
-        self.page.children = (row(self.map, self.inspector), self.epoch_slider, self.tabs)
+            raise type(error)(f"{error}: {ANOTHER}") from error
+        if self.page is None:
+            self._adopt(still)
+        self.in_background(
+            f"preparing the page of {short_name(record)}, {count} epochs …",
+            lambda: bundle(record, prior=False), partial(self._show, still),
+        )
 
-    def view(self, title: str) -> View:
-        """Return the view behind the tab `title`. The first call makes the view."""
-        if title not in self._views:
-            made = ScheduleDesigner(folder=self.folder) if title not in TABS else TABS[title](self.selection)
-            self._views[title] = made
-        return self._views[title]
+    def _adopt(self, still: StillMap) -> None:
+        """Make the state that of a run: its last epoch, and nothing chosen."""
+        for link in self._links:
+            link.unlink()
+        self._links, self._still = [], still
+        self.epoch, self.chosen = still.epochs[-1], []
 
-    def _open_tab(self) -> None:
-        """Show the view behind the chosen tab. The views behind other tabs are not updated until they are chosen."""
-        for view in self._views.values():
-            view.hidden = True
-        index = self.tabs.selected_index
-        shown = self.view(self.tabs.titles[index])
-        self.tabs.children[index].children = (shown,)
-        shown.reveal()
+    def _show(self, still: StillMap, found: Bundle) -> None:
+        if still is not self._still:
+            self._adopt(still)
+        old, self.page = self.page, Page(
+            found, epoch=self.epoch, pathway=self.pathway, chosen=self.chosen, height=self._height
+        )
+        self._links = [traitlets.link((self, name), (self.page, name)) for name in SYNCED]
+        self._place.children = (self.page,)
+        if old is not None:
+            old.close()
+        if self._prior:
+            self.in_background(
+                "computing the probabilities under the prior, which the page then shows: a second or two an epoch …",
+                lambda: bundle(still.run), self._complete,
+            )
+
+    def _complete(self, found: Bundle) -> None:
+        """Give the page the probabilities. The browser keeps the whole state of the page."""
+        if self.page is not None:
+            with self.page.hold_sync():
+                self.page.header, self.page.parts = found.header, found.parts
+
+    @traitlets.validate("epoch")
+    def _nearest_epoch(self, proposal: traitlets.Bunch) -> int:
+        if self._still is None:
+            raise RunError(f"no run is shown: {ANOTHER}")
+        return min(self._still.epochs, key=lambda epoch: abs(epoch - proposal["value"]))
+
+    @traitlets.validate("chosen")
+    def _indices(self, proposal: traitlets.Bunch) -> list[int]:
+        return chosen_operations(proposal["value"])
 
     def picture(self) -> Drawing | None:
-        return self.map.picture() if hasattr(self, "map") else None
+        """Return the maps of both pathways at the shown epoch, or None if no run is shown."""
+        if self._still is None:
+            return None
+        return draw_code_maps(self._still.at(self.epoch), 2, self.chosen)

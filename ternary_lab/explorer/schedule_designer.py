@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import threading
+from functools import partial
 from pathlib import Path
 
 import ipywidgets as widgets
@@ -15,12 +16,20 @@ from ternary_lab.config import Config
 from ternary_lab.config_files import load_config
 from ternary_lab.errors import ConfigError
 from ternary_lab.explorer.dashboard import SHORTEST, Dashboard
+from ternary_lab.explorer.explorer import Explorer
 from ternary_lab.explorer.view import View, row
 from ternary_lab.figures.live import draw_schedules
 from ternary_lab.figures.save import Drawing, image
+from ternary_lab.runs.load import RunRecord
 from ternary_lab.runs.train import run_experiment
 
 FIRST_SEED = 42
+LABEL = "12em"
+"""Width of the label of a slider. The longest label fits."""
+LONGEST = 400
+"""Largest number of epochs to train."""
+AFTER = 10
+"""Number of epochs that the default training goes on after the epoch at which β_B leaves 0."""
 MODES = {
     "lagged (v5.5: a jump)": "lagged_after_warmup", "linear warm-up": "linear_warmup", "jump": "jump",
     "constant": "constant", "off": "off",
@@ -32,7 +41,7 @@ class ScheduleDesigner(View):
 
     A training is stored in `folder`, in a directory whose name depends on the settings. A training with the same
     settings and the same number of epochs continues the stored training. The button "stop" ends the training after the
-    current epoch has been stored.
+    current epoch has been stored. A button for each trained seed then opens its run in an `Explorer` below.
     """
 
     title = "Schedule designer"
@@ -42,14 +51,17 @@ class ScheduleDesigner(View):
         self.base = load_config(base) if isinstance(base, str) else base
         self.folder = read_path(folder).absolute()
         self.dashboard: Dashboard | None = None
+        self.explorer: Explorer | None = None
         self._stop = threading.Event()
         self._training: threading.Thread | None = None
         self._make_controls()
-        self.epochs, self.seeds = _slider("epochs to train", 20, 1, 400), _slider("seeds", 1, 1, 8)
+        epochs = min((_leaves_zero(self.base) or 0) + AFTER, LONGEST)
+        self.epochs, self.seeds = _slider("epochs to train", epochs, 1, LONGEST), _slider("seeds", 1, 1, 8)
         self.epochs.layout.width = self.seeds.layout.width = "26em"
         self.train = self.button("train", "train with these schedules", self._begin, button_style="primary")
         self.stop = self.button("stop", "finish this epoch and keep the training", self._end, disabled=True)
-        self.preview, self.dashboard_box = widgets.HTML(), widgets.VBox()
+        self.preview, self.note, self.dashboard_box = widgets.HTML(), widgets.HTML(), widgets.VBox()
+        self.openers, self.explorer_box = row(), widgets.VBox()
         controls = [
             self.mode, self.warmup, self.ramp, self.end, *self.rho_and_tau.values(), self.lr_first, self.lr_second,
             self.lr_at,
@@ -57,7 +69,8 @@ class ScheduleDesigner(View):
         layout = widgets.Layout(grid_template_columns="repeat(auto-fill, minmax(28em, 1fr))")
         self.fill(
             widgets.GridBox(controls, layout=layout), self.preview,
-            row(self.epochs, self.seeds, self.train, self.stop), self.dashboard_box,
+            row(self.epochs, self.seeds, self.train, self.stop), self.note, self.dashboard_box, self.openers,
+            self.explorer_box,
         )
         self.on_change(self.show, *controls, self.epochs)
         self.guard(self.show)()
@@ -66,10 +79,11 @@ class ScheduleDesigner(View):
         config, beta, tau = self.base, self.base.beta.B, self.base.temperature
         self.mode = widgets.Dropdown(
             options=MODES, value=beta.mode if beta.mode in MODES.values() else next(iter(MODES.values())),
-            description="β_B", style={"description_width": "10em"}, layout=widgets.Layout(width="auto"),
+            description="β_B", style={"description_width": LABEL}, layout=widgets.Layout(width="auto"),
         )
-        self.warmup = _slider("β_B warm-up (epochs)", getattr(beta, "warmup_epochs", 50), 1, 200)
-        self.ramp = _slider("β_B ramp (epochs)", getattr(beta, "ramp_epochs", 0), 0, 100)
+        warmup = getattr(beta, "warmup_epochs", getattr(beta, "at_epoch", 50))
+        self.warmup = _slider("β_B warm-up, epochs", warmup, 1, 200)
+        self.ramp = _slider("β_B ramp, epochs", getattr(beta, "ramp_epochs", 0), 0, 100)
         self.end = _slider("β_B end", getattr(beta, "end", 0.5), 0, 2, 0.05)
         self.rho_and_tau = {
             "rho.isolated": _slider("ρ isolated", config.rho.isolated, 0, 1, 0.05),
@@ -119,7 +133,10 @@ class ScheduleDesigner(View):
         self.warmup.disabled = mode in ("constant", "off")
         self.ramp.disabled = mode not in ("lagged_after_warmup", "jump")
         self.end.disabled = mode in ("lagged_after_warmup", "off")
-        drawing = draw_schedules(self.config)
+        config, start = self.config, _leaves_zero(self.config)
+        late = start is not None and start >= self.epochs.value
+        self.note.value = f"β_B leaves 0 at epoch {start}, after the last epoch to train" if late else ""
+        drawing = draw_schedules(config)
         self.preview.value = image(drawing.figure, drawing.alt, dpi=90)
 
     def _begin(self) -> None:
@@ -147,6 +164,10 @@ class ScheduleDesigner(View):
             dashboard = self._follow(run_dir)
             dashboard.update()
             dashboard.end()
+            self.openers.children = tuple(
+                self.button(f"open seed {seed} in the explorer", "show what was trained", partial(self._explore, run))
+                for seed, run in runs.items()
+            )
             epochs, place = min(len(run.history) for run in runs.values()), short_path(run_dir)
             if all(run.stopped for run in runs.values()):
                 self.set_status(f"finished after {epochs} epochs; kept in {place}")
@@ -163,8 +184,16 @@ class ScheduleDesigner(View):
         if self.dashboard is None or self.dashboard.run_dir != run_dir:
             self.dashboard = Dashboard(run_dir, seconds=2 * SHORTEST)
             self.dashboard_box.children = (self.dashboard,)
-            self.set_status(f"training in {run_dir}")
+            self.set_status(f"training in {short_path(run_dir)}")
         return self.dashboard
+
+    def _explore(self, run: RunRecord) -> None:
+        """Open a run in the explorer below the designer. The first call makes the explorer."""
+        if self.explorer is None:
+            self.explorer = Explorer(run)
+            self.explorer_box.children = (self.explorer,)
+        else:
+            self.explorer.explore(run)
 
     def _end(self) -> None:
         self._stop.set()
@@ -175,10 +204,15 @@ class ScheduleDesigner(View):
         return draw_schedules(self.config)
 
 
+def _leaves_zero(config: Config) -> int | None:
+    """Return the first of the epochs 0..`LONGEST` at which β_B is not 0, or None."""
+    return next((epoch for epoch in range(LONGEST + 1) if config.betas(epoch)[1] > 0), None)
+
+
 def _slider(name: str, value: float, low: float, high: float, step: float = 1) -> widgets.Widget:
     """Return a slider with a wide label. Its values are integers if the step is 1."""
     kind = widgets.IntSlider if step == 1 else widgets.FloatSlider
     return kind(
-        value=value, min=low, max=high, step=step, description=name, style={"description_width": "10em"},
+        value=value, min=low, max=high, step=step, description=name, style={"description_width": LABEL},
         layout=widgets.Layout(width="auto"),
     )

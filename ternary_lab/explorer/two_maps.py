@@ -1,49 +1,61 @@
-"""A view with the maps of two runs side by side."""
+"""The pages of two runs side by side."""
 
 from __future__ import annotations
 
-import ipywidgets as widgets
-import pandas as pd
-import traitlets
+from pathlib import Path
 
-from ternary_lab.explorer import drawing
-from ternary_lab.explorer.epoch_slider import EpochSlider
-from ternary_lab.explorer.map import Map
-from ternary_lab.explorer.selection import Selection, Source
-from ternary_lab.explorer.view import View, row
+import ipywidgets as widgets
+
+from ternary_lab.arguments import whole_number
+from ternary_lab.explorer.page import HEIGHT, Page, StillMap
+from ternary_lab.explorer.view import View
+from ternary_lab.figures.codes import draw_code_maps
 from ternary_lab.figures.save import Drawing
-from ternary_lab.figures.style import figure_of, panels, style
+from ternary_lab.page.data import bundle
+from ternary_lab.runs.load import RunRecord, load_run
 
 
 class TwoMaps(View):
-    """A map and an epoch slider for each of two runs.
+    """Two linked maps in one page. Both show the same pathway, plane and colours, and mark the same operations.
 
-    Both maps show the same pathway. If the user chooses operations on one map, both maps mark these operations.
+    The maps appear when they are computed. The page holds no probabilities under the prior, which would take most of
+    the time. Raises RunError if one of the runs cannot be read.
+
+    Args:
+        left, right: runs, directories of runs or names of published runs.
+        height: height of the page in pixels.
     """
 
     title = "Two maps"
 
-    def __init__(self, left: Source = "v5_5/seed=42", right: Source = "beyond/seed=42") -> None:
+    def __init__(
+        self, left: RunRecord | str | Path = "v5_5/seed=42", right: RunRecord | str | Path = "beyond/seed=42",
+        *, height: int = HEIGHT,
+    ) -> None:
         super().__init__()
-        self.selections = Selection.of(left), Selection.of(right)
-        self.maps = tuple(Map(selection) for selection in self.selections)
-        sides = []
-        for selection, shown in zip(self.selections, self.maps, strict=True):
-            sides.append(widgets.VBox([shown, EpochSlider(selection)], layout=widgets.Layout(flex="1 1 24em")))
-        for name in ("operations", "pathway"):
-            traitlets.link((self.selections[0], name), (self.selections[1], name))
-        self.fill(row(*sides))
+        self.page: Page | None = None
+        """The page, or None until it is computed."""
+        self._height = whole_number(height, "height", 1)
+        self._stills = [StillMap(run if isinstance(run, RunRecord) else load_run(run)) for run in (left, right)]
+        last = self._stills[0].epochs[-1]
+        place = widgets.VBox()
+        self.fill(place)
+
+        def show(page: Page) -> None:
+            self.page, place.children = page, (page,)
+
+        self.in_background(
+            f"preparing two maps, {sum(len(still.epochs) for still in self._stills)} epochs: half a second for each …",
+            lambda: Page(
+                *(bundle(still.run, prior=False) for still in self._stills), epoch=last, height=self._height
+            ),
+            show,
+        )
 
     def picture(self) -> Drawing:
-        alts, tables = [], []
-        with style():
-            axes = panels(1, 2, 3.2)
-            for axis, selection, shown in zip(axes, self.selections, self.maps, strict=True):
-                codes, epoch, pathway = selection.codes, selection.epoch, selection.pathway
-                colour = str(shown.colour.value)
-                drawn = drawing.map_on(axis, codes, epoch, pathway, "pca", colour, selection.operations)
-                name = f"{codes.run.config.name}, seed {codes.run.seed}"
-                axis.set_title(f"{name}: epoch {epoch}")
-                alts.append(f"{name}: {drawn.alt}")
-                tables.append(drawn.data.assign(run=name))
-        return Drawing(figure_of(axes[0]), " ".join(alts), pd.concat(tables))
+        """Return the maps of pathway B of both runs at their last epochs, in the left run's plane of two entries."""
+        maps = []
+        for still in self._stills:
+            name = f"{still.run.config.name}, seed {still.run.seed}\n"
+            maps += still.at(still.epochs[-1], ("B",), name, self._stills[0].entries)
+        return draw_code_maps(maps, 2)

@@ -23,31 +23,39 @@ def page_name(run: RunRecord) -> str:
     return f"explorer-{short_name(run).replace('/', '-')}.html"
 
 
-def write_page(run: RunRecord, path: str | Path, *, prior: bool = True, progress: bool = False) -> Path:
+def write_page(
+    run: RunRecord, path: str | Path, *, every: int = 1, prior: bool = True, progress: bool = False
+) -> Path:
     """Write the page of a run as an HTML file, and return its path. The options are those of `page`.
 
     Raises RunError if the file cannot be written, and the errors of `page`.
     """
     path = read_path(path)
     require_writable(path)
-    write_atomically(path, page(run, prior=prior, progress=progress).encode(), durable=False)
+    write_atomically(path, page(run, every=every, prior=prior, progress=progress).encode(), durable=False)
     return path
 
 
 def page(
-    run: RunRecord, *, links: Mapping[str, str] | None = None, prior: bool = True, progress: bool = False
+    run: RunRecord,
+    *,
+    links: Mapping[str, str] | None = None,
+    every: int = 1,
+    prior: bool = True,
+    progress: bool = False,
 ) -> str:
     """Return the page of a run as HTML.
 
     Args:
         run: any run with weights.
         links: pages of other runs, as a dictionary from the name of a run to the address of its page.
+        every: only epochs that are multiples of this number are taken, and the last one.
         prior: whether to compute ln p(x) under the prior, which takes most of the time.
         progress: whether to show a progress bar on stderr.
 
     Raises RunError for a run without weights or with a damaged file, and CheckpointError for a damaged checkpoint.
     """
-    found = bundle(run, prior=prior, progress=progress)
+    found = bundle(run, every=every, prior=prior, progress=progress)
     header = {**found.header, "links": [{"run": name, "href": address} for name, address in (links or {}).items()]}
     as_json = json.dumps(header, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     fills = {

@@ -58,6 +58,7 @@ import torch
 from torch import Tensor
 
 from ternary_lab import space, splits, symmetry
+from ternary_lab.arguments import whole_number
 from ternary_lab.backend.console import bar
 from ternary_lab.backend.numerics import with_fixed_arithmetic
 from ternary_lab.backend.threads import in_order
@@ -112,20 +113,21 @@ class Bundle:
 
 
 @with_fixed_arithmetic
-def bundle(run: RunRecord, *, prior: bool = True, progress: bool = False) -> Bundle:
-    """Return what a page holds of a run. The epochs are those with saved weights, or else that of the last checkpoint.
+def bundle(run: RunRecord, *, every: int = 1, prior: bool = True, progress: bool = False) -> Bundle:
+    """Return what a page holds of a run.
 
     Args:
-        run: any run with weights.
+        run: any run with weights. Its epochs are those with saved weights, or else that of the last checkpoint.
+        every: only epochs that are multiples of this number are taken, and the last one.
         prior: whether to compute ln p(x) under the prior, which takes most of the time.
         progress: whether to show a progress bar on stderr.
 
     Raises RunError for a run without weights, or with a damaged file. Raises CheckpointError for a damaged checkpoint.
     """
     name = short_name(run)
-    epochs = _kept_epochs(run)
+    epochs = kept_epochs(run, every)
     last = _model(run, epochs[-1])
-    entries = _longest_steps(entry_effects(all_codes(last.core)[0][:, 0]))
+    entries = longest_steps(entry_effects(all_codes(last.core)[0][:, 0]))
     facts, properties = _properties(run)
     history = _history(run)
     latents = list(sobol_normal(last.latent_dim, LATENTS, 0, last.device)) if prior else []
@@ -192,14 +194,17 @@ def short_name(run: RunRecord) -> str:
     return "/".join(run.path.parts[-2:])
 
 
-def _kept_epochs(run: RunRecord) -> list[int]:
-    """Return the epochs of a page in rising order. Raises RunError for a run without weights."""
+def kept_epochs(run: RunRecord, every: int = 1) -> list[int]:
+    """Return the epochs of a page in rising order: those that are multiples of `every`, and the last one.
+
+    Raises RunError for a run without weights.
+    """
+    every = whole_number(every, "every", 1)
     if epochs := run.epochs:
-        return epochs
+        return [epoch for epoch in epochs if epoch % every == 0 or epoch == epochs[-1]]
     if not (run.path / CHECKPOINTS / "latest.safetensors").exists():
         raise RunError(
-            f"{run.path}: holds no weights: choose a run with weights, such as v5_5/seed=42, or train this run again "
-            "with --fresh and --set checkpoints.every=10"
+            f"{run.path}: holds no weights: choose a run with weights, such as v5_5/seed=42, or train this run again"
         )
     return [run.checkpoint().epoch]
 
@@ -215,7 +220,7 @@ def _model(run: RunRecord, epoch: int) -> TernaryVAE:
     return model
 
 
-def _longest_steps(effects: EntryEffects) -> list[int]:
+def longest_steps(effects: EntryEffects) -> list[int]:
     """Return the two entries whose steps are longest, as a mean over the pathways."""
     return sorted(effects.lengths.mean(0).topk(2).indices.tolist())
 

@@ -2661,7 +2661,7 @@ function bundleOf(model, prefix) {
 /**
  * Show the run of an anywidget model with the traits `header` and `parts` (by name), and of a second run with
  * `second_header` and `second_parts`. The traits `epoch`, `pathway` and `chosen` follow the page, and the page them. If
- * the traits change, the page keeps as much of its state as the new run has.
+ * `parts` changes, the run has got more parts. The page is exchanged when the new one is ready, and keeps its state.
  */
 async function render({ model, el }) {
   const shared = ["epoch", "pathway", "chosen"];
@@ -2674,15 +2674,20 @@ async function render({ model, el }) {
   };
   const open = async () => {
     const turn = ++turns;
-    const link = explorer?.link() ?? "";
-    explorer?.destroy();
-    explorer = null;
     const bundle = bundleOf(model, "");
     if (!bundle) return;
-    const opened = await mount(el, bundle, { height: model.get("height"), second: bundleOf(model, "second_"), link });
+    const place = h("div");
+    if (!explorer) el.replaceChildren(place);
+    const opened = await mount(place, bundle, { height: model.get("height"), second: bundleOf(model, "second_") });
     if (turn !== turns) {
       opened.destroy();
       return;
+    }
+    if (explorer) {
+      // The page before was in use until now.
+      opened.set(explorer.state);
+      explorer.destroy();
+      el.replaceChildren(place);
     }
     explorer = opened;
     shared.forEach(follow);

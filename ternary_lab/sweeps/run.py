@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 
 from ternary_lab.arguments import read_path, require
-from ternary_lab.backend.console import say
+from ternary_lab.backend.console import say, time_to_go
 from ternary_lab.backend.numerics import with_fixed_arithmetic
 from ternary_lab.errors import RunError
 from ternary_lab.history import COLUMNS, OLD_NAMES, TIMING_COLUMNS
@@ -132,7 +132,8 @@ class Progress:
         counts = f"{self.done} of {self.runs} runs done, {self.running} running, {self.failed} failed, {self.left} left"
         if self.seconds_left == 0:
             return counts
-        return f"{counts}; " + ("time to go not known yet" if self.seconds_left is None else _span(self.seconds_left))
+        left = self.seconds_left
+        return f"{counts}; " + ("time to go not known yet" if left is None else time_to_go(left))
 
 
 def status(sweep: Sweep, run_dir: str | Path | None = None) -> Progress:
@@ -167,13 +168,6 @@ def progress_of(plan: Plan) -> Progress:
         sum(run.epochs for run in runs.values()), sum(total.values()), seconds,
         {name: run.reason for name, run in runs.items() if run.status == "failed"},
     )
-
-
-def _span(seconds: float) -> str:
-    for unit, length in (("h", 3600), ("min", 60)):
-        if seconds >= 1.5 * length:
-            return f"about {seconds / length:.0f} {unit} to go"
-    return f"about {seconds:.0f} s to go"
 
 
 class _Lines:

@@ -23,10 +23,14 @@ from torch import Tensor
 from ternary_lab import evaluate, load_config, load_run, losses, run_experiment, space, symmetry
 from ternary_lab.backend import kernels
 from ternary_lab.config import Config
-from ternary_lab.explorer.codes_by_epoch import Snapshot
 from ternary_lab.history import TIMING_COLUMNS
 from ternary_lab.metrics import coverage, latent_entropy
+from ternary_lab.metrics.codes import all_codes, principal_directions
 from ternary_lab.metrics.decoding import entry_probabilities
+from ternary_lab.metrics.entry_effects import entry_effects
+from ternary_lab.metrics.information import log_probability
+from ternary_lab.metrics.likelihood import right_entries
+from ternary_lab.metrics.sobol import sobol_normal
 from ternary_lab.model import GaussianPosterior, TernaryVAE
 from ternary_lab.runs.load import RunSet
 from ternary_lab.studies import probes
@@ -264,16 +268,17 @@ def test_what_alternatives_are_compared_with_is_measured_on_their_device(monkeyp
     on_both(lambda device: list(alternatives.v5_5_rows(runs, 100, 64, device=device)))
 
 
-def test_what_the_widgets_show(model: TernaryVAE) -> None:
+def test_what_a_page_shows(model: TernaryVAE) -> None:
     def shown(device: torch.device) -> dict[str, Any]:
-        snapshot = Snapshot(100, model.to(device))
+        there = model.to(device)
+        mu, log_variance = all_codes(there.core)
+        latents = sobol_normal(there.latent_dim, 4096, 0, device)
         return {
-            "reconstructed": snapshot.reconstructed, "own": snapshot.own_log_probability[:, ::50],
-            "prior": snapshot.log_probability("A")[::50], "near": snapshot.neighbours("B", 77),
-            "plane": snapshot.plane("B", "pca").points.abs()[::50],
-            "table": snapshot.entry_probabilities(torch.ones(16), "A"),
-            "instead": snapshot.confused_with("A", 77, 3),
-            "path": paths.walk(snapshot.model, "B", paths.straight(*snapshot.mu[1, :2], 5), (0, 1)).log_probability,
+            "mu": mu[..., ::50, :], "log_variance": log_variance[..., ::50, :],
+            "effects": entry_effects(mu[:, 0]).effects, "directions": principal_directions(mu[1, 0], 4)[0].abs(),
+            "reconstructed": right_entries(there.core, mu, space.operations().unsqueeze(0).to(device)).all(-1),
+            "prior": log_probability(there.core, "A", latents)[::50],
+            "path": paths.walk(there, "B", paths.straight(*mu[1, 0, :2], 5), (0, 1)).log_probability,
         }
 
     on_both(shown)

@@ -44,6 +44,7 @@ COMMANDS = {
     "recipes": "beyond --seeds 1",
     "alternatives": "--seeds 1",
     "list": "configs",
+    "explore": "a/seed=1 --no-prior",
     "evaluate": "a/seed=1 --latents 64 --samples 100",
     "compare": "a/seed=1 a/seed=1",
     "probe": "a",

@@ -113,6 +113,7 @@ def _check(folder: Path, runs: Path) -> None:
 CALLS: dict[str, Callable[[Path, Path], None]] = {
     "train": lambda folder, runs: _call("train", folder / "my small.yaml", "--run-dir", runs, "--seeds", "1"),
     "verify": lambda folder, runs: _call("verify", runs),
+    "explore": lambda folder, runs: _call("explore", runs / "seed=1", "-o", folder / "my page.html", "--no-prior"),
     "compare": lambda folder, runs: _call("compare", runs / "seed=1", runs / "seed=2"),
     "evaluate": lambda folder, runs: _call("evaluate", runs / "seed=1", "--latents", "64", "--samples", "100"),
     "probe": lambda folder, runs: _call("probe", runs / "seed=1"),

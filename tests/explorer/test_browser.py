@@ -1,11 +1,10 @@
-"""Tests of the explorer in JupyterLab and Voilà. Playwright drives a headless Chromium.
+"""Tests of the explorer in JupyterLab. Playwright drives a headless Chromium.
 
 Without Chromium, the tests are skipped. In CI, TERNARY_LAB_BROWSER=required makes them fail instead.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -15,7 +14,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -23,48 +22,29 @@ from typing import IO, Any
 import nbformat
 import pytest
 from playwright.sync_api import expect, sync_playwright
+from small import SMALL
 
-from ternary_lab import load_run
-from ternary_lab.explorer.codes_by_epoch import CodesByEpoch
-from ternary_lab.explorer.map import FRAME
+from ternary_lab import run_experiment
 
-NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "06_latent_explorer.ipynb"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 REQUIRED = os.environ.get("TERNARY_LAB_BROWSER") == "required"
 if CHROMIUM is None and not REQUIRED:
     pytest.skip("no Chromium on this machine: apt install chromium", allow_module_level=True)
 
-# The flags enable WebGL without a GPU and switch off requests to the network.
 FLAGS = [
-    "--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run",
+    "--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run",
 ]
 PATIENCE = 60_000
 """Milliseconds that a busy machine may take for one step."""
-FROM_OUTSIDE = "ERR_NAME_NOT_RESOLVED"
-"""Voilà loads icon fonts from a CDN. Without a network this fails, and the page works without them."""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    assert CHROMIUM is not None, "TERNARY_LAB_BROWSER=required, and there is no Chromium"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with the notebook. The notebook stores its trainings in this folder."""
-    folder = tmp_path_factory.mktemp("explorer")
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
-    for cell in notebook.cells:
-        if "parameters" in cell.metadata.get("tags", []):
-            cell.source = re.sub(r'folder = "[^"]*"', 'folder = "designed"', cell.source)
-            assert 'folder = "designed"' in cell.source
-    nbformat.write(notebook, folder / NOTEBOOK.name)
-    return folder
+PRODUCT = 15665
+CELLS = (
+    "from ternary_lab.explorer import Explorer, ScheduleDesigner, TwoMaps, watch\n"
+    "from ternary_lab import load_config\n"
+    "explorer = Explorer('runs/seed=1')\nexplorer",
+    "TwoMaps('runs/seed=1', 'runs/seed=2', height=500)",
+    "ScheduleDesigner(load_config('runs/seed=1/config.yaml'), folder='designed')",
+)
+"""Cells of the notebook of the tests."""
 
 
 @contextmanager
@@ -97,233 +77,159 @@ def serving(command: list[str], folder: Path, log: IO[bytes]) -> Iterator[str]:
         process.wait(30)
 
 
-@contextmanager
-def opened(browser: Any) -> Iterator[tuple[Any, list[str]]]:
-    """Yield a page and the list of its errors."""
-    page = browser.new_page(viewport={"width": 1400, "height": 1300})
-    page.set_default_timeout(PATIENCE)
-    wrong: list[str] = []
-    page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
-    yield page, wrong
-    page.close()
-
-
-def slider(page: Any, description: str) -> Any:
-    return page.locator(".widget-hslider", has=page.get_by_text(description, exact=True)).locator(".noUi-handle")
-
-
-def usable(page: Any) -> None:
-    """Wait until the map and its legend are drawn."""
-    page.locator(".tl-part canvas").first.wait_for()
-    page.get_by_text("number of zeros").last.wait_for()
-
-
-# Steps of a visitor. Each step must change the page.
-
-
-def choose_a_point(page: Any) -> None:
-    """Choose a point with the mouse."""
-    inspector = page.locator(".tl-part h4").first
-    expect(inspector).to_have_text("No operation chosen")
-    canvas = page.locator(".tl-part canvas").first
-    canvas.scroll_into_view_if_needed()
-    page.wait_for_timeout(1000)
-    points = CodesByEpoch(load_run("v5_5/seed=42")).plane(100, "B", "pca").points
-    for x, y in points[points.norm(dim=1).argsort()[:8]].tolist():
-        box = canvas.bounding_box()  # the page may still be moving
-        unit = box["height"] / 2 / FRAME
-        page.mouse.move(box["x"] + box["width"] / 2 + unit * x, box["y"] + box["height"] / 2 - unit * y, steps=3)
-        page.wait_for_timeout(300)
-        page.mouse.down()
-        page.mouse.up()
-        page.wait_for_timeout(1000)  # two clicks without a pause are a double click, which chooses no point
-        if inspector.inner_text() != "No operation chosen":
-            break
-    expect(inspector).to_have_text(re.compile(r"^[\d,]+( \(.*\))?$"))
-
-
-def choose_an_operation(page: Any) -> None:
-    """Choose an operation with the keyboard."""
-    inspector = page.locator(".tl-part h4").first
-    page.get_by_label("choose operation").fill("product")
-    page.keyboard.press("Enter")
-    expect(inspector).to_have_text(re.compile(r"^[\d,]+ \(product\)$"))
-    expect(page.get_by_text("N·p(x) under the prior").first).not_to_contain_text("…")
-
-
-def go_through_epochs(page: Any) -> None:
-    """Move the slider of epochs with the mouse, then with the keyboard."""
-    epoch = slider(page, "epoch")
-    epoch.hover()  # waits until the slider stands still
-    at = epoch.bounding_box()
-    page.mouse.down()
-    page.mouse.move(at["x"] - 300, at["y"] + at["height"] / 2, steps=8)
-    page.mouse.up()
-    shown = page.locator(".tl-part").get_by_text(re.compile(r"epoch \d+, pathway B")).first
-    expect(shown).not_to_contain_text("epoch 100")
-    readout = page.locator(".widget-hslider", has=page.get_by_text("epoch", exact=True)).locator(".widget-readout")
-    for _ in range(40):
-        if readout.inner_text() == "49":
-            break
-        epoch.press("ArrowLeft" if int(readout.inner_text()) > 49 else "ArrowRight")
-    expect(shown).to_contain_text("epoch 49,")
-    # A does not reconstruct this operation at epoch 49, but does at epoch 50.
-    expect(page.locator("td.tl-wrong").first).to_be_visible()
-    epoch.press("ArrowRight")
-    expect(shown).to_contain_text("epoch 50,")
-    expect(page.locator("td.tl-wrong")).to_have_count(0)
-
-
-def decode(page: Any) -> None:
-    """Change the latent in the latent editor with the keyboard."""
-    table = page.locator('table[aria-label="decoder B of this latent"]')
-    before = table.inner_html()
-    handle = slider(page, "direction 1")
-    for _ in range(30):
-        handle.press("ArrowRight")
-    expect(page.get_by_text("‖z‖ = 0.00")).to_have_count(0)
-    page.wait_for_timeout(500)
-    assert table.inner_html() != before
-
-
-def take_a_path(page: Any) -> None:
-    page.get_by_role("tab", name="Interpolation").click()
-    page.get_by_label("from", exact=True).fill("Gödel implication")
-    page.keyboard.press("Enter")
-    expect(page.get_by_text(re.compile("straight path: .* changes"))).to_be_visible()
-    curves = page.get_by_role("img", name=re.compile("Probabilities along two paths from .*Gödel implication"))
-    expect(curves).to_be_visible()
-
-
-def train_by_a_schedule(page: Any) -> None:
-    page.get_by_role("tab", name="Schedule designer").click()
-    preview = page.get_by_role("img", name=re.compile("^Schedules by epoch"))
-    words = preview.get_attribute("alt")
-    slider(page, "β_B warm-up (epochs)").press("ArrowLeft")
-    slider(page, "ρ isolated").press("ArrowRight")
-    expect(preview).not_to_have_attribute("alt", words)
-    page.get_by_role("button", name="train", exact=True).click()
-    expect(page.get_by_text(re.compile(r"seed=42: \d+ epochs"))).to_be_visible()
-    page.get_by_role("button", name="stop", exact=True).click()
-    expect(page.get_by_text(re.compile("(stopped|finished) after .* kept in designed"))).to_be_visible()
-    expect(page.locator('.tl-part [role="alert"]')).to_have_count(0)
-
-
-def read_the_pictures(page: Any) -> None:
-    """Check that every picture has a text for screen readers."""
-    expect(page.locator(".tl-part img[alt]").first).to_be_attached()
-    for silent in ("img:not([alt])", "img[alt='']", "svg[role=img]:not([aria-label])", "table.tl-op:not([aria-label])"):
-        expect(page.locator(f".tl-part {silent}")).to_have_count(0)
-
-
-FEW = (choose_an_operation, read_the_pictures)
-ALL = (
-    choose_a_point, choose_an_operation, go_through_epochs, decode, take_a_path, train_by_a_schedule, read_the_pictures,
-)
-
-
-def drive(page: Any, steps: Sequence[Callable[[Any], None]]) -> None:
-    expect.set_options(timeout=PATIENCE)
-    for step in steps:
-        step(page)
-
-
-def portrait(page: Any, target: str) -> None:
-    """Take the screenshot for the README."""
-    page.set_viewport_size({"width": 1400, "height": 2000})
-    page.get_by_role("tab", name="Interpolation").click()
-    page.get_by_label("colour", exact=True).select_option("f(0, 0)")
-    page.get_by_label("choose operation").fill("Łukasiewicz implication")
-    page.keyboard.press("Enter")
-    page.get_by_text("(Łukasiewicz implication)").first.wait_for()
-    page.mouse.move(0, 0)
-    page.wait_for_timeout(4000)
-    page.locator(".tl-part").first.screenshot(path=target)
-
-
-def nothing_wrong(wrong: list[str], log: Path) -> None:
-    assert [text for text in wrong if FROM_OUTSIDE not in text] == []
-    # A message that is sent while the server stops fails. The log then contains an error, which is ignored here.
-    said = log.read_text(errors="replace").partition("received signal")[0]
-    assert "Traceback" not in said, said[-3000:]
 
 
 @pytest.fixture(scope="module")
-def voila(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Start a Voilà server for the page of the explorer, and yield its address and the path of its log."""
-    log = folder / "voila.log"
-    command = ["voila", NOTEBOOK.name, "--no-browser", "--Voila.ip=127.0.0.1", "--preheat_kernel=True"]
-    with log.open("wb") as file, serving(command, folder, file) as address:
-        yield address, log
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with two small runs and a notebook that shows them."""
+    folder = tmp_path_factory.mktemp("explorer")
+    run_experiment(SMALL, [1, 2], folder / "runs", device="cpu")
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in CELLS])
+    notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(notebook, folder / "book.ipynb")
+    return folder
 
 
-@pytest.mark.driven
-@pytest.mark.parametrize("steps", [FEW, pytest.param(ALL, marks=pytest.mark.slow)], ids=["few steps", "all steps"])
-def test_the_explorer_works_in_jupyterlab(
-    steps: Sequence[Callable[[Any], None]], browser: Any, voila: tuple[str, Path], folder: Path
-) -> None:
-    """The Voilà server prepares a kernel for its first visitor during this test."""
-    log = folder / "lab.log"
-    command = [
-        "jupyterlab", "--no-browser", "--ServerApp.ip=127.0.0.1", "--IdentityProvider.token=", "--allow-root",
-        "--LabApp.expose_app_in_browser=True", "--LabApp.news_url=None", "--LabApp.check_for_updates_class="
-        "jupyterlab.NeverCheckForUpdate",
-    ]
-    with log.open("wb") as file, serving(command, folder, file) as address, opened(browser) as (page, wrong):
-        page.goto(f"{address}/lab/tree/{NOTEBOOK.name}?reset")
+class Lab:
+    """The notebook in JupyterLab, executed, in a page of the browser."""
+
+    def __init__(self, page: Any, address: str) -> None:
+        self.page = page
+        page.set_default_timeout(PATIENCE)
+        expect.set_options(timeout=PATIENCE)
+        self.wrong: list[str] = []
+        page.on("pageerror", lambda error: self.wrong.append(str(error)))
+        page.goto(f"{address}/lab/tree/book.ipynb?reset")
         page.wait_for_function(
             "window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
         )
         page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells') }")
-        usable(page)
-        drive(page, steps)
-    nothing_wrong(wrong, log)
+        self.explorer = page.locator(".ternary-explorer").first
+        self.slider = self.explorer.get_by_role("slider").first
+        expect(self.slider).to_have_attribute("aria-valuenow", "2")
+
+    def python(self, code: str) -> str:
+        """Execute code in the kernel of the notebook, and return what it prints."""
+        return str(self.page.evaluate(
+            """async (code) => {
+                const kernel = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel;
+                const future = kernel.requestExecute({ code });
+                let text = "";
+                future.onIOPub = ({ content }) => { text += content.text ?? content.evalue ?? ""; };
+                await future.done;
+                return text;
+            }""",
+            code,
+        ))
+
+    def choose(self, text: str) -> None:
+        """Choose an operation by its name, as a user does."""
+        field = self.explorer.get_by_role("searchbox").or_(self.explorer.get_by_role("combobox", name="search")).first
+        field.fill(text)
+        field.press("Enter")
+
+    def colours(self) -> int:
+        """Return the number of different colours on the map."""
+        return int(self.explorer.locator("canvas").first.evaluate(
+            """(canvas) => {
+                const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+                return new Set(new Uint32Array(data.buffer)).size;
+            }"""
+        ))
+
+
+@pytest.fixture(scope="module")
+def lab(folder: Path) -> Iterator[Lab]:
+    assert CHROMIUM is not None, "TERNARY_LAB_BROWSER=required, and there is no Chromium"
+    log = folder / "lab.log"
+    command = [
+        "jupyterlab", "--no-browser", "--ServerApp.ip=127.0.0.1", "--IdentityProvider.token=", "--allow-root",
+        "--LabApp.expose_app_in_browser=True", "--LabApp.news_url=None",
+        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+    ]
+    with log.open("wb") as file, serving(command, folder, file) as address, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        lab = Lab(browser.new_page(viewport={"width": 1400, "height": 1000}), address)
+        yield lab
+        assert lab.wrong == []
+        browser.close()
+    assert kernels(folder) == []
+    said = log.read_text(errors="replace").partition("received signal")[0]
+    assert "Traceback" not in said, said[-3000:]
+
+
+def kernels(folder: Path) -> list[str]:
+    """Return the command lines of the kernels whose connection file is in a folder."""
+    lines = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            lines.append(file.read_text().replace("\0", " "))
+        except OSError:  # the process has ended
+            continue
+    return [line for line in lines if str(folder) in line and "kernel-" in line]
 
 
 @pytest.mark.driven
-def test_the_explorer_opens_in_voila_within_ten_seconds_and_works(browser: Any, voila: tuple[str, Path]) -> None:
-    address, log = voila
-    seconds = []
-    for _ in range(3):  # at the first visit, the server may not be warm yet
-        with opened(browser) as (page, wrong):
-            started = time.perf_counter()
-            page.goto(address)
-            usable(page)
-            seconds.append(time.perf_counter() - started)
-            if seconds[-1] < 10:
-                drive(page, ALL)
-                if target := os.environ.get("TERNARY_LAB_SCREENSHOT"):
-                    portrait(page, target)
-                break
-    print(f"usable after {', '.join(f'{s:.1f}' for s in seconds)} s")
-    assert seconds[-1] < 10
-    nothing_wrong(wrong, log)
+def test_the_map_is_drawn(lab: Lab, folder: Path) -> None:
+    assert len(kernels(folder)) == 1
+    assert lab.colours() >= 4  # white, and one for each value of an entry
+    expect(lab.explorer).to_contain_text("seed=1")
 
 
-def test_voila_executes_no_code_that_a_page_sends(folder: Path) -> None:
-    """A visitor can only use the controls."""
-    from websockets.sync.client import connect
+@pytest.mark.driven
+def test_python_moves_the_page_and_the_page_tells_python(lab: Lab) -> None:
+    lab.python("explorer.epoch = 0")
+    expect(lab.slider).to_have_attribute("aria-valuenow", "0")
+    lab.slider.press("ArrowRight")
+    expect(lab.slider).to_have_attribute("aria-valuenow", "2")
+    lab.choose("product")
+    expect(lab.explorer).to_contain_text("15,665")
+    deadline = time.monotonic() + 10
+    while (state := lab.python("print(explorer.epoch, explorer.chosen)")) != f"2 [{PRODUCT}]\n":
+        assert time.monotonic() < deadline, state
+    lab.python("explorer.chosen = [15633]")
+    expect(lab.explorer).to_contain_text("15,633")
 
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("import ipywidgets; ipywidgets.IntSlider()")])
-    notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    nbformat.write(notebook, folder / "slider.ipynb")
-    mark = folder / "mark"
-    header = {"msg_id": "1", "username": "a", "session": "a", "msg_type": "execute_request"}
-    request = {
-        "header": {**header, "version": "5.3", "date": ""},
-        "parent_header": {}, "metadata": {}, "channel": "shell", "buffers": [],
-        "content": {"code": f"open({str(mark)!r}, 'w')", "silent": False, "store_history": False,
-                    "user_expressions": {}, "allow_stdin": False},
-    }
 
-    log = folder / "slider.log"
-    command = ["voila", "slider.ipynb", "--no-browser", "--Voila.ip=127.0.0.1"]
-    with log.open("wb") as file, serving(command, folder, file) as address:
-        page = urllib.request.urlopen(address, timeout=60).read().decode()
-        (kernel,) = re.findall(r'"kernelId":\s*"([^"]+)"', page)
-        with connect(f"{address.replace('http', 'ws')}/api/kernels/{kernel}/channels") as channel:
-            channel.send(json.dumps(request))
-            time.sleep(3)
-    assert not mark.exists()
-    assert "execute_request" in log.read_text()
+@pytest.mark.driven
+def test_two_maps_show_both_runs(lab: Lab) -> None:
+    pair = lab.page.locator(".ternary-explorer").nth(1)
+    expect(pair.locator("canvas").nth(1)).to_be_visible()
+    expect(pair).to_contain_text("seed=1")
+    expect(pair).to_contain_text("seed=2")
+
+
+@pytest.mark.driven
+def test_a_training_by_the_designer_is_watched_and_opened_in_the_explorer(lab: Lab) -> None:
+    lab.page.get_by_role("button", name="train", exact=True).click()
+    expect(lab.page.get_by_text(re.compile(r"seed=42: \d+ epochs?, loss"))).to_be_visible()
+    expect(lab.page.get_by_text(re.compile("finished after .* kept in designed"))).to_be_visible()
+    lab.page.get_by_role("button", name="open seed 42 in the explorer").click()
+    expect(lab.page.locator(".ternary-explorer").nth(2)).to_contain_text("seed=42")
+
+
+@pytest.mark.driven
+def test_another_run_opens(lab: Lab, folder: Path) -> None:
+    field = lab.page.get_by_label("or the directory of a run").first
+    field.fill("runs/nothing")
+    field.press("Enter")
+    expect(lab.page.locator('.tl-part [role="alert"]').first).to_contain_text("runs/nothing: no such run directory")
+    field.fill("runs/seed=2")
+    field.press("Enter")
+    expect(lab.explorer).to_contain_text("seed=2")
+    expect(lab.page.locator('.tl-part [role="alert"]')).to_have_count(0)
+
+
+@pytest.mark.driven
+def test_the_page_lives_on_after_its_kernel(lab: Lab, folder: Path) -> None:
+    lab.page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.shutdown()")
+    deadline = time.monotonic() + 30
+    while kernels(folder):
+        assert time.monotonic() < deadline, "the kernel did not end"
+        time.sleep(0.1)
+    expect(lab.explorer.locator("canvas").first).to_be_visible()
+    lab.choose("product")
+    expect(lab.explorer).to_contain_text("15,665")
+    lab.slider.press("ArrowLeft")
+    expect(lab.slider).to_have_attribute("aria-valuenow", "0")
+    assert lab.colours() >= 4  # white, and one for each value of an entry

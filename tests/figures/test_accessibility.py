@@ -181,4 +181,4 @@ def test_words_in_widgets_can_be_read() -> None:
             pair = (before or ink)[1], (behind or background)[1]
             assert contrast(*pair) >= TEXT, (selector, pair)
             seen += 1
-    assert seen >= 5
+    assert seen >= 3

@@ -15,6 +15,7 @@ from ternary_lab import space
 from ternary_lab.backend.random_streams import Streams, stream
 from ternary_lab.config import Model
 from ternary_lab.metrics import coverage, latent_entropy, likelihood
+from ternary_lab.metrics.codes import principal_directions
 from ternary_lab.metrics.information import Information, information
 from ternary_lab.metrics.sobol import sobol_normal
 from ternary_lab.model import PATHWAYS, Architecture, DualVAE, Pathway
@@ -340,3 +341,12 @@ def test_units_with_a_varying_mean_are_active() -> None:
         parts["fc_mu.bias"][:] = 5.0
     x = space.operations().unsqueeze(0)
     assert likelihood.active_units(DualVAE(ARCHITECTURE, blocks).encode(x)[0]).tolist() == [[2], [0]]
+
+
+def test_principal_directions_are_those_of_the_singular_value_decomposition() -> None:
+    spread = torch.diag(torch.tensor([5.0, 3, 2, 1, 0.5, 0.1]))
+    mu = torch.randn(300, 6, generator=torch.Generator().manual_seed(0)) @ spread
+    directions, deviations = principal_directions(mu, 4)
+    _, s, vh = np.linalg.svd((mu - mu.mean(0)).numpy(), full_matrices=False)
+    np.testing.assert_allclose(deviations.numpy(), s[:4] / math.sqrt(300), rtol=1e-5)
+    np.testing.assert_allclose(np.abs((directions.numpy() * vh[:4]).sum(1)), 1, rtol=1e-5)

@@ -1,4 +1,4 @@
-"""The servers of the Makefile: JupyterLab opens for every user, and no server keeps kernels that no page uses."""
+"""JupyterLab opens for every user, the explorer starts no server, and no kernel is left."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import nbformat
 import pytest
+from small import SMALL
+
+from ternary_lab import run_experiment
+from ternary_lab.notebooks.run import run_notebook
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
@@ -30,10 +35,26 @@ def test_jupyter_gets_its_options_and_opens_as_root(tmp_path: Path, user: int) -
     assert ("--allow-root" in words) == (user == 0)
 
 
-def test_idle_kernels_of_the_explorer_end(tmp_path: Path) -> None:
-    words = _command("explore", tmp_path, 1000, "ARGS=--port 9999")
-    settings = dict(word.removeprefix("--").split("=") for word in words if "=" in word)
-    assert 60 <= int(settings["MappingKernelManager.cull_idle_timeout"]) <= 3600
-    assert int(settings["MappingKernelManager.cull_interval"]) <= 300
-    assert "MappingKernelManager.cull_connected" not in settings  # an open page keeps its kernel
-    assert words[-2:] == ["--port", "9999"]
+def test_the_explorer_starts_no_server(tmp_path: Path) -> None:
+    words = _command("explore", tmp_path, 1000, "ARGS=runs/mine --no-prior")
+    assert Path(words[0]).name == "ternary-lab"
+    assert words[1] == "explore"
+    assert words[-2:] == ["runs/mine", "--no-prior"]
+
+
+def test_a_notebook_with_widgets_leaves_no_kernel(tmp_path: Path) -> None:
+    """Not even if a widget computes or waits in the background when the last cell ends."""
+    run_experiment(SMALL, [1], tmp_path / "runs", device="cpu")
+    cells = (
+        "import os\nfrom ternary_lab.explorer import Explorer, watch\nprint(os.getpid())", "Explorer('runs/seed=1')",
+        "watch('nowhere')",
+    )
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    book.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(book, tmp_path / "book.ipynb")
+    executed = nbformat.read(run_notebook(tmp_path / "book.ipynb", tmp_path / "out.ipynb"), as_version=4)
+    kernel = int(executed.cells[0].outputs[0].text)
+    with pytest.raises(ProcessLookupError):
+        os.kill(kernel, 0)
+    assert "widgets" not in executed.metadata
+    assert (tmp_path / "out.ipynb").stat().st_size < 2**20

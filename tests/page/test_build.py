@@ -5,14 +5,18 @@ from __future__ import annotations
 import base64
 import json
 import re
+import sys
+from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
 from small import SMALL
 
-from ternary_lab import run_experiment
+from ternary_lab import load_config, run_experiment
 from ternary_lab.cli import main
+from ternary_lab.cli.reading import _on_desktop
 from ternary_lab.page.build import page, write_page
 from ternary_lab.page.data import bundle
 from ternary_lab.runs.load import RunRecord
@@ -48,6 +52,14 @@ def test_a_page_is_complete_and_names_no_address(run: RunRecord) -> None:
     assert not re.search(r"@import|<link[^>]+href=\"(?!data:)|<script[^>]+src=", own)
 
 
+def test_the_small_configuration_of_the_library_has_a_page(tmp_path: Path) -> None:
+    config = load_config("quick", {"training.total_epochs": 2, "evaluation": {"coverage_samples": 100, "latents": 64}})
+    (run,) = run_experiment(config, [42], run_dir=tmp_path / "quick").values()
+    (header,) = HEADER.findall(page(run, prior=False))
+    assert json.loads(header)["run"] == "quick/seed=42"
+    assert json.loads(header)["epochs"] == [0, 1]
+
+
 def _explore(*arguments: str | Path, code: int = 0) -> tuple[str, str]:
     result = CliRunner().invoke(main, ["explore", *map(str, arguments)])
     assert result.exit_code == code, result.output
@@ -81,6 +93,19 @@ def test_a_page_is_opened_on_a_desktop_only(run: RunRecord, tmp_path: Path, monk
     assert opened == []
     _explore(run.path, "--no-prior")
     assert len(opened) == 1
+
+
+@pytest.mark.skipif(sys.platform in ("darwin", "win32"), reason="these systems always have windows")
+def test_a_desktop_has_a_terminal_and_a_display(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = set()
+    for terminal, display in product((True, False), (":0", "")):
+        monkeypatch.setattr("sys.stdout", SimpleNamespace(isatty=lambda terminal=terminal: terminal))
+        monkeypatch.setenv("DISPLAY", display)
+        monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+        if _on_desktop():
+            found.add((terminal, display))
+    monkeypatch.undo()
+    assert found == {(True, ":0")}
 
 
 @pytest.mark.parametrize(("arguments", "message"), [

@@ -286,6 +286,11 @@ def test_each_property_is_what_its_definition_says(run: RunRecord, held: Bundle)
         assert (shown["split"][members.numpy()] == names.index(name)).all()
 
 
+def test_a_page_can_hold_fewer_epochs_and_always_the_last_one() -> None:
+    run = load_run("v5_5/seed=42")
+    assert bundle(run, every=60, prior=False).header["epochs"] == [0, 60, 100]
+
+
 def _copy(run: RunRecord, folder: Path, point: Checkpoint) -> RunRecord:
     """Return a copy of a run with another checkpoint of epoch 0."""
     shutil.copytree(run.path, folder)

@@ -115,10 +115,10 @@ def test_a_missing_engine_is_an_error_of_engines(monkeypatch: pytest.MonkeyPatch
 
 def test_only_the_first_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     need("matplotlib", "papermill")
-    for name in ("papermill", "umap"):
+    for name in ("papermill", "seaborn"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(MissingPackageError) as caught:
-        need("matplotlib", "papermill", "umap")
+        need("matplotlib", "papermill", "seaborn")
     assert str(caught.value) == missing("papermill")
 
 

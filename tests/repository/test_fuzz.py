@@ -42,7 +42,6 @@ from ternary_lab.arguments import as_whole
 from ternary_lab.cli import main
 from ternary_lab.config import Config
 from ternary_lab.config_files import from_yaml, parse_override
-from ternary_lab.explorer.operation_picker import operation_index
 from ternary_lab.metrics.baselines import untrained
 from ternary_lab.model import TernaryVAE
 from ternary_lab.runs import checkpoint as checkpoints
@@ -262,13 +261,6 @@ def test_any_evaluation_is_made_or_refused(samples: Any, latents: Any) -> None:
         samples, latents = 100, 64
     with contextlib.suppress(InputError):
         evaluate(model(), samples=samples, latents=latents)
-
-
-@wild(60)
-@given(st.text(max_size=30))
-def test_any_text_is_an_operation_or_refused(text: str) -> None:
-    with contextlib.suppress(InputError):
-        assert 0 <= operation_index(text) < space.SIZE
 
 
 # Files

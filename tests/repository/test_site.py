@@ -50,7 +50,7 @@ def check(site: Path) -> None:
         assert (site / "notebooks" / notebook.stem / "index.html").is_file()
     for page in (ROOT / "docs" / "how_to").glob("*.md"):
         assert (site / "how_to" / ("" if page.stem == "index" else page.stem) / "index.html").is_file()
-    for name in ("ternary_lab.schedules", "ternary_lab.metrics.information", "ternary_lab.explorer.map"):
+    for name in ("ternary_lab.schedules", "ternary_lab.metrics.information", "ternary_lab.page.data"):
         assert "<h2" in (site / "reference" / name / "index.html").read_text(encoding="utf-8"), name
     for name, other in (("v5_5", "beyond"), ("beyond", "v5_5")):
         explorer = site / "explorer" / f"{name}.html"

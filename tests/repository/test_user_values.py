@@ -32,7 +32,8 @@ from ternary_lab import (
     load_sweep,
     space,
 )
-from ternary_lab.explorer import CodesByEpoch, Explorer, LatentEditor, Map
+from ternary_lab.explorer import Explorer, StillMap, TwoMaps
+from ternary_lab.explorer.view import View
 from ternary_lab.metrics.baselines import uniform, untrained
 from ternary_lab.runs.load import RunSet
 
@@ -216,8 +217,11 @@ def _run() -> Any:
 
 
 @cache
-def _codes() -> CodesByEpoch:
-    return CodesByEpoch(_run())
+def _height(make: Callable[[], Any]) -> int:
+    """Return the height of the page of a view, without computing the page."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(View, "in_background", lambda *_: None)
+        return int(make()._height)
 
 
 def _evaluated(**arguments: Any) -> dict[str, Any]:
@@ -241,11 +245,10 @@ NUMBERS: dict[tuple[str, str], tuple[Callable[[Any], Any], int]] = {
     ("space.split", "split_seed"): (lambda n: space.split(n).train, 42),
     ("metrics.baselines.untrained", "seed"): (lambda n: untrained(n, SMALL.model).core.blocks.decoder_A, 7),
     ("metrics.baselines.random_map", "seed"): (lambda n: _random_map(n), 7),
-    ("explorer.CodesByEpoch.plane", "epoch"): (lambda n: _codes().plane(n, "A", "pca"), 100),
-    ("explorer.CodesByEpoch.plane", "first"): (lambda n: _codes().plane(100, "A", "dimensions", n), 2),
-    ("explorer.CodesByEpoch.plane", "second"): (lambda n: _codes().plane(100, "A", "dimensions", 0, n), 2),
-    ("explorer.LatentEditor", "seed"): (lambda n: LatentEditor(RUN, seed=n)._random.initial_seed(), 3),
-    ("explorer.Map", "height"): (lambda n: Map(RUN, height=n).scatter.widget.height, 300),
+    ("explorer.Explorer", "height"): (lambda n: _height(lambda: Explorer(RUN, height=n)), 300),
+    ("explorer.TwoMaps", "height"): (lambda n: _height(lambda: TwoMaps(RUN, RUN, height=n)), 300),
+    ("explorer.StillMap.at", "epoch"): (lambda n: [(m.title, m.mu.sum()) for m in StillMap(_run()).at(n)], 100),
+    ("explorer.StillMap.codes", "epoch"): (lambda n: StillMap(_run()).codes(n).sum(), 100),
     ("metrics.baselines.uniform", "size"): (uniform, 7),
 }
 ARITHMETIC = "Config."

@@ -12,6 +12,7 @@ from email import message_from_bytes
 from pathlib import Path
 
 import pytest
+from hatchling.builders.sdist import SdistBuilder
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[2]
@@ -59,6 +60,12 @@ def test_the_wheel_holds_the_library_its_published_runs_configurations_and_noteb
 ])
 def test_the_wheel_holds_files_that_reproducing_needs(wheel: zipfile.ZipFile, name: str) -> None:
     assert f"ternary_lab/{name}" in wheel.namelist()
+
+
+def test_the_source_distribution_holds_every_file_of_the_library() -> None:
+    included = {file.distribution_path for file in SdistBuilder(str(ROOT)).recurse_included_files()}
+    assert set(_content("ternary_lab", "*", "ternary_lab")) <= included
+    assert "ternary_lab/page/explorer.js" in included
 
 
 def test_the_metadata_agrees_with_pyproject(wheel: zipfile.ZipFile) -> None:

@@ -360,7 +360,9 @@ def test_every_reader_names_a_damaged_file_and_the_way_out(
     dashboard.update()
     said["dashboard"] = dashboard.alert.value
     if name != "provenance.json":  # the explorer shows nothing of it
-        said["explorer"] = Explorer(run).alert.value
+        explorer = Explorer(run)
+        explorer.wait()
+        said["explorer"] = explorer.alert.value
     for reader, message in said.items():
         assert name in message, reader
         assert part in message, reader
