@@ -885,11 +885,11 @@ class OperationMap {
     this.message.textContent = `computing the codes of epoch ${run.epochs[epoch]} …`;
     this.message.hidden = false;
     run.ready.then(() => Promise.all(needed.map((e) => run.codes.request(e, pathway)))).then(() => {
+      if (!this.explorer.alive || epoch !== this.epoch || pathway !== this.pathway) return;
       this.message.hidden = true;
-      if (this.explorer.alive && epoch === this.epoch && pathway === this.pathway) {
-        then();
-        this.explorer.showInspector();
-      }
+      then();
+      this.explorer.showInspector();
+      // The other epochs follow, so that a play through them need not wait.
       run.epochs.slice(0, CODES_KEPT / 2).forEach((_, e) => run.codes.request(e, pathway, true));
     });
   }
@@ -1631,6 +1631,9 @@ class Explorer {
       if (!this.alive) return;
       for (const map of this.maps) map.refresh();
       this.showInspector();
+    }).catch((error) => {
+      this.content.replaceChildren(errorLine(`The networks cannot be read (${error.message}): build the page again.`));
+      throw error;
     });
   }
 
