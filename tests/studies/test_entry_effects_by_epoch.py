@@ -189,11 +189,3 @@ def test_the_animation_moves_from_epoch_to_epoch(monkeypatch: pytest.MonkeyPatch
 def test_an_animation_needs_two_epochs() -> None:
     with pytest.raises(RunError, match="fewer than two epochs from 48 to 49"):
         animation.animate_steps(RUNS[43], 48, 49)
-
-
-def test_an_entry_has_the_arguments_of_its_place_in_the_table() -> None:
-    names = [animation.entry_name(k) for k in range(space.ENTRIES)]
-    for k, name in enumerate(names):
-        a, b = (dict(zip("−0+", (-1, 0, 1), strict=True))[sign] for sign in name[2:5:2])
-        marked = space.from_function(lambda x, y, at=(a, b): int((x, y) == at))  # type: ignore[misc]
-        assert marked.nonzero().flatten().tolist() == [k]
