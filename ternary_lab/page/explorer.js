@@ -2677,7 +2677,7 @@ async function render({ model, el }) {
     const bundle = bundleOf(model, "");
     if (!bundle) return;
     // Otherwise JupyterLab would take the keys of the page as its own: b inserts a cell, and d twice deletes it.
-    const place = h("div", { "data-lm-suppress-shortcuts": "true" });
+    const place = h("div", { on: { focusin: ({ target }) => target.setAttribute("data-lm-suppress-shortcuts", "true") } });
     if (!explorer) el.replaceChildren(place);
     const opened = await mount(place, bundle, { height: model.get("height"), second: bundleOf(model, "second_") });
     if (turn !== turns) {
