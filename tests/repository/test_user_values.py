@@ -33,7 +33,7 @@ from ternary_lab import (
     space,
 )
 from ternary_lab.explorer import CodesByEpoch, Explorer, LatentEditor, Map
-from ternary_lab.metrics.baselines import uniform, untrained
+from ternary_lab.metrics.baselines import uniform, uniform_draws, untrained
 from ternary_lab.runs.load import RunSet
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -272,6 +272,9 @@ NUMBERS: dict[tuple[str, str], tuple[Callable[[Any], Any], int]] = {
     ("explorer.LatentEditor", "seed"): (lambda n: LatentEditor(RUN, seed=n)._random.initial_seed(), 3),
     ("explorer.Map", "height"): (lambda n: Map(RUN, height=n).scatter.widget.height, 300),
     ("metrics.baselines.uniform", "size"): (uniform, 7),
+    ("metrics.baselines.uniform_draws", "n"): (uniform_draws, 7),
+    ("metrics.baselines.uniform_draws", "seed"): (lambda n: uniform_draws(7, n), 7),
+    ("score", "draws"): (lambda n: ternary_lab.score(uniform_draws, draws=n), 2000),
 }
 ARITHMETIC = "Config."
 """Methods of a configuration compute a schedule at e, which may be any real number."""
