@@ -222,11 +222,14 @@ def _counts(given: Any, asked: int | None) -> Draws:
     if len(drawn) < FEWEST:
         raise InputError(f"sample: {len(drawn):,} draws say too little about {SIZE:,} operations: "
                          f"give at least {FEWEST:,}, better {SAMPLES:,}")
+    counts = torch.zeros(SIZE, dtype=torch.int64)
     try:
-        indices = space.index_of(drawn if drawn.ndim == 2 else space.operations(drawn))
+        for some in drawn.split(2**14):  # small parts stay in the cache of a core
+            indices = space.index_of(some if some.ndim == 2 else space.operations(some))
+            counts += torch.bincount(indices, minlength=SIZE)
     except InputError as error:
         raise InputError(f"sample: {error}") from None
-    return Draws(torch.bincount(indices, minlength=SIZE).numpy())
+    return Draws(counts.numpy())
 
 
 @cache
