@@ -39,6 +39,8 @@ if TYPE_CHECKING:  # Type checkers read these lines, and `_modules` reads them a
     from ternary_lab.runs.train import branch as branch
     from ternary_lab.runs.train import run_experiment as run_experiment
     from ternary_lab.runs.train import train_counterfactuals as train_counterfactuals
+    from ternary_lab.studies.score import Score as Score
+    from ternary_lab.studies.score import score as score
     from ternary_lab.sweeps.design import load_sweep as load_sweep
     from ternary_lab.sweeps.run import run_sweep as run_sweep
     from ternary_lab.training.train import train as train

@@ -32,7 +32,8 @@ def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
     sections={
         "Train": [training.train, training.branch, training.sweep, training.recipes, training.alternatives],
         "Look at runs": [
-            reading.list_names, reading.explore, reading.evaluate, reading.compare, reading.probe, reading.claims,
+            reading.list_names, reading.explore, reading.evaluate, reading.score, reading.compare, reading.probe,
+            reading.claims,
         ],
         "Notebooks": [notebooks.run, notebooks.check_notebooks],
         "Keep and reproduce": [repository.verify, repository.import_v55, repository.reproduce],

@@ -1,7 +1,8 @@
-"""Commands that look at runs: list, explore, evaluate, compare, probe and claims."""
+"""Commands that look at runs and at other generators: list, explore, evaluate, score, compare, probe and claims."""
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
@@ -14,7 +15,7 @@ import click
 import ternary_lab
 from ternary_lab.arguments import short_path
 from ternary_lab.cli.options import AS_JSON, DEVICE, PATH, RUNS, Command
-from ternary_lab.errors import RunError
+from ternary_lab.errors import InputError, RunError, TernaryLabError, nearest
 
 
 @click.command("list", cls=Command)
@@ -167,6 +168,58 @@ def evaluate(
         click.echo(json.dumps(header | result.as_dict()))
     else:
         click.echo(evaluation.describe(result, evaluation.default_title(source, point.epoch, point.seed)))
+
+
+@click.command(cls=Command)
+@click.argument("source", metavar="MODULE:FUNCTION")
+@click.option("--log-prob", is_flag=True, help="FUNCTION returns ln p(x) of all operations. All measures are exact.")
+@click.option("--draws", type=click.IntRange(min=1000), default=195_000, show_default=True, help="Draws of a sampler.")
+@AS_JSON
+def score(source: str, log_prob: bool, draws: int, as_json: bool) -> None:
+    """Measure any generator of operations, beside baselines.
+
+    MODULE is a Python module in this folder or an installed one. FUNCTION is a sampler: it takes a number n and
+    returns n operations, as truth tables (n, 9) of -1, 0 and 1 or as indices (n,). With --log-prob, FUNCTION takes the
+    truth tables of all 19,683 operations and returns ln p(x) of each.
+
+    \b
+    Examples:
+      ternary-lab score ternary_lab.metrics.baselines:uniform_draws
+      ternary-lab score my_model:sample --draws 1000000
+      ternary-lab score my_model:log_prob --log-prob --json
+    """
+    function = _imported(source)
+    from ternary_lab.studies.score import describe
+
+    try:
+        found = ternary_lab.score(**{"log_prob" if log_prob else "sample": function}, draws=draws)
+    except TernaryLabError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"{source}: raised {type(error).__name__}: {error}: run it in Python to see the line"
+        ) from error
+    click.echo(json.dumps({"source": source} | found.as_dict()) if as_json else describe(found, source))
+
+
+def _imported(source: str) -> Any:
+    """Return the function that MODULE:FUNCTION names. The working directory is searched first."""
+    module, _, name = source.partition(":")
+    if not module or not name:
+        raise InputError(f"{source!r} names no function: write MODULE:FUNCTION, for example my_model:sample")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        found = importlib.import_module(module)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise InputError(
+            f"{source}: module {module!r} cannot be imported ({reason}): run the command in the folder of the module, "
+            "and write its name without .py"
+        ) from error
+    if not hasattr(found, name):
+        names = [one for one, value in vars(found).items() if callable(value)]
+        raise InputError(f"{source}: module {module!r} has no {name!r}{nearest(name, names)}")
+    return getattr(found, name)
 
 
 @click.command(cls=Command)

@@ -15,6 +15,7 @@ from ternary_lab.arguments import LARGEST_SEED, whole_number
 from ternary_lab.backend.random_streams import stream
 from ternary_lab.errors import InputError
 from ternary_lab.model import Architecture, TernaryVAE
+from ternary_lab.space import SIZE
 
 
 def untrained(seed: int = 0, settings: config.Model | None = None) -> TernaryVAE:
@@ -79,3 +80,12 @@ def uniform(size: int) -> torch.Tensor:
     """
     size = whole_number(size, "size", 1)
     return torch.full((size,), 1 / size, dtype=torch.float64)
+
+
+def uniform_draws(n: int, seed: int = 0) -> torch.Tensor:
+    """Return the indices of n operations that are drawn uniformly, int64 (n,).
+
+    Raises InputError if `n` is not a whole number of at least 1, or `seed` is not a whole number in 0..2^32 - 1.
+    """
+    n, seed = whole_number(n, "n", 1), whole_number(seed, "seed", 0, LARGEST_SEED)
+    return torch.randint(SIZE, (n,), generator=stream(seed, "sample", part="uniform"), device="cpu")

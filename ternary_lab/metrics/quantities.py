@@ -61,6 +61,11 @@ QUANTITIES: dict[str, Quantity] = {quantity.name: quantity for quantity in (
     Quantity("informative_coverage_raw", "informative coverage, uncorrected", "%", "more"),
     Quantity("rarest", "rarest operation", "N min p", "more"),
     Quantity("neg_log_p", "-ln p(x)", "nats", "less"),
+    Quantity("effective_share", "effective share exp(H(X))/N", "%", "more"),
+    Quantity("entropy_deficit", "KL(p‖U)", "nats", "less"),
+    Quantity("total_variation", "total variation TV(p, U)", "", "less"),
+    Quantity("jensen_shannon", "JSD(p, U)", "nats", "less"),
+    Quantity("unseen_mass", "unseen mass", "%", "less"),
 )}
 """All quantities by name."""
 

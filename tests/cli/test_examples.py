@@ -17,6 +17,7 @@ from click.testing import CliRunner
 from ternary_lab import load_config, load_counterfactual, load_run, load_runs
 from ternary_lab.cli import main
 from ternary_lab.cli import reproduce as reproduction
+from ternary_lab.cli.reading import _imported
 from ternary_lab.config_files import parse_override
 from ternary_lab.notebooks import check_parameters, parse_parameters
 from ternary_lab.notebooks.run import parameter_sets
@@ -24,7 +25,7 @@ from ternary_lab.studies.beyond_v55.tables import RECIPES
 from ternary_lab.sweeps.design import load_sweep, points
 
 ROOT = Path(__file__).parents[2]
-OF_THE_USER = ("mine.yaml", "epoch_60.pt", "my.ipynb")
+OF_THE_USER = ("mine.yaml", "epoch_60.pt", "my.ipynb", "my_model")
 """Files that the examples suppose."""
 
 
@@ -60,6 +61,8 @@ def _take(name: str, given: dict[str, Any]) -> None:
             assert load_run(_published(given["source"])).checkpoint(given["epoch"])
         case "explore":
             assert load_run(_published(given["source"])).epochs
+        case "score":
+            assert given["source"].split(":")[0] in OF_THE_USER or callable(_imported(given["source"]))
         case "probe" | "claims" | "verify":
             assert all(load_runs(_published(source)) for source in given["sources"])
         case "run" if given["each"]:
@@ -98,6 +101,7 @@ CHEAP = [
     ("evaluate v5_5/seed=42 --device cpu:x", "unknown device 'cpu:x'"), ("branch v5_5 --seeds 1 1", "given twice"),
     ("train quick --run-dir $TL_UNSET/x", "TL_UNSET is not set"),
     ("train quick --set kl.free_bits=-1", "--set: kl.free"),
+    ("score mine", "'mine' names no function"), ("score no_module:sample", "'no_module' cannot be imported"),
     ("alternatives --device mps", "unknown device 'mps'"), ("recipes --device mps", "unknown device 'mps'"),
 ]
 

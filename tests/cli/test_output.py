@@ -46,6 +46,7 @@ COMMANDS = {
     "list": "configs",
     "explore": "a/seed=1 --no-prior",
     "evaluate": "a/seed=1 --latents 64 --samples 100",
+    "score": "ternary_lab.metrics.baselines:uniform_draws --draws 1000",
     "compare": "a/seed=1 a/seed=1",
     "probe": "a",
     "claims": "v5_5",

@@ -36,6 +36,7 @@ from ternary_lab import (
     load_model,
     load_run,
     notebooks,
+    score,
     space,
 )
 from ternary_lab.arguments import as_whole
@@ -164,7 +165,8 @@ def small_checkpoint() -> bytes:
 
 
 WORDS = st.sampled_from([
-    "train", "evaluate", "verify", "claims", "compare", "run", "branch", "probe", "import-v55", "quick", "--seeds",
+    "train", "evaluate", "score", "verify", "claims", "compare", "run", "branch", "probe", "import-v55", "quick",
+    "--seeds", "mine:sample",
     "42", "-1", "--set", "training.total_epochs=0", "beta=3", "--device", "cpu", "tpu", "--json", "--samples", "0",
     "--latents", "1e9", "nowhere", "v5_5/seed=1", "--epoch", "x", "--run-dir", "/proc/none", "-p", "a", "b", "--help",
     "",
@@ -174,7 +176,7 @@ WORDS = st.sampled_from([
 @wild(25)
 @given(st.lists(st.one_of(WORDS, st.text(max_size=8)), max_size=5))
 def test_any_command_line_ends_with_a_status_and_no_traceback(words: list[str]) -> None:
-    if words[:1] and words[0] not in ("evaluate", "verify", "compare", "import-v55"):
+    if words[:1] and words[0] not in ("evaluate", "score", "verify", "compare", "import-v55"):
         words = [*words, "--no-such-option"]  # refused at the last word, instead of training for minutes
     result = CliRunner().invoke(main, words)
     assert result.exit_code in (0, 1, 2)
@@ -261,6 +263,13 @@ def test_any_evaluation_is_made_or_refused(samples: Any, latents: Any) -> None:
         samples, latents = 100, 64
     with contextlib.suppress(InputError):
         evaluate(model(), samples=samples, latents=latents)
+
+
+@wild(40)
+@given(THING, st.sampled_from(["sample", "log_prob"]), st.booleans())
+def test_any_small_thing_is_too_little_for_a_score(given: Any, name: str, called: bool) -> None:
+    with pytest.raises(InputError, match=r"sample|log_prob"):
+        score(**{name: (lambda _: given) if called else given})
 
 
 # Files

@@ -34,7 +34,7 @@ from ternary_lab import (
 )
 from ternary_lab.explorer import Explorer, StillMap, TwoMaps
 from ternary_lab.explorer.view import View
-from ternary_lab.metrics.baselines import uniform, untrained
+from ternary_lab.metrics.baselines import uniform, uniform_draws, untrained
 from ternary_lab.runs.load import RunSet
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -275,6 +275,9 @@ NUMBERS: dict[tuple[str, str], tuple[Callable[[Any], Any], int]] = {
     ("explorer.StillMap.at", "epoch"): (lambda n: [(m.title, m.mu.sum()) for m in StillMap(_run()).at(n)], 100),
     ("explorer.StillMap.codes", "epoch"): (lambda n: StillMap(_run()).codes(n).sum(), 100),
     ("metrics.baselines.uniform", "size"): (uniform, 7),
+    ("metrics.baselines.uniform_draws", "n"): (uniform_draws, 7),
+    ("metrics.baselines.uniform_draws", "seed"): (lambda n: uniform_draws(7, n), 7),
+    ("score", "draws"): (lambda n: ternary_lab.score(uniform_draws, draws=n), 2000),
 }
 ARITHMETIC = "Config."
 """Methods of a configuration compute a schedule at e, which may be any real number."""
