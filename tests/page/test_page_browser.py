@@ -407,6 +407,18 @@ def test_colours_count_what_the_library_counts(opened: Callable[..., Any]) -> No
         assert len(state(page, "chosen")) == 12
 
 
+def test_codes_come_without_a_worker(browser: Any, file: Path) -> None:
+    """Where a worker cannot start, the page computes the codes itself: the largest movement is that of the library."""
+    codes = [all_codes(RUN.model(epoch).core)[0][1, 0] for epoch in (RUN.epochs[0], RUN.epochs[-1])]
+    largest = float((codes[1] - codes[0]).norm(dim=1).max())
+    page = browser.new_page()
+    page.add_init_script("window.Worker = undefined")
+    page.goto(f"{file.as_uri()}#colour=moved&since={RUN.epochs[0]}")
+    expect(page.locator(".legend")).to_contain_text("distance between the codes", timeout=60_000)
+    assert abs(float(page.locator(".legend .scale").inner_text().split()[-1]) - largest) < 2e-3 * largest
+    page.close()
+
+
 def test_the_chart_is_the_slider(opened: Callable[..., Any]) -> None:
     with opened() as page:
         slider = page.get_by_role("slider", name="epoch")
