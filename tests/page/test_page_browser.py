@@ -258,11 +258,10 @@ def test_an_operation_is_shown_with_both_decoders_and_its_neighbours(opened: Cal
         code = model.encode(space.operations(), "B").mean
         away = (code - code[PRODUCT]).norm(dim=1)
         near = page.locator(".operation").all()
-        assert len(near) == 18
+        others = torch.nonzero((space.operations() != x).sum(1) == 1).flatten()
+        assert [index_in(button) for button in near] == others[away[others].argsort()].tolist()
         for button in near[:4]:
-            index = index_in(button)
-            assert int((space.operations(torch.tensor(index)) != x).sum()) == 1
-            assert f"distance {away[index]:.2f}" in button.inner_text()
+            assert f"distance {away[index_in(button)]:.2f}" in button.inner_text()
             assert button.locator(".differs").count() == 1
         other = index_in(near[0])
         near[0].click()
@@ -318,10 +317,14 @@ def test_a_path_lists_each_change_on_the_straight_line(opened: Callable[..., Any
     start, end = model.encode(space.operations(torch.tensor([PRODUCT, CONSENSUS])), "B").mean
     line = start + torch.linspace(0, 1, 101).unsqueeze(1) * (end - start)
     tables = model.decode(line, "B").argmax(-1) - 1
-    changes = (tables[1:] != tables[:-1]).sum()
+    changes = torch.nonzero(tables[1:] != tables[:-1])  # (step before, entry)
     with opened(f"#chosen={PRODUCT}_{CONSENSUS}&tab=path") as page:
         expect(page.locator("h3")).to_have_text(f"{PRODUCT:,} (product) to {CONSENSUS:,} (consensus)")
-        assert page.get_by_text("changes of an entry on the way").inner_text().split()[0] == str(int(changes))
+        assert page.get_by_text("changes of an entry on the way").inner_text().split()[0] == str(len(changes))
+        words = [text.split("\n") for text in page.locator(".operation > span").all_inner_texts()]
+        for (where, at), (step, entry) in zip(words, changes.tolist(), strict=True):
+            assert where.startswith(f"f({SIGNS[entry // 3]},{SIGNS[entry % 3]}): ")
+            assert abs(float(at.split()[1]) - (step + 1)) < 0.51
         last = page.locator(".operation").last
         assert table(last.locator(".table")) == tables[-1].tolist()
         last.click()
