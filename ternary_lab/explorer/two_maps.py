@@ -22,7 +22,8 @@ class TwoMaps(View):
     the time. Raises RunError if one of the runs cannot be read.
 
     Args:
-        left, right: runs, directories of runs or names of published runs.
+        left: a run, the directory of a run or the name of a published run.
+        right: another run, given in the same way.
         height: height of the page in pixels.
     """
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
@@ -23,12 +24,14 @@ from ternary_lab.runs.load import RunRecord
 
 LINE = {"A": "-", "B": "--"}
 RUN_PANELS = (
-    ("loss, logarithmic above 1", {"train_loss": (INK, "-", "training"), "val_loss": (GREY, "--", "validation")}),
+    ("loss", {"train_loss": (INK, "-", "training"), "val_loss": (GREY, "--", "validation")}),
     *((label(name), {f"{name}_{p}": (PATHWAY[p], LINE[p], p) for p in "AB"})
       for name in ("coverage", "informative_coverage", "H")),
 )
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 """Shapes of the markers of up to eight runs."""
+WIDE = 3.0
+"""Ratio of the largest to the smallest loss above which the axis of the loss is logarithmic."""
 PREVIEWED = 120
 """Smallest number of epochs in a figure of schedules. The figure shows more epochs if the run trains more epochs."""
 
@@ -59,10 +62,9 @@ def draw_runs(runs: Mapping[Any, RunRecord], marks: Sequence[int] = ()) -> Drawi
                 mark(axis, epoch)
             if histories:
                 axis.legend()
-        # A loss may be negative.
-        axes[0].set_yscale("symlog", linthresh=1)
-        axes[0].yaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=1, subs=(1, 2, 5)))
-        axes[0].yaxis.set_major_formatter("{x:g}")
+        losses = [history[list(RUN_PANELS[0][1])].to_numpy() for history in histories]
+        if losses and max(map(np.nanmax, losses)) > WIDE * max(1.0, min(map(np.nanmin, losses))):
+            _scale_loss(axes[0])
         if apart:
             _tell_apart(axes[-1], [int(history["seed"].iloc[0]) for history in histories])
     last = "; ".join(
@@ -74,6 +76,14 @@ def draw_runs(runs: Mapping[Any, RunRecord], marks: Sequence[int] = ()) -> Drawi
     alt = f"Loss, sampled and informative coverage and latent entropy by epoch. {last or 'No epoch yet'}.{marked}"
     shown = ["seed", "epoch", *(column for _, columns in RUN_PANELS for column in columns)]
     return Drawing(figure_of(axes[0]), alt, pd.concat(histories)[shown] if histories else pd.DataFrame(columns=shown))
+
+
+def _scale_loss(axis: Axes) -> None:
+    """Make the axis of the loss logarithmic above 1. Below 1 it is linear, because a loss may be negative."""
+    axis.set_title("loss, logarithmic above 1")
+    axis.set_yscale("symlog", linthresh=1)
+    axis.yaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=1, subs=(1, 2, 5)))
+    axis.yaxis.set_major_formatter("{x:g}")
 
 
 def _places(rows: int, run: int) -> list[int]:

@@ -25,8 +25,8 @@ def all_codes(model: DualVAE) -> tuple[Tensor, Tensor]:
 def principal_directions(mu: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Return the directions (count, L) in which codes (n, L) have the largest variance (Pearson 1901).
 
-    The second tensor (count,) contains the standard deviations of the codes along these directions. The sign of a
-    direction is arbitrary.
+    There are L directions if `count` is larger. The second tensor (count,) contains the standard deviations of the
+    codes along these directions. The sign of a direction is arbitrary.
     """
     centred = mu.double() - mu.double().mean(0)
     values, vectors = torch.linalg.eigh(centred.T @ centred / len(mu))

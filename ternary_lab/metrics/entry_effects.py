@@ -54,11 +54,15 @@ class EntryEffects:
         return self.steps / self.lengths.unsqueeze(-1)
 
     @property
+    def cosines(self) -> Tensor:
+        """(..., 9, 9): the cosines between the steps of two entries."""
+        return (self.directions.unsqueeze(-2) * self.directions.unsqueeze(-3)).sum(-1)
+
+    @property
     def largest_cosine(self) -> Tensor:
         """(...): the largest |cos| between the steps of two entries, 0..1. It is 0 if all steps are orthogonal."""
         off_diagonal = ~torch.eye(ENTRIES, dtype=torch.bool, device=self.effects.device)
-        cosines = (self.directions @ self.directions.mT).abs()
-        return cosines[..., off_diagonal].amax(-1)
+        return self.cosines.abs()[..., off_diagonal].amax(-1)
 
     def fitted(self) -> Tensor:
         """Return the sums c + Σ_k e_k(x_k) of all operations, (..., N, L), in the order of their indices."""

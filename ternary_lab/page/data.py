@@ -238,7 +238,7 @@ def _in_plane(mu: Tensor, effects: EntryEffects, entries: Sequence[int]) -> tupl
 
 def _directions(mu: Tensor) -> Array:
     """Return the mean and the principal directions (P, 1 + D, L) of codes (P, N, L)."""
-    found = torch.stack([principal_directions(code, min(DIRECTIONS, mu.shape[2]))[0] for code in mu])
+    found = torch.stack([principal_directions(code, DIRECTIONS)[0] for code in mu])
     return torch.cat((mu.mean(1, keepdim=True), found), 1).numpy()
 
 

@@ -16,10 +16,9 @@ def events(config: Config, last: int) -> list[tuple[int, str]]:
 
 def _changes(config: Config, epoch: int) -> Iterator[str]:
     """Yield words for each schedule that changes its course at an epoch."""
-    betas = [config.betas(max(e, 0)) for e in (epoch - 2, epoch - 1, epoch)]
-    for name, (earlier, before, now) in zip("AB", zip(*betas, strict=True), strict=True):
+    for name, before, now in zip("AB", config.betas(epoch - 1), config.betas(epoch), strict=True):
         # A rise that starts at epoch 0, with the value 0, is no change.
-        if epoch > 1 and earlier == before == 0 < now:
+        if before == 0 < now and epoch > 1:
             yield f"β_{name} leaves 0"
         elif now == 0 < before:
             yield f"β_{name} becomes 0"

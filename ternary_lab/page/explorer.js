@@ -2676,7 +2676,8 @@ async function render({ model, el }) {
     const turn = ++turns;
     const bundle = bundleOf(model, "");
     if (!bundle) return;
-    const place = h("div");
+    // Otherwise JupyterLab would take the keys of the page as its own: b inserts a cell, and d twice deletes it.
+    const place = h("div", { on: { focusin: ({ target }) => target.setAttribute("data-lm-suppress-shortcuts", "true") } });
     if (!explorer) el.replaceChildren(place);
     const opened = await mount(place, bundle, { height: model.get("height"), second: bundleOf(model, "second_") });
     if (turn !== turns) {

@@ -192,6 +192,20 @@ def test_python_moves_the_page_and_the_page_tells_python(lab: Lab) -> None:
 
 
 @pytest.mark.driven
+def test_keys_on_the_page_are_not_those_of_the_notebook(lab: Lab) -> None:
+    """In JupyterLab, b inserts a cell below, and arrows select another cell."""
+    cells = lab.page.locator(".jp-Notebook-cell")
+    count, selected = cells.count(), lab.page.locator(".jp-Notebook-cell.jp-mod-active .ternary-explorer")
+    lab.slider.click()
+    assert selected.count() == 1
+    for key in ("b", "ArrowDown", "ArrowDown", "ArrowUp"):
+        lab.slider.press(key)
+    lab.page.wait_for_timeout(200)
+    assert cells.count() == count == len(CELLS)
+    assert selected.count() == 1
+
+
+@pytest.mark.driven
 def test_two_maps_show_both_runs(lab: Lab) -> None:
     pair = lab.page.locator(".ternary-explorer").nth(1)
     expect(pair.locator("canvas").nth(1)).to_be_visible()

@@ -397,6 +397,9 @@ def test_curves_tell_seeds_apart_and_a_jump_of_the_loss_does_not_flatten_the_res
     heights = axis.transAxes.inverted().transform(axis.transData.transform([(0, 1.0), (0, 1.5), (0, 15.0)]))[:, 1]
     assert heights[1] - heights[0] > 0.03  # on a linear scale up to 15 it would be less
     assert heights[2] < 1
+    figure = draw_runs(runs).figure  # of losses that hardly change
+    low, high = figure.axes[0].get_ylim()
+    assert sum(low <= tick <= high for tick in figure.axes[0].get_yticks()) >= 3
 
 
 def test_a_run_whose_history_has_no_row_yet_is_drawn_without_it(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from ternary_lab.studies.report.figures import COLOURS
 ROOT = Path(ternary_lab.__file__).parent
 DRAWN = sorted({
     *(path for folder in ("figures", "explorer") for path in (ROOT / folder).glob("*.py")), *ROOT.rglob("figures.py"),
+    *ROOT.rglob("animation.py"),
 })
 WHITE = "#FFFFFF"
 TEXT, GRAPHICS, APART = 4.5, 3.0, 10.0

@@ -29,6 +29,7 @@ from ternary_lab.figures import (
     save,
     truth_tables,
 )
+from ternary_lab.figures.codes import entry_name
 from ternary_lab.figures.history import coverages, overview
 from ternary_lab.runs.provenance import source_hash
 
@@ -197,6 +198,13 @@ def test_long_titles_of_truth_tables_do_not_overlap_and_the_arguments_are_named(
     assert boxes[0].x0 >= 0
     assert boxes[-1].x1 <= drawing.figure.bbox.width
     assert {(axis.get_xlabel(), axis.get_ylabel()) for axis in drawing.figure.axes} == {("b", "a")}
+
+
+def test_the_name_of_an_entry_has_the_arguments_of_its_place_in_the_table() -> None:
+    for k in range(space.ENTRIES):
+        a, b = ({"−": -1, "0": 0, "+": 1}[sign] for sign in entry_name(k)[2:5:2])
+        marked = space.from_function(lambda x, y, at=(a, b): int((x, y) == at))  # type: ignore[misc]
+        assert marked.nonzero().flatten().tolist() == [k]
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:

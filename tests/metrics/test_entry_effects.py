@@ -75,6 +75,9 @@ def test_steps_cosines_and_lengths_of_known_codes() -> None:
     torch.testing.assert_close(found.steps, 2 * moves, atol=1e-6, rtol=1e-6)
     torch.testing.assert_close(found.lengths, 2 * torch.tensor([1, 2.5, 3, 4, 5, 6, 7, 8, 9]))
     torch.testing.assert_close(found.directions.norm(dim=-1), torch.ones(9))
+    cosines = torch.eye(9)
+    cosines[0, 1] = cosines[1, 0] = -1.5 / 2.5
+    torch.testing.assert_close(found.cosines, cosines)
     torch.testing.assert_close(found.largest_cosine, torch.tensor(1.5 / 2.5))
     assert found.steps.dtype == torch.float32
 

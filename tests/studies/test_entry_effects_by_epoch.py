@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import io
+import shutil
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 
 from ternary_lab import RunError, load_run, load_runs, space
 from ternary_lab.metrics.baselines import untrained
 from ternary_lab.metrics.entry_effects import entry_effects
-from ternary_lab.runs.load import RunSet
 from ternary_lab.studies.epoch50_disruption import animation, effects, figures, words
 from ternary_lab.studies.generalisation.arithmetic import edit_vectors
 
@@ -54,12 +56,13 @@ def test_published_runs_are_described_by_the_table_and_other_runs_by_their_weigh
     assert len(table) == (TABLE["model"].isin(("v5_5", effects.UNTRAINED))).sum()
 
 
-def test_measured_rows_are_those_of_each_kept_epoch() -> None:
-    table = effects.measured_effects({"v5_5": RunSet({43: RUNS[43]})})
+def test_runs_of_ones_own_are_measured_at_each_kept_epoch(tmp_path: Path) -> None:
+    shutil.copytree(RUNS[43].path, tmp_path / "v5_5" / "seed=43")
+    table = effects.load_effects(load_runs(tmp_path / "v5_5"))
     assert table["epoch"].tolist() == [-1, -1, *(epoch for epoch in RUNS[43].epochs for _ in "AB")]
-    for epoch in RUNS[43].epochs:
-        its = table[table["epoch"] == epoch].set_index("pathway")[QUANTITIES]
-        pd.testing.assert_frame_equal(its, _published("v5_5", 43, epoch), rtol=1e-3, atol=0.02)
+    for (model, epoch), rows in table.groupby(["model", "epoch"]):
+        its = rows.set_index("pathway")[QUANTITIES]
+        pd.testing.assert_frame_equal(its, _published(model, 43, epoch), rtol=1e-3, atol=0.02)
 
 
 def test_the_effects_are_the_mean_displacements_of_notebook_07() -> None:
@@ -102,6 +105,28 @@ def test_the_sentences_have_the_numbers_of_the_table_and_name_missing_epochs() -
     assert "no weights of the epochs 49 and 50" in words.orthogonal_steps(table[table["epoch"] != 49])
 
 
+def test_the_comparison_without_beta_b_is_that_of_the_last_epochs() -> None:
+    stays, scheduled = (
+        TABLE[TABLE["model"] == name].pivot(index="seed", columns="pathway", values=effects.COSINE)
+        for name in (effects.STAYS, effects.SCHEDULED)
+    )
+    assert set(stays.index) == set(scheduled.index) == set(RUNS)
+    text = words.steps_without_weight()
+    for p in "AB":
+        assert f"{np.exp(np.log(stays[p] / scheduled[p]).mean()):.2f} [" in text
+    assert "at epoch 103" in text
+
+
+def test_the_networks_of_the_notebook_are_those_told_and_the_last_of_other_experiments() -> None:
+    networks = effects.named_networks(effects.load_effects(RUNS))
+    assert list(dict.fromkeys(networks["network"]))[:4] == [effects.UNTRAINED, "epoch 0", "epoch 49", "epoch 50"]
+    for model, name in effects.OTHER_NETWORKS.items():
+        its = networks[networks["model"] == model]
+        assert set(its["epoch"]) == {TABLE.loc[TABLE["model"] == model, "epoch"].max()}
+        assert its["network"].str.contains(name, regex=False).all()
+        assert (its["seed"].nunique() == 8) == (not its["network"].str.contains("seed").any())
+
+
 def test_the_figure_shows_the_table_and_says_what_it_shows() -> None:
     table = effects.load_effects(RUNS)
     drawing = figures.entry_steps(table)
@@ -109,8 +134,10 @@ def test_the_figure_shows_the_table_and_says_what_it_shows() -> None:
     assert len(drawing.figure.axes) == 3
     median = table[(table["epoch"] == 50) & (table["model"] == "v5_5")].groupby("pathway")[effects.COSINE].median()
     assert f"{median['A']:.2f} / {median['B']:.2f} at epoch 50" in drawing.alt
-    lines = drawing.figure.axes[1].lines[0]
-    assert np.interp(50, *np.asarray(lines.get_data())) == pytest.approx(median["A"])
+    course, untrained_line = drawing.figure.axes[1].lines[:2]
+    assert np.interp(50, *np.asarray(course.get_data())) == pytest.approx(median["A"])
+    start = table[(table["model"] == effects.UNTRAINED) & (table["pathway"] == "A")][effects.COSINE].median()
+    assert set(untrained_line.get_ydata()) == {start}
 
 
 # The animation
@@ -127,6 +154,19 @@ def test_the_plane_is_orthonormal_and_keeps_angles() -> None:
     torch.testing.assert_close(seen[0], seen[1].flip(0))
     orthogonal = torch.eye(16)[:2]
     torch.testing.assert_close(animation.plane_of(*orthogonal), orthogonal)
+
+
+def test_points_and_arrows_are_between_two_epochs_and_the_title_is_that_of_the_nearer() -> None:
+    draw = torch.Generator().manual_seed(0)
+    moments = {epoch: animation.moment(torch.randn(space.SIZE, 4, generator=draw), (0, 1)) for epoch in (49, 50)}
+    axes = Figure().subplots(1, 2)
+    panels = animation._Panels(*axes, "B", (0, 1), moments)
+    panels.draw(49, 50, 0.75)
+    points = 0.25 * moments[49].points + 0.75 * moments[50].points
+    np.testing.assert_allclose(panels.dots.get_offsets(), points[panels.chosen], atol=1e-5)
+    steps = 0.25 * moments[49].steps + 0.75 * moments[50].steps
+    np.testing.assert_allclose(panels.arrows.U, steps[:, 0], atol=1e-5)
+    assert axes[0].get_title(loc="left").startswith("B, epoch 50") or axes[0].get_title().startswith("B, epoch 50")
 
 
 def test_the_animation_moves_from_epoch_to_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,11 +189,3 @@ def test_the_animation_moves_from_epoch_to_epoch(monkeypatch: pytest.MonkeyPatch
 def test_an_animation_needs_two_epochs() -> None:
     with pytest.raises(RunError, match="fewer than two epochs from 48 to 49"):
         animation.animate_steps(RUNS[43], 48, 49)
-
-
-def test_an_entry_has_the_arguments_of_its_place_in_the_table() -> None:
-    names = [animation.entry_name(k) for k in range(space.ENTRIES)]
-    for k, name in enumerate(names):
-        a, b = (dict(zip("−0+", (-1, 0, 1), strict=True))[sign] for sign in name[2:5:2])
-        marked = space.from_function(lambda x, y, at=(a, b): int((x, y) == at))  # type: ignore[misc]
-        assert marked.nonzero().flatten().tolist() == [k]

@@ -25,6 +25,7 @@ from torch import Tensor
 from ternary_lab import space
 from ternary_lab.backend.numerics import with_fixed_arithmetic
 from ternary_lab.errors import RunError
+from ternary_lab.figures.codes import POINTS, entry_name
 from ternary_lab.figures.parts import mark
 from ternary_lab.figures.save import Animation
 from ternary_lab.figures.style import GREEN, GREY, INK, PATHWAY, style
@@ -46,12 +47,11 @@ FRAME, STILL = 90, 1300
 
 `STILL` is for the first frame, the last frame, and the epochs before and after the jump. `FRAME` is for all others.
 """
+SHADED = (*PATHWAY.values(), GREEN, POINTS[-1], POINTS[1])
 SHADES = 16
 """Number of shades of each colour in the GIF."""
 GREYS = 12
 """Number of grey levels of the matrix."""
-VALUE_COLOURS = (PATHWAY["A"], "#A8A8A8", PATHWAY["B"])
-"""Colours of the points by the value -, 0 or + of the first entry of the plane."""
 REACH = 1.4
 """The map shows the coordinates from -`REACH` to `REACH`, in units of the mean length of the steps."""
 INSIDE = 1.15
@@ -71,11 +71,6 @@ class Moment:
     effects: EntryEffects
 
 
-def entry_name(entry: int) -> str:
-    """Return the name of an entry with its arguments a and b, for example f(−,0)."""
-    return f"f({'−0+'[entry // 3]},{'−0+'[entry % 3]})"
-
-
 def plane_of(first: Tensor, second: Tensor) -> Tensor:
     """Return two orthonormal vectors (2, L) that span the plane of two directions (L,), which are unit vectors.
 
@@ -93,12 +88,12 @@ def moment(mu: Tensor, pair: tuple[int, int]) -> Moment:
     basis = plane_of(directions[pair[0]], directions[pair[1]])
     unit = found.lengths.mean()
     points, steps = ((vectors @ basis.T / unit).cpu() for vectors in (mu - found.centre, found.steps))
-    return Moment(points, steps, (directions @ directions.T).abs().cpu(), found)
+    return Moment(points, steps, found.cosines.abs().cpu(), found)
 
 
 def least_orthogonal(effects: EntryEffects) -> tuple[int, int]:
     """Return the two entries whose steps have the largest |cos|."""
-    cosines = (effects.directions @ effects.directions.mT).abs().fill_diagonal_(0)
+    cosines = effects.cosines.abs().fill_diagonal_(0)
     first, second = divmod(int(cosines.argmax()), ENTRIES)
     return first, second
 
@@ -142,9 +137,9 @@ def _gif(frames: Sequence[Picture], stills: Collection[int]) -> bytes:
 
 
 def _shades() -> list[int]:
-    """Return the colours of the GIF, red, green and blue in turn: greys, and shades of three colours."""
+    """Return the colours of the GIF, red, green and blue in turn: greys, and shades of other colours."""
     greys = np.linspace((0, 0, 0), (1, 1, 1), 2 * SHADES)
-    colours = [np.linspace(to_rgb(colour), (0.9, 0.9, 0.9), SHADES) for colour in (*PATHWAY.values(), GREEN)]
+    colours = [np.linspace(to_rgb(colour), (0.9, 0.9, 0.9), SHADES) for colour in SHADED]
     return [int(level) for level in (255 * np.concatenate((greys, *colours))).round().flat]
 
 
@@ -217,7 +212,7 @@ class _Panels:
         plane.set(xlim=(-REACH, REACH), ylim=(-REACH, REACH), xticks=[], yticks=[], aspect="equal")
         plane.set_xlabel(f"colour: value of {entry_name(pair[0])}", labelpad=1)
         self.dots = plane.scatter(
-            np.zeros(SHOWN), np.zeros(SHOWN), c=values, cmap=ListedColormap(list(VALUE_COLOURS)), s=1.6, linewidths=0
+            np.zeros(SHOWN), np.zeros(SHOWN), c=values, cmap=ListedColormap(list(POINTS.values())), s=1.6, linewidths=0
         )
         self.arrows = plane.quiver(
             np.zeros(ENTRIES), np.zeros(ENTRIES), np.zeros(ENTRIES), np.zeros(ENTRIES), angles="xy", scale_units="xy",
