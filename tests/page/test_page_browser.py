@@ -558,12 +558,13 @@ def test_a_link_restores_everything(opened: Callable[..., Any]) -> None:
         assert page.evaluate("explorer.link()") == link.removeprefix("#")
 
 
-def test_a_link_of_another_run_does_no_harm(opened: Callable[..., Any]) -> None:
+def test_a_link_of_another_run_does_no_harm(opened: Callable[..., Any], found: Bundle) -> None:
     nonsense = "#epoch=x&pathway=C&plane=entries-3-3&colour=entry-99&chosen=-1_99999_7&filter=none:1&view=0_0_0"
     with opened(nonsense + "&place=1_2&tab=none&along=7") as page:
         assert state(page, "epoch") == RUN.epochs[-1]
         assert state(page, "chosen") == [7]
-        assert state(page, "plane.kind") == "entries"
+        assert (state(page, "plane.first"), state(page, "plane.second")) == tuple(found.header["default_entries"])
+        assert state(page, "colour") == f"entry-{found.header['default_entries'][1]}"
 
 
 def test_movement_is_left_out_on_request(opened: Callable[..., Any]) -> None:
@@ -636,4 +637,4 @@ def test_a_widget_shares_its_state(opened: Callable[..., Any], found: Bundle, tm
         page.evaluate("model.change('parts', model.traits.parts)")
         expect(page.locator("h3")).to_contain_text(f"{chosen:,}")
         page.evaluate("end()")
-        assert page.locator("main").inner_html() == ""
+        assert page.locator(".ternary-explorer").count() == 0
