@@ -109,7 +109,9 @@ class Explorer(View):
         self._links = [traitlets.link((self, name), (self.page, name)) for name in SYNCED]
         self._place.children = (self.page,)
         if old is not None:
+            old.layout.close()
             old.close()
+            old.parts = {}  # the closed widget itself may stay in memory
         if self._prior:
             self.in_background(
                 "computing the probabilities under the prior, which the page then shows: a second or two an epoch …",

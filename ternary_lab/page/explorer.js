@@ -679,9 +679,8 @@ function lineChart({ height, xs, lines, top, marker, words }) {
 
 /** A button that opens a panel, which `fill` fills. The panel closes on Escape and when the focus leaves it. */
 function menu(focus, fill) {
-  const summary = h("summary", { data: { focus } });
+  const summary = h("summary", { data: { focus }, on: { click: () => details.open || fill() } });
   const details = h("details", { class: "menu", on: {
-    toggle: () => details.open && fill(),
     focusout: ({ relatedTarget }) => { if (relatedTarget && !details.contains(relatedTarget)) details.open = false; },
     keydown: (event) => {
       if (event.key !== "Escape") return;
@@ -1575,7 +1574,9 @@ class Explorer {
       ([name, label]) => button(name, () => this.set({ tab: name }), {
         role: "tab", on: { keydown: (event) => this.tabKey(event, name) },
       }, label)));
-    this.content = h("div", { class: "content", role: "tabpanel", tabindex: -1 });
+    this.content = h("div", {
+      class: "content", role: "tabpanel", tabindex: -1, on: { pointerdown: () => { this.held = true; } },
+    });
     this.chart = new Chart(this);
     this.live = h("div", { class: "live", role: "status", "aria-live": "polite" });
     const height = this.options.height && `--height:${this.options.height}px`;
@@ -1593,6 +1594,12 @@ class Explorer {
       }
     };
     document.addEventListener("pointerdown", this.closeMenus);
+    // The click of a pointer follows its release.
+    this.letGo = () => {
+      if (this.held) setTimeout(() => this.alive && this.showInspector());
+      this.held = false;
+    };
+    for (const event of ["pointerup", "pointercancel"]) document.addEventListener(event, this.letGo);
     this.followHash = () => {
       if (location.hash !== this.written) this.set({ ...this.startState(), ...stateOf(location.hash, this.first) });
     };
@@ -1945,6 +1952,8 @@ class Explorer {
     }
     const panel = PANELS[tab](this);
     if (!panel.key || panel.key !== this.panel.key) {
+      // What is under a pressed pointer stays, so that a click which has begun during a play is not lost.
+      if (this.held) return;
       const top = panel.name === this.panel.name ? this.content.scrollTop : 0;
       const which = this.runs.length > 1 && note(`Of ${this.run.name}. A click on the other map shows the other run.`);
       this.keepFocus(this.content, which, panel.build());
@@ -1969,6 +1978,7 @@ class Explorer {
     this.chart.stop();
     this.observer.disconnect();
     document.removeEventListener("pointerdown", this.closeMenus);
+    for (const event of ["pointerup", "pointercancel"]) document.removeEventListener(event, this.letGo);
     window.removeEventListener("hashchange", this.followHash);
     for (const run of this.runs) run.destroy();
     this.element.replaceChildren();
@@ -2677,7 +2687,9 @@ async function render({ model, el }) {
     const bundle = bundleOf(model, "");
     if (!bundle) return;
     // Otherwise JupyterLab would take the keys of the page as its own: b inserts a cell, and d twice deletes it.
-    const place = h("div", { on: { focusin: ({ target }) => target.setAttribute("data-lm-suppress-shortcuts", "true") } });
+    const place = h("div", {
+      on: { focusin: ({ target }) => target.setAttribute("data-lm-suppress-shortcuts", "true") },
+    });
     if (!explorer) el.replaceChildren(place);
     const opened = await mount(place, bundle, { height: model.get("height"), second: bundleOf(model, "second_") });
     if (turn !== turns) {

@@ -264,8 +264,13 @@ def test_an_operation_is_shown_with_both_decoders_and_its_neighbours(opened: Cal
             assert f"distance {away[index_in(button)]:.2f}" in button.inner_text()
             assert button.locator(".differs").count() == 1
         other = index_in(near[0])
-        near[0].click()
+        near[0].hover()
+        page.mouse.down()
+        page.evaluate(f"explorer.set({{epoch: {RUN.epochs[0]}}})")  # as in a play; the button must stay under the mouse
+        assert state(page, "epoch") == RUN.epochs[0]
+        page.mouse.up()
         assert state(page, "chosen") == [other]
+        expect(page.locator("h3")).to_contain_text(f"{other:,}")
 
 
 def index_in(button: Any) -> int:
@@ -634,7 +639,10 @@ def test_a_widget_shares_its_state(opened: Callable[..., Any], found: Bundle, tm
         assert chosen != PRODUCT
         page.evaluate(f"model.change('epoch', {RUN.epochs[-1]})")
         expect(page.locator(".map-title").last).to_have_text(f"beyond/seed=42, pathway A, epoch {RUN.epochs[-1]}")
-        page.evaluate("model.change('parts', model.traits.parts)")
-        expect(page.locator("h3")).to_contain_text(f"{chosen:,}")
+        page.get_by_role("tab", name="Desk").click()
+        page.evaluate("window.before = document.querySelector('.frame'); model.change('parts', model.traits.parts)")
+        page.wait_for_function("document.querySelector('.frame') !== before")
+        expect(page.get_by_role("tab", selected=True)).to_have_text("Desk")
+        assert page.evaluate("model.traits.chosen") == [chosen]
         page.evaluate("end()")
         assert page.locator(".ternary-explorer").count() == 0
