@@ -27,6 +27,8 @@ const NOT_CHOSEN = "#DEDEDE";
 const CODES_KEPT = 48;
 const MOVE_MS = 350;
 const PLAY_MS = 900;
+/** Height in CSS pixels of the ticks of the chart and of their numbers. */
+const AXIS = 20;
 const PATH_STEPS = 100;
 /** An operation with fewer expected draws than this, among as many draws as there are operations, counts as rare. */
 const RARELY_DRAWN = 0.1;
@@ -584,7 +586,7 @@ class View {
     const which = axis ? this.plane.second : this.plane.first;
     if (this.plane.kind === "entries") {
       const share = percent(this.shares[axis][which]);
-      return `entry ${entryName(which)} of the table: − to + (explains ${share} of this axis)`;
+      return `entry ${entryName(which)} of the table: − to + (explains ${share} of the variance)`;
     }
     const parts = this.explained(axis).slice(0, 3).filter(([, share]) => share > 0.05);
     const meaning = parts.map(([k, share]) => `${entryName(k)} ${percent(share)}`).join(", ") || "no single entry";
@@ -1437,7 +1439,7 @@ function neighbours(operation) {
 
 // ---------------------------------------------------------------- the state as a link
 
-const TABS = { one: "One", selection: "Selection", path: "Path", holes: "Holes", desk: "Desk" };
+const TABS = { one: "One", selection: "Selection", path: "Path", holes: "Holes", desk: "Decoder" };
 const TOOLS = {
   move: ["Move", "drag moves the map, a click chooses"],
   add: ["Add", "a click adds to the chosen operations (or shift and click)"],
@@ -1445,8 +1447,8 @@ const TOOLS = {
   decode: ["Decode", "drag over the map to decode any place of it (or alt and drag)"],
 };
 const SHOWN = {
-  steps: ["steps", "arrows: the mean step of the code when one entry goes from − to +"],
-  prior: ["prior", "the typical radius of draws from the prior in this plane"],
+  steps: ["entry steps", "arrows: the mean step of the code when one entry goes from − to +"],
+  prior: ["prior's circle", "the typical radius of draws from the prior in this plane"],
   holes: ["holes", "operations that the decoder draws least often"],
 };
 
@@ -2073,9 +2075,19 @@ function startText(explorer) {
       "; upwards, ", axis(1), "."),
     para(h("b", {}, "The colour"), ` shows the ${colour}: `, legend ?? "see the scale on the map", "."),
     para("Look at ", startLinks(explorer).map((one, i) => [i > 0 && " · ", one]), "."),
-    heading("How to"),
-    h("dl", {}, Object.entries(HOW_TO).map(([keys, words]) => [h("dt", {}, keys), h("dd", {}, words)]))];
+    heading("Words"), definitions(WORDS), heading("How to"), definitions(HOW_TO)];
 }
+
+const definitions = (list) => (
+  h("dl", {}, Object.entries(list).map(([name, words]) => [h("dt", {}, name), h("dd", {}, words)])));
+
+const WORDS = {
+  "arrow": "from the mean code of the tables with − in one entry to that of the tables with + there",
+  "dashed circle": "typical distance of draws from the prior N(0, I) in this plane: √2",
+  "pathway": "one of the model's two pairs of an encoder and a decoder",
+  "informative coverage": "exp(I) as a share of all tables; I: information of a decoder's output about its latent",
+  "hole": "a table that the decoder almost never gives for draws from the prior",
+};
 
 const HOW_TO = {
   "hover, click": "see a table; choose it",
@@ -2546,13 +2558,25 @@ class Chart {
     const loss = history.loss.map((value) => (value === null ? null : Math.asinh(value)));
     const known = loss.filter((value) => value !== null);
     const highest = Math.max(...history.coverage_A, ...history.coverage_B);
-    this.cursor = this.upright(this.x(this.epochs[0]), 0, height - 10, "cursor");
+    this.cursor = this.upright(this.x(this.epochs[0]), 0, height - AXIS, "cursor");
     this.slider.replaceChildren(h("svg", { width: this.width, height, "aria-hidden": "true" }, this.flags(),
-      this.epochs.map((epoch) => this.upright(this.x(epoch), height - 10, height - 2, "tick")),
+      this.ticks(),
       this.line(loss, Math.min(...known), Math.max(...known), "#333"),
       this.line(history.coverage_A, 0, highest, PATHWAY_COLOURS[0]),
       this.line(history.coverage_B, 0, highest, PATHWAY_COLOURS[1], "5 3"), this.cursor));
     this.update();
+  }
+
+  /** Draw a tick at each kept epoch, with its number where there is room: first the last epoch, then from the left. */
+  ticks() {
+    const last = this.epochs[this.epochs.length - 1];
+    const numbered = [last];
+    for (const epoch of this.epochs) {
+      if (numbered.every((other) => Math.abs(this.x(other) - this.x(epoch)) > 26)) numbered.push(epoch);
+    }
+    const { height } = this;
+    return [this.epochs.map((epoch) => this.upright(this.x(epoch), height - AXIS, height - AXIS + 6, "tick")),
+      numbered.map((epoch) => h("text", { x: this.x(epoch), y: height - 3, "text-anchor": "middle" }, `${epoch}`))];
   }
 
   upright(x, top, bottom, name) {
@@ -2561,7 +2585,7 @@ class Chart {
 
   /** Draw a column of the history between two values. Epochs without a value are left out. */
   line(values, low, high, stroke, dash) {
-    const [top, bottom] = [26, this.height - 12];
+    const [top, bottom] = [26, this.height - AXIS - 2];
     const y = (value) => bottom - (bottom - top) * (value - low) / (high - low || 1);
     const x = (i) => this.x(this.history.epoch[i]).toFixed(1);
     const points = values.map((value, i) => value !== null && [x(i), y(value).toFixed(1)]);
@@ -2581,7 +2605,7 @@ class Chart {
       const row = free.findIndex((used) => used < (right ? x : x - width));
       const text = { x: x + (right ? 4 : -4), y: 11 + 12 * row, "text-anchor": right ? "start" : "end" };
       if (row >= 0) free[row] = right ? x + width : x;
-      return h("g", {}, h("title", {}, words), this.upright(x, 2, this.height - 10, "event"),
+      return h("g", {}, h("title", {}, words), this.upright(x, 2, this.height - AXIS, "event"),
         row >= 0 && h("text", text, words));
     });
   }

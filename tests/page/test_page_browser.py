@@ -520,7 +520,7 @@ def test_everything_by_touch(opened: Callable[..., Any]) -> None:
                 touch("touchMove", place)
             touch("touchEnd")
         assert len(state(page, "chosen")) > 1000
-        assert page.get_by_role("tab", selected=True).inner_text() == "Desk"
+        assert page.get_by_role("tab", selected=True).inner_text() == "Decoder"
 
 
 @pytest.mark.parametrize(("width", "height"), [(1400, 900), (900, 900), (390, 844)])
@@ -548,7 +548,7 @@ def test_a_link_restores_everything(opened: Callable[..., Any]) -> None:
         page.locator("summary", has_text="Colour").click()
         page.get_by_role("button", name="number of zeros").click()
         page.keyboard.press("Escape")
-        page.get_by_label("steps").uncheck()
+        page.get_by_label("entry steps").uncheck()
         page.get_by_label("one scale").check()
         page.get_by_role("button", name="zoom in").click()
         page.locator(".legend button").nth(3).click()
@@ -639,10 +639,10 @@ def test_a_widget_shares_its_state(opened: Callable[..., Any], found: Bundle, tm
         assert chosen != PRODUCT
         page.evaluate(f"model.change('epoch', {RUN.epochs[-1]})")
         expect(page.locator(".map-title").last).to_have_text(f"beyond/seed=42, pathway A, epoch {RUN.epochs[-1]}")
-        page.get_by_role("tab", name="Desk").click()
+        page.get_by_role("tab", name="Decoder").click()
         page.evaluate("window.before = document.querySelector('.frame'); model.change('parts', model.traits.parts)")
         page.wait_for_function("document.querySelector('.frame') !== before")
-        expect(page.get_by_role("tab", selected=True)).to_have_text("Desk")
+        expect(page.get_by_role("tab", selected=True)).to_have_text("Decoder")
         assert page.evaluate("model.traits.chosen") == [chosen]
         page.evaluate("end()")
         assert page.locator(".ternary-explorer").count() == 0
