@@ -99,7 +99,10 @@ class Score:
     """The least probable operations: index and probability, the smallest first. Empty if there are only draws."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the score as plain values for JSON. A value or an end of an interval that is not known is None."""
+        """Return the score as plain values for JSON.
+
+        A value or an end of an interval is None if it is not known or infinite.
+        """
         return {
             "exact": self.draws is None, "draws": self.draws, "unique_operations": self.unique_operations,
             **{
@@ -145,7 +148,7 @@ def score(
 
 def _exact(p: Tensor) -> dict[str, float]:
     """Return the measures of an output distribution p (N,)."""
-    entropy = -float(torch.xlogy(p, p).sum())
+    entropy = 0.0 - float(torch.xlogy(p, p).sum())  # 0 and not -0 for one operation
     mean = (p + 1 / SIZE) / 2
     mixed = -float(torch.xlogy(mean, mean).sum())
     values = rare_figures(p) | _from_entropy(entropy) | {

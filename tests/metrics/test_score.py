@@ -202,6 +202,15 @@ def test_the_intervals_of_many_draws_are_narrow_and_those_of_few_draws_wide(eval
     assert few["output_entropy"] > 1
 
 
+def test_a_generator_of_one_operation_has_the_worst_exact_score() -> None:
+    found = score(log_prob=torch.where(torch.arange(N) == 7, 0.0, -math.inf))
+    its = {name: estimate.value for name, estimate in found.measures.items()}
+    assert str(its["output_entropy"]) == "0.0"
+    assert its["total_variation"] == pytest.approx(1 - 1 / N)
+    assert its["missing_mass"] == its["n99"] == math.inf
+    assert found.as_dict()["n99"] == {"value": None, "low": None, "high": None}
+
+
 @pytest.mark.parametrize("kind", [1, 100])
 def test_a_generator_of_few_operations_has_a_narrow_score(kind: int) -> None:
     found = score(sample=np.arange(20_000) % kind).measures
