@@ -27,7 +27,7 @@ Every interval is made for a level of 95 %; most reach a higher level. The parts
     unseen mass     the variance of Esty (1983). If f₁ and f₂ are 0, the upper end is that of a Poisson count of 0
     H(X)            Zhang's estimate lacks R = Σ_{k≥n} M_k/k, where M_k = Σ p(1 - p)^k is the expected unseen mass after
                     k draws. M_k falls with k, and no distribution over N operations has M_k > N/(ek). So R is at most
-                    M_n (1 + ln(N/(e n M_n))), or M_n N/(e n M_n) if this logarithm is negative. The interval reaches
+                    M_n (1 + ln(N/(e n M_n))), or N/(e n) if this logarithm is negative. The interval reaches
                     up by this bound, with the upper end of the unseen mass for M_n. It is therefore wide for few draws
     KL(U‖p)         ψ(n + 1) - ψ(c + 1) estimates the first n terms of the series -ln p = Σ_{k≥1} (1 - p)^k/k without
                     bias. No term is negative, so the sum is a lower bound

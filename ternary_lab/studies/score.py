@@ -7,7 +7,7 @@ A generator is given in one of two ways:
                 they are left out. See `ternary_lab.metrics.from_draws` for the methods.
 
     measure                      with log_prob    with n draws
-    sampled coverage             -                share of the operations among the n draws; the interval is that of C(n)
+    sampled coverage             -                share of operations among the n draws; its interval is that of C(n)
     expected coverage C(m)       exact            estimate if m ≤ n
     unseen mass                  -                estimate
     output entropy H(X)          exact            estimate; the interval is narrow from about 100,000 draws
@@ -99,7 +99,10 @@ class Score:
     """The least probable operations: index and probability, the smallest first. Empty if there are only draws."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the score as plain values for JSON. A value or an end of an interval that is not known is None."""
+        """Return the score as plain values for JSON.
+
+        A value or an end of an interval is None if it is not known or infinite.
+        """
         return {
             "exact": self.draws is None, "draws": self.draws, "unique_operations": self.unique_operations,
             **{
@@ -145,7 +148,7 @@ def score(
 
 def _exact(p: Tensor) -> dict[str, float]:
     """Return the measures of an output distribution p (N,)."""
-    entropy = -float(torch.xlogy(p, p).sum())
+    entropy = 0.0 - float(torch.xlogy(p, p).sum())  # 0 and not -0 for one operation
     mean = (p + 1 / SIZE) / 2
     mixed = -float(torch.xlogy(mean, mean).sum())
     values = rare_figures(p) | _from_entropy(entropy) | {
@@ -224,7 +227,7 @@ def _counts(given: Any, asked: int | None) -> Draws:
                          f"give at least {FEWEST:,}, better {SAMPLES:,}")
     counts = torch.zeros(SIZE, dtype=torch.int64)
     try:
-        for some in drawn.split(2**14):  # small parts stay in the cache of a core
+        for some in torch.split(drawn, 2**14):  # small parts stay in the cache of a core
             indices = space.index_of(some if some.ndim == 2 else space.operations(some))
             counts += torch.bincount(indices, minlength=SIZE)
     except InputError as error:
@@ -295,6 +298,7 @@ def describe(found: Score, title: str, beside: Mapping[str, Mapping[str, float]]
             f"uniform baseline {uniform_coverage(found.draws):.3f} %",
             "in brackets: 95 % intervals, or bounds where draws do not suffice; draws cannot show the rarest operation",
         ]
+    how.append(f"untrained: v5.5 before training, seed {UNTRAINED_SEED}")
     how.append("v5.5, beyond: published medians over seeds and both pathways, for 195,000 draws; - : not published")
     header = ("", "score", *([""] if found.draws else []), *beside)
     rows = [header]

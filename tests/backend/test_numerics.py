@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from ternary_lab import evaluate, load_config, load_run, space, train
+from ternary_lab import TernaryVAE, evaluate, load_config, load_run, score, space, train
 from ternary_lab.backend import numerics
 from ternary_lab.history import TIMING_COLUMNS
 from ternary_lab.metrics.information import Sums, decoder_sums
@@ -38,6 +38,7 @@ def _evaluated() -> str:
         model = load_run(name).model(epoch=epoch)
         e = evaluate(model, samples=3000, latents=2048, iwae_samples=1)
         found.append((repr(e.as_dict()), *(_digest(p) for p in e.output.values())))
+        found.append((repr(score(log_prob=e.output["B"].log())), repr(score(sample=_drawn(model)))))
         z = torch.linspace(-2, 2, 64, dtype=torch.float32, device="cpu").reshape(4, 16)
         generator = torch.Generator().manual_seed(1)
         operations = model.reconstruct(space.operations()[:99], 0.2)
@@ -47,6 +48,10 @@ def _evaluated() -> str:
             _digest(posterior.mean), _digest(posterior.log_variance),
         ))
     return repr(found)
+
+
+def _drawn(model: TernaryVAE) -> torch.Tensor:
+    return model.sample(2000, generator=torch.Generator().manual_seed(2))
 
 
 def _digest(values: torch.Tensor) -> str:

@@ -202,14 +202,48 @@ def test_the_intervals_of_many_draws_are_narrow_and_those_of_few_draws_wide(eval
     assert few["output_entropy"] > 1
 
 
+def test_a_generator_of_one_operation_has_the_worst_exact_score() -> None:
+    found = score(log_prob=torch.where(torch.arange(N) == 7, 0.0, -math.inf))
+    its = {name: estimate.value for name, estimate in found.measures.items()}
+    assert str(its["output_entropy"]) == "0.0"
+    assert its["total_variation"] == pytest.approx(1 - 1 / N)
+    assert its["missing_mass"] == its["n99"] == math.inf
+    assert found.as_dict()["n99"] == {"value": None, "low": None, "high": None}
+
+
 @pytest.mark.parametrize("kind", [1, 100])
 def test_a_generator_of_few_operations_has_a_narrow_score(kind: int) -> None:
     found = score(sample=np.arange(20_000) % kind).measures
     assert found["effective_share"].value == pytest.approx(100 * kind / N, rel=0.01)
     assert found["sampled_coverage"].value == pytest.approx(100 * kind / N)
-    assert found["unseen_mass"].high < 0.02
+    # 3.69 is the upper end of the 95 % interval of a Poisson mean whose count is 0.
+    assert found["unseen_mass"].high == pytest.approx(100 * 3.69 / 20_000, rel=1e-3)
     assert found["total_variation"].low > 0.98
     assert found["missing_mass"].low > 0.5
+
+
+def test_nothing_is_unseen_if_every_operation_occurs() -> None:
+    unseen = score(sample=np.arange(N)).measures["unseen_mass"]
+    assert (unseen.value, unseen.low, unseen.high) == (0, 0, 0)
+
+
+def test_the_entropy_of_few_draws_is_estimated_with_what_they_cannot_show(evaluated: Any) -> None:
+    p = evaluated.output["B"]
+    exact = score(log_prob=p.log()).measures["output_entropy"].value
+    assert exact is not None
+    for n, error in ((2000, 0.5), (5000, 0.25), (20_000, 0.1)):
+        counts = np.random.default_rng(2).multinomial(n, p.numpy())
+        assert Draws(counts).entropy.value == pytest.approx(exact, abs=error)
+        assert -sum(c / n * math.log(c / n) for c in counts.tolist() if c) < exact - 2 * error  # the usual estimate
+
+
+def test_the_draws_of_a_model_get_the_score_of_its_distribution(evaluated: Any) -> None:
+    model, generator = load_model(EPOCH_60), torch.Generator().manual_seed(0)
+    found = score(sample=lambda n: model.sample(n, "B", generator=generator), draws=50_000)
+    its = found.measures["sampled_coverage"]
+    assert its.low < evaluated.B.sampled_coverage < its.high  # the count of other 50,000 draws
+    assert its == found.measures["expected_coverage_50000"]
+    assert found.measures["output_entropy"].low < evaluated.B.output_entropy < found.measures["output_entropy"].high
 
 
 # --- baselines and table
