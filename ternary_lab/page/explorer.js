@@ -1447,8 +1447,8 @@ const TOOLS = {
   decode: ["Decode", "drag over the map to decode any place of it (or alt and drag)"],
 };
 const SHOWN = {
-  steps: ["entry steps", "arrows: the mean step of the code when one entry goes from − to +"],
-  prior: ["prior's circle", "the typical radius of draws from the prior in this plane"],
+  steps: ["arrows", "the mean step of the code when one entry goes from − to +"],
+  prior: ["circle", "dashed: the typical radius of draws from the prior in this plane"],
   holes: ["holes", "operations that the decoder draws least often"],
 };
 
@@ -2082,11 +2082,11 @@ const definitions = (list) => (
   h("dl", {}, Object.entries(list).map(([name, words]) => [h("dt", {}, name), h("dd", {}, words)])));
 
 const WORDS = {
-  "arrow": "from the mean code of the tables with − in one entry to that of the tables with + there",
-  "dashed circle": "typical distance of draws from the prior N(0, I) in this plane: √2",
-  "pathway": "one of the model's two pairs of an encoder and a decoder",
-  "informative coverage": "exp(I) as a share of all tables; I: information of a decoder's output about its latent",
-  "hole": "a table that the decoder almost never gives for draws from the prior",
+  "arrow": "mean step of the code if one entry goes from − to +",
+  "circle": "typical distance of draws from the prior N(0, I): √2 in a plane",
+  "pathway": "one of the model's two pairs of encoder and decoder",
+  "coverage": "informative coverage: exp(I) / 19,683; I: information of a decoder's output about its latent",
+  "hole": "a table that draws from the prior almost never give",
 };
 
 const HOW_TO = {
@@ -2567,11 +2567,11 @@ class Chart {
     this.update();
   }
 
-  /** Draw a tick at each kept epoch, with its number where there is room: first the last epoch, then from the left. */
+  /** Draw a tick at each kept epoch, with its number where there is room: ends and changes of schedules come first. */
   ticks() {
-    const last = this.epochs[this.epochs.length - 1];
-    const numbered = [last];
-    for (const epoch of this.epochs) {
+    const numbered = [];
+    const changes = this.events.map(({ epoch }) => epoch).filter((epoch) => this.epochs.includes(epoch));
+    for (const epoch of [this.epochs[this.epochs.length - 1], this.epochs[0], ...changes, ...this.epochs]) {
       if (numbered.every((other) => Math.abs(this.x(other) - this.x(epoch)) > 26)) numbered.push(epoch);
     }
     const { height } = this;

@@ -548,7 +548,7 @@ def test_a_link_restores_everything(opened: Callable[..., Any]) -> None:
         page.locator("summary", has_text="Colour").click()
         page.get_by_role("button", name="number of zeros").click()
         page.keyboard.press("Escape")
-        page.get_by_label("entry steps").uncheck()
+        page.get_by_label("arrows").uncheck()
         page.get_by_label("one scale").check()
         page.get_by_role("button", name="zoom in").click()
         page.locator(".legend button").nth(3).click()
