@@ -152,4 +152,4 @@ def test_the_files_of_a_run_have_the_permissions_that_the_mask_leaves(mask: int,
 
 def test_every_command_is_here() -> None:
     """Other tests try the paths of the commands that train for minutes."""
-    assert {*main.commands} - {*CALLS} == {"list", "reproduce", "recipes", "alternatives"}
+    assert {*main.commands} - {*CALLS} == {"list", "score", "reproduce", "recipes", "alternatives"}

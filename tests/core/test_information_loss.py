@@ -22,6 +22,7 @@ from ternary_lab.history import LATER, TIMING_COLUMNS, EpochRecord
 from ternary_lab.metrics.information import decoder_sums, information_terms
 from ternary_lab.runs import checkpoint
 from ternary_lab.runs.checksums import CRC32
+from ternary_lab.runs.files import read_csv
 from ternary_lab.runs.load import load_run
 from ternary_lab.runs.train import run_experiment
 from ternary_lab.training.cohort import Cohort
@@ -225,7 +226,7 @@ def test_a_checkpoint_without_the_average_is_refused(tmp_path: Path) -> None:
 def test_a_history_from_before_these_terms_is_read_and_gone_on_with(tmp_path: Path) -> None:
     [run] = run_experiment(SMALL, [1], tmp_path / "runs", device="cpu").values()
     whole = run.history.drop(columns=list(TIMING_COLUMNS))
-    old = pd.read_csv(run.path / "history.csv", float_precision="round_trip").drop(columns=[*LATER, CRC32])
+    old = read_csv(run.path / "history.csv").drop(columns=[*LATER, CRC32])
     old.iloc[:-1].to_csv(run.path / "history.csv", index=False)
     assert (load_run(run.path).history[list(LATER)] == 0).all(axis=None)
     (run.path / "checkpoints" / "previous.safetensors").replace(run.path / "checkpoints" / "latest.safetensors")
