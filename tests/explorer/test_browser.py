@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -21,18 +20,17 @@ from typing import IO, Any
 
 import nbformat
 import pytest
-from playwright.sync_api import expect, sync_playwright
+from chromium import REASON, SKIPPED, launched
+from playwright.sync_api import expect
 from small import SMALL
 
 from ternary_lab import run_experiment
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-REQUIRED = os.environ.get("TERNARY_LAB_BROWSER") == "required"
-if CHROMIUM is None and not REQUIRED:
-    pytest.skip("no Chromium on this machine: apt install chromium", allow_module_level=True)
+if SKIPPED:
+    pytest.skip(REASON, allow_module_level=True)
 
 FLAGS = [
-    "--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run",
 ]
 PATIENCE = 60_000
 """Milliseconds that a busy machine may take for one step."""
@@ -140,19 +138,16 @@ class Lab:
 
 @pytest.fixture(scope="module")
 def lab(folder: Path) -> Iterator[Lab]:
-    assert CHROMIUM is not None, "TERNARY_LAB_BROWSER=required, and there is no Chromium"
     log = folder / "lab.log"
     command = [
         "jupyterlab", "--no-browser", "--ServerApp.ip=127.0.0.1", "--IdentityProvider.token=", "--allow-root",
         "--LabApp.expose_app_in_browser=True", "--LabApp.news_url=None",
         "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
     ]
-    with log.open("wb") as file, serving(command, folder, file) as address, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    with log.open("wb") as file, serving(command, folder, file) as address, launched(*FLAGS) as browser:
         lab = Lab(browser.new_page(viewport={"width": 1400, "height": 1000}), address)
         yield lab
         assert lab.wrong == []
-        browser.close()
     assert kernels(folder) == []
     said = log.read_text(errors="replace").partition("received signal")[0]
     assert "Traceback" not in said, said[-3000:]

@@ -6,8 +6,6 @@ Without Chromium, the tests are skipped. In CI, TERNARY_LAB_BROWSER=required mak
 from __future__ import annotations
 
 import base64
-import os
-import shutil
 import time
 from collections.abc import Iterator
 from itertools import product
@@ -17,15 +15,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from playwright.sync_api import sync_playwright
+from chromium import REASON, SKIPPED, launched
 
 from ternary_lab import load_run, space
 from ternary_lab.model import PATHWAYS
 from ternary_lab.page.build import write_page
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-if CHROMIUM is None and os.environ.get("TERNARY_LAB_BROWSER") != "required":
-    pytest.skip("no Chromium on this machine: apt install chromium", allow_module_level=True)
+if SKIPPED:
+    pytest.skip(REASON, allow_module_level=True)
 pytestmark = pytest.mark.driven
 
 RUN = load_run("v5_5/seed=42")
@@ -55,11 +52,8 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    assert CHROMIUM is not None, "TERNARY_LAB_BROWSER=required, and there is no Chromium"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with launched() as browser:
         yield browser
-        browser.close()
 
 
 def test_the_page_opens_from_the_disk_and_loads_nothing(file: Path, browser: Any) -> None:

@@ -9,9 +9,7 @@ from __future__ import annotations
 import base64
 import csv
 import json
-import os
 import re
-import shutil
 import statistics
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,7 +19,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from playwright.sync_api import expect, sync_playwright
+from chromium import REASON, SKIPPED, launched
+from playwright.sync_api import expect
 
 from ternary_lab import load_run, space, symmetry
 from ternary_lab.metrics.codes import all_codes
@@ -31,9 +30,8 @@ from ternary_lab.page import data
 from ternary_lab.page.build import FOLDER, write_page
 from ternary_lab.page.data import Bundle, bundle
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-if CHROMIUM is None and os.environ.get("TERNARY_LAB_BROWSER") != "required":
-    pytest.skip("no Chromium on this machine: apt install chromium", allow_module_level=True)
+if SKIPPED:
+    pytest.skip(REASON, allow_module_level=True)
 pytestmark = pytest.mark.driven
 
 RUN = load_run("beyond/seed=42")
@@ -61,11 +59,8 @@ def file(found: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    assert CHROMIUM is not None, "TERNARY_LAB_BROWSER=required, and there is no Chromium"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with launched() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
-import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from chromium import REASON, SKIPPED, launched
 from click.testing import CliRunner
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -38,8 +37,6 @@ from ternary_lab.studies.report.ledger_page import WIDTH, LedgerPage, claimed, f
 from ternary_lab.studies.report.original import original_runs
 
 VOID = {"col", "input", "meta"}
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-REQUIRED = os.environ.get("TERNARY_LAB_BROWSER") == "required"
 
 
 @pytest.fixture(scope="module")
@@ -134,14 +131,11 @@ def test_the_command_writes_the_page(
     assert len(json.loads(result.output)) == len(judgements)
 
 
-@pytest.mark.skipif(CHROMIUM is None and not REQUIRED, reason="no Chromium on this machine: apt install chromium")
+@pytest.mark.skipif(SKIPPED, reason=REASON)
 def test_the_page_filters_and_follows_addresses(judgements: list[Judgement], tmp_path: Path) -> None:
-    from playwright.sync_api import sync_playwright
-
     file = LedgerPage(judgements).write(tmp_path / "ledger.html").as_uri()
     chosen = judgements[200]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with launched() as browser:
         page = browser.new_page()
         page.goto(f"{file}#claim-{chosen.claim.id}")
         rows, count = page.locator(".ledger tr[id]:visible"), page.locator(".ledger output")
@@ -163,20 +157,15 @@ def test_the_page_filters_and_follows_addresses(judgements: list[Judgement], tmp
         page.evaluate("name => { location.hash = name }", f"claim-{judgements[3].claim.id}")
         page.locator(f"#claim-{judgements[3].claim.id}").wait_for()
         page.wait_for_function("document.querySelectorAll('.ledger tr[id][hidden]').length === 0")
-        browser.close()
 
 
-@pytest.mark.skipif(CHROMIUM is None and not REQUIRED, reason="no Chromium on this machine: apt install chromium")
+@pytest.mark.skipif(SKIPPED, reason=REASON)
 def test_without_scripts_the_whole_table_is_shown(judgements: list[Judgement], tmp_path: Path) -> None:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with launched() as browser:
         page = browser.new_context(java_script_enabled=False).new_page()
         page.goto(LedgerPage(judgements).write(tmp_path / "ledger.html").as_uri())
         assert page.locator(".ledger tr[id]:visible").count() == len(judgements)
         assert page.locator(".ledger form").count() == 0
-        browser.close()
 
 
 # Numbers
