@@ -515,7 +515,7 @@ def test_everything_by_touch(opened: Callable[..., Any]) -> None:
             touch("touchStart", (box["x"] + 5, box["y"] + 5))
             for place in ((x, box["y"] + 5), (x, y), (box["x"] + 5, y)):
                 touch("touchMove", place)
-            page.wait_for_timeout(200)  # A finger that leaves in full motion is a fling, and Chromium drops the next tap.
+            page.wait_for_timeout(200)  # After a finger that leaves in full motion, Chromium drops the next tap.
             touch("touchMove", (box["x"] + 6, y))
             touch("touchEnd")
         assert len(state(page, "chosen")) > 1000
