@@ -8,8 +8,8 @@ that do not occur, is known as well.
                     (rarefaction, Hurlbert 1971)
     n₉₉             the least m at which this C(m) is 99 %; unknown if even n draws do not reach 99 %
     unseen mass     f₁/n, probability that the next draw is an operation that has not occurred (Good 1953)
-    H(X)            Σ (c_x/n)(ψ(n) - ψ(c_x)) (Zhang 2012), plus an estimate of what n draws cannot show (Chao, Wang and
-                    Jost 2013); here ψ is the digamma function
+    H(X)            Σ (c_x/n)(ψ(n) - ψ(c_x)) (Zhang 2012), plus an estimate of the rest R, which is defined below (Chao,
+                    Wang and Jost 2013). ψ is the digamma function
     KL(U‖p)         a lower bound only: mean over x of ψ(n + 1) - ψ(c_x + 1), minus ln N
     TV, JSD         bounds only, from a set of operations that are drawn more often than others, and from KL(p‖U)
 

@@ -1,4 +1,4 @@
-"""What a page holds of a run: the header (JSON) and the parts (bytes).
+"""The data of a run for its page: the header (JSON) and the parts (bytes).
 
 E is the number of kept epochs, N = 19,683 the number of operations, L the number of latent dimensions, and D the number
 of principal directions (8, or L if L is smaller). There are P = 2 pathways: 0 is A and 1 is B. Every part is compressed
@@ -106,7 +106,7 @@ DEPENDENCE = {"constant": "nothing (constant)", "a": "a", "b": "b", "both": "a a
 
 @dataclass(frozen=True)
 class Bundle:
-    """What a page holds of a run: the header, and the compressed parts by name."""
+    """The data of a run for its page: the header, and the compressed parts by name."""
 
     header: dict[str, Any]
     parts: dict[str, bytes]
@@ -114,7 +114,7 @@ class Bundle:
 
 @with_fixed_arithmetic
 def bundle(run: RunRecord, *, every: int = 1, prior: bool = True, progress: bool = False) -> Bundle:
-    """Return what a page holds of a run.
+    """Return the data of a run for its page.
 
     Args:
         run: any run with weights. Its epochs are those with saved weights, or else that of the last checkpoint.
@@ -155,7 +155,7 @@ def bundle(run: RunRecord, *, every: int = 1, prior: bool = True, progress: bool
 
 @dataclass(frozen=True)
 class _Epoch:
-    """What a page holds of one epoch. The first axis of an array is the pathway."""
+    """The data of one epoch. The first axis of an array is the pathway."""
 
     positions: Array
     plane_range: list[list[float | None]]
@@ -173,7 +173,7 @@ class _Epoch:
 
 
 def _epoch(run: RunRecord, epoch: int, entries: Sequence[int], latents: Sequence[Tensor]) -> _Epoch:
-    """Return what a page holds of an epoch. Without `latents`, ln p(x) is left out."""
+    """Return the data of an epoch. Without `latents`, ln p(x) is left out."""
     core = _model(run, epoch).core
     mu = all_codes(core)[0]
     positions, plane_range = _in_plane(mu[:, 0], entry_effects(mu[:, 0]), entries)

@@ -150,7 +150,7 @@ ROUNDS = 30
 
 @pytest.fixture(scope="module")
 def misses(evaluated: Any) -> dict[tuple[str, str, int], int]:
-    """How many of `ROUNDS` intervals miss the true value, by measure, generator and number of draws."""
+    """Return the number of intervals, among `ROUNDS`, that miss the true value: by measure, generator and draws."""
     initial = evaluate(untrained(), 1000, 16_384, iwae_samples=1).output["A"]
     generators = {
         "v5.5 A": evaluated.output["A"], "v5.5 B": evaluated.output["B"], "untrained": initial, "noise": uniform(N),

@@ -1,4 +1,4 @@
-"""What a page holds of a run agrees with the library, within the precision of its numbers."""
+"""The data of a page agree with the library, within the precision of the numbers of the page."""
 
 from __future__ import annotations
 

@@ -411,7 +411,7 @@ def test_colours_count_what_the_library_counts(opened: Callable[..., Any]) -> No
 
 
 def test_codes_come_without_a_worker(browser: Any, file: Path) -> None:
-    """Where a worker cannot start, the page computes the codes itself: the largest movement is that of the library."""
+    """If no worker can start, the page computes the codes itself. Its largest movement is that of the library."""
     codes = [all_codes(RUN.model(epoch).core)[0][1, 0] for epoch in (RUN.epochs[0], RUN.epochs[-1])]
     largest = float((codes[1] - codes[0]).norm(dim=1).max())
     page = browser.new_page()
@@ -537,7 +537,7 @@ def test_the_page_fits(opened: Callable[..., Any], width: int, height: int) -> N
 
 
 def test_a_link_restores_everything(opened: Callable[..., Any]) -> None:
-    """What a user has changed comes back in another window from the address alone."""
+    """Another window that opens the address shows the same state."""
     with opened() as page:
         page.get_by_role("slider", name="epoch").focus()
         page.keyboard.press("Home")
