@@ -319,6 +319,7 @@ class Horizon(Section):
 
 class Training(Section):
     total_epochs: Whole = Field(400, ge=1, le=100_000, description="epochs to train at most")
+    posterior_samples: Whole = Field(1, ge=1, le=256, description="posterior samples z of each operation in a step")
 
 
 def _rename(name: Any) -> Any:

@@ -219,14 +219,14 @@ class Cohort:
             order = self.streams("order", self.epoch)
             passes = [order.permutations(held) for _ in range(-(-n // held))]
             chosen = torch.cat(passes, 1)[:, :n].to(self.device)
-            noise = self.streams("noise", self.epoch).normal(2, n, self.config.model.latent_dim).to(self.device)
+            noise = self.streams("noise", self.epoch).normal(2, n, self.step.noise_width).to(self.device)
             return self.train_epoch(plans, self.x_train[chosen], noise.transpose(0, 1))
 
     @torch.no_grad()
     def train_epoch(
         self, plans: Sequence[Plan], x: Tensor, noise: Tensor
     ) -> tuple[dict[str, list[Any]], list[Correction]]:
-        """Train one pass over operations x (R, n, 9) in this order, with noise (2, R, n, L).
+        """Train one pass over operations x (R, n, 9) in this order, with noise (2, R, n, S L).
 
         Returns a dictionary from column of the history to one value per run, which is the mean over the steps, and
         StateNet's corrections.

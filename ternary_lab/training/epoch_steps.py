@@ -49,7 +49,8 @@ class PlainSteps:
         self._batch = stepper.config.data.batch_size
         self._count = -(-x.shape[1] // self._batch)
         self._log: list[Tensor] = []
-        self._z = torch.full((self._count, *noise.shape[:2], self._batch, noise.shape[3]), float("nan"))
+        latent = stepper.config.model.latent_dim
+        self._z = torch.full((self._count, *noise.shape[:2], self._batch, latent), float("nan"))
 
     def __len__(self) -> int:
         return self._count
@@ -64,7 +65,8 @@ class PlainSteps:
         self._pass = self._stepper.forward(
             self._both[:, part], self._target[:, part], self._noise[:, :, part], s, latents
         )
-        self._z[step, :, :, : self._pass.z.shape[2]] = self._pass.z
+        z = self._pass.first_samples
+        self._z[step, :, :, : z.shape[2]] = z
         return self._pass
 
     def update(self) -> StepRecord:
@@ -106,7 +108,7 @@ class ReplayedSteps:
 
         self._x = buffer(runs, self._count, self._batch, ENTRIES)
         self._target = buffer(runs, self._count, self._batch, ENTRIES, VALUES)
-        self._noise = buffer(2, runs, self._count, self._batch, latent)
+        self._noise = buffer(2, runs, self._count, self._batch, stepper.noise_width)
         self._latents = buffer(runs, config.information.latents, latent) if config.information.enabled else None
         self._z = buffer(self._count, 2, runs, self._batch, latent)
         self._log = buffer(self._count, len(stepper.logged), runs)
@@ -169,7 +171,7 @@ class ReplayedSteps:
             x.expand(2, runs, batch, ENTRIES).reshape(2 * runs, batch, ENTRIES), target, noise, s,
             self._latents if informed else None,
         )
-        self._z[:, :, :, :batch].index_copy_(0, self._at, forward.z.unsqueeze(0))
+        self._z[:, :, :, :batch].index_copy_(0, self._at, forward.first_samples.unsqueeze(0))
         return forward
 
     def _update(self, forward: Pass) -> StepRecord:
@@ -211,7 +213,7 @@ class ReplayedSteps:
 
 
 def begin_epoch(stepper: Stepper, x: Tensor, noise: Tensor, draws: Streams, before: Steps | None) -> Steps:
-    """Return the steps of one pass over operations x (R, n, 9) with noise (2, R, n, L).
+    """Return the steps of one pass over operations x (R, n, 9) with noise (2, R, n, S L).
 
     Args:
         stepper: the weights, and the computation of a step.

@@ -20,20 +20,21 @@ def run_bytes(config: Config, device: str) -> int:
     """Estimate the bytes that one run of a cohort needs for training and measuring.
 
     The estimate counts numbers of four bytes. The run has P parameters, n operations per epoch, batches of B
-    operations, L latent dimensions, W units in all networks together, D units in the larger decoder, and M Sobol
-    latents, which are measured in parts of at most `PART` latents. N is the number of all operations. The following
-    numbers are in memory during the whole epoch:
+    operations with S posterior samples each, L latent dimensions, W units in all networks together, D units in the
+    larger decoder, and M Sobol latents, which are measured in parts of at most `PART` latents. N is the number of all
+    operations. The following numbers are in memory during the whole epoch:
 
         12 P                  weights, gradients, both moments; the copy to be measured; states of two epochs
-        n (54 + 4 L)          operations of an epoch, one-hot targets, noise and latents
-        6 W B + 4 B² + 324 B  activations and their gradients, distances of the repulsion, terms on the logits
+        n (54 + (2 S + 2) L)  operations of an epoch, one-hot targets, noise and latents
+        6 W Z + 4 Z² + 324 Z  activations and their gradients, distances of the repulsion, terms on the logits, for
+                              the Z = B S posterior samples of a step
         12 N per part         sums of the output distribution of both pathways, in float64
         M (L + 9)             Sobol latents
         K (W + 81 + 4·324)    K prior latents of a step, if the loss has information terms
 
     The following numbers are in memory only during some tasks of the measurement:
 
-        2 S V (W + 81 + L)    -ELBO of V held-out operations with S samples
+        2 E V (W + 81 + L)    -ELBO of V held-out operations with E samples
         C (W + 81 + 4·324)    on a CPU: a decoded chunk of C latents and its outer products
         C (D + L)             on a GPU: the decoder's activations for a part of C latents, or
         C 2·324               on a GPU: the outer products of this part
@@ -51,10 +52,10 @@ def run_bytes(config: Config, device: str) -> int:
     logits = VALUES * ENTRIES
     width = 2 * sum(m.encoder_hidden) + sum(m.decoder_A_hidden) + decoder_b + 2 * logits
     train, held_out = (int(SIZE * share) for share in (config.data.train_fraction, config.data.validation_fraction))
-    n, batch = config.data.epoch_operations or train, config.data.batch_size
+    n, batch = config.data.epoch_operations or train, config.data.batch_size * config.training.posterior_samples
     decoding = width + 81 + 4 * 324
     numbers = 12 * architecture.parameters
-    numbers += n * (54 + 4 * m.latent_dim)
+    numbers += n * (54 + (2 * config.training.posterior_samples + 2) * m.latent_dim)
     numbers += 6 * width * batch + 4 * batch**2 + 324 * batch
     numbers += 12 * SIZE * -(-e.latents // PART)
     numbers += e.latents * (m.latent_dim + 9)

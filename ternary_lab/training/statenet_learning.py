@@ -71,7 +71,7 @@ class StateNetLearning:
         """
         self._slope = None
         if i in self._lessons and forward.alignment is not None:
-            nothing = torch.zeros_like(forward.z)
+            nothing = torch.zeros_like(forward.first_samples)
             self._step.differentiate_encoders(forward, forward.alignment.z, nothing, nothing)
             self._slope = self._step.gradients.encoders.clone()
 
@@ -123,7 +123,7 @@ class StateNetLearning:
         step, config = self._step, self._step.config
         n = min(config.statenet.lesson_operations, len(self._x))
         chosen = streams.permutations(len(self._x))[:, :n].to(step.device)
-        noise = streams.normal(2, n, config.model.latent_dim).to(step.device)
+        noise = streams.normal(2, n, step.noise_width).to(step.device)
         x = self._x[chosen]
         one, none = torch.ones(2, step.runs, device=step.device), torch.zeros(step.runs, device=step.device)
         weight = step.values([c.statenet.information_weight for c in step.configs])

@@ -2,6 +2,9 @@
 
 A step consists of forward pass, losses, gradients, gradient balance, clipping and AdamW. Shapes and symbols are those
 of `model`. `epoch_steps` takes the steps of an epoch.
+
+A step draws S posterior samples of each operation, where S is the setting `training.posterior_samples`, 1 in v5.5. The
+samples of an operation are neighbours in every tensor. The encoders compute each operation once.
 """
 
 from __future__ import annotations
@@ -95,16 +98,18 @@ class Pass:
     """Name of a loss term, with its value (P, R) in each of its P pathways."""
     gradients: losses.Gradients
     z: Tensor
-    """(2, R, B, L): sampled latents, before injection."""
+    """(2, R, B S, L): sampled latents, before injection."""
     noise: Tensor
-    """(2, R, B, L): z - μ."""
+    """(2, R, B S, L): z - μ."""
+    first_samples: Tensor
+    """(2, R, B, L): the first sampled latent of each operation."""
     activations: tuple[list[Tensor], list[Tensor], list[Tensor]]
     """Activations of the encoders, of decoder A and of decoder B."""
     alignment: losses.Alignment | None
     """The entropy alignment, or None if the alignment has no gradient."""
     information: losses.InformationValues | None
     d_logits: Tensor
-    """(2, R, B + M, 27): gradients with respect to the logits, first of B operations, then of M prior latents."""
+    """(2, R, B S + M, 27): gradients with respect to the logits, first of posterior samples, then of prior latents."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +155,8 @@ class Stepper:
         outputs: Tensor, norms: Tensor, steps: int,
     ) -> None:
         self.configs, self.config = list(configs), configs[0]
+        self.samples = self.config.training.posterior_samples
+        self.noise_width = self.samples * self.config.model.latent_dim
         self.architecture = Architecture(self.config.model)
         self.blocks, self.first_moments, self.second_moments = blocks, first_moments, second_moments
         self.outputs, self.norms, self.steps = outputs, norms, steps
@@ -235,15 +242,17 @@ class Stepper:
         Args:
             x: (2R, B, 9): operations, first of all runs for encoder A, then of all runs for encoder B.
             target: (R, B, 9, 3): the same operations as one-hot classes.
-            eps: (2, R, B, L): noise ε.
+            eps: (2, R, B, S L): noise ε of the S posterior samples of each operation.
             s: settings of the step.
             latents: (R, M, L): latents from the prior for the information terms. Both pathways read the same latents.
         """
         runs, batch = target.shape[:2]
         encoded = self._encoders.forward(x)
         mu, log_variance = encoded[-1].view(2, runs, batch, -1).chunk(2, -1)
-        noise = (0.5 * log_variance).exp_().mul_(eps).mul_(s.temperature)
-        z = mu + noise
+        spread = (0.5 * log_variance).exp_().unsqueeze(3)
+        noise = (spread * eps.reshape(2, runs, batch, self.samples, -1)).mul_(s.temperature.unsqueeze(-1))
+        sampled = mu.unsqueeze(3) + noise
+        z, target = sampled.flatten(2, 3), target.unsqueeze(2).expand(-1, -1, self.samples, -1, -1).flatten(1, 2)
         injected = inject(z, s.rho)
         if latents is not None:
             injected = torch.cat((injected, latents.expand(2, -1, -1, -1)), 2)
@@ -254,17 +263,20 @@ class Stepper:
             lambda: losses.alignment(z) if self.aligns else None,
         )
         every = torch.stack((decoded_a[-1], decoded_b[-1]))
-        whole = code.decoded(target, every[:, :, :batch].view(2, *target.shape))
+        whole = code.decoded(target, every[:, :, : z.shape[2]].view(2, *target.shape))
         values |= losses.compute_terms(self._output_terms, whole, s.terms, gradients)
         assert gradients.logits is not None
         d_logits, informed = gradients.logits.flatten(3), None
         if latents is not None and s.information is not None:
             settings = self.config.information
             informed, d_informed = losses.information_loss(
-                every[:, :, batch:], self.outputs, settings.decay, settings.margin, s.information
+                every[:, :, z.shape[2] :], self.outputs, settings.decay, settings.margin, s.information
             )
             d_logits = torch.cat((d_logits, d_informed), 2)
-        return Pass(values, gradients, z, noise, (encoded, decoded_a, decoded_b), alignment, informed, d_logits)
+        activations = encoded, decoded_a, decoded_b
+        return Pass(
+            values, gradients, z, noise.flatten(2, 3), sampled[:, :, :, 0], activations, alignment, informed, d_logits
+        )
 
     def update(self, forward: Pass, s: StepSettings) -> StepRecord:
         """Take one optimiser step from a forward pass.
@@ -306,8 +318,8 @@ class Stepper:
             lambda: self._decoder_B.backward(decoded_b, forward.d_logits[1], to_input=True),
             lambda: self._decoder_A.backward(decoded_a, forward.d_logits[0], to_input=True),
         )
-        batch = forward.z.shape[2]  # The rest are prior latents, which come from no encoder.
-        d_z = torch.stack((d_a[:, :batch], d_b[:, :batch])).mul_(s.kept)
+        sampled = forward.z.shape[2]  # The rest are prior latents, which come from no encoder.
+        d_z = torch.stack((d_a[:, :sampled], d_b[:, :sampled])).mul_(s.kept)
         for pathway, gradient in forward.gradients.z.items():
             d_z[pathway].add_(gradient)
         if forward.alignment is not None:
@@ -324,10 +336,16 @@ class Stepper:
         without the part that comes through z.
         """
         # z = μ + τ σ ε, and so ∂z/∂s = (z - μ)/2.
-        d_head = d_z.new_empty(*d_z.shape[:-1], 2 * d_z.shape[-1])
+        d_head = d_z.new_empty(*mu.shape[:-1], 2 * mu.shape[-1])
         d_mu, d_log_variance = d_head.chunk(2, -1)
-        torch.add(d_z, mu, out=d_mu)
-        torch.addcmul(log_variance, d_z, forward.noise, value=0.5, out=d_log_variance)
+        if self.samples == 1:
+            torch.add(d_z, mu, out=d_mu)
+            torch.addcmul(log_variance, d_z, forward.noise, value=0.5, out=d_log_variance)
+        else:
+            samples = *mu.shape[:3], self.samples, mu.shape[3]
+            torch.add(d_z.reshape(samples).sum(3), mu, out=d_mu)
+            through_z = (d_z * forward.noise).reshape(samples).sum(3)
+            torch.add(log_variance, through_z, alpha=0.5, out=d_log_variance)
         self._encoders.backward(forward.activations[0], d_head.flatten(0, 1), to_input=False)
 
     def _adamw(self, divisor: Tensor, s: StepSettings) -> None:

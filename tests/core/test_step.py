@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import kstest, norm
 
-from ternary_lab import load_config
+from ternary_lab import load_config, space
 from ternary_lab.backend import kernels
 from ternary_lab.backend.random_streams import Streams
 from ternary_lab.config import Config
@@ -38,6 +38,9 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "clipping by pathway": ("v5_5", {"optimiser.clip_per": "pathway", "gradient_balance.norm": "raw"}),
     "free bits of means": ("v5_5", {"kl.free_bits_per": "dimension_mean"}),
     "one full batch": ("v5_5", {"data.epoch_operations": 64}),
+    "several posterior samples": (
+        "repaired", {"training.posterior_samples": 3, "statenet.training": "hypergradient", "statenet.lessons": 2},
+    ),
     "several passes": ("v5_5", {"data.epoch_operations": 700}),
 }
 
@@ -103,6 +106,32 @@ def test_figures_are_of_every_step_and_leave_out_what_no_batch_held() -> None:
     rest = x.shape[1] % 64
     assert plain.z[-1, :, :, rest:].isnan().all()
     assert plain.z[:-1].isfinite().all()
+
+
+def test_the_gradient_of_several_samples_is_the_mean_of_their_gradients() -> None:
+    samples, operations = 3, 20
+    additive = SMALL | {"loss.repulsion_weight": 0.0, "loss.entropy_weight": 0.0}
+    one, several = (load_config("v5_5", additive | {"training.posterior_samples": k}) for k in (1, samples))
+    generator = torch.Generator().manual_seed(4)
+    noise = torch.randn(2, 2, operations, samples, one.model.latent_dim, generator=generator)
+
+    def gradients(config: Config, eps: torch.Tensor) -> list[torch.Tensor]:
+        cohort = Cohort([config] * 2, [1, 2], CPU)
+        x = cohort.x_train[:operations].expand(2, operations, 9)
+        plans = [plan_epoch(config, 30, state) for state in cohort.controllers]
+        settings = cohort.step.settings(plans, [Correction.none(plan) for plan in plans])
+        with torch.no_grad():
+            forward = cohort.step.forward(x.repeat(2, 1, 1), space.one_hot(x), eps, settings)
+            cohort.step.differentiate(forward, settings, torch.ones(2, 2))
+        assert forward.first_samples.shape == (2, 2, operations, config.model.latent_dim)
+        return [g.double() for g in cohort.step.gradients.trained()]
+
+    each = [gradients(one, noise[:, :, :, k]) for k in range(samples)]
+    together = gradients(several, noise.flatten(3))
+    for i, found in enumerate(together):
+        mean = torch.stack([g[i] for g in each]).mean(0)
+        assert (found - mean).abs().max() < 1e-5 * mean.abs().max()
+        assert (found - each[0][i]).abs().max() > 1e-2 * mean.abs().max()
 
 
 def test_one_adamw_for_all_rows_is_torchs_for_each() -> None:
