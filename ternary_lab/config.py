@@ -236,6 +236,7 @@ class Information(Section):
     margin: Positive = Field(9.0, description="largest log-odds without a penalty")
     start_epoch: Epoch = Field(20, description="epoch at which the weights start to rise from 0")
     ramp_epochs: Epoch = Field(20, description="epochs until the weights are reached; 0: at once")
+    ramp_power: Positive = Field(1.0, description="power of the rise: 1 is a straight line, 2 a parabola")
     latents: Whole = Field(512, ge=2, le=65_536, description="prior latents per step")
     decay: Momentum = Field(0.995, description="decay per step of the moving average from which H(X) is computed")
 
@@ -246,7 +247,7 @@ class Information(Section):
 
     def weights(self, e: int) -> tuple[float, float, float]:
         """Return the weights of H(X|Z), of H(X) and of the certainty at epoch e."""
-        share = jump(e, 1.0, self.start_epoch, self.ramp_epochs)
+        share = jump(e, 1.0, self.start_epoch, self.ramp_epochs) ** self.ramp_power
         return share * self.noise_weight, share * self.entropy_weight, share * self.certainty_weight
 
 
@@ -282,6 +283,19 @@ class StateNet(Section):
     lr_high: Positive = Field(0.01, description="upper bound of the corrected learning rate")
 
 
+class LrScale(Section):
+    """Factors of the learning rate, one for each network."""
+
+    encoder_A: Positive = Field(1.0, description="learning rate of encoder A, divided by that of the schedule")
+    encoder_B: Positive = Field(1.0, description="learning rate of encoder B, divided by that of the schedule")
+    decoder_A: Positive = Field(1.0, description="learning rate of decoder A, divided by that of the schedule")
+    decoder_B: Positive = Field(1.0, description="learning rate of decoder B, divided by that of the schedule")
+
+    def by_pathway(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        """Return (encoder, decoder) of pathway A and of pathway B."""
+        return (self.encoder_A, self.decoder_A), (self.encoder_B, self.decoder_B)
+
+
 class Optimiser(Section):
     """Settings of AdamW (Loshchilov & Hutter 2019)."""
 
@@ -292,6 +306,7 @@ class Optimiser(Section):
     lr_decay: Literal["none", "cosine"] = Field(
         "none", description="v5.5 has steps only; cosine: also times (1 + cos(pi e/schedule.horizon))/2"
     )
+    lr_scale: LrScale = LrScale()
     weight_decay: Weight = Field(1e-4, description="decoupled weight decay")
     beta1: Momentum = Field(0.9, description="momentum of the first moment")
     beta2: Momentum = Field(0.999, description="momentum of the second moment")

@@ -31,7 +31,7 @@ from ternary_lab.controllers import Correction, Plan
 from ternary_lab.losses import InformationWeights, TermNumbers
 from ternary_lab.model import statenet
 from ternary_lab.networks import Blocks
-from ternary_lab.training.step import Pass, Stepper, StepRecord, StepSettings
+from ternary_lab.training.step import RATES, Pass, Stepper, StepRecord, StepSettings
 
 
 def lesson_steps(config: Config, steps: int) -> list[int]:
@@ -101,7 +101,7 @@ class StateNetLearning:
             step.config.optimiser.clip_per == "pathway", self._slope,
         )
         self._differentiate_objective(settings, self._streams("lesson", number))
-        slopes = control_gradients(taken, step.gradients, AdamW(step.steps, *settings.rates[:, :, None]))
+        slopes = control_gradients(taken, step.gradients, self._optimisers(settings))
         slopes = slopes * step.values([
             control.correction_slopes(*of) for of in zip(step.configs, plans, corrections, strict=True)
         ])
@@ -117,6 +117,21 @@ class StateNetLearning:
                 lr=config.statenet.learning_rate, beta1=0.9, beta2=0.999, weight_decay=0.0, eps=1e-8, amsgrad=False,
                 maximize=False,
             )
+
+    def _optimisers(self, settings: StepSettings) -> list[list[AdamW]]:
+        """Return AdamW of the encoder and of the decoder of pathway A, then of pathway B."""
+        step, (encoders, *decoders) = self._step, settings.rates
+        scales = step.values([
+            [x for pathway in c.optimiser.lr_scale.by_pathway() for x in pathway] for c in step.configs
+        ])
+        found = []
+        for p, networks in enumerate(zip(encoders.view(RATES, 2, -1).unbind(1), decoders, strict=True)):
+            of_networks = scales[:, 2 * p, None], scales[:, 2 * p + 1, None]
+            found.append([
+                AdamW(step.steps, scale, *rates.unsqueeze(2))
+                for rates, scale in zip(networks, of_networks, strict=True)
+            ])
+        return found
 
     def _differentiate_objective(self, settings: StepSettings, streams: Streams) -> None:
         """Write the gradients of the objective into the stepper's gradient blocks."""
@@ -162,6 +177,8 @@ class AdamW:
     """
 
     step: int
+    lr_scale: Tensor
+    """∂lr/∂(learning rate of the schedule): the setting `optimiser.lr_scale` of this network."""
     lr: Tensor
     beta1: Tensor
     beta2: Tensor
@@ -169,7 +186,7 @@ class AdamW:
     weight_decay: Tensor
 
     def sensitivity(self, weights: Tensor, first: Tensor, second: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        """Return ∂θ'/∂lr and ∂θ'/∂g for each weight.
+        """Return ∂θ'/∂(learning rate of the schedule) and ∂θ'/∂g for each weight.
 
         `weights` holds θ', `first` and `second` hold both moments after the step, and `gradient` holds the gradient g
         of the step.
@@ -182,7 +199,8 @@ class AdamW:
         of_mean = (1 - self.beta1) / unbiased[0] / below
         # A weight that has never had a gradient has root 0. The lower bound on the root prevents a division by 0.
         of_root = (1 - self.beta2) / unbiased[1] * gradient / root.clamp_min(torch.finfo(root.dtype).tiny)
-        return -(direction + self.weight_decay * before), -self.lr * (of_mean - direction / below * of_root)
+        by_lr = -self.lr_scale * (direction + self.weight_decay * before)
+        return by_lr, -self.lr * (of_mean - direction / below * of_root)
 
 
 @dataclass(frozen=True)
@@ -206,10 +224,11 @@ class TakenStep:
     """(2, R, ·): gradient of |H_A - H_B| with respect to the encoders' weights, or None if there is no gradient."""
 
 
-def control_gradients(step: TakenStep, objective: Blocks, optimiser: AdamW) -> Tensor:
+def control_gradients(step: TakenStep, objective: Blocks, optimisers: Sequence[Sequence[AdamW]]) -> Tensor:
     """Return the derivatives (R, 4) of the objective V with respect to lr, λ₁, λ₂ and λ₃.
 
-    `objective` holds the gradient of V with respect to the weights after the step.
+    `objective` holds the gradient of V with respect to the weights after the step. `optimisers` holds AdamW of the
+    encoder and of the decoder of pathway A, then of pathway B.
     """
     runs = step.clip.shape[1]
     of_lr = step.clip.new_zeros(runs)
@@ -221,7 +240,7 @@ def control_gradients(step: TakenStep, objective: Blocks, optimiser: AdamW) -> T
             step.weights, step.first_moments, step.second_moments, step.gradients, objective
         )), strict=True)
         for i, (weights, first, second, gradient, slope) in enumerate(parts):
-            by_lr, by_gradient = optimiser.sensitivity(weights, first, second, gradient)
+            by_lr, by_gradient = optimisers[p][i].sensitivity(weights, first, second, gradient)
             of_lr += (slope * by_lr).sum(-1)
             e = by_gradient.mul_(slope)
             e_g[p] += (e * gradient).sum(-1)

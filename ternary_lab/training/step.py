@@ -30,8 +30,10 @@ from ternary_lab.model import Architecture, inject, statenet
 from ternary_lab.networks import Blocks, Bound
 from ternary_lab.training.run_state import RunState
 
-FIXED = 19
+FIXED = 34
 """Number of rows of `StepSettings.packed` in front of the rows for the loss terms."""
+RATES = 5
+"""Number of settings of AdamW: learning rate, β₁, β₂, ε, weight decay."""
 
 
 @dataclass(frozen=True)
@@ -61,12 +63,12 @@ class StepSettings:
     scale_low: Tensor
     scale_high: Tensor
     grad_clip: Tensor
-    rates: Tensor
-    """(5, R): learning rate, β₁, β₂, ε, weight decay of AdamW."""
+    rates: tuple[Tensor, Tensor, Tensor]
+    """Learning rate, β₁, β₂, ε and weight decay of AdamW: of the encoders (5, 2R), of decoder A (5, R) and of B."""
     information: InformationWeights | None
     """Weights of the information terms, or None if no run has information terms in this epoch."""
     lr: Sequence[float]
-    """The learning rate of each run as a Python number of full precision."""
+    """The learning rate of each run, before `optimiser.lr_scale`, as a Python number of full precision."""
 
     @staticmethod
     def unpacked(
@@ -76,7 +78,7 @@ class StepSettings:
 
         `informed` is true if a run has information terms in this epoch. `lr` holds the exact learning rates.
         """
-        numbers, row = {}, FIXED
+        numbers, row, first = {}, FIXED, FIXED - 4 * RATES
         for term in terms:
             middle = row + len(term.pathways)
             end = middle + len(term.settings(config))
@@ -85,8 +87,12 @@ class StepSettings:
         return StepSettings(
             packed, numbers, config.kl.free_bits_per, lambdas=packed[0:3], temperature=packed[3:5, :, None, None],
             rho=packed[5, :, None, None], kept=packed[6, :, None, None], forgetting=packed[7], scale_low=packed[8],
-            scale_high=packed[9], grad_clip=packed[10], rates=packed[11:16],
-            information=InformationWeights(*packed[16:19]) if informed else None, lr=lr,
+            scale_high=packed[9], grad_clip=packed[10],
+            information=InformationWeights(*packed[11:14]) if informed else None, lr=lr,
+            rates=(
+                packed[first : first + 2 * RATES].view(RATES, -1), packed[first + 2 * RATES : FIXED - RATES],
+                packed[FIXED - RATES : FIXED],
+            ),
         )
 
 
@@ -180,9 +186,9 @@ class Stepper:
         self._part_norms = torch.empty(2, 2, self.runs, device=self.device)
         self._side_streams = SideStreams(self.device)
         parts = (blocks, self.gradients, first_moments, second_moments)
-        # _rows[run][pathway][part] lists the contiguous rows of the encoder and of the decoder of a pathway.
+        # _rows[run][pathway] lists the contiguous rows of the encoder and of the decoder, each of all four parts.
         self._rows = [
-            [[[p.encoders[i, run], (p.decoder_A, p.decoder_B)[i][run]] for p in parts] for i in range(2)]
+            [([p.encoders[i, run] for p in parts], [(p.decoder_A, p.decoder_B)[i][run] for p in parts]) for i in (0, 1)]
             for run in range(self.runs)
         ]
 
@@ -221,11 +227,15 @@ class Stepper:
         for c, p, k in zip(self.configs, plans, corrections, strict=True):
             o, information = c.optimiser, c.information.weights(p.epoch)
             informed |= any(information)
+            (encoder_a, decoder_a), (encoder_b, decoder_b) = o.lr_scale.by_pathway()
+            same = o.beta1, o.beta2, o.eps, o.weight_decay
+            rates = [k.lr * encoder_a, k.lr * encoder_b, *(x for x in same for _ in range(2))]
+            rates += [k.lr * decoder_a, *same, k.lr * decoder_b, *same]
             numbers = [number for t in self.terms for number in (*t.weights(c, p), *t.settings(c))]
             rows.append((
                 k.lambda1, k.lambda2, k.lambda3, p.temperature_A, p.temperature_B, p.rho, 1 - p.rho,
                 1 - p.grad_momentum, c.gradient_balance.low, c.gradient_balance.high, o.grad_clip,
-                k.lr, o.beta1, o.beta2, o.eps, o.weight_decay, *information, *numbers,
+                *information, *rates, *numbers,
             ))
         packed = self.values(rows).t().contiguous()
         return StepSettings.unpacked(packed, self.config, self.terms, informed, [k.lr for k in corrections])
@@ -357,11 +367,14 @@ class Stepper:
             step = torch.tensor(float(self.steps))
             for i, (config, rate) in enumerate(zip(self.configs, s.lr, strict=True)):
                 o = config.optimiser
-                for pathway, (weights, gradients, first, second) in enumerate(self._rows[i]):
+                scales = o.lr_scale.by_pathway()
+                for pathway, network in ((0, 0), (0, 1), (1, 0), (1, 1)):
                     # torch.optim.AdamW(fused=True) calls this kernel, but it adds bookkeeping in every step.
+                    weights, gradients, first, second = self._rows[i][pathway][network]
                     torch._fused_adamw_(
-                        weights, gradients, first, second, [], [step] * len(weights), lr=rate, beta1=o.beta1,
-                        beta2=o.beta2, weight_decay=o.weight_decay, eps=o.eps, amsgrad=False, maximize=False,
+                        [weights], [gradients], [first], [second], [], [step],
+                        lr=rate * scales[pathway][network], beta1=o.beta1, beta2=o.beta2,
+                        weight_decay=o.weight_decay, eps=o.eps, amsgrad=False, maximize=False,
                         grad_scale=divisor[pathway, i],
                     )
             return
@@ -374,9 +387,9 @@ class Stepper:
             kernels.adamw(weights, gradients, first, second, divisor, rates, self._taken, learns)
 
         self._side_streams.together(
-            partial(update, "decoder_B", divisor[1], s.rates),
-            lambda: update("encoders", divisor.flatten(), s.rates.repeat(1, 2)),
-            partial(update, "decoder_A", divisor[0], s.rates),
+            partial(update, "decoder_B", divisor[1], s.rates[2]),
+            partial(update, "encoders", divisor.flatten(), s.rates[0]),
+            partial(update, "decoder_A", divisor[0], s.rates[1]),
         )
 
     def row(self, forward: Pass, record: StepRecord, s: StepSettings) -> Tensor:

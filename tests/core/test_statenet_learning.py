@@ -32,6 +32,8 @@ from ternary_lab.training.train import train
 
 BATCHES = {"encoders": (2, 1, 7), "decoder_A": (1, 5), "decoder_B": (1, 4), "statenet": (1, 3)}
 """Shapes of small blocks of weights, for one run."""
+SCALES = (1.0, 4.0), (0.5, 2.0)
+"""Factors of the learning rate of encoder A and decoder A, and of encoder B and decoder B."""
 
 
 def learning(config: Config = SMALL, **changes: object) -> Config:
@@ -64,17 +66,20 @@ def stepped(
     whole = norms if apart else norms.norm().expand(2)
     clip = (bound / whole).clamp(max=1)
     gradients = [g * c for g, c in zip(gradients, clip, strict=True)]
-    weights = [w.clone().requires_grad_() for w in start["weights"]]
-    optimiser = torch.optim.AdamW(weights, lr=lr, betas=(0.9, 0.99), eps=1e-6, weight_decay=0.05)
-    for w, g, m, v in zip(weights, gradients, start["first"], start["second"], strict=True):
-        w.grad = g.clone()
-        optimiser.state[w] = {"step": torch.tensor(4.0), "exp_avg": m.clone(), "exp_avg_sq": v.clone()}
-    optimiser.step()
-    after = {
-        "first": [optimiser.state[w]["exp_avg"] for w in weights],
-        "second": [optimiser.state[w]["exp_avg_sq"] for w in weights], "gradients": gradients,
-    }
-    return [w.detach() for w in weights], after, clip
+    after: dict[str, list[Tensor]] = {"weights": [], "first": [], "second": [], "gradients": gradients}
+    for *whole_rows, scales in zip(start["weights"], gradients, start["first"], start["second"], SCALES, strict=True):
+        parts = []
+        cut = BATCHES["encoders"][2]
+        for network, scale in zip((slice(None, cut), slice(cut, None)), scales, strict=True):
+            w, g, m, v = (row[network].clone() for row in whole_rows)
+            w.requires_grad_().grad = g
+            optimiser = torch.optim.AdamW([w], lr=lr * scale, betas=(0.9, 0.99), eps=1e-6, weight_decay=0.05)
+            optimiser.state[w] = {"step": torch.tensor(4.0), "exp_avg": m, "exp_avg_sq": v}
+            optimiser.step()
+            parts.append((w.detach(), optimiser.state[w]["exp_avg"], optimiser.state[w]["exp_avg_sq"]))
+        for name, of_networks in zip(("weights", "first", "second"), zip(*parts, strict=True), strict=True):
+            after[name].append(torch.cat(of_networks))
+    return after["weights"], after, clip
 
 
 def blocks_of(rows: list[Tensor]) -> Blocks:
@@ -114,8 +119,14 @@ def test_the_hypergradient_is_the_difference_that_the_controls_make(
         torch.stack([slope[:cut] for slope in slopes])[:, None] if aligned else None,
     )
     one = torch.ones(1, 1, dtype=torch.float64)
-    optimiser = statenet_learning.AdamW(5, *(x * one for x in (0.03, 0.9, 0.99, 1e-6, 0.05)))
-    found = statenet_learning.control_gradients(step, objective, optimiser)[0]
+    optimisers = [
+        [
+            statenet_learning.AdamW(5, *(x * one for x in (scale, 0.03 * scale, 0.9, 0.99, 1e-6, 0.05)))
+            for scale in scales
+        ]
+        for scales in SCALES
+    ]
+    found = statenet_learning.control_gradients(step, objective, optimisers)[0]
     for i in range(4):
         h = torch.zeros(4, dtype=torch.float64)
         h[i] = 1e-6

@@ -25,7 +25,7 @@ from ternary_lab.studies.beyond_v55 import comparisons, figures
 from ternary_lab.studies.beyond_v55 import ideal_front as per_entry
 from ternary_lab.studies.beyond_v55 import tables as recipe_tables
 from ternary_lab.studies.beyond_v55.ideal_front import ideal_front
-from ternary_lab.studies.beyond_v55.tables import BEYOND, MEASURES, RECIPES, REPAIRED, SHARPENED, V5_5
+from ternary_lab.studies.beyond_v55.tables import BEYOND, MEASURES, ONE_RATE, RECIPES, REPAIRED, SHARPENED, V5_5
 from ternary_lab.studies.statistics import interval
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -225,11 +225,11 @@ def test_without_an_effect_the_primary_outcome_decides_at_most_once_in_20(questi
         "beyond": ([V5_5, BEYOND], lambda table: comparisons.recipe_differences(table, [BEYOND], V5_5, primary)),
         "repairs": ([V5_5, *DEFECTS], lambda table: comparisons.recipe_differences(table, DEFECTS, V5_5, primary)),
         "statenet": (
-            [recipe_tables.OFF, BEYOND, *recipe_tables.TAUGHT],
+            [recipe_tables.OFF, ONE_RATE, *recipe_tables.TAUGHT],
             lambda table: comparisons.statenet_differences(table, primary),
         ),
-        "generators": ([BEYOND, recipe_tables.WIDE], comparisons.generator_differences),
-        "coupling": ([BEYOND, *PARTS], lambda table: comparisons.recipe_differences(table, PARTS, BEYOND, primary)),
+        "generators": ([ONE_RATE, recipe_tables.WIDE], comparisons.generator_differences),
+        "coupling": ([ONE_RATE, *PARTS], lambda table: comparisons.recipe_differences(table, PARTS, ONE_RATE, primary)),
     }
     primary = comparisons.COMPARED[:1]
     names, ask = asked[question]
@@ -250,19 +250,21 @@ def test_the_primary_outcome_is_a_family_of_its_own() -> None:
 
 
 def test_statenet_is_compared_within_each_recipe() -> None:
-    table = _random_recipes([recipe_tables.OFF, BEYOND, *recipe_tables.TAUGHT], np.random.default_rng(3))
-    for name, value in ((recipe_tables.OFF, 1.0), (recipe_tables.TAUGHT[0], 3.0), (BEYOND, 10.0),
+    table = _random_recipes([recipe_tables.OFF, ONE_RATE, *recipe_tables.TAUGHT], np.random.default_rng(3))
+    for name, value in ((recipe_tables.OFF, 1.0), (recipe_tables.TAUGHT[0], 3.0), (ONE_RATE, 10.0),
                         (recipe_tables.TAUGHT[1], 11.0)):
         table.loc[table["recipe"] == name, "informative_coverage"] = value
     found = comparisons.statenet_differences(table, ["informative_coverage"])
-    assert found.groupby("title")["mean"].unique().map(list).to_dict() == {"in v5.5": [2.0], "in beyond": [1.0]}
+    means = found.groupby("title")["mean"].unique().map(list).to_dict()
+    assert means == {"in v5.5": [2.0], comparisons.IN_ONE_RATE: [1.0]}
     assert set(found["comparisons"]) == {4}
 
 
 def test_generators_are_compared_with_b_alone() -> None:
-    table = _random_recipes([BEYOND, recipe_tables.WIDE], np.random.default_rng(4))
-    values = {(BEYOND, "A"): 80.0, (BEYOND, "B"): 90.0, (recipe_tables.WIDE, "A"): 0.0, (recipe_tables.WIDE, "B"): 93.0}
-    table["informative_coverage"] = [values[row] for row in zip(table["recipe"], table["pathway"], strict=True)]
+    table = _random_recipes([ONE_RATE, recipe_tables.WIDE], np.random.default_rng(4))
+    one, wide = ({"A": 80.0, "B": 90.0}, {"A": 0.0, "B": 93.0})
+    values = {ONE_RATE: one, recipe_tables.WIDE: wide}
+    table["informative_coverage"] = [values[r][p] for r, p in zip(table["recipe"], table["pathway"], strict=True)]
     found = comparisons.generator_differences(table.assign(informative_coverage_both=85.0)).set_index("title")["mean"]
     assert found.to_dict() == {"A alone": -10.0, "A or B with equal chance": -5.0, "one wide pathway": 3.0}
 

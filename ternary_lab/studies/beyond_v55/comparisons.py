@@ -19,17 +19,18 @@ from ternary_lab.metrics.evaluate import evaluate
 from ternary_lab.model import PATHWAYS
 from ternary_lab.studies.beyond_v55.alternative_families import pathway_metrics
 from ternary_lab.studies.beyond_v55.set_by_hand import set_by_hand
-from ternary_lab.studies.beyond_v55.tables import BEYOND, LATENTS, MEASURES, OFF, TAUGHT, WIDE, pick
+from ternary_lab.studies.beyond_v55.tables import LATENTS, MEASURES, OFF, ONE_RATE, TAUGHT, WIDE, pick
 from ternary_lab.studies.statistics import paired_differences
 
 COMPARED = ("informative_coverage", "effective_coverage", "neg_elbo")
 """Metrics by which recipes are compared. The first one is the primary outcome (docs/statistics.md)."""
 BY_HAND, B_ALONE, UNDECIDED = "by_hand", "B alone", "not decided"
+IN_ONE_RATE = "in beyond, one learning rate"
 
 
 @dataclass(frozen=True)
 class Goal:
-    """A value that both pathways should reach. `in_loss` says whether the loss of `BEYOND` contains the measure."""
+    """A value that both pathways should reach. `in_loss` says whether the loss of *beyond* contains the measure."""
 
     metric: str
     value: float
@@ -50,7 +51,7 @@ GOALS = (
 """The goals of the recipes. They were set by the authors, and they stand in the first version of notebook 09.
 
 The goal for n₉₉, the number of draws that are needed to expect 99 % of the operations, is a multiple of that of uniform
-noise. Measures that are not in the loss of `BEYOND` come first.
+noise. Measures that are not in the loss of *beyond* come first.
 """
 
 
@@ -69,11 +70,11 @@ def recipe_differences(
 def statenet_differences(table: pd.DataFrame, metrics: Sequence[str] = COMPARED) -> pd.DataFrame:
     """Return the differences of recipes in which StateNet learns from the same recipes without a StateNet.
 
-    Both recipes, v5.5 and `BEYOND`, answer one question, so their comparisons are one family. The first metric is the
+    Both recipes, v5.5 and `ONE_RATE`, answer one question, so their comparisons are one family. The first metric is the
     primary outcome. The columns are those of `statistics.paired_differences`, with the columns title (the recipe
     without a StateNet) and pathway.
     """
-    places = {OFF: "in v5.5", TAUGHT[0]: "in v5.5", BEYOND: "in beyond", TAUGHT[1]: "in beyond"}
+    places = {OFF: "in v5.5", TAUGHT[0]: "in v5.5", ONE_RATE: IN_ONE_RATE, TAUGHT[1]: IN_ONE_RATE}
     rows = pick(table, list(places)).drop(columns="title")
     learns = rows["recipe"].isin(TAUGHT).map({True: "yes", False: "no"})
     rows = rows.assign(where=rows["recipe"].map(places), learns=learns)
@@ -84,11 +85,11 @@ def statenet_differences(table: pd.DataFrame, metrics: Sequence[str] = COMPARED)
 def generator_differences(table: pd.DataFrame) -> pd.DataFrame:
     """Return the differences in informative coverage of three generators from B alone, paired by seed.
 
-    The pathways of `BEYOND` are trained apart, so each one is a model of its own. The generators are A alone, A or B
+    The pathways of `ONE_RATE` are trained apart, so each one is a model of its own. The generators are A alone, A or B
     with equal chance (`joint_informative_coverage`), and one pathway with about as many parameters as both. The columns
     are those of `statistics.paired_differences`, with the column title.
     """
-    own, wide = pick(table, [BEYOND]), pick(table, [WIDE])
+    own, wide = pick(table, [ONE_RATE]), pick(table, [WIDE])
     a, b = (own[own["pathway"] == p] for p in PATHWAYS)
     generators = {
         B_ALONE: b,
@@ -149,7 +150,7 @@ def goals_reached(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     """Return a table with a row per goal of `GOALS` and a column per recipe of `names`.
 
     A cell is the text `A / B` with the medians of both pathways over seeds, and has a ✓ if both medians reach the goal.
-    The other columns contain the goal, and whether `BEYOND` has the measure in its loss.
+    The other columns contain the goal, and whether *beyond* has the measure in its loss.
     """
     medians = table.groupby(["recipe", "pathway"])[[goal.metric for goal in GOALS]].median()
     titles = table.drop_duplicates("recipe").set_index("recipe")["title"]

@@ -27,7 +27,7 @@ OUTPUTS = {"delta_lr": "learning rate", "delta_lambda1": "λ₁", "delta_lambda2
 """Outputs of StateNet in a history, and what they correct."""
 OF_DEFECTS = ("informative_coverage", "effective_coverage", "neg_elbo", "reconstruction_test", "spike", "wobble")
 """Measures by which the report compares recipes."""
-OF_FRONT = ("v5.5", "repaired", "beyond", "front")
+OF_FRONT = ("v5.5", "repaired", "beyond", "one rate", "front")
 """Groups of recipes in the figure of the front."""
 WEIGHTS = (0.25, 0.5, 1, 2, 2.5, 3, 4, 6, 8, 12, 20, 40)
 """Weights of the information term for which the front of an ideal decoder is computed."""
@@ -112,7 +112,8 @@ def coverage_front(table: pd.DataFrame, ideal: pd.DataFrame, names: Sequence[str
     """Plot two coverages (rows) of both pathways (columns) against -ELBO.
 
     Better models lie further up and further left. `ideal` is the front of an ideal decoder (`ideal_front`). A line
-    joins beyond and the variants with other weights. If the table has rows of `BY_HAND`, a star shows them.
+    joins the variants of beyond that have one learning rate and different weights. If the table has rows of `BY_HAND`,
+    a star shows them.
     """
     marked = {name: RECIPES[name].title for name in names}
     measures = ("informative_coverage", "effective_coverage")
@@ -162,7 +163,7 @@ def _marked(axis: Axes, own: pd.DataFrame, measure: str, marked: Mapping[str, st
     line = []
     for i, (name, title) in enumerate(marked.items()):
         rows = own[own["recipe"] == name]
-        on_line = RECIPES[name].group in ("front", "beyond")
+        on_line = RECIPES[name].group in ("front", "one rate")
         colour = PURPLE if on_line else COLOURS.get(name, GREEN)
         x = rows["neg_elbo"].clip(upper=FARTHEST)
         axis.scatter(x, rows[measure], s=14, color=colour, marker=MARKS[i % len(MARKS)], alpha=0.6, linewidth=0,
