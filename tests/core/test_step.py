@@ -134,6 +134,24 @@ def test_the_gradient_of_several_samples_is_the_mean_of_their_gradients() -> Non
         assert (found - each[0][i]).abs().max() > 1e-2 * mean.abs().max()
 
 
+def test_each_network_has_its_own_learning_rate() -> None:
+    scales = {"encoder_A": 2.0, "encoder_B": 1.0, "decoder_A": 4.0, "decoder_B": 0.5}
+    still = SMALL | {"model.use_statenet": False, "data.epoch_operations": 64}
+
+    def after(changes: dict[str, Any]) -> dict[str, torch.Tensor]:
+        cohort = Cohort([load_config("v5_5", still | changes)] * 2, [1, 2], CPU)
+        cohort.advance()
+        blocks = cohort.step.blocks
+        encoders = {f"encoder_{p}": block for p, block in zip("AB", blocks.encoders, strict=True)}
+        return {**encoders, "decoder_A": blocks.decoder_A, "decoder_B": blocks.decoder_B}
+
+    together = after({f"optimiser.lr_scale.{name}": scale for name, scale in scales.items()})
+    for name, scale in scales.items():
+        alone = after({"optimiser.lr_steps": {0: 1e-3 * scale}})
+        assert torch.equal(together[name], alone[name]), name
+        assert scale == 1 or not torch.equal(together[name], after({})[name])
+
+
 def test_one_adamw_for_all_rows_is_torchs_for_each() -> None:
     generator = torch.Generator().manual_seed(0)
     rows, size, steps = 3, 501, 6

@@ -94,6 +94,7 @@ RECIPES: Mapping[str, Recipe] = {recipe.name: recipe for recipe in (
     Recipe("variants/information_10", "information weight 10", "front"),
     Recipe("variants/unbounded_certainty", "certainty unbounded", "front"),
     Recipe("variants/in_52_epochs", "in 52 epochs", "short"),
+    Recipe("variants/in_26_epochs", "in 26 epochs", "short"),
 )}
 
 MEASURES: Mapping[str, str] = {name: label(name, split) for name, split in (
