@@ -236,7 +236,6 @@ class Information(Section):
     margin: Positive = Field(9.0, description="largest log-odds without a penalty")
     start_epoch: Epoch = Field(20, description="epoch at which the weights start to rise from 0")
     ramp_epochs: Epoch = Field(20, description="epochs until the weights are reached; 0: at once")
-    ramp_power: Positive = Field(1.0, description="power of the rise: 1 is a straight line, 2 a parabola")
     latents: Whole = Field(512, ge=2, le=65_536, description="prior latents per step")
     decay: Momentum = Field(0.995, description="decay per step of the moving average from which H(X) is computed")
 
@@ -247,7 +246,7 @@ class Information(Section):
 
     def weights(self, e: int) -> tuple[float, float, float]:
         """Return the weights of H(X|Z), of H(X) and of the certainty at epoch e."""
-        share = jump(e, 1.0, self.start_epoch, self.ramp_epochs) ** self.ramp_power
+        share = jump(e, 1.0, self.start_epoch, self.ramp_epochs)
         return share * self.noise_weight, share * self.entropy_weight, share * self.certainty_weight
 
 

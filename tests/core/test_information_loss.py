@@ -161,8 +161,6 @@ def test_the_weights_rise_from_the_first_epoch_named() -> None:
         (0, 0, 0), (0, 0, 0), (0, 0, 0), (1.0, 0.5, 2.0), (2.0, 1.0, 4.0), (2.0, 1.0, 4.0)
     ]
     assert settings.model_copy(update={"ramp_epochs": 0}).weights(20) == (2.0, 1.0, 4.0)
-    parabola = settings.model_copy(update={"ramp_power": 2.0})
-    assert [parabola.weights(e) for e in (20, 30, 40)] == [(0, 0, 0), (0.5, 0.25, 1.0), (2.0, 1.0, 4.0)]
 
 
 def test_a_trained_decoder_is_less_noisy_for_the_term_and_the_rows_terms_still_add_up() -> None:

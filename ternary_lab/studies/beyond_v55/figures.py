@@ -205,6 +205,45 @@ def search_trials(tried: pd.DataFrame, ideal: pd.DataFrame) -> Drawing:
     return Drawing.of(axes, alt, tried)
 
 
+def second_search_trials(tried: pd.DataFrame, ideal: pd.DataFrame) -> Drawing:
+    """Plot informative coverage against -ELBO for the trials of `tables.load_second_search`, with a panel per pathway.
+
+    The colour shows the number of posterior samples of each operation. The marker shows the batch size.
+    """
+    colours = {1: GREY, 4: PURPLE}
+    marks = dict(zip(sorted(tried["batch_size"].unique()), "os^", strict=True))
+    with new_axes(1, 2, 3.4, sharey=True) as axes:
+        for axis, p in zip(axes, PATHWAY, strict=True):
+            _ideal(axis, ideal, "ideal decoder")
+            own = tried[(tried["pathway"] == p) & (tried["neg_elbo"] < 16)]
+            for samples, colour in colours.items():
+                for batch, marker in marks.items():
+                    rows = own[(own["posterior_samples"] == samples) & (own["batch_size"] == batch)]
+                    axis.scatter(rows["neg_elbo"], rows["informative_coverage"], s=11, color=colour, marker=marker,
+                                 linewidth=0, alpha=0.6)
+            axis.set_title(f"pathway {p}")
+            axis.set_xlabel(label("neg_elbo"))
+            axis.set_xlim(11.8, 16)
+            axis.set_ylim(60, 100)
+        axes[0].set_ylabel(label("informative_coverage"))
+        words = {1: "1 posterior sample", 4: "4 posterior samples"}
+        handles = [axes[0].lines[0], *dot_handles({words[samples]: colour for samples, colour in colours.items()})]
+        handles += [Line2D([], [], color=INK, marker=mark, linestyle="", label=f"batch of {batch}")
+                    for batch, mark in marks.items()]
+        legend_below(axes, None, handles, ncols=3)
+    good = tried[tried["neg_elbo"] <= 13.2]
+    best = good.groupby(["pathway", "posterior_samples"])["informative_coverage"].max()
+    said = "; ".join(
+        f"{p}, {samples} sample{'s' * (samples > 1)}: {best[p, samples]:.3g} %"
+        for p in PATHWAY for samples in colours if (p, samples) in best
+    )
+    alt = (
+        f"Points show the informative coverage of {len(tried)} trials against -ELBO. The highest coverage at a -ELBO "
+        f"of at most 13.2 nats is {said}."
+    )
+    return Drawing.of(axes, alt, tried)
+
+
 def recipes_by_epoch(histories: Mapping[str, pd.DataFrame]) -> Drawing:
     """Plot two coverages, -ELBO and reconstruction against the epoch.
 
