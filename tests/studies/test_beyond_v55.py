@@ -286,6 +286,17 @@ def test_a_goal_is_reached_only_by_both_pathways() -> None:
     assert found.loc["n₉₉ / n₉₉ of uniform noise", "X"] == "1.05 / 1.05 ✓"
 
 
+def test_the_causes_add_up_to_informative_coverage_and_elbo() -> None:
+    table = recipe_tables.load_recipes()
+    one = table[(table["recipe"] == BEYOND) & (table["seed"] == 42)]
+    found = comparisons.losses_by_cause(one, [BEYOND])
+    for row, lost in zip(one.itertuples(), found.itertuples(), strict=True):
+        assert lost.pathway == row.pathway
+        assert 100 * math.exp(-lost.frequencies - lost.noise) == pytest.approx(row.informative_coverage, rel=1e-4)
+        assert math.log(space.SIZE) + row.missing_mass + lost.code == pytest.approx(row.neg_elbo)
+        assert lost.code > 0
+
+
 def test_the_row_by_hand_is_that_of_the_model() -> None:
     rows = comparisons.rows_by_hand(2**16).set_index("pathway")
     assert rows.index.tolist() == ["A", "B"]

@@ -6,6 +6,7 @@ question are one family, and all comparisons of the other metrics are another (d
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -144,6 +145,28 @@ def rows_by_hand(latents: int = LATENTS, seed: int = 0) -> pd.DataFrame:
          **pathway_metrics(found, p)}
         for p in PATHWAYS
     ])
+
+
+def losses_by_cause(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """Return the nats that recipes lose by three causes: medians over seeds, with a row per recipe and pathway.
+
+    With N operations, the logarithm of informative coverage is that of 100 % minus `frequencies` minus `noise`:
+
+        frequencies    ln N - H(X): the thresholds of the decoder do not divide the prior into equal parts
+        noise          H(X|Z): the thresholds are not steep
+        code           -ELBO - ln N - KL(U‖p) = KL(q(z|x) ‖ p(z|x)), mean over x: the encoder's posterior is not that of
+                       the decoder (Jordan et al. 1999)
+
+    No training removes `code` completely, because the exact posterior is not Gaussian. -ELBO is that of the test split,
+    and KL(U‖p) that of the whole space, so `code` is exact up to the difference between them.
+    """
+    rows, uniform_entropy = pick(table, names), math.log(space.SIZE)
+    found = rows.assign(
+        frequencies=uniform_entropy - rows["output_entropy"], noise=rows["decoder_noise"],
+        code=rows["neg_elbo"] - uniform_entropy - rows["missing_mass"],
+    )
+    causes = ["frequencies", "noise", "code"]
+    return found.groupby(["title", "pathway"], sort=False)[causes].median().reset_index()
 
 
 def goals_reached(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:

@@ -210,7 +210,7 @@ def second_search_trials(tried: pd.DataFrame, ideal: pd.DataFrame) -> Drawing:
 
     The colour shows the number of posterior samples of each operation. The marker shows the batch size.
     """
-    colours = {1: GREY, 4: PURPLE}
+    colours = {1: GREY, 4: PURPLE, 8: GREEN}
     marks = dict(zip(sorted(tried["batch_size"].unique()), "os^", strict=True))
     with new_axes(1, 2, 3.4, sharey=True) as axes:
         for axis, p in zip(axes, PATHWAY, strict=True):
@@ -226,8 +226,8 @@ def second_search_trials(tried: pd.DataFrame, ideal: pd.DataFrame) -> Drawing:
             axis.set_xlim(11.8, 16)
             axis.set_ylim(60, 100)
         axes[0].set_ylabel(label("informative_coverage"))
-        words = {1: "1 posterior sample", 4: "4 posterior samples"}
-        handles = [axes[0].lines[0], *dot_handles({words[samples]: colour for samples, colour in colours.items()})]
+        words = {f"{samples} posterior sample{'s' * (samples > 1)}": colour for samples, colour in colours.items()}
+        handles = [axes[0].lines[0], *dot_handles(words)]
         handles += [Line2D([], [], color=INK, marker=mark, linestyle="", label=f"batch of {batch}")
                     for batch, mark in marks.items()]
         legend_below(axes, None, handles, ncols=3)
