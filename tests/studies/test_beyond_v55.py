@@ -286,6 +286,16 @@ def test_a_goal_is_reached_only_by_both_pathways() -> None:
     assert found.loc["n₉₉ / n₉₉ of uniform noise", "X"] == "1.05 / 1.05 ✓"
 
 
+def test_the_front_by_hand_is_near_the_ideal_front_in_both_decoders() -> None:
+    ideal = ideal_front([3.0, 12.0])
+    found = comparisons.front_by_hand(ideal, 2**18)
+    assert found["pathway"].tolist() == ["A", "B"] * 2
+    for row, best in zip(found.itertuples(), ideal.loc[ideal.index.repeat(2)].itertuples(), strict=True):
+        assert row.weight == best.weight
+        assert row.neg_elbo == pytest.approx(best.neg_elbo, abs=0.1)
+        assert row.informative_coverage == pytest.approx(best.informative_coverage, abs=2)  # too high: few latents
+
+
 def test_the_causes_add_up_to_informative_coverage_and_elbo() -> None:
     table = recipe_tables.load_recipes()
     one = table[(table["recipe"] == BEYOND) & (table["seed"] == 42)]

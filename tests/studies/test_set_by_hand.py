@@ -15,7 +15,7 @@ from ternary_lab.studies.beyond_v55.set_by_hand import PARAMETERS, Parameters, s
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-OTHER = Parameters(mean=1.0, std_zero=0.3, std_one=0.5, threshold=0.4, half_width=0.2, slope=20.0)
+OTHER = Parameters(mean=1.0, std_zero=0.3, std_one=0.5, threshold=0.4, slope=20.0, below=4.0, above=6.0)
 DEEPER = config.Model(
     latent_dim=12, encoder_hidden=(40, 20, 18, 30), decoder_A_hidden=(9, 40, 36), decoder_B_hidden=45,
     decoder_B_blocks=3,
@@ -25,8 +25,8 @@ DEEPER = config.Model(
 def _logits(z: torch.Tensor, p: Parameters) -> torch.Tensor:
     """The logits (n, 9, 3) of latents, as the module's formula states them."""
     own = z[:, :9].double()
-    minus = -p.slope * (own + p.threshold).clamp(-p.half_width, p.half_width)
-    plus = p.slope * (own - p.threshold).clamp(-p.half_width, p.half_width)
+    minus = (-p.slope * (own + p.threshold)).clamp(-p.below, p.above)
+    plus = (p.slope * (own - p.threshold)).clamp(-p.below, p.above)
     return torch.stack((minus, torch.zeros_like(own), plus), -1)
 
 

@@ -19,13 +19,17 @@ from ternary_lab.metrics.coverage import draws_needed
 from ternary_lab.metrics.evaluate import evaluate
 from ternary_lab.model import PATHWAYS
 from ternary_lab.studies.beyond_v55.alternative_families import pathway_metrics
-from ternary_lab.studies.beyond_v55.set_by_hand import set_by_hand
+from ternary_lab.studies.beyond_v55.ideal_front import PARAMETER_NAMES
+from ternary_lab.studies.beyond_v55.set_by_hand import Parameters, set_by_hand
 from ternary_lab.studies.beyond_v55.tables import LATENTS, MEASURES, OFF, ONE_RATE, TAUGHT, WIDE, pick
 from ternary_lab.studies.statistics import paired_differences
 
 COMPARED = ("informative_coverage", "effective_coverage", "neg_elbo")
 """Metrics by which recipes are compared. The first one is the primary outcome (docs/statistics.md)."""
 BY_HAND, B_ALONE, UNDECIDED = "by_hand", "B alone", "not decided"
+FRONT_BY_HAND = "front_by_hand"
+FRONT_LATENTS = 2**19
+"""Sobol latents for each model of the front by hand."""
 IN_ONE_RATE = "in beyond, one learning rate"
 
 
@@ -145,6 +149,23 @@ def rows_by_hand(latents: int = LATENTS, seed: int = 0) -> pd.DataFrame:
          **pathway_metrics(found, p)}
         for p in PATHWAYS
     ])
+
+
+def front_by_hand(ideal: pd.DataFrame, latents: int = FRONT_LATENTS) -> pd.DataFrame:
+    """Return rows for weights set by hand with the parameters of each row of `ideal`, a front of `ideal_front`.
+
+    The networks have the log-odds of the ideal decoder, but with corners instead of bends.
+    """
+    rows = []
+    for values in ideal.itertuples():
+        parameters = Parameters(*(float(getattr(values, name)) for name in PARAMETER_NAMES))
+        found = evaluate(set_by_hand(parameters=parameters), samples=1, latents=latents)
+        rows += [
+            {"recipe": FRONT_BY_HAND, "factor": 1.0, "seed": 0, "weight": values.weight, "pathway": p,
+             **pathway_metrics(found, p)}
+            for p in PATHWAYS
+        ]
+    return pd.DataFrame(rows)
 
 
 def losses_by_cause(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:

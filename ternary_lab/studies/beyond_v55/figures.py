@@ -17,7 +17,7 @@ from ternary_lab.figures.parts import band, dot_handles, dot_panels, label_epoch
 from ternary_lab.figures.save import Drawing
 from ternary_lab.figures.style import GREEN, GREY, INK, PATHWAY, PURPLE, SKY, new_axes, plain
 from ternary_lab.metrics.quantities import QUANTITIES, label
-from ternary_lab.studies.beyond_v55.comparisons import BY_HAND, UNDECIDED
+from ternary_lab.studies.beyond_v55.comparisons import BY_HAND, FRONT_BY_HAND, UNDECIDED
 from ternary_lab.studies.beyond_v55.tables import BEYOND, RECIPES, REPAIRED, SHARPENED, V5_5
 from ternary_lab.studies.statistics import interval
 
@@ -113,11 +113,11 @@ def coverage_front(table: pd.DataFrame, ideal: pd.DataFrame, names: Sequence[str
 
     Better models lie further up and further left. `ideal` is the front of an ideal decoder (`ideal_front`). A line
     joins the variants of beyond that have one learning rate and different weights. If the table has rows of `BY_HAND`,
-    a star shows them.
+    a star shows them, and a line joins the rows of `FRONT_BY_HAND`.
     """
     marked = {name: RECIPES[name].title for name in names}
     measures = ("informative_coverage", "effective_coverage")
-    shown = table[table["recipe"].isin([*marked, SHARPENED, BY_HAND])]
+    shown = table[table["recipe"].isin([*marked, SHARPENED, BY_HAND, FRONT_BY_HAND])]
     with new_axes(2, 2, 5.4, sharex=True, sharey="row") as axes:
         for row, measure in enumerate(measures):
             for axis, p in zip(axes[2 * row : 2 * row + 2], PATHWAY, strict=True):
@@ -126,6 +126,9 @@ def coverage_front(table: pd.DataFrame, ideal: pd.DataFrame, names: Sequence[str
                 if measure == "informative_coverage":
                     _ideal(axis, ideal, "ideal decoder, one\ndimension per entry")
                 _marked(axis, own, measure, marked)
+                line = own[own["recipe"] == FRONT_BY_HAND].sort_values("neg_elbo")
+                axis.plot(line["neg_elbo"], line[measure], color=INK, marker=".", markersize=3, linewidth=0.9,
+                          label="front set by hand")
                 hand = own[own["recipe"] == BY_HAND]
                 axis.scatter(hand["neg_elbo"], hand[measure], s=45, color=INK, marker="*", linewidth=0,
                              label="weights set by hand", clip_on=False, zorder=4)

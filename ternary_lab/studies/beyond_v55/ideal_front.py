@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import fields
 
 import pandas as pd
 import torch
@@ -23,11 +24,13 @@ from torch import Tensor
 
 from ternary_lab.model import gaussian_kl
 from ternary_lab.space import ENTRIES, SIZE
+from ternary_lab.studies.beyond_v55.set_by_hand import Parameters
 
 GRID = 4001
 LIMIT = 5.0
 START = (1.15, 0.17, 0.3, 0.43, 30.0, 5.0, 8.0)
 """Initial values of m, σ₀, σ₁, t, s, a, b."""
+PARAMETER_NAMES = tuple(field.name for field in fields(Parameters))
 STEEP = 5000.0
 """A second initial value of s, for which the log-odds are a step on this grid.
 
@@ -39,7 +42,8 @@ STEPS = 200
 def ideal_front(weights: Sequence[float]) -> pd.DataFrame:
     """Return the front, with a row per weight w of the information.
 
-    The columns are weight, informative_coverage (%), neg_elbo (nats) and decoder_noise (nats).
+    The columns are weight, informative_coverage (%), neg_elbo (nats) and decoder_noise (nats), and the parameters m,
+    σ₀, σ₁, t, s, a and b of this module with the names of `set_by_hand.Parameters`.
     """
     starts = [torch.tensor((*START[:4], s, *START[5:]), dtype=torch.float64).log() for s in (START[4], STEEP)]
     rows, before = [], starts[0]
@@ -50,6 +54,7 @@ def ideal_front(weights: Sequence[float]) -> pd.DataFrame:
         rows.append({
             "weight": weight, "informative_coverage": 100 * math.exp(ENTRIES * float(output - noise)) / SIZE,
             "neg_elbo": ENTRIES * float(bound), "decoder_noise": ENTRIES * float(noise),
+            **dict(zip(PARAMETER_NAMES, before.exp().tolist(), strict=True)),
         })
     return pd.DataFrame(rows)
 

@@ -3,11 +3,11 @@
 Each entry x_k of an operation has its own latent dimension z_k. The other dimensions carry nothing.
 
     code      z_k ~ N(a x_k, σ²), with σ = s₀ if x_k = 0 and σ = s₁ otherwise; other dimensions are N(0, 1)
-    logits    ℓ₋ = -c clip(z_k + t, -w, w),   ℓ₀ = 0,   ℓ₊ = c clip(z_k - t, -w, w)
+    logits    ℓ₋ = clip(-c (z_k + t), -l, h),   ℓ₀ = 0,   ℓ₊ = clip(c (z_k - t), -l, h)
 
 The decoder is a threshold at -t and one at t. The prior N(0, 1) has a third of its mass between them if t = 0.431. Both
-thresholds are steep, so almost every latent of the prior selects one operation. Beyond ±w around a threshold the
-log-odds stay at ±c w, so a posterior sample on the wrong side of a threshold costs a bounded number of nats.
+thresholds are steep, so almost every latent of the prior selects one operation. Away from a threshold the log-odds stay
+at -l or h, so a posterior sample on the wrong side of a threshold costs a bounded number of nats.
 
 The parameters of `PARAMETERS` were chosen by a search by hand: informative coverage should exceed 95 % at an -ELBO of
 less than 13 nats. No training is involved, so the model has no seed.
@@ -43,13 +43,15 @@ class Parameters:
     """s₁: standard deviation of the codes of -1 and +1."""
     threshold: float
     """t: latent at which two neighbouring values are equally probable."""
-    half_width: float
-    """w: distance from a threshold up to which the log-odds rise."""
     slope: float
-    """c: slope of the log-odds, in nats per unit of the latent."""
+    """c: slope of the log-odds at a threshold, in nats per unit of the latent."""
+    below: float
+    """l: the lowest log-odds are -l, in nats."""
+    above: float
+    """h: the highest log-odds, in nats."""
 
 
-PARAMETERS = Parameters(mean=1.170, std_zero=0.181, std_one=0.365, threshold=0.429, half_width=0.01, slope=892.0)
+PARAMETERS = Parameters(mean=1.170, std_zero=0.181, std_one=0.365, threshold=0.429, slope=892.0, below=8.92, above=8.92)
 
 
 def set_by_hand(settings: config.Model | None = None, parameters: Parameters = PARAMETERS) -> TernaryVAE:
@@ -126,20 +128,20 @@ def _set_lift(weights: dict[str, Tensor], layer: str) -> None:
 
 def _set_kinks(weights: dict[str, Tensor], layer: str, start: int, parameters: Parameters) -> None:
     """Set the four units of entry k to relu(z_k - q), where q are the ends of the two rises of the log-odds."""
-    t, w = parameters.threshold, parameters.half_width
+    t, low, high = parameters.threshold, parameters.below / parameters.slope, parameters.above / parameters.slope
     for k in range(ENTRIES):
         units = slice(start + KINKS * k, start + KINKS * (k + 1))
         weights[f"{layer}.weight"][units, k] = 1
-        for unit, kink in zip(range(units.start, units.stop), (-t - w, -t + w, t - w, t + w), strict=True):
+        for unit, kink in zip(range(units.start, units.stop), (-t - high, -t + low, t - low, t + high), strict=True):
             weights[f"{layer}.bias"][unit] = -LIFT - kink
 
 
 def _set_logits(weights: dict[str, Tensor], layer: str, start: int, parameters: Parameters) -> None:
-    """Set the logits from the kinks, which begin at unit `start`: clip(y, -w, w) = relu(y + w) - relu(y - w) - w."""
+    """Set the logits from the kinks, which begin at unit `start`: clip(y, -l, h) = relu(y + l) - relu(y - h) - l."""
     weight, bias, slope = weights[f"{layer}.weight"], weights[f"{layer}.bias"], parameters.slope
     for k in range(ENTRIES):
         kinks = start + KINKS * k
         minus, plus = VALUES * k, VALUES * k + 2
         weight[minus, kinks], weight[minus, kinks + 1] = -slope, slope
         weight[plus, kinks + 2], weight[plus, kinks + 3] = slope, -slope
-        bias[minus], bias[plus] = slope * parameters.half_width, -slope * parameters.half_width
+        bias[minus], bias[plus] = parameters.above, -parameters.below
