@@ -27,11 +27,13 @@ text { fill: #222; font: 12px system-ui, "DejaVu Sans", sans-serif; text-anchor:
 .small { font-size: 10px } .left { text-anchor: start } .right { text-anchor: end } .title { font-weight: 600 }
 .box, .line, .axis { fill: none; stroke: #555; stroke-width: 1.2 } .line { stroke-width: 1.8 }
 .axis { stroke-width: 0.7 } .grid { stroke: #8884; stroke-width: 0.6 } .dashed { stroke-dasharray: 5 3 }
-.box.A, .line.A { stroke: #0072b2 } .box.B, .line.B { stroke: #d55e00 } text.A { fill: #0072b2 } text.B { fill: #bc5200 }
+.box.A, .line.A { stroke: #0072b2 } .box.B, .line.B { stroke: #d55e00 }
+text.A { fill: #0072b2 } text.B { fill: #bc5200 }
 path.head { fill: #555 } path.head.A { fill: #0072b2 } path.head.B { fill: #d55e00 }
 @media (prefers-color-scheme: dark) {
 text { fill: #e8e8e8 } .box, .line, .axis { stroke: #bbb } path.head { fill: #bbb }
-.box.A, .line.A { stroke: #56b4e9 } .box.B, .line.B { stroke: #f0894a } text.A { fill: #56b4e9 } text.B { fill: #f0894a }
+.box.A, .line.A { stroke: #56b4e9 } .box.B, .line.B { stroke: #f0894a }
+text.A { fill: #56b4e9 } text.B { fill: #f0894a }
 path.head.A { fill: #56b4e9 } path.head.B { fill: #f0894a }
 }"""
 """Colours of the pathways as in the figures of the library, lighter in the dark scheme."""
