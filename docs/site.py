@@ -84,8 +84,7 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
 
 
 def on_page_content(html: str, page: Page, **_: Any) -> str:
-    """A notebook's page with links to pages instead of notebooks, and with formulas as MathML."""
-    if not page.file.src_uri.endswith(".ipynb"):
-        return html
-    html = re.sub(r'href="([\w-]+)\.ipynb((?:#[^"]*)?)"', r'href="../\1/\2"', html)
+    """The page with formulas as MathML, and in a notebook with links to pages instead of notebooks."""
+    if page.file.src_uri.endswith(".ipynb"):
+        html = re.sub(r'href="([\w-]+)\.ipynb((?:#[^"]*)?)"', r'href="../\1/\2"', html)
     return replace_formulas(html)

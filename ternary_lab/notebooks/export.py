@@ -28,6 +28,8 @@ math[display="block"] { margin: 0.6em 0 }</style>
 _STAND_IN = "<p><em>An interactive view: open the notebook to use it.</em></p>"
 _FORMULA = re.compile(r"(?<!\\)\$\$(.+?)\$\$|(?<![\\$])\$(?!\s)([^$\n]+?)(?<!\s)\$(?!\d)", re.DOTALL)
 _MARK = re.compile(r"<[^>]*>|FORMULA\d{4}END")
+_FUNCTION = re.compile(r"<mi>(cos|exp|ln|log|sin)</mi>(?=((?:<mrow>)?<mo[^>]*>&#x00028;)?)")
+"""A function in MathML, and the parenthesis after it. Without the space of an operator, ln N would read lnN."""
 _CODE = re.compile(
     r"(```.*?```|`[^`\n]*`|<(?:pre|code|script|style)\b.*?</(?:pre|code|script|style)>|<[^>]*>)", re.DOTALL
 )
@@ -96,10 +98,16 @@ def replace_formulas(text: str, shown: Callable[[str], str] = str) -> str:
     def one(found: re.Match[str]) -> str:
         block, inline = found.groups()
         formula = " ".join(html.unescape(block or inline).split())
-        return shown(convert(formula, display="block" if block else "inline"))
+        mathml = convert(formula, display="block" if block else "inline")
+        return shown(_FUNCTION.sub(_spaced, mathml))
 
     parts = _CODE.split(text)
     return "".join(part if i % 2 else _FORMULA.sub(one, part) for i, part in enumerate(parts))
+
+
+def _spaced(found: re.Match[str]) -> str:
+    """Return a function in MathML with thin spaces around it, but with no space in front of a parenthesis."""
+    return f'<mo lspace="0.17em" rspace="{0 if found[2] else 0.17}em">{found[1]}</mo>'
 
 
 def page_title(notebook: NotebookNode) -> str | None:
