@@ -50,7 +50,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
         {"Concepts": ["statistics.md", "three_inputs.md"]},
         {"Explorer": "explorer.md"},
         {"Notebooks": notebooks},
-        {"How do I…": [*how_to, "slurm.md"]},
+        {"How do I…": how_to},
         {"Reference": [*made, {"Modules": of_modules}]},
         {"Contributing": ["CONTRIBUTING.md", "CHANGELOG.md"]},
     ]
