@@ -30,7 +30,7 @@ SIGNS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
 def escaped(text: str) -> str:
     """Return a text for a cell of a Markdown table: outside code, no character of it is markup."""
     parts = re.split(r"(`[^`]*`)", " ".join(text.split()))
-    plain = (part if i % 2 else html.escape(part, quote=False).replace("*", r"\*") for i, part in enumerate(parts))
+    plain = (part if i % 2 else re.sub(r"([*\[])", r"\\\1", html.escape(part, quote=False)) for i, part in enumerate(parts))
     return "".join(plain).replace("|", r"\|")
 
 
