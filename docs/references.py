@@ -1,4 +1,4 @@
-"""Reference pages that are made from the code: settings, shipped configurations and commands.
+"""Reference pages that are made from the code: settings, commands, files and columns of runs, names, figures.
 
 Each function returns a page as Markdown. `PAGES` lists them; `docs/site.py` adds them to the site.
 """
@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import builtins
 import html
+import importlib
 import inspect
 import itertools
+import json
 import re
 import typing
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
 import click
@@ -19,10 +22,15 @@ import yaml
 from pydantic.fields import FieldInfo
 
 from ternary_lab.cli import main
-from ternary_lab.config import Config
+from ternary_lab.config import Config, differences
 from ternary_lab.config_files import config_files, load_config, read_mapping, shipped_counterfactuals
+from ternary_lab.history import COLUMNS, MEANINGS, OLD_NAMES, EpochRecord
+from ternary_lab.runs import checkpoint, checksums
+from ternary_lab.runs.load import FILES
 from ternary_lab.settings import Choice, Section
+from ternary_lab.studies import probes
 
+ROOT = Path(__file__).parents[1]
 SIGNS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
 """The signs of pydantic's bounds of numbers."""
 
@@ -30,13 +38,15 @@ SIGNS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
 def escaped(text: str) -> str:
     """Return a text for a cell of a Markdown table: outside code, no character of it is markup."""
     parts = re.split(r"(`[^`]*`)", " ".join(text.split()))
-    plain = (part if i % 2 else re.sub(r"([*\[])", r"\\\1", html.escape(part, quote=False)) for i, part in enumerate(parts))
-    return "".join(plain).replace("|", r"\|")
+    for i in range(0, len(parts), 2):
+        parts[i] = re.sub(r"([*\[])", r"\\\1", html.escape(parts[i], quote=False))
+    return "".join(parts).replace("|", r"\|")
 
 
 def code(text: object) -> str:
-    """Return a text as code in a cell of a Markdown table."""
-    return f"`{text}`".replace("|", r"\|")
+    """Return a text as code in a cell of a Markdown table. A long name may be broken after a dot or an underscore."""
+    broken = re.sub(r"(?<=[a-zA-Z])([._])(?=[a-zA-Z])", r"\1<wbr>", escaped(str(text)))
+    return f"<code>{broken}</code>"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -128,27 +138,11 @@ def configuration() -> str:
     return "\n".join(parts)
 
 
-def values(data: dict[str, Any], prefix: str = "") -> dict[str, object]:
-    """Return the settings of nested groups by dotted key."""
-    found: dict[str, object] = {}
-    for name, value in data.items():
-        if isinstance(value, dict) and name != "lr_steps":
-            found |= values(value, f"{prefix}{name}.")
-        else:
-            found[f"{prefix}{name}"] = value
-    return found
-
-
 def changes(before: Config, after: Config) -> str:
     """Return a table of the settings in which two configurations differ, apart from the name."""
-    old, new = values(before.model_dump()), values(after.model_dump())
-    groups = list(dict.fromkeys(key.rpartition(".")[0] for key in {**old, **new}))
-    keys = [key for key in {**old, **new} if key != "name" and old.get(key) != new.get(key)]
-    keys.sort(key=lambda key: groups.index(key.rpartition(".")[0]))
-    if not keys:
-        return "No setting differs.\n"
-    rows = [[code(as_yaml(side[key])) if key in side else "" for side in (old, new)] for key in keys]
-    return table(("key", "base", "here"), ([code(key), *row] for key, row in zip(keys, rows, strict=True)))
+    found = {key: both for key, both in differences(before, after).items() if key != "name"}
+    rows = [[code(key), *("" if value is None else code(as_yaml(value)) for value in found[key])] for key in found]
+    return table(("key", "base", "here"), rows) if rows else "No setting differs.\n"
 
 
 def configurations() -> str:
@@ -210,5 +204,99 @@ def help_of(command: click.Command, ctx: click.Context) -> str:
     return "\n".join(parts)
 
 
-PAGES = {"configuration": configuration, "configurations": configurations, "commands": commands}
+def runs() -> str:
+    """Return the page of the files of a run and of the columns of its history."""
+    columns: dict[str, list[str]] = {}
+    for column in COLUMNS:
+        columns.setdefault(column if column in MEANINGS else column[:-2], []).append(column)
+    return "\n".join([
+        "# Files and columns of a run\n\nEach seed of an experiment has a folder, such as `runs/v5_5/seed=42`. "
+        "No file is a pickle: the files are YAML, JSON, CSV and safetensors. [An example]"
+        "(../how_to/without_the_library.md) reads them without the library.\n",
+        "## Files\n",
+        table(("file", "content"), ((code(name), escaped(words)) for name, words in FILES.items())),
+        f"## history.csv\n\n{inspect.getdoc(EpochRecord)}\n\nThe files of runs keep the old names of renamed columns: "
+        + ", ".join(f"`{old}` is `{new}`" for old, new in OLD_NAMES.items() if new in COLUMNS)
+        + ". `RunRecord.history` has the new names.\n",
+        table(("column", "unit", "meaning"), (
+            (", ".join(map(code, names)), *map(escaped, MEANINGS[name])) for name, names in columns.items()
+        )),
+        f"## probes.csv\n\n{inspect.getdoc(probes)}\n\n## Checkpoints\n\n{inspect.getdoc(checkpoint)}\n",
+        f"## Checksums\n\n{inspect.getdoc(checksums)}\n",
+    ])
+
+
+TASKS = {
+    "Train": "load_config Config run_experiment train EpochRecord run_sweep load_sweep",
+    "Load what was trained": "load_run load_runs RunRecord RunSet load_model TernaryVAE GaussianPosterior",
+    "Evaluate and compare": "evaluate Evaluation compare Comparison metrics.baselines.untrained "
+    "metrics.baselines.random_map metrics.coverage.uniform_coverage studies.probes.write_probes",
+    "Ask what would have happened": "branch train_counterfactuals load_counterfactual Counterfactual",
+    "Score any generator": "score Score studies.score.describe",
+    "Look at operations": "space.operations space.index_of space.from_function space.named splits.split",
+    "Explore": "watch page.build.write_page explorer.Explorer explorer.TwoMaps explorer.ScheduleDesigner",
+    "Draw figures": "figures.draw_all figures.draw_history figures.show figures.show_table figures.Gallery "
+    "figures.Drawing",
+    "Statistics over seeds": "studies.statistics.interval studies.statistics.paired_differences "
+    "studies.statistics.prediction_interval studies.statistics.cycle_means studies.statistics.summary",
+    "Run notebooks": "notebooks.run_notebook notebooks.parameters notebooks.validate notebooks.check_notebook "
+    "notebooks.export_html",
+    "Write my own parts": "schedules.Schedule config.LossTerm config.PathwayBatch config.TermGradients "
+    "metrics.information.decoder_sums",
+    "Catch errors": "TernaryLabError ConfigError RunError CheckpointError InputError DeviceError DivergenceError "
+    "EngineError NotebookError",
+}
+"""Public names by task. A name with a dot is in a module of the package."""
+
+
+def tasks() -> str:
+    """Return the page of the public names by task, each with the first sentence of its docstring."""
+    parts = ["# Python by task\n\nA name without a dot is imported from `ternary_lab`, for example by "
+             "`from ternary_lab import load_run`. Each name leads to its full description.\n"]
+    for title, names in TASKS.items():
+        rows = []
+        for name in names.split():
+            module, _, last = f"ternary_lab.{name}".rpartition(".")
+            found = getattr(importlib.import_module(module), last)
+            sentence = re.split(r"(?<=\.)\s", inspect.getdoc(found) or "", maxsplit=1)[0]
+            home = found.__module__
+            rows.append((f"[{code(name)}]({home}.md#{home}.{found.__qualname__})", escaped(sentence)))
+        parts.append(f"## {title}\n\n{table(('name', 'description'), rows)}")
+    return "\n".join(parts)
+
+
+def drawn_by(name: str, source: Path) -> str:
+    """Return the code that draws a figure: the cell of a notebook, or a call of `draw_history`."""
+    if source.suffix == ".ipynb":
+        for cell in json.loads(source.read_text(encoding="utf-8"))["cells"]:
+            if f'gallery.show("{name}"' in (text := "".join(cell["source"])):
+                return text
+    for line in source.read_text(encoding="utf-8").splitlines():
+        if f'gallery.save("{name}"' in line:
+            return line.strip()
+    return f'draw_history("{name}", load_runs("v5_5"))'
+
+
+def gallery() -> str:
+    """Return the page of all figures, each with its alternative text, its data and its code."""
+    parts = ["# Gallery\n\nEach figure has its data as CSV and the code that draws it.\n"]
+    for name, entry in json.loads((ROOT / "figures" / "manifest.json").read_text(encoding="utf-8")).items():
+        source, is_notebook = entry["notebook"], entry["notebook"].endswith(".ipynb")
+        picture = next(file for file in entry["files"] if file.endswith((".png", ".gif")))
+        place = f"[{source}](../notebooks/{source})" if is_notebook else f"`{source}`"
+        data = "".join(f" Its data: [{file}](../figures/{file})." for file in entry["files"] if file.endswith(".csv"))
+        text = html.escape(entry["alt"])
+        parts.append(
+            f'## {name}\n\n<img loading="lazy" alt="{text}" src="../../figures/{picture}">\n\n'
+            f"<details><summary>Description</summary>{text}</details>\n\n"
+            f"Drawn by {place}, seeds {', '.join(map(str, entry['seeds']))}.{data}\n\n"
+            f"```python\n{drawn_by(name, ROOT / ('notebooks' if is_notebook else '') / source)}\n```\n"
+        )
+    return "\n".join(parts)
+
+
+PAGES = {
+    "tasks": tasks, "configuration": configuration, "configurations": configurations, "commands": commands,
+    "runs": runs, "gallery": gallery,
+}
 """The functions by the names of their pages in the folder reference/."""

@@ -23,7 +23,7 @@ from ternary_lab.page.build import page as explorer
 ROOT = Path(__file__).parents[1]
 SHOWN = (
     "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "CITATION.cff", "notebooks/*.ipynb", "figures/*.png",
-    "figures/*.gif", "benchmarks/*.png", "ternary_lab/studies/report/original_*",
+    "figures/*.gif", "figures/*.csv", "benchmarks/*.png", "ternary_lab/studies/report/original_*",
 )
 
 EXPLORED = {"v5_5/seed=42": "v5_5.html", "beyond/seed=42": "beyond.html"}

@@ -1,9 +1,10 @@
-"""The reference pages agree with the program: ranges refuse, changes reproduce a configuration, no option is missing."""
+"""The reference pages agree with the program: ranges, defaults, changes of a base, options, columns and names."""
 
 from __future__ import annotations
 
 import html
 import importlib.util
+import json
 import re
 from pathlib import Path
 from types import ModuleType
@@ -12,10 +13,15 @@ from typing import Any
 import pytest
 import yaml
 
+import ternary_lab
+from ternary_lab import run_experiment
 from ternary_lab.cli import main
 from ternary_lab.config import Config
 from ternary_lab.config_files import config_files, load_config, settings
 from ternary_lab.errors import ConfigError
+from ternary_lab.history import COLUMNS, MEANINGS
+from ternary_lab.metrics.quantities import QUANTITIES
+from ternary_lab.runs.load import FILES, PACKED_HISTORY, PROBES
 from ternary_lab.settings import Section
 
 FILE = Path(__file__).parents[2] / "docs" / "references.py"
@@ -23,19 +29,21 @@ FILE = Path(__file__).parents[2] / "docs" / "references.py"
 
 def _module() -> ModuleType:
     spec = importlib.util.spec_from_file_location(FILE.stem, FILE)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-PAGES: dict[str, str] = {name: made() for name, made in _module().PAGES.items()}
+REFERENCES = _module()
+PAGES: dict[str, str] = {name: made() for name, made in REFERENCES.PAGES.items()}
 
 
 def _rows(text: str) -> list[list[str]]:
     """Return the cells of all rows of the tables in a text, without the marks of code and escapes."""
     rows = [re.split(r"(?<!\\) *\| *", line)[1:-1] for line in text.splitlines() if line.startswith("| ")]
-    cleaned = [[html.unescape(cell.strip().strip("`")).replace("\\", "") for cell in row] for row in rows]
+    cleaned = [[html.unescape(re.sub(r"</?(code|wbr)>|\\", "", cell.strip())) for cell in row] for row in rows]
     return [row for row in cleaned if row[0] not in ("key", "---")]
 
 
@@ -49,7 +57,7 @@ def test_the_page_of_settings_has_every_key_with_its_default() -> None:
         if group in ("beta.A", "beta.B"):
             modes.add(name)
         else:
-            assert yaml.safe_load(rows.pop(key)) == yaml.safe_load(_module().as_yaml(field.default)), key
+            assert yaml.safe_load(rows.pop(key)) == yaml.safe_load(REFERENCES.as_yaml(field.default)), key
     assert rows.keys() == modes
 
 
@@ -94,3 +102,35 @@ def test_every_option_of_every_command_is_listed() -> None:
         for parameter in command.params:
             for option in parameter.opts if parameter.param_type_name == "option" else ():
                 assert option in listed, f"{name} {option}"
+
+
+def test_every_column_of_a_history_has_one_meaning_and_the_unit_of_its_quantity() -> None:
+    described = {column for name in MEANINGS for column in (name, f"{name}_A", f"{name}_B")}
+    assert set(COLUMNS) <= described
+    assert all({name, f"{name}_A"} & set(COLUMNS) for name in MEANINGS)
+    for name in MEANINGS.keys() & QUANTITIES.keys():
+        assert MEANINGS[name][0] == QUANTITIES[name].unit, name
+    rows = {column for names, *_ in _rows(PAGES["runs"]) for column in names.split(", ")}
+    assert set(COLUMNS) <= rows
+
+
+def test_a_run_has_exactly_the_listed_files(tmp_path: Path) -> None:
+    changes = {"training.total_epochs": 2, "checkpoints.windows": [[1, 1]], "evaluation.latents": 64}
+    run = run_experiment(load_config("quick", changes), [42], tmp_path)[42]
+    made = {file.relative_to(run.path).as_posix() for file in run.path.rglob("*") if file.is_file()}
+    listed = {name.replace("0050", "0001") for name in FILES} - {PACKED_HISTORY, PROBES}
+    assert {name for name in made if "epoch_0000" not in name and "/." not in f"/{name}"} == listed
+
+
+def test_every_public_name_has_a_task() -> None:
+    names = {name for names in REFERENCES.TASKS.values() for name in names.split()}
+    assert set(ternary_lab.__all__) <= names
+
+
+def test_every_figure_has_its_code() -> None:
+    for name in json.loads((FILE.parents[1] / "figures" / "manifest.json").read_text(encoding="utf-8")):
+        part = re.search(rf"^## {name}\n(.*?)(?=^## |\Z)", PAGES["gallery"], re.MULTILINE | re.DOTALL)
+        assert part is not None
+        code = part[1].split("```python")[1]
+        assert f'"{name}"' in code
+        assert "notebooks/" not in part[1] or f'gallery.show("{name}"' in code
