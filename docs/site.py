@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import references
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File, Files
@@ -22,7 +23,7 @@ from ternary_lab.page.build import page as explorer
 ROOT = Path(__file__).parents[1]
 SHOWN = (
     "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "CITATION.cff", "notebooks/*.ipynb", "figures/*.png",
-    "figures/*.gif", "benchmarks/*.png", "ternary_lab/studies/report/original_*",
+    "figures/*.gif", "figures/*.csv", "benchmarks/*.png", "ternary_lab/studies/report/original_*",
 )
 
 EXPLORED = {"v5_5/seed=42": "v5_5.html", "beyond/seed=42": "beyond.html"}
@@ -42,14 +43,15 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """The configuration with the navigation: all notebooks, how-to pages and modules."""
     notebooks = [path.relative_to(ROOT).as_posix() for path in sorted(ROOT.glob("notebooks/*.ipynb"))]
     how_to = [f"how_to/{path.name}" for path in sorted((ROOT / "docs" / "how_to").glob("*.md"))]
-    reference: list[Any] = [{name: f"reference/{name}.md"} for name in sorted(modules())]
+    made = [f"reference/{name}.md" for name in references.PAGES]
+    of_modules: list[Any] = [{name: f"reference/{name}.md"} for name in sorted(modules())]
     config.nav = [
         {"Ternary Lab": "README.md"},
+        {"Concepts": ["statistics.md", "three_inputs.md"]},
         {"Explorer": "explorer.md"},
         {"Notebooks": notebooks},
         {"How do I…": how_to},
-        {"Background": ["statistics.md", "slurm.md", "three_inputs.md"]},
-        {"Reference": reference},
+        {"Reference": [*made, {"Modules": of_modules}]},
         {"Contributing": ["CONTRIBUTING.md", "CHANGELOG.md"]},
     ]
     return config
@@ -64,6 +66,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for name in modules():
         more = public_names() if name == ternary_lab.__name__ else ""
         files.append(File.generated(config, f"reference/{name}.md", content=f"# `{name}`\n\n::: {name}\n{more}"))
+    for name, made in references.PAGES.items():
+        files.append(File.generated(config, f"reference/{name}.md", content=made()))
     for run, name in EXPLORED.items():
         others = {other: address for other, address in EXPLORED.items() if other != run}
         content = explorer(ternary_lab.load_run(run), links=others, progress=True)

@@ -84,6 +84,8 @@ class Data(Section):
 
 
 class Model(Section):
+    """Sizes of the networks, and whether StateNet is used."""
+
     latent_dim: Whole = Field(16, ge=1, le=256, description="latent dimensions of each pathway")
     encoder_hidden: tuple[Width, ...] = Field(
         (256, 128, 64), min_length=1, max_length=16, description="widths of both encoders"
@@ -233,7 +235,7 @@ class Information(Section):
     noise_weight: Weight = Field(0.0, description="weight of the decoder noise H(X|Z), which is minimised")
     entropy_weight: Weight = Field(0.0, description="weight of the output entropy H(X), which is maximised")
     certainty_weight: Weight = Field(0.0, description="weight of squared log-odds beyond the margin, also minimised")
-    margin: Positive = Field(9.0, description="largest log-odds without a penalty")
+    margin: Positive = Field(9.0, description="largest log-odds without a penalty, in nats")
     start_epoch: Epoch = Field(20, description="epoch at which the weights start to rise from 0")
     ramp_epochs: Epoch = Field(20, description="epochs until the weights are reached; 0: at once")
     latents: Whole = Field(512, ge=2, le=65_536, description="prior latents per step")
@@ -328,10 +330,14 @@ class Optimiser(Section):
 
 
 class Horizon(Section):
+    """The common length of the slow schedules."""
+
     horizon: Period = Field(400, description="epochs that the rise of β_A, the decay of τ and a cosine of lr take")
 
 
 class Training(Section):
+    """Settings of the length of the training and of a step."""
+
     total_epochs: Whole = Field(400, ge=1, le=100_000, description="epochs to train at most")
     posterior_samples: Whole = Field(1, ge=1, le=256, description="posterior samples z of each operation in a step")
 
@@ -380,6 +386,8 @@ class Checkpoints(Section):
 
 
 class Runtime(Section):
+    """Settings of the computation that do not change the experiment."""
+
     streams: Literal["device", "cpu"] = Field(
         "device", description="where random numbers are drawn; cpu: CPU and CUDA runs draw the same numbers"
     )

@@ -27,17 +27,8 @@ if TYPE_CHECKING:
 class EpochRecord:
     """One epoch of one run, as a row of `history.csv`.
 
-    Losses, entropies and KL are in nats. Coverages and reconstruction are in percent. Loss terms, H and λ are means
-    over the batches of the epoch, so λ₁, λ₂ and λ₃ mix the values before and after StateNet's correction. After epochs
-    in which `evaluation.coverage_at` omits the sampled coverage, `coverage_*` is NaN and `unique_ops_*` is None.
-    `loss_*` is the share of a term in the training loss, with its λ, gradient scale g and weight. The sum of all shares
-    is `train_loss`. `loss_information_*` is 0 if there are no information terms, and older histories lack this column.
-    `grad_norm_*` is the norm of λ g ∇L before clipping. `val_elbo` is the mean ELBO of both pathways on the validation
-    split (higher is better). `delta_*` is an output of StateNet in (-1, 1).
-
-    The seconds are measured for the whole cohort. `seconds_train` is the time of training and validation; the
-    measurement of the previous epoch takes place during this time. `seconds_eval` is the additional time for which the
-    cohort waited for the measurement of this epoch.
+    `MEANINGS` gives the unit and the meaning of each column. After epochs in which `evaluation.coverage_at` omits the
+    sampled coverage, `coverage_*` is NaN and `unique_ops_*` is None. Older histories lack `loss_information_*`.
     """
 
     run: str
@@ -100,6 +91,50 @@ class EpochRecord:
     """Values by column of the loss terms that the configuration adds; `config.LossTerm` describes these terms."""
 
 
+MEANINGS: dict[str, tuple[str, str]] = {
+    "run": ("", "name of the run"),
+    "seed": ("", "seed of the run"),
+    "epoch": ("epochs", "number of the epoch, counted from 0"),
+    "phase": ("", "training phase, 1 to 4"),
+    "train_loss": ("nats", "training loss, mean over the batches; the sum of all loss_* columns"),
+    "val_loss": ("nats", "loss of the validation split under the current β and λ"),
+    "val_elbo": ("nats", "ELBO of the validation split, mean of both pathways; higher is better"),
+    "ce": ("nats", "cross-entropy of an operation, mean over the batches"),
+    "kl": ("nats", "KL term of an operation with free bits, mean over the batches"),
+    "H": ("nats", "latent entropy from histograms, mean over dimensions and batches"),
+    "entropy_B": ("nats", "entropy S of the outputs of decoder B, mean over the batches"),
+    "repulsion_B": ("", "latent repulsion of pathway B, mean over the batches"),
+    "loss_ce": ("nats", "share of the cross-entropy in the training loss, with its λ and gradient scale"),
+    "loss_kl": ("nats", "share of the KL term in the training loss, with its λ, gradient scale and β"),
+    "loss_entropy_B": ("nats", "share of the output entropy in the training loss, with λ, gradient scale and weight"),
+    "loss_repulsion_B": ("nats", "share of the repulsion in the training loss, with λ, gradient scale and weight"),
+    "loss_alignment": ("nats", "share of the entropy alignment in the training loss, with λ₃"),
+    "loss_information": ("nats", "share of the information terms in the training loss; 0 if there are none"),
+    "beta": ("", "weight β of the KL term"),
+    "temperature": ("", "temperature τ of the posterior noise"),
+    "rho": ("", "permeability ρ: share of the other pathway's latent in the input of a decoder"),
+    "lambda1": ("", "weight λ₁ of pathway A, mean over the batches, so before and after StateNet's correction"),
+    "lambda2": ("", "weight λ₂ of pathway B, as lambda1"),
+    "lambda3": ("", "weight λ₃ of the entropy alignment, as lambda1"),
+    "lr_scheduled": ("", "learning rate of the schedule"),
+    "lr": ("", "learning rate after StateNet's correction"),
+    "delta_lr": ("", "output of StateNet for the learning rate, in (-1, 1)"),
+    "delta_lambda1": ("", "output of StateNet for λ₁, in (-1, 1)"),
+    "delta_lambda2": ("", "output of StateNet for λ₂, in (-1, 1)"),
+    "delta_lambda3": ("", "output of StateNet for λ₃, in (-1, 1)"),
+    "grad_ratio": ("", "average gradient norm of B divided by that of A, at the start of the epoch"),
+    "grad_momentum": ("", "momentum of the average gradient norms"),
+    "grad_norm": ("", "norm of the pathway's gradient, with λ and gradient scale, before clipping"),
+    "unique_ops": ("operations", "distinct operations among the samples"),
+    "coverage": ("%", "sampled coverage: distinct operations among the samples, divided by 19,683"),
+    "informative_coverage": ("%", "informative coverage exp(I(X;Z))/N"),
+    "effective_coverage": ("%", "effective coverage from the exact output distribution"),
+    "neg_elbo": ("nats", "-ELBO of the validation split from the pathway's own latents"),
+    "reconstruction": ("%", "validation operations that are reconstructed exactly from the pathway's own latents"),
+    "seconds_train": ("s", "time of the cohort's training and validation; the previous epoch is measured meanwhile"),
+    "seconds_eval": ("s", "additional time for which the cohort waited for the measurement of this epoch"),
+}
+"""Unit and meaning of each column. A name without its pathway stands for two columns: `ce` for `ce_A` and `ce_B`."""
 COLUMNS = tuple(f.name for f in fields(EpochRecord) if f.name != "added")
 LATER = {f.name: f.default for f in fields(EpochRecord) if f.default is not MISSING}
 """Default values of the columns that older histories lack, by column. These columns are the last ones."""

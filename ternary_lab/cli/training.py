@@ -123,7 +123,7 @@ def sweep(
     start. The exit status is 1 if a run failed.
 
     With Ray, the runs train on the cores or GPUs of a cluster. The directory of the runs must then be on a file system
-    that all nodes share (see docs/slurm.md).
+    that all nodes share (see docs/how_to/many_gpus.md).
 
     \b
     Examples:

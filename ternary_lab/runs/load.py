@@ -1,12 +1,6 @@
 """Reading of run folders: configuration, history, checkpoints and provenance.
 
-    RUN_DIR/seed=42/
-        config.yaml         every setting
-        provenance.json     seed, devices, versions, times
-        history.csv         one row per epoch, added after each epoch (published runs: history.csv.xz)
-        probes.csv          more measures of the saved epochs, if `ternary-lab probe` was run
-        log.jsonl           events: started, resumed, stopped
-        checkpoints/        epoch_0050, best_val_loss, latest and previous (safetensors)
+Each seed of an experiment has a folder, such as `RUN_DIR/seed=42`. `FILES` lists its files.
 """
 
 from __future__ import annotations
@@ -55,6 +49,19 @@ CONFIG, PROVENANCE, HISTORY, PROBES, LOG, CHECKPOINTS = (
     "config.yaml", "provenance.json", "history.csv", "probes.csv", "log.jsonl", "checkpoints",
 )
 PACKED_HISTORY = "history.csv.xz"
+FILES = {
+    CONFIG: "every setting",
+    PROVENANCE: "seed, devices, versions, hash of the source code, time, and the reason why the run ended",
+    HISTORY: "one row per epoch, added after each epoch",
+    PACKED_HISTORY: "the history of a published run, packed with xz",
+    PROBES: "more measures of the saved epochs, if `ternary-lab probe` was run",
+    LOG: "events with their times, one JSON object per line: started, resumed, stopped",
+    f"{CHECKPOINTS}/epoch_0050.safetensors": "state after an epoch that the settings `checkpoints` keep",
+    f"{CHECKPOINTS}/best_val_loss.safetensors": "state after the best epoch under a criterion",
+    f"{CHECKPOINTS}/latest.safetensors": "state after the last epoch, from which training resumes",
+    f"{CHECKPOINTS}/previous.safetensors": "state after the epoch before that, in case `latest` is damaged",
+}
+"""The files in the folder of a run, with their contents."""
 ANY = "*.safetensors"
 """Pattern of the names of all checkpoints."""
 EPOCH = re.compile(r"epoch_(\d+)\.safetensors")

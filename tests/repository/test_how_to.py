@@ -56,4 +56,7 @@ def test_a_page_runs_as_it_is_written(
 def test_the_index_lists_every_page() -> None:
     index = (FOLDER / "index.md").read_text(encoding="utf-8")
     assert set(re.findall(r"\]\((\w+\.md)\)", index)) == {page.name for page in PAGES}
-    assert {page.stem for page in PAGES} == {"schedule", "loss", "metric", "decoder", "space", "claims", "score"}
+    assert {page.stem for page in PAGES} == {
+        "schedule", "loss", "metric", "decoder", "space", "claims", "score", "notebook", "many_gpus",
+        "without_the_library",
+    }

@@ -1,0 +1,136 @@
+"""The reference pages agree with the program: ranges, defaults, changes of a base, options, columns and names."""
+
+from __future__ import annotations
+
+import html
+import importlib.util
+import json
+import re
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import yaml
+
+import ternary_lab
+from ternary_lab import run_experiment
+from ternary_lab.cli import main
+from ternary_lab.config import Config
+from ternary_lab.config_files import config_files, load_config, settings
+from ternary_lab.errors import ConfigError
+from ternary_lab.history import COLUMNS, MEANINGS
+from ternary_lab.metrics.quantities import QUANTITIES
+from ternary_lab.runs.load import FILES, PACKED_HISTORY, PROBES
+from ternary_lab.settings import Section
+
+FILE = Path(__file__).parents[2] / "docs" / "references.py"
+
+
+def _module() -> ModuleType:
+    spec = importlib.util.spec_from_file_location(FILE.stem, FILE)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+REFERENCES = _module()
+PAGES: dict[str, str] = {name: made() for name, made in REFERENCES.PAGES.items()}
+
+
+def _rows(text: str) -> list[list[str]]:
+    """Return the cells of all rows of the tables in a text, without the marks of code and escapes."""
+    rows = [re.split(r"(?<!\\) *\| *", line)[1:-1] for line in text.splitlines() if line.startswith("| ")]
+    cleaned = [[html.unescape(re.sub(r"</?(code|wbr)>|\\", "", cell.strip())) for cell in row] for row in rows]
+    return [row for row in cleaned if row[0] not in ("key", "---")]
+
+
+def test_the_page_of_settings_has_every_key_with_its_default() -> None:
+    rows = {key: default for key, _, default, _ in _rows(PAGES["configuration"])}
+    modes = set()
+    for key, field in settings().items():
+        group, _, name = key.rpartition(".")
+        if isinstance(field.default, Section) or name == "mode":
+            continue
+        if group in ("beta.A", "beta.B"):
+            modes.add(name)
+        else:
+            assert yaml.safe_load(rows.pop(key)) == yaml.safe_load(REFERENCES.as_yaml(field.default)), key
+    assert rows.keys() == modes
+
+
+def _outside(words: str) -> list[Any]:
+    """Return values just outside a range in the words of the page."""
+    if found := re.fullmatch(r"(whole )?number, (\S+) to (\S+)", words):
+        low, high = (float(end.replace(",", "")) for end in found.groups()[1:])
+        return [int(low) - 1, int(high) + 1] if found[1] else [low - 1e-6, high * (1 + 1e-6)]
+    ends = {sign: float(end.replace(",", "")) for sign, end in re.findall(r"([<>≤≥]) ([-0-9,.e]*[0-9])", words)}
+    step = {"<": 0.0, ">": 0.0, "≤": 1e-3, "≥": -1e-3}
+    return [end + step[sign] for sign, end in ends.items()]
+
+
+def test_values_outside_a_range_are_refused() -> None:
+    tried = 0
+    for key, words, _, _ in _rows(PAGES["configuration"]):
+        if not words.startswith(("number", "whole number")) or "." not in key:
+            continue
+        for value in _outside(words):
+            tried += 1
+            with pytest.raises(ConfigError, match=re.escape(key)):
+                load_config("v5_5", {key: value})
+    assert tried > 120
+
+
+@pytest.mark.parametrize("name", config_files())
+def test_the_listed_changes_of_a_base_give_the_configuration(name: str) -> None:
+    part = re.search(rf"^## {re.escape(name)}\n(.*?)(?=^## )", PAGES["configurations"], re.MULTILINE | re.DOTALL)
+    assert part is not None
+    found = re.search(r"Its base is `(.*)`\.", part[1])
+    base = load_config(found[1]) if found else Config()
+    changes = {key: yaml.safe_load(here) for key, _, here in _rows(part[1]) if here}
+    data = load_config(name).model_dump()
+    assert load_config(base.model_dump(), changes).model_dump() == {**data, "name": base.name}
+
+
+def test_every_option_of_every_command_is_listed() -> None:
+    for name, command in main.commands.items():
+        part = re.search(rf"^### {name}\n(.*?)(?=^##|\Z)", PAGES["commands"], re.MULTILINE | re.DOTALL)
+        assert part is not None, name
+        listed = " ".join(option for option, _ in _rows(part[1]))
+        for parameter in command.params:
+            for option in parameter.opts if parameter.param_type_name == "option" else ():
+                assert option in listed, f"{name} {option}"
+
+
+def test_every_column_of_a_history_has_one_meaning_and_the_unit_of_its_quantity() -> None:
+    described = {column for name in MEANINGS for column in (name, f"{name}_A", f"{name}_B")}
+    assert set(COLUMNS) <= described
+    assert all({name, f"{name}_A"} & set(COLUMNS) for name in MEANINGS)
+    for name in MEANINGS.keys() & QUANTITIES.keys():
+        assert MEANINGS[name][0] == QUANTITIES[name].unit, name
+    rows = {column for names, *_ in _rows(PAGES["runs"]) for column in names.split(", ")}
+    assert set(COLUMNS) <= rows
+
+
+def test_a_run_has_exactly_the_listed_files(tmp_path: Path) -> None:
+    changes = {"training.total_epochs": 2, "checkpoints.windows": [[1, 1]], "evaluation.latents": 64}
+    run = run_experiment(load_config("quick", changes), [42], tmp_path)[42]
+    made = {file.relative_to(run.path).as_posix() for file in run.path.rglob("*") if file.is_file()}
+    listed = {name.replace("0050", "0001") for name in FILES} - {PACKED_HISTORY, PROBES}
+    assert {name for name in made if "epoch_0000" not in name and "/." not in f"/{name}"} == listed
+
+
+def test_every_public_name_has_a_task() -> None:
+    names = {name for names in REFERENCES.TASKS.values() for name in names.split()}
+    assert set(ternary_lab.__all__) <= names
+
+
+def test_every_figure_has_its_code() -> None:
+    for name in json.loads((FILE.parents[1] / "figures" / "manifest.json").read_text(encoding="utf-8")):
+        part = re.search(rf"^## {name}\n(.*?)(?=^## |\Z)", PAGES["gallery"], re.MULTILINE | re.DOTALL)
+        assert part is not None
+        code = part[1].split("```python")[1]
+        assert f'"{name}"' in code
+        assert "notebooks/" not in part[1] or f'gallery.show("{name}"' in code
