@@ -67,8 +67,8 @@ def _facts() -> set[str]:
         *_numbers(f"3^{space.ENTRIES} = {space.SIZE:,}"), *_numbers(project["requires-python"]),
         str(len(ALL_SEEDS)), f"{100 * LEVEL:.0f}", *seconds, str(ALL_SEEDS[0]), str(ALL_SEEDS[-1]),
         f"{100 * (1 - (1 - noise) ** SAMPLES):.3f}", f"{100 * noise:.3f}",
-        *(f"{value:.1f}" for value in learnt), *(f"{row['epoch_seconds']:.2f}" for row in epochs), "512", *_numbers(gpu["device"]),
-        str(len(code.without_effect)), str(code.setting_count),
+        *(f"{value:.1f}" for value in learnt), *(f"{row['epoch_seconds']:.2f}" for row in epochs), "512",
+        *_numbers(gpu["device"]), str(len(code.without_effect)), str(code.setting_count),
         str(len(ledger().claims)), f"{ledger().v('coverage-b-epoch-69'):.2f}", f"{cpu['original_work_seconds']:.2f}",
     }
 
