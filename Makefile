@@ -2,9 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Without an NVIDIA GPU, torch's CPU build saves gigabytes: see README.md.
+# Without an NVIDIA GPU, torch's CPU build saves gigabytes: see docs/install.md.
 TORCH_INDEX ?=
-# Name of the file in benchmarks/ that `make bench` writes. README shows one file per machine.
+# Name of the file in benchmarks/ that `make bench` writes. docs/speed.md shows one file per machine.
 RESULT ?= cpu
 # Options of benchmarks/gpu.py.
 GPU_ARGS ?=

@@ -326,7 +326,7 @@ def describe(result: dict[str, Any]) -> str:
 
 
 def markdown(results: Iterable[Mapping[str, Any]]) -> str:
-    """Return the results as Markdown tables for the README.
+    """Return the results as Markdown tables for docs/speed.md.
 
     There is one table of cohorts for each machine. The last table describes one run, with one column for each machine.
     """

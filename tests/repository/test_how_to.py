@@ -1,4 +1,4 @@
-"""The Python of every how-to page runs as it is written, in an empty folder."""
+"""The Python of every how-to page and of the quickstart runs as it is written, in an empty folder."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _imported() -> None:
     torch.optim.AdamW([weight]).step()  # the first one imports torch's compiler, which takes seconds
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", [*PAGES, FOLDER.parent / "quickstart.md"], ids=lambda page: page.stem)
 def test_a_page_runs_as_it_is_written(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None
 ) -> None:
