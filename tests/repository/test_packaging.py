@@ -1,4 +1,4 @@
-"""pyproject.toml, requirements.lock and environment.yml agree; CI and nbdime have their settings."""
+"""pyproject.toml, requirements.lock, environment.yml, CITATION.cff and CHANGELOG.md agree; CI and nbdime have settings."""
 
 from __future__ import annotations
 
@@ -76,6 +76,14 @@ def test_the_extra_named_for_a_missing_package_installs_it(extra: str) -> None:
     for package in errors.EXTRAS[extra]:
         distributions = {canonicalize_name(name) for name in of[package]}
         assert distributions & set(map(canonicalize_name, _extra(extra))), package
+
+
+def test_the_changelog_and_the_citation_have_the_version_and_its_date() -> None:
+    released = re.findall(r"^## (\d\S*) - (\S+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert released[0] == (PROJECT["version"], str(cited["date-released"]))
+    assert cited["version"] == PROJECT["version"]
+    assert cited["license"] == PROJECT["license"]
 
 
 def test_conda_installs_the_same_thing() -> None:
