@@ -1,4 +1,4 @@
-"""pyproject.toml, requirements.lock, environment.yml, CITATION.cff and CHANGELOG.md agree; CI and nbdime have settings."""
+"""pyproject.toml, requirements.lock, environment.yml, CITATION.cff and CHANGELOG.md agree; CI and nbdime are set."""
 
 from __future__ import annotations
 
