@@ -106,6 +106,23 @@ def test_the_workflow_of_a_fork_runs_the_same_script() -> None:
     assert (ROOT / ".ci" / "run").is_file()
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / ".github" / "workflows").glob("*.yml")), ids=lambda path: path.stem)
+def test_a_workflow_runs_targets_and_files_that_exist(path: Path) -> None:
+    """No workflow can run here. GitHub reads `on` as a text; YAML 1.1 reads it as true."""
+    workflow = yaml.safe_load(path.read_text())
+    assert workflow[True]
+    assert workflow["permissions"] == {"contents": "read"}
+    commands = "\n".join(step.get("run", "") for job in workflow["jobs"].values() for step in job["steps"])
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    used = re.findall(r"\bmake ([a-z-]+)", commands)
+    files = re.findall(r"(?:tests|\.ci)/[\w/.]+", commands)
+    assert set(used) <= targets
+    assert used or files
+    assert all((ROOT / file).is_file() for file in files)
+    needed = {name for job in workflow["jobs"].values() for name in [job.get("needs")] if name}
+    assert needed <= set(workflow["jobs"])
+
+
 def test_nbdime_ignores_what_every_execution_changes() -> None:
     assert "*.ipynb diff=jupyternotebook merge=jupyternotebook\n" in (ROOT / ".gitattributes").read_text()
     ignored = json.loads((ROOT / "nbdime_config.json").read_text())["Diff"]["Ignore"]
