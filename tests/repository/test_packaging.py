@@ -1,4 +1,4 @@
-"""pyproject.toml, requirements.lock and environment.yml agree; CI and nbdime have their settings."""
+"""pyproject.toml, requirements.lock, environment.yml, CITATION.cff and CHANGELOG.md agree; CI and nbdime are set."""
 
 from __future__ import annotations
 
@@ -78,6 +78,14 @@ def test_the_extra_named_for_a_missing_package_installs_it(extra: str) -> None:
         assert distributions & set(map(canonicalize_name, _extra(extra))), package
 
 
+def test_the_changelog_and_the_citation_have_the_version_and_its_date() -> None:
+    released = re.findall(r"^## (\d\S*) - (\S+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert released[0] == (PROJECT["version"], str(cited["date-released"]))
+    assert cited["version"] == PROJECT["version"]
+    assert cited["license"] == PROJECT["license"]
+
+
 def test_conda_installs_the_same_thing() -> None:
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     assert environment["name"] == PROJECT["name"]
@@ -96,6 +104,23 @@ def test_the_workflow_of_a_fork_runs_the_same_script() -> None:
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
     assert workflow["jobs"]["test"]["steps"][-1] == {"run": "bash .ci/run"}
     assert (ROOT / ".ci" / "run").is_file()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / ".github" / "workflows").glob("*.yml")), ids=lambda path: path.stem)
+def test_a_workflow_runs_targets_and_files_that_exist(path: Path) -> None:
+    """No workflow can run here. GitHub reads `on` as a text; YAML 1.1 reads it as true."""
+    workflow = yaml.safe_load(path.read_text())
+    assert workflow[True]
+    assert workflow["permissions"] == {"contents": "read"}
+    commands = "\n".join(step.get("run", "") for job in workflow["jobs"].values() for step in job["steps"])
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    used = re.findall(r"\bmake ([a-z-]+)", commands)
+    files = re.findall(r"(?:tests|\.ci)/[\w/.]+", commands)
+    assert set(used) <= targets
+    assert used or files
+    assert all((ROOT / file).is_file() for file in files)
+    needed = {name for job in workflow["jobs"].values() for name in [job.get("needs")] if name}
+    assert needed <= set(workflow["jobs"])
 
 
 def test_nbdime_ignores_what_every_execution_changes() -> None:

@@ -13,9 +13,12 @@ from pathlib import Path
 
 import pytest
 from hatchling.builders.sdist import SdistBuilder
+from packaging.metadata import Metadata
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[2]
+LARGEST = 45e6
+"""Largest accepted size of a file in bytes."""
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
@@ -62,14 +65,23 @@ def test_the_wheel_holds_files_that_reproducing_needs(wheel: zipfile.ZipFile, na
     assert f"ternary_lab/{name}" in wheel.namelist()
 
 
-def test_the_source_distribution_holds_every_file_of_the_library() -> None:
+def test_the_source_distribution_holds_the_files_of_the_wheel_and_few_others() -> None:
     included = {file.distribution_path for file in SdistBuilder(str(ROOT)).recurse_included_files()}
-    assert set(_content("ternary_lab", "*", "ternary_lab")) <= included
-    assert "ternary_lab/page/explorer.js" in included
+    needed = {
+        **_content("ternary_lab", "*", "ternary_lab"), **_content("configs", "*.yaml", "configs"),
+        **_content("sweeps", "*.yaml", "sweeps"), **_content("notebooks", "*.ipynb", "notebooks"),
+    }
+    always = {"pyproject.toml", "README.md", "LICENSE", ".gitignore"}  # hatchling adds these
+    assert included - always == {*needed, "CHANGELOG.md", "CITATION.cff", "requirements.lock"}
+
+
+def test_the_wheel_is_small_enough_to_publish(wheel: zipfile.ZipFile) -> None:
+    assert Path(str(wheel.filename)).stat().st_size < LARGEST
 
 
 def test_the_metadata_agrees_with_pyproject(wheel: zipfile.ZipFile) -> None:
     (name,) = [name for name in wheel.namelist() if name.endswith(".dist-info/METADATA")]
+    Metadata.from_email(wheel.read(name), validate=True)
     metadata = message_from_bytes(wheel.read(name))
     assert (metadata["Name"], metadata["Version"]) == (PROJECT["name"], PROJECT["version"])
     named = {str(Requirement(line)) for line in metadata.get_all("Requires-Dist") or () if "extra ==" not in line}
@@ -94,6 +106,7 @@ def test_the_wheel_alone_reproduces_the_small_report(tmp_path: Path) -> None:
         return done.stdout
 
     wheel, programs = _build(tmp_path / "dist"), tmp_path / "empty" / ("Scripts" if os.name == "nt" else "bin")
+    assert max(path.stat().st_size for path in wheel.parent.iterdir()) < LARGEST
     call(sys.executable, "-m", "venv", tmp_path / "empty")
     lock = ROOT / "requirements.lock"
     call(programs / "python", "-m", "pip", "install", "--quiet", "--prefer-binary", "--constraint", lock,
