@@ -23,7 +23,7 @@ from ternary_lab.studies.score import score
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "concepts.md").read_text(encoding="utf-8")
 CONFIG = load_config("v5_5")
-NAMES = r"v5\.5|\[\d\d |\((?:[A-Z]\w+,? (?:and |et al\. )?)+\d{4}\)|\]\([^)]*\)|`[^`]*`|^\d\. |^!\[[^]]*\]"
+NAMES = r"v5\.5|\[\d\d |\((?:[A-Z]\w+,? (?:and |et al\. )?)*\d{4}\)|\]\([^)]*\)|`[^`]*`|^\d\. |^!\[[^]]*\]"
 """Names of things, sources, links, code, pictures and numbers of a list, which contain numbers."""
 METRICS = re.compile(r"^\| metric .*?\n\|---.*?\n(.*?)\n\n", re.MULTILINE | re.DOTALL)
 """The table of baselines; its rows are the group."""
