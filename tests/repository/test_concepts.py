@@ -125,9 +125,10 @@ def test_the_table_of_baselines_is_measured() -> None:
     }
     assert columns.keys() == _table().keys()
     for name, (of_noise, of_untrained, *_) in _table().items():
-        assert _numbers(of_untrained) == pytest.approx(columns[name], rel=0.005), name
-        expected = [uniform[name]] if name in uniform else []
-        assert _numbers(of_noise) == pytest.approx(expected, rel=0.005, abs=1e-9), name
+        for cell, expected in ((of_untrained, columns[name]), (of_noise, [uniform[name]] if name in uniform else [])):
+            digits = max((len(part) for part in re.findall(r"\.(\d+)", cell)), default=0)
+            # Half a unit of the last digit, or a little more for kernels that round differently.
+            assert _numbers(cell) == pytest.approx(expected, rel=1e-4, abs=0.51 * 10**-digits), name
 
 
 @pytest.mark.parametrize("page", ["concepts", "glossary"])
