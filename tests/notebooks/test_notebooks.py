@@ -34,6 +34,7 @@ from ternary_lab.notebooks import (
     validate,
 )
 from ternary_lab.notebooks.cells import WIDGET_STATE
+from ternary_lab.notebooks.export import replace_formulas
 
 CONTRACT = """\
 epochs = 60  # epochs to train [1, 400]
@@ -467,6 +468,12 @@ def test_the_page_loads_nothing_from_the_network(tmp_path: Path) -> None:
     assert "$1/2$" not in html
     assert re.search(r"FORMULA|<[^>]*<math", html) is None
     assert re.search(r'<details class="code"><summary>code</summary>(?:(?!</details>).)*class="n">x<', html, re.DOTALL)
+
+
+def test_a_function_has_a_space_around_it_but_not_before_a_parenthesis() -> None:
+    spaced, close = replace_formulas(r"$2 \ln N$"), replace_formulas(r"$\ln(N)$")
+    assert '<mo lspace="0.17em" rspace="0.17em">ln</mo>' in spaced
+    assert '<mo lspace="0.17em" rspace="0em">ln</mo>' in close
 
 
 def test_an_export_that_cannot_be_written_is_named(book: Path) -> None:

@@ -1,6 +1,4 @@
-"""The documentation site builds without a warning, its links lead to files, its pictures have alternative texts, and its
-formulas are shown.
-"""
+"""The documentation site builds without a warning. Its links, pictures and formulas are complete."""
 
 from __future__ import annotations
 
