@@ -48,6 +48,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """The configuration with the navigation: all pages, notebooks and modules."""
     notebooks = [path.relative_to(ROOT).as_posix() for path in sorted(ROOT.glob("notebooks/*.ipynb"))]
     how_to = [f"how_to/{path.name}" for path in sorted((ROOT / "docs" / "how_to").glob("*.md"))]
+    how_to.sort(key=lambda name: name != "how_to/index.md")
     made = [f"reference/{name}.md" for name in references.PAGES]
     of_modules: list[Any] = [{name: f"reference/{name}.md"} for name in sorted(modules())]
     config.nav = [
