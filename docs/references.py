@@ -71,7 +71,7 @@ def allowed(kind: Any, limits: Sequence[Any] = ()) -> str:
     bounds = {sign: getattr(one, sign) for one in limits for sign in (*SIGNS, "max_length") if hasattr(one, sign)}
     match get_origin(kind):
         case typing.Literal:
-            return ", ".join(map(code, arguments))
+            return ", ".join(f"`{one}`" for one in arguments)
         case typing.Union:
             return ", or ".join("`null`" if one is type(None) else allowed(one) for one in arguments)
         case builtins.tuple if arguments[-1] is Ellipsis:
@@ -209,13 +209,14 @@ def runs() -> str:
     columns: dict[str, list[str]] = {}
     for column in COLUMNS:
         columns.setdefault(column if column in MEANINGS else column[:-2], []).append(column)
+    about = (inspect.getdoc(EpochRecord) or "").rpartition("\n\n")[0]
     return "\n".join([
         "# Files and columns of a run\n\nEach seed of an experiment has a folder, such as `runs/v5_5/seed=42`. "
         "No file is a pickle: the files are YAML, JSON, CSV and safetensors. [An example]"
         "(../how_to/without_the_library.md) reads them without the library.\n",
         "## Files\n",
         table(("file", "content"), ((code(name), escaped(words)) for name, words in FILES.items())),
-        f"## history.csv\n\n{inspect.getdoc(EpochRecord)}\n\nThe files of runs keep the old names of renamed columns: "
+        f"## history.csv\n\n{about}\n\nThe files of runs keep the old names of renamed columns: "
         + ", ".join(f"`{old}` is `{new}`" for old, new in OLD_NAMES.items() if new in COLUMNS)
         + ". `RunRecord.history` has the new names.\n",
         table(("column", "unit", "meaning"), (

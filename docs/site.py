@@ -6,6 +6,7 @@ MkDocs calls the functions `on_...` (`hooks` in mkdocs.yml). Only the pages in t
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,17 +18,22 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 import ternary_lab
-from ternary_lab.notebooks.export import replace_formulas
+from ternary_lab.notebooks.export import export_html, replace_formulas
 from ternary_lab.page.build import page as explorer
 
 ROOT = Path(__file__).parents[1]
 SHOWN = (
     "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "CITATION.cff", "notebooks/*.ipynb", "figures/*.png",
     "figures/*.gif", "figures/*.csv", "benchmarks/*.png", "ternary_lab/studies/report/original_*",
+    "ternary_lab/runs/published/second_search.csv",
 )
 
 EXPLORED = {"v5_5/seed=42": "v5_5.html", "beyond/seed=42": "beyond.html"}
 """The runs whose explorers are on the site, with the names of their pages in the folder explorer/."""
+
+
+REPORT = "notebooks/11_report.html"
+"""The page of the report as one HTML file, which loads nothing."""
 
 
 def modules() -> Iterator[str]:
@@ -40,21 +46,29 @@ def modules() -> Iterator[str]:
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """The configuration with the navigation: all notebooks, how-to pages and modules."""
+    """The configuration with the navigation: all pages, notebooks and modules."""
     notebooks = [path.relative_to(ROOT).as_posix() for path in sorted(ROOT.glob("notebooks/*.ipynb"))]
     how_to = [f"how_to/{path.name}" for path in sorted((ROOT / "docs" / "how_to").glob("*.md"))]
+    how_to.sort(key=lambda name: name != "how_to/index.md")
     made = [f"reference/{name}.md" for name in references.PAGES]
     of_modules: list[Any] = [{name: f"reference/{name}.md"} for name in sorted(modules())]
     config.nav = [
         {"Ternary Lab": "README.md"},
-        {"Concepts": ["statistics.md", "three_inputs.md"]},
+        {"Start": _written("install", "quickstart", "faq")},
+        {"Concepts": _written("concepts", "glossary", "statistics", "reproducibility", "three_inputs")},
         {"Explorer": "explorer.md"},
-        {"Notebooks": notebooks},
+        {"Notebooks": [*notebooks, {"The report as one HTML file": REPORT}]},
         {"How do I…": how_to},
         {"Reference": [*made, {"Modules": of_modules}]},
+        {"Data and model": _written("data_card", "model_card", "report", "speed")},
         {"Contributing": ["CONTRIBUTING.md", "CHANGELOG.md"]},
     ]
     return config
+
+
+def _written(*names: str) -> list[str]:
+    """Return the names of pages in docs/, without those that do not exist. MkDocs warns of a page that is in no tab."""
+    return [f"{name}.md" for name in names if (ROOT / "docs" / f"{name}.md").is_file()]
 
 
 @event_priority(100)  # before the plugin that turns notebooks into pages looks for them
@@ -68,6 +82,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         files.append(File.generated(config, f"reference/{name}.md", content=f"# `{name}`\n\n::: {name}\n{more}"))
     for name, made in references.PAGES.items():
         files.append(File.generated(config, f"reference/{name}.md", content=made()))
+    with tempfile.TemporaryDirectory() as folder:
+        report = export_html(ROOT / "notebooks" / "11_report.ipynb", Path(folder) / "report.html").read_text("utf-8")
+    files.append(File.generated(config, REPORT, content=report))
     for run, name in EXPLORED.items():
         others = {other: address for other, address in EXPLORED.items() if other != run}
         content = explorer(ternary_lab.load_run(run), links=others, progress=True)

@@ -27,8 +27,10 @@ if TYPE_CHECKING:
 class EpochRecord:
     """One epoch of one run, as a row of `history.csv`.
 
-    `MEANINGS` gives the unit and the meaning of each column. After epochs in which `evaluation.coverage_at` omits the
-    sampled coverage, `coverage_*` is NaN and `unique_ops_*` is None. Older histories lack `loss_information_*`.
+    After epochs in which `evaluation.coverage_at` omits the sampled coverage, `coverage_*` is NaN and `unique_ops_*` is
+    None. Older histories lack `loss_information_*`.
+
+    `MEANINGS` gives the unit and the meaning of each column.
     """
 
     run: str

@@ -68,6 +68,9 @@ def check(site: Path) -> None:
         assert (site / "how_to" / ("" if page.stem == "index" else page.stem) / "index.html").is_file()
     for name in ("ternary_lab.schedules", "ternary_lab.metrics.information", "ternary_lab.page.data"):
         assert "<h2" in (site / "reference" / name / "index.html").read_text(encoding="utf-8"), name
+    for name in ("tasks", "configuration", "configurations", "commands", "runs"):
+        assert "<table" in (site / "reference" / name / "index.html").read_text(encoding="utf-8"), name
+    assert 'class="ledger"' in (site / "notebooks" / "11_report.html").read_text(encoding="utf-8")
     for name, other in (("v5_5", "beyond"), ("beyond", "v5_5")):
         explorer = site / "explorer" / f"{name}.html"
         assert explorer.stat().st_size < 15e6
