@@ -16,11 +16,11 @@ QUOTED = [message for _, message in re.findall(r"^> (``?)(.+)\1$", PAGE, re.MULT
 
 
 def _texts() -> Iterator[str]:
-    """Every text in the code, with … in place of each value."""
+    """Every text in the code, with … in place of the values."""
     for file in (ROOT / "ternary_lab").rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Constant | ast.JoinedStr):
-                yield re.sub(r"\{[^{}]*\}", "…", _text(node))
+                yield re.sub(r"(\{[^{}]*\})+", "…", _text(node))
     yield from re.findall(r'echo "(error: .+?)"', (ROOT / "Makefile").read_text(encoding="utf-8"))
 
 

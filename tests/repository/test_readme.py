@@ -12,6 +12,7 @@ import pytest
 
 from ternary_lab import load_runs, space
 from ternary_lab.cli.reproduce import ALL_SEEDS
+from ternary_lab.errors import EXTRAS
 from ternary_lab.metrics.evaluate import SAMPLES
 from ternary_lab.studies.report import ledger
 from ternary_lab.studies.report.original import original_code
@@ -78,6 +79,17 @@ def test_every_other_number_is_computed_here() -> None:
     text = re.sub(r"^\d\. .+?\(notebooks/\w+\.ipynb\)$|^    [^\n]*$", "", README, flags=FLAGS)
     text = re.sub(r"```.*?```|`[^`]*`|\]\([^)]*\)|" + NAMES, "", text, flags=re.DOTALL)
     assert set(_numbers(text)) - _facts() == set()
+
+
+def test_the_page_on_installation_names_requirements_and_extras() -> None:
+    page = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    oldest = dict(requirement.split(">=") for requirement in project["dependencies"])
+    assert f"You need Python {project['requires-python'].removeprefix('>=')} or newer" in page
+    assert f"the torch ({oldest['torch']} or newer) and the pandas ({oldest['pandas']} or" in page
+    assert "ten run-time dependencies" in page
+    assert len(oldest) == 10
+    assert re.findall(r"^\| `pip install '\.\[(\w+)\]'` \|", page, re.MULTILINE) == list(EXTRAS)
 
 
 @pytest.mark.parametrize("target", re.findall(r"\]\((?!https?:)([^)#]+)\)", README))

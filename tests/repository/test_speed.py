@@ -29,6 +29,7 @@ from ternary_lab import load_config, space
 from ternary_lab.config import Config
 from ternary_lab.controllers import Correction, plan_epoch
 from ternary_lab.model import Architecture
+from ternary_lab.studies.report.original import original_code
 from ternary_lab.training.cohort import Cohort
 
 CPU = torch.device("cpu")
@@ -150,3 +151,5 @@ def test_the_page_on_speed_shows_the_measured_times() -> None:
     files = sorted(file for file in (root / "benchmarks").glob("*.json") if file.name != "manifest.json")
     page = (root / "docs" / "speed.md").read_text(encoding="utf-8")
     assert markdown(json.loads(file.read_text()) for file in files) in page
+    low, high = original_code().measured_here["seconds_per_epoch"]
+    assert f" {low} to {high} s an epoch" in page
