@@ -101,7 +101,8 @@ def test_the_formulas_of_the_schedules_have_the_settings() -> None:
 
 def test_the_table_of_baselines_is_measured() -> None:
     untrained, collapsed = baselines.untrained(0), baselines.collapsed()
-    measured, noise = evaluate(untrained, latents=2**16), evaluate(collapsed, latents=4096, samples=1000, iwae_samples=1)
+    measured = evaluate(untrained, latents=2**16)
+    noise = evaluate(collapsed, latents=4096, samples=1000, iwae_samples=1)
     order = torch.randperm(space.SIZE, generator=torch.Generator().manual_seed(0))
     columns: dict[str, list[float]] = {}
     for pathway in PATHWAYS:
