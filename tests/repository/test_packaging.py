@@ -106,6 +106,19 @@ def test_the_workflow_of_a_fork_runs_the_same_script() -> None:
     assert (ROOT / ".ci" / "run").is_file()
 
 
+@pytest.mark.parametrize("path", ["docker/cpu.Dockerfile", "docker/cuda.Dockerfile", "binder/postBuild"])
+def test_an_image_installs_the_versions_of_the_lock(path: str) -> None:
+    text = re.sub(r"\s*\\\n\s*", " ", (ROOT / path).read_text())
+    assert text.count("pip install") == 1
+    assert "--constraint requirements.lock --editable '.[explorer]'" in text
+    assert ("whl/cpu" in text) == ("cuda" not in path)
+
+
+def test_the_dev_container_installs_with_make() -> None:
+    container = json.loads((ROOT / ".devcontainer" / "devcontainer.json").read_text())
+    assert container["postCreateCommand"] == "make install"
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / ".github" / "workflows").glob("*.yml")), ids=lambda path: path.stem)
 def test_a_workflow_runs_targets_and_files_that_exist(path: Path) -> None:
     """No workflow can run here. GitHub reads `on` as a text; YAML 1.1 reads it as true."""
