@@ -36,17 +36,21 @@ SIGNS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
 
 
 def escaped(text: str) -> str:
-    """Return a text for a cell of a Markdown table: outside code, no character of it is markup."""
+    """Return a text for a cell of a Markdown table, with code as HTML and without other markup.
+
+    A long name may be broken after a dot or an underscore.
+    """
     parts = re.split(r"(`[^`]*`)", " ".join(text.split()))
-    for i in range(0, len(parts), 2):
-        parts[i] = re.sub(r"([*\[])", r"\\\1", html.escape(parts[i], quote=False))
-    return "".join(parts).replace("|", r"\|")
+    for i, part in enumerate(parts):
+        plain = re.sub(r"([*\[])", r"\\\1", html.escape(part.strip("`"), quote=False)).replace("|", r"\|")
+        plain = re.sub(r"(?<=[a-zA-Z])([._])(?=[a-zA-Z])", r"\1<wbr>", plain)
+        parts[i] = f"<code>{plain}</code>" if i % 2 else plain
+    return "".join(parts)
 
 
 def code(text: object) -> str:
-    """Return a text as code in a cell of a Markdown table. A long name may be broken after a dot or an underscore."""
-    broken = re.sub(r"(?<=[a-zA-Z])([._])(?=[a-zA-Z])", r"\1<wbr>", escaped(str(text)))
-    return f"<code>{broken}</code>"
+    """Return a text as code in a cell of a Markdown table."""
+    return escaped(f"`{text}`")
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
