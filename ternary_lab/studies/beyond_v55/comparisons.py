@@ -205,6 +205,12 @@ def goals_reached(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
         for name in names:
             values = [float(medians[goal.metric][name, p]) / scale for p in PATHWAYS]
             met = all(value >= goal.value if goal.side == "≥" else value <= goal.value for value in values)
-            cells[titles[name]] = f"{values[0]:.3g} / {values[1]:.3g}{' ✓' * met}"
+            cells[titles[name]] = f"{_beside(values[0], goal.value)} / {_beside(values[1], goal.value)}{' ✓' * met}"
         rows[goal.words] = cells
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("measure")
+
+
+def _beside(value: float, goal: float) -> str:
+    """Return a value with three digits, or with as many as distinguish it from the goal."""
+    texts = (f"{value:.{digits}g}" for digits in range(3, 9))
+    return next((text for text in texts if float(text) != goal), f"{value:.3g}")
