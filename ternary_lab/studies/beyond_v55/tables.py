@@ -59,7 +59,7 @@ OFF, DRAWN = "ablations/statenet_off", "variants/statenet_as_drawn"
 ONE_RATE, WIDE = "variants/one_rate", "variants/one_wide_pathway"
 """`BEYOND` with one learning rate and one posterior sample, and its variant with a single wide pathway.
 
-`ONE_RATE` takes a fifth of the time of `BEYOND`, so the other variants are variants of it. Neither has a StateNet.
+`ONE_RATE` trains faster than `BEYOND`, so the other variants are variants of it. Neither has a StateNet.
 """
 
 
