@@ -448,7 +448,7 @@ def test_two_maps_are_linked(opened: Callable[..., Any]) -> None:
         page.mouse.click(*middle(page, 0))
         assert len(state(page, "chosen")) == 1
         assert state(page, "pathway") == "A"
-        page.locator(".surface").nth(1).hover()
+        page.mouse.move(*middle(page, 1))
         assert page.locator(".map").nth(1).locator(".tip").is_visible()
 
 
