@@ -348,7 +348,7 @@ def test_weights_of_another_architecture_are_refused(small: RunRecord, tmp_path:
         (120, "learning rate 0.0005 to 0.0003"), (180, "learning rate 0.0003 to 0.0001"),
     ]),
     ("quick", {}, [(3, "ρ starts to rise"), (4, "β_B leaves 0; learning rate 0.003 to 0.0015"), (20, "ρ becomes 0.7")]),
-    ("beyond", {}, [(10, "information terms start")]),
+    ("beyond", {}, [(5, "information terms start")]),
     ("quick", {"beta.B": {"mode": "jump", "at_epoch": 6}}, [
         (3, "ρ starts to rise"), (4, "learning rate 0.003 to 0.0015"), (6, "β_B leaves 0"), (20, "ρ becomes 0.7"),
     ]),

@@ -99,7 +99,7 @@ def test_a_dry_run_needs_no_other_package_and_writes_what_is_drawn(tmp_path: Pat
     )
     assert done.returncode == 0, done.stdout + done.stderr
     (found,) = load(tmp_path).values()
-    assert len(found["checks"]) == 7
+    assert len(found["checks"]) == 9
     assert all(check["passed"] for check in found["checks"].values())
     assert found["failures"] == {}
     assert list(scaling_data({"cpu": found})["runs"]) == [1, 2]
@@ -130,10 +130,10 @@ def test_what_fails_hides_nothing(
     path = tmp_path / "new" / "cuda.json"
     assert gpu.main(["--device", "cpu", "--small", "--output", str(path)]) == 1
     found = json.loads(path.read_text())
-    assert len(found["checks"]) == 7
+    assert len(found["checks"]) == 9
     assert {check["error"] for check in found["checks"].values()} == {"RuntimeError: CUDA error: the device is lost"}
     assert len(found["failures"]) == 8
-    assert "0 checks passed, 7 failed" in capsys.readouterr().out
+    assert "0 checks passed, 9 failed" in capsys.readouterr().out
     with pytest.raises(RunError, match=r"cuda\.json: has no cohort"):
         load(path.parent)
 

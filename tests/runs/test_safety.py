@@ -171,7 +171,7 @@ def contents(path: Path) -> Any:
         if problems:
             raise RunError(problems)
         members = ("event", "next_epoch", "device", "epoch", "reason")
-        events = [json.loads(line) for line in path.read_text().splitlines()]
+        events = [json.loads(line) for line in read_text(path).splitlines()]
         return [[event.get(name) for name in members] for event in events]
     return read_table(path).to_csv()
 
