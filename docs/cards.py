@@ -58,6 +58,11 @@ def checksums() -> str:
     return "".join(f"{digest}  {name}\n" for digest, name in sums)
 
 
+def _breakable(name: str) -> str:
+    """A name as code that may be broken after a slash or an underscore."""
+    return f"<code>{name.replace('/', '/<wbr>').replace('_', '_<wbr>')}</code>"
+
+
 @cache
 def experiments() -> str:
     """A table with a row for each published experiment."""
@@ -67,7 +72,7 @@ def experiments() -> str:
         lengths = [load.read_text(run.path / load.PACKED_HISTORY).count("\n") - 1 for run in runs.values()]
         saved = sum(len(list(run.path.glob(f"{load.CHECKPOINTS}/{load.ANY}"))) for run in runs.values())
         rows.append((
-            f"`{name}`", _purpose(ROOT / "configs" / f"{name}.yaml"), number_ranges(sorted(runs)),
+            _breakable(name), _purpose(ROOT / "configs" / f"{name}.yaml"), number_ranges(sorted(runs)),
             "–".join(dict.fromkeys(str(found) for found in (min(lengths), max(lengths)))), saved or "none",
             _megabytes(path for run in runs.values() for path in run.path.rglob("*") if path.is_file()),
         ))

@@ -25,7 +25,6 @@ ROOT = Path(__file__).parents[1]
 SHOWN = (
     "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "CITATION.cff", "notebooks/*.ipynb", "figures/*.png",
     "figures/*.gif", "figures/*.csv", "benchmarks/*.png", "ternary_lab/studies/report/original_*",
-    "ternary_lab/runs/published/second_search.csv",
 )
 
 EXPLORED = {"v5_5/seed=42": "v5_5.html", "beyond/seed=42": "beyond.html"}
