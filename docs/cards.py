@@ -39,9 +39,8 @@ LOADERS: Mapping[str, Callable[[], Any] | None] = {
     load.EFFECTS: published_effects, "sweep.csv": load_results, load.ANSWERS: None,
 }
 """The published tables, each with the function that loads it."""
-CONTENTS: Mapping[str, str] = {
-    load.CONFIG: "all settings of a run", load.PROVENANCE: "seed, device, versions, hash of the source, time, end",
-    load.PACKED_HISTORY: "one row for each epoch", load.PROBES: "more measures of the epochs whose weights were saved",
+OF_RUNS = (load.CONFIG, load.PROVENANCE, load.PACKED_HISTORY, load.PROBES)
+CONTENTS: Mapping[str, str] = {name: load.FILES[name] for name in OF_RUNS} | {
     f"{load.CHECKPOINTS}/{load.ANY}": "weights, in the format safetensors", "*.csv": "tables over many runs",
 }
 """The published files by name or pattern, each with its content."""
@@ -81,7 +80,7 @@ def experiments() -> str:
 
 def kinds() -> str:
     """A table with the number and the size of the published files of each kind."""
-    patterns = {name: f"**/{name}" for name in (load.CONFIG, load.PROVENANCE, load.PACKED_HISTORY, load.PROBES)}
+    patterns = {name: f"**/{name}" for name in OF_RUNS}
     patterns |= {f"{load.CHECKPOINTS}/{load.ANY}": f"**/{load.ANY}", "*.csv": "*.csv"}
     found = {name: list(PUBLISHED.glob(pattern)) for name, pattern in patterns.items()}
     rows = [(f"`{name}`", CONTENTS[name], len(paths), _megabytes(paths)) for name, paths in found.items()]

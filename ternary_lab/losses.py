@@ -53,7 +53,8 @@ FreeBits = Literal["sample", "dimension_mean"]
 class Batch:
     """Input tensors of the loss terms.
 
-    The dimensions are 2 pathways, R runs, B operations and L latent dimensions.
+    The dimensions are 2 pathways, R runs, B operations and L latent dimensions. With S posterior samples of each
+    operation, z, target and logits have B S rows instead of B.
     """
 
     mu: Tensor
