@@ -54,15 +54,15 @@ together: driven
 	$(SIDE_BY_SIDE) -m "not alone and not driven" --nbval-lax --nbval-current-env \
 		$(addprefix --ignore=,$(BESIDE) $(TRAINS)) notebooks tests $(PYTEST_ARGS)
 
-# Runs beside the other tests, on the other core: types, the notebook whose outputs are all compared, and the tests of a
-# cluster, whose processes wait for each other.
+# Runs beside the other tests, on the other core: the tests of a cluster, types, and the notebook whose outputs are all
+# compared. The cluster is first: its processes lower their own priority, and later the other tests take both cores.
 BESIDE := notebooks/01_ternary_space.ipynb tests/sweeps/test_cluster.py
 # Trains v5.5 at its defaults. tests/notebooks/test_stored_outputs.py runs it on the published run and on a small one instead.
 TRAINS := notebooks/02_train.ipynb
 beside: install
+	$(BIN)/python -m pytest tests/sweeps/test_cluster.py $(PYTEST_ARGS)
 	$(BIN)/mypy
 	$(BIN)/python -m pytest --nbval --nbval-current-env notebooks/01_ternary_space.ipynb
-	$(BIN)/python -m pytest tests/sweeps/test_cluster.py $(PYTEST_ARGS)
 
 test-slow: install ## All tests, also those that take minutes
 	$(BIN)/python -m pytest --slow $(PYTEST_ARGS)

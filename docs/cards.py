@@ -9,11 +9,11 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
-from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from references import as_yaml, code, comment_above, escaped, table
 
 from ternary_lab import load_config, load_runs
 from ternary_lab.config import differences
@@ -57,11 +57,6 @@ def checksums() -> str:
     return "".join(f"{digest}  {name}\n" for digest, name in sums)
 
 
-def _breakable(name: str) -> str:
-    """A name as code that may be broken after a slash or an underscore."""
-    return f"<code>{name.replace('/', '/<wbr>').replace('_', '_<wbr>')}</code>"
-
-
 @cache
 def experiments() -> str:
     """A table with a row for each published experiment."""
@@ -71,11 +66,11 @@ def experiments() -> str:
         lengths = [load.read_text(run.path / load.PACKED_HISTORY).count("\n") - 1 for run in runs.values()]
         saved = sum(len(list(run.path.glob(f"{load.CHECKPOINTS}/{load.ANY}"))) for run in runs.values())
         rows.append((
-            _breakable(name), _purpose(ROOT / "configs" / f"{name}.yaml"), number_ranges(sorted(runs)),
+            code(name), escaped(_purpose(ROOT / "configs" / f"{name}.yaml")), number_ranges(sorted(runs)),
             "–".join(dict.fromkeys(str(found) for found in (min(lengths), max(lengths)))), saved or "none",
             _megabytes(path for run in runs.values() for path in run.path.rglob("*") if path.is_file()),
         ))
-    return _table(("experiment", "what was trained", "seeds", "epochs", "checkpoints", "MB"), rows)
+    return table(("experiment", "what was trained", "seeds", "epochs", "checkpoints", "MB"), rows)
 
 
 def kinds() -> str:
@@ -83,21 +78,21 @@ def kinds() -> str:
     patterns = {name: f"**/{name}" for name in OF_RUNS}
     patterns |= {f"{load.CHECKPOINTS}/{load.ANY}": f"**/{load.ANY}", "*.csv": "*.csv"}
     found = {name: list(PUBLISHED.glob(pattern)) for name, pattern in patterns.items()}
-    rows = [(f"`{name}`", CONTENTS[name], len(paths), _megabytes(paths)) for name, paths in found.items()]
-    return _table(("file", "content", "number", "MB"), [*rows, ("all files", "", len(files()), _megabytes(files()))])
+    rows = [(code(name), escaped(CONTENTS[name]), len(paths), _megabytes(paths)) for name, paths in found.items()]
+    return table(("file", "content", "number", "MB"), [*rows, ("all files", "", len(files()), _megabytes(files()))])
 
 
 def published_tables() -> str:
     """A table with a row for each published table: its content, rows and columns, and the function that loads it."""
     rows = []
     for path in sorted(PUBLISHED.glob("*.csv")):
-        loader, table = LOADERS[path.name], read_csv(path)
-        columns = ", ".join(f"`{name}`" for name in table.columns[:3]) + (", …" if len(table.columns) > 3 else "")
+        loader, found = LOADERS[path.name], read_csv(path)
+        columns = ", ".join(map(code, found.columns[:3])) + (", …" if len(found.columns) > 3 else "")
         where = "by the rules of the report"
         if loader is not None:
             where = f"[`{loader.__name__}`](reference/{loader.__module__}.md#{loader.__module__}.{loader.__name__})"
-        rows.append((f"`{path.name}`", len(table), len(table.columns), columns, where))
-    return _table(("table", "rows", "columns", "first columns", "is loaded by"), rows)
+        rows.append((code(path.name), len(found), len(found.columns), columns, where))
+    return table(("table", "rows", "columns", "first columns", "is loaded by"), rows)
 
 
 def machines() -> str:
@@ -109,7 +104,7 @@ def machines() -> str:
         versions = found["versions"]
         key = (devices, str(found["threads"]), versions["python"], versions["torch"], versions["numpy"])
         count[key] = count.get(key, 0) + 1
-    return _table(("device", "threads", "Python", "torch", "numpy", "runs"), [(*key, n) for key, n in count.items()])
+    return table(("device", "threads", "Python", "torch", "numpy", "runs"), [(*key, n) for key, n in count.items()])
 
 
 def networks() -> str:
@@ -122,14 +117,14 @@ def networks() -> str:
         rows.append((name, " → ".join(map(str, widths)), f"{network.size:,}"))
     rows.append(("StateNet", " → ".join(map(str, STATENET_WIDTHS)), f"{STATENET_SIZE:,}"))
     rows.append(("all networks", "", f"{architecture.parameters:,}"))
-    return _table(("network", "widths of the layers", "weights"), rows)
+    return table(("network", "widths of the layers", "weights"), rows)
 
 
 def settings_of_beyond() -> str:
     """A table with every setting of beyond that v5.5 does not have."""
     found = differences(load_config("v5_5"), load_config("beyond"))
-    rows = [(f"`{key}`", _shown(old), _shown(new)) for key, (old, new) in found.items() if key != "name"]
-    return _table(("setting", "v5.5", "beyond"), rows)
+    rows = [(code(key), _shown(old), _shown(new)) for key, (old, new) in found.items() if key != "name"]
+    return table(("setting", "v5.5", "beyond"), rows)
 
 
 TABLES: Mapping[str, Callable[[], str]] = {
@@ -161,11 +156,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def _purpose(path: Path) -> str:
     """Return the title of a configuration, or the first sentence of the comment above it."""
-    text = path.read_text(encoding="utf-8")
-    if title := yaml.safe_load(text).get("title"):
-        return str(title)
-    comment = " ".join(line[1:].strip() for line in takewhile(lambda line: line.startswith("#"), text.splitlines()))
-    return comment.partition(". ")[0].rstrip(".")
+    title = yaml.safe_load(path.read_text(encoding="utf-8")).get("title")
+    return str(title or comment_above(path).partition(". ")[0].rstrip("."))
 
 
 def _megabytes(paths: Iterable[Path]) -> str:
@@ -173,9 +165,4 @@ def _megabytes(paths: Iterable[Path]) -> str:
 
 
 def _shown(value: object) -> str:
-    return "absent" if value is None else f"`{value}`"
-
-
-def _table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join(f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+    return "absent" if value is None else code(as_yaml(value))

@@ -38,12 +38,12 @@ SIGNS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
 def escaped(text: str) -> str:
     """Return a text for a cell of a Markdown table, with code as HTML and without other markup.
 
-    A long name may be broken after a dot or an underscore.
+    A long name may be broken after a dot, a slash or an underscore.
     """
     parts = re.split(r"(`[^`]*`)", " ".join(text.split()))
     for i, part in enumerate(parts):
         plain = re.sub(r"([*\[])", r"\\\1", html.escape(part.strip("`"), quote=False)).replace("|", r"\|")
-        plain = re.sub(r"(?<=[a-zA-Z])([._])(?=[a-zA-Z])", r"\1<wbr>", plain)
+        plain = re.sub(r"(?<=\w)([._/])(?=[a-zA-Z])", r"\1<wbr>", plain)
         parts[i] = f"<code>{plain}</code>" if i % 2 else plain
     return "".join(parts)
 
@@ -53,9 +53,9 @@ def code(text: object) -> str:
     return escaped(f"`{text}`")
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Return a Markdown table."""
-    return "".join(f"| {' | '.join(row)} |\n" for row in (head, ["---"] * len(head), *rows))
+    return "".join(f"| {' | '.join(map(str, row))} |\n" for row in (head, ["---"] * len(head), *rows))
 
 
 def as_yaml(value: object) -> str:
@@ -149,6 +149,12 @@ def changes(before: Config, after: Config) -> str:
     return table(("key", "base", "here"), rows) if rows else "No setting differs.\n"
 
 
+def comment_above(path: Path) -> str:
+    """Return the comment at the beginning of a configuration as one line."""
+    lines = itertools.takewhile(lambda line: line.startswith("#"), path.read_text(encoding="utf-8").splitlines())
+    return " ".join(line.strip("# ") for line in lines)
+
+
 def configurations() -> str:
     """Return the page of the shipped configurations and counterfactuals, each with its changes."""
     parts = [
@@ -156,13 +162,12 @@ def configurations() -> str:
         "in which the configuration differs from its base. [Settings](configuration.md) describes the keys.\n",
     ]
     for name, path in config_files().items():
-        comment = itertools.takewhile(lambda line: line.startswith("#"), path.read_text(encoding="utf-8").splitlines())
-        words = " ".join(line.strip("# ") for line in comment)
         base = read_mapping(path).get("base")
         before = load_config(path.parent / base) if base else Config()
         known = next((f"`{one}`" for one, file in config_files().items() if base and
                       file.samefile(path.parent / base)), "the default values")
-        parts.append(f"## {name}\n\n{escaped(words)} Its base is {known}.\n\n{changes(before, load_config(path))}")
+        words = f"{escaped(comment_above(path))} Its base is {known}."
+        parts.append(f"## {name}\n\n{words}\n\n{changes(before, load_config(path))}")
     parts.append(
         "## Counterfactuals\n\n`ternary-lab branch RUNS NAME` continues runs under changed settings, after an epoch "
         "or from the start.\n\n" + table(("name", "title", "after epoch", "changed settings"), (

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import html
-import importlib.util
 import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+import references
 import yaml
 
 import ternary_lab
@@ -24,20 +23,7 @@ from ternary_lab.metrics.quantities import QUANTITIES
 from ternary_lab.runs.load import FILES, PACKED_HISTORY, PROBES
 from ternary_lab.settings import Section
 
-FILE = Path(__file__).parents[2] / "docs" / "references.py"
-
-
-def _module() -> ModuleType:
-    spec = importlib.util.spec_from_file_location(FILE.stem, FILE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-REFERENCES = _module()
-PAGES: dict[str, str] = {name: made() for name, made in REFERENCES.PAGES.items()}
+PAGES: dict[str, str] = {name: made() for name, made in references.PAGES.items()}
 
 
 def _rows(text: str) -> list[list[str]]:
@@ -57,7 +43,7 @@ def test_the_page_of_settings_has_every_key_with_its_default() -> None:
         if group in ("beta.A", "beta.B"):
             modes.add(name)
         else:
-            assert yaml.safe_load(rows.pop(key)) == yaml.safe_load(REFERENCES.as_yaml(field.default)), key
+            assert yaml.safe_load(rows.pop(key)) == yaml.safe_load(references.as_yaml(field.default)), key
     assert rows.keys() == modes
 
 
@@ -138,12 +124,12 @@ def test_a_run_has_exactly_the_listed_files(tmp_path: Path) -> None:
 
 
 def test_every_public_name_has_a_task() -> None:
-    names = {name for names in REFERENCES.TASKS.values() for name in names.split()}
+    names = {name for names in references.TASKS.values() for name in names.split()}
     assert set(ternary_lab.__all__) <= names
 
 
 def test_every_figure_has_its_code() -> None:
-    for name in json.loads((FILE.parents[1] / "figures" / "manifest.json").read_text(encoding="utf-8")):
+    for name in json.loads((references.ROOT / "figures" / "manifest.json").read_text(encoding="utf-8")):
         part = re.search(rf"^## {name}\n(.*?)(?=^## |\Z)", PAGES["gallery"], re.MULTILINE | re.DOTALL)
         assert part is not None
         code = part[1].split("```python")[1]
