@@ -99,8 +99,17 @@ def public_names() -> str:
 
 def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     """The page with the links of the repository changed for the site: folders have no page, and docs/ is its root."""
-    markdown = markdown.replace("](docs/", "](")
-    return re.sub(r"\[([^\]]*)\]\(([\w/]+)\)", lambda m: m[1] if (ROOT / m[2]).is_dir() else m[0], markdown)
+    written = ROOT / "docs" / page.file.src_uri
+
+    def on_site(link: re.Match[str]) -> str:
+        words, target = link.groups()
+        if (written.parent / target).is_dir() or (ROOT / target).is_dir():
+            return words
+        if written.is_file() and not (written.parent / target).resolve().is_relative_to(ROOT / "docs"):
+            target = target.removeprefix("../")
+        return f"[{words}]({target.removeprefix('docs/')})"
+
+    return re.sub(r"\[([^\]]*)\]\((?!https?:)([^)]+)\)", on_site, markdown)
 
 
 def on_page_content(html: str, page: Page, **_: Any) -> str:

@@ -1,4 +1,4 @@
-"""The documentation site builds without a warning. Its links, pictures and formulas are complete."""
+"""The documentation: links of the written pages; the site builds without a warning and is complete."""
 
 from __future__ import annotations
 
@@ -8,13 +8,44 @@ import os
 import re
 import subprocess
 import sys
+import unicodedata
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+import references
 
 ROOT = Path(__file__).parents[2]
+WRITTEN = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+MADE = {f"docs/reference/{name}.md": made for name, made in references.PAGES.items()} | {
+    f"docs/explorer/{name}": str for name in ("v5_5.html", "beyond.html")
+}
+"""The pages that exist only on the site, by the path that a link from a written page has to have."""
+
+
+def _anchors(text: str) -> set[str]:
+    """Return the anchors of the headings of a page, as the site's builder makes them."""
+    found = set()
+    for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE):
+        plain = unicodedata.normalize("NFKD", heading).encode("ascii", "ignore").decode()
+        found.add(re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", plain).strip().lower()))
+    return found
+
+
+@pytest.mark.parametrize("page", WRITTEN, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_link_leads_to_a_file_and_a_heading(page: Path) -> None:
+    """In the repository as on the site."""
+    wrong = []
+    text = page.read_text(encoding="utf-8")
+    for link in re.findall(r"\]\((?!https?:)(\S+?)\)", re.sub(r"```.*?```|\$\$.*?\$\$", "", text, flags=re.DOTALL)):
+        name, _, anchor = link.partition("#")
+        target = (page.parent / name).resolve() if name else page
+        made = MADE.get(target.relative_to(ROOT).as_posix())
+        exists = made is not None or target.exists()
+        if not exists or (anchor and anchor not in _anchors(made() if made else target.read_text(encoding="utf-8"))):
+            wrong.append(link)
+    assert wrong == []
 
 
 CODE = ("code", "pre", "script", "style")
