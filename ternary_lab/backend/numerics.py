@@ -96,6 +96,9 @@ def _fenced_generator(function: Callable[P, Iterator[T]]) -> Callable[P, Iterato
 
 def prepare_thread() -> None:
     """Prepare a thread of the library: torch uses one CPU thread there, and denormal numbers count as zero."""
+    # In a new thread, torch's first operation takes over the number that any thread has set last. Reading the number
+    # makes torch do this now, and not after it was set to 1.
+    torch.get_num_threads()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
 

@@ -34,6 +34,7 @@ from ternary_lab.errors import RunError
 
 CRC32, SHA256 = "crc32", "sha256"
 _COMMENT = f"# {SHA256}: "
+_PLACE = re.compile(f'{_COMMENT}|"{SHA256}|"{CRC32}"|,{CRC32}\n')
 _CHECKED_ROW = re.compile(",[0-9a-f]{8}\n$")
 _PAST_CHECKSUM = re.compile(",[0-9a-f]{8}.")
 REMEDY = "restore it from a copy, or train again with --fresh"
@@ -56,6 +57,11 @@ _CHANGED = "so it was edited or damaged after it was written"
 def damaged(path: Path, reason: str, remedy: str = REMEDY) -> RunError:
     """Return the error for a damaged file."""
     return RunError(f"{path}: damaged: {reason}: {remedy}")
+
+
+def has_checksum(text: str) -> bool:
+    """Return whether a text of a run, or the JSON header of a checkpoint, contains a checksum of itself."""
+    return _PLACE.search(text) is not None
 
 
 def crc32(text: str) -> str:

@@ -25,7 +25,7 @@ from ternary_lab.errors import FEW, ConfigError, DeviceError, RunError, TernaryL
 from ternary_lab.metrics.per_epoch import Group, Measurement, Source
 from ternary_lab.runs import checkpoint, load
 from ternary_lab.runs.checkpoint import Checkpoint
-from ternary_lab.runs.checksums import REMEDY, check_log
+from ternary_lab.runs.checksums import REMEDY, check_log, has_checksum
 from ternary_lab.runs.files import children, is_stray
 from ternary_lab.runs.load import RunRecord, is_run
 from ternary_lab.runs.locks import LOCK, OWNER, SOFT_LOCK
@@ -39,6 +39,7 @@ round differently.
 NO_WEIGHTS = "no weights to compute metrics from"
 LEFT = "not checked: a system, an editor or a killed write left this in the folder"
 CONVERTED = "line endings were converted: the content is as it was written"
+NO_CHECKSUM = "without a checksum, as older versions wrote them: a changed number in them is not seen"
 LATEST = f"{load.CHECKPOINTS}/latest.safetensors"
 TEXTS = (".yaml", ".json", ".jsonl", ".csv")
 
@@ -94,7 +95,10 @@ class Verification:
         remarks: dict[str, list[str]] = {}
         for name, remark in self.notes.items():
             remarks.setdefault(remark, []).append(name)
-        notes = [f"{', '.join(names[:FEW])}{', …' * (len(names) > FEW)}: {remark}" for remark, names in remarks.items()]
+        notes = [
+            f"{', '.join(names) if len(names) <= FEW else f'{len(names)} files, such as {names[0]}'}: {remark}"
+            for remark, names in remarks.items()
+        ]
         return "\n  ".join([first, *problems, *notes])
 
     def as_dict(self) -> dict[str, Any]:
@@ -269,6 +273,8 @@ class _Files:
                     self.files[name] = f"{path}: is none of the files of a run: move it to another folder"
             if path.suffix in TEXTS and b"\r" in path.read_bytes():
                 self.notes[name] = CONVERTED
+            if not self.files[name] and not has_checksum(_text(path)):
+                self.notes[name] = NO_CHECKSUM
         except TernaryLabError as error:
             if not isinstance(error.__cause__, ConfigError):
                 self.files[name] = str(error)
@@ -309,3 +315,11 @@ class _Files:
                 f"{self.path / history}: has no row of epoch {self.latest.epoch}, which the checkpoint latest is of: "
                 f"{REMEDY}"
             )
+
+
+def _text(path: Path) -> str:
+    """Return the text of a file of a run, or the JSON header of a checkpoint."""
+    if path.suffix != ".safetensors":
+        return load.read_text(path)
+    with path.open("rb") as file:
+        return file.read(int.from_bytes(file.read(8), "little")).decode()

@@ -142,6 +142,15 @@ def test_a_thread_pool_of_the_user_computes_the_same() -> None:
     assert found == [(usual, False)] * 2
 
 
+@pytest.mark.usefixtures("two_threads")
+def test_a_helping_thread_keeps_one_cpu_thread_if_another_thread_then_sets_more() -> None:
+    """torch initialises a thread at its first operation, with the number of CPU threads that was set last anywhere."""
+    with ThreadPoolExecutor(1, initializer=numerics.prepare_thread) as pool:
+        pool.submit(int).result()  # the thread is prepared, and has not used torch
+        torch.set_num_threads(2)
+        assert pool.submit(torch.get_num_threads).result() == 1
+
+
 def test_between_two_epochs_the_users_settings_hold() -> None:
     config = load_config("v5_5", {
         "data.train_fraction": 0.01, "training.total_epochs": 2, "evaluation.coverage_samples": 500,

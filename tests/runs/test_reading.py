@@ -8,6 +8,7 @@ from __future__ import annotations
 import codecs
 import json
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -31,7 +32,7 @@ from ternary_lab.runs import checkpoint
 from ternary_lab.runs.checksums import json_with_checksum, text_with_checksum
 from ternary_lab.runs.load import read_table
 from ternary_lab.runs.locks import OWNER
-from ternary_lab.runs.verify import verify, verify_all
+from ternary_lab.runs.verify import NO_CHECKSUM, verify, verify_all
 from ternary_lab.studies.probes import write_probes
 from ternary_lab.sweeps.plan import Plan
 
@@ -179,7 +180,27 @@ def test_git_for_windows_leaves_every_text_as_it_is(tmp_path: Path) -> None:
             assert b"\r" not in (tmp_path / name).read_bytes(), name
     (found,) = verify_all(tmp_path)
     assert found.sound
-    assert found.notes == {}
+    assert set(found.notes.values()) == {NO_CHECKSUM}
+
+
+def test_a_file_without_a_checksum_is_named(run: Path) -> None:
+    point = checkpoint.load(run / "checkpoints" / "latest.safetensors")
+    assert verify(load_run(run)).notes == {}
+    without: dict[str, Callable[[str], str]] = {
+        "config.yaml": lambda text: text.rpartition("# sha256")[0],
+        "provenance.json": lambda text: json.dumps({k: v for k, v in json.loads(text).items() if k != "sha256"}),
+        **dict.fromkeys(("history.csv", "probes.csv"), lambda text: re.sub(r",\w+$", "", text, flags=re.MULTILINE)),
+        "log.jsonl": lambda text: re.sub(r', "crc32": "\w+"', "", text),
+    }
+    assert set(without) == set(TEXTS)
+    for name, change in without.items():
+        (run / name).write_text(change((run / name).read_text()))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoint, "SHA256", "another")
+        checkpoint.save(run / "checkpoints" / "latest.safetensors", point)
+    found = verify(load_run(run))
+    assert found.sound
+    assert found.notes == dict.fromkeys((*without, "checkpoints/latest.safetensors"), NO_CHECKSUM)
 
 
 # Every run is looked at
