@@ -61,7 +61,8 @@ def serving(command: list[str], folder: Path, log: IO[bytes]) -> Iterator[str]:
         while True:
             try:
                 urllib.request.urlopen(f"{address}/static/none", timeout=5).close()
-            except urllib.error.HTTPError:
+            except urllib.error.HTTPError as answer:
+                answer.close()
                 break
             except OSError:
                 assert process.poll() is None, "the server ended"
