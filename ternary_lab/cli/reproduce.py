@@ -2,7 +2,8 @@
 
     runs/<name>/            the runs
     figures/<name>/         the figures of the report
-    reports/<name>/         the executed notebooks 02_train.ipynb and 11_report.ipynb, and the page report.html
+    reports/<name>/         the executed notebooks 02_train.ipynb and 11_report.ipynb, and the pages training.html and
+                            report.html with what they show
 
 `<name>` is v5_5, or quick if the option `quick` is set. By default, the command trains one run of v5.5. With `quick`,
 it trains two runs of the small configuration. Results over several seeds are read from the published runs, which the
@@ -72,7 +73,7 @@ def reproduce(*, quick: bool, device: str, everything: bool = False) -> Iterator
     # needs the kind of the device and not its number.
     runs = run_experiment(config, seeds, run_dir, device=device, progress=True)
     for run in runs.values():
-        yield f"{short_path(run.path)}: trained, {len(run.history)} epochs, {run.stopped}"
+        yield f"{short_path(run.path)}: {run.stopped}"
     sources: dict[str, str] = {}
     if everything:
         yield from _train_the_rest(runs, device)
@@ -87,7 +88,9 @@ def reproduce(*, quick: bool, device: str, everything: bool = False) -> Iterator
         {"config": name, "seeds": seeds, "run_dir": _seen_from(source, run_dir),
          "device": device_name(device).partition(":")[0]},
     )
-    yield f"{training}: the training, executed"
+    yield f"{training}: executed"
+    page = notebooks.export_html(training, reports / "training.html")
+    yield f"{page}: how v5.5 trains, with these runs at the end, for any browser"
 
     run = runs[seeds[0]]
     report = notebooks.run_notebook(
@@ -95,13 +98,13 @@ def reproduce(*, quick: bool, device: str, everything: bool = False) -> Iterator
         {"run": _seen_from(source, run.path), "figures_dir": _seen_from(source, figures),
          **_accepted(source / REPORT, sources)},
     )
-    yield f"{report}: the report, executed"
+    yield f"{report}: executed"
     yield f"{figures}: {len(list(figures.glob('*.pdf')))} figures as PDF, SVG and PNG, with their data"
     for notebook in STUDIES if everything else ():
         given = _accepted(source / notebook, sources)
         yield f"{notebooks.run_notebook(source / notebook, reports / notebook, given)}: executed"
     page = notebooks.export_html(report, reports / "report.html")
-    yield f"{page}: the report, opens in any browser"
+    yield f"{page}: the claims, judged by {'these' if everything else 'the published'} runs, for any browser"
 
 
 def _train_the_rest(runs: RunSet, device: str) -> Iterator[str]:

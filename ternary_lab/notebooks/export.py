@@ -27,6 +27,8 @@ math[display="block"] { margin: 0.6em 0 }</style>
 {% endblock %}"""
 _STAND_IN = "<p><em>An interactive view: open the notebook to use it.</em></p>"
 _FORMULA = re.compile(r"(?<!\\)\$\$(.+?)\$\$|(?<![\\$])\$(?!\s)([^$\n]+?)(?<!\s)\$(?!\d)", re.DOTALL)
+_LINK = re.compile(r'<a\b[^>]*\bhref="(?!\w+:)[^"]*\.ipynb(?:#[^"]*)?"[^>]*>(.*?)</a>', re.DOTALL)
+"""A link to a notebook beside this one."""
 _MARK = re.compile(r"<[^>]*>|FORMULA\d{4}END")
 _FUNCTION = re.compile(r"<mi>(cos|exp|ln|log|sin)</mi>(?=((?:<mrow>)?<mo[^>]*>&#x00028;)?)")
 """A function in MathML, and the parenthesis after it. Without the space of an operator, ln N would read lnN."""
@@ -40,7 +42,8 @@ def export_html(path: str | Path, output: str | Path) -> Path:
     """Write a notebook as one HTML file that loads nothing from the network. Return the path of this file.
 
     The code of each cell is folded; a button opens the code of all cells. Formulas become MathML, which browsers show
-    without a script. Each widget is replaced by a sentence with the advice to open the notebook. Raises NotebookError
+    without a script. Each widget is replaced by a sentence with the advice to open the notebook. A link to another
+    notebook becomes text, because this notebook need not be there, and a browser cannot show it. Raises NotebookError
     if the notebook cannot be read, or if `output` cannot be written.
     """
     from jinja2 import DictLoader
@@ -70,7 +73,7 @@ def export_html(path: str | Path, output: str | Path) -> Path:
     def unmarked(found: re.Match[str]) -> str:
         return formulas.get(found[0]) or re.sub(r"FORMULA\d{4}END", "", found[0])
 
-    write_text(output, _MARK.sub(unmarked, str(text)))
+    write_text(output, _LINK.sub(r"\1", _MARK.sub(unmarked, str(text))))
     return output
 
 

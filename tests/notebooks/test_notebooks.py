@@ -470,6 +470,13 @@ def test_the_page_loads_nothing_from_the_network(tmp_path: Path) -> None:
     assert re.search(r'<details class="code"><summary>code</summary>(?:(?!</details>).)*class="n">x<', html, re.DOTALL)
 
 
+def test_a_link_to_a_notebook_becomes_text_and_other_links_stay(tmp_path: Path) -> None:
+    text = "See [`02_train`](02_train.ipynb) or [two\nwords](../b.ipynb#part), [a](https://a.org/b.ipynb), [c](c.csv)."
+    html = export_html(save(tmp_path / "book.ipynb", new_markdown_cell(text)), tmp_path / "book.html").read_text()
+    assert re.findall(r'href="([^"#]+)', html) == ["https://a.org/b.ipynb", "c.csv"]
+    assert "See <code>02_train</code> or two\nwords, " in html
+
+
 def test_a_function_has_a_space_around_it_but_not_before_a_parenthesis() -> None:
     spaced, close = replace_formulas(r"$2 \ln N$"), replace_formulas(r"$\ln(N)$")
     assert '<mo lspace="0.17em" rspace="0.17em">ln</mo>' in spaced
