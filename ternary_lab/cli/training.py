@@ -60,7 +60,8 @@ def train(
     for run, row in zip(runs.values(), rows, strict=True):
         click.echo(
             f"{short_path(run.path)}: {run.stopped}; epoch {row['epoch']}: loss {row['train_loss']:.3f}, "
-            f"sampled coverage {row['coverage_A']:.2f} / {row['coverage_B']:.2f} %, informative coverage "
+            f"sampled coverage {row['coverage_A']:.2f} / {row['coverage_B']:.2f} % in "
+            f"{run.config.evaluation.coverage_samples:,} draws, informative coverage "
             f"{row['informative_coverage_A']:.2f} / {row['informative_coverage_B']:.2f} % (A / B)"
         )
 

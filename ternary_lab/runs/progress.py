@@ -36,7 +36,7 @@ def progress_bar(
         nonlocal last_line
         row = records[0]
         coverage = f"informative coverage {row.informative_coverage_A:.2f}/{row.informative_coverage_B:.2f} %"
-        figures = f"loss {row.train_loss:.3f}, {coverage}"
+        figures = f"{f'seed {row.seed}: ' if len(records) > 1 else ''}loss {row.train_loss:.3f}, {coverage}"
         shown.update(1)
         shown.set_postfix_str(figures)
         if time.monotonic() - last_line > SECONDS:
