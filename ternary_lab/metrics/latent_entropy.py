@@ -2,7 +2,7 @@
 
 A histogram has 50 equal bins over [-3, 3]. Let p be the shares of the bins; values outside [-3, 3] are dropped. H of a
 batch is the mean over latent dimensions of -Σ p ln p, in nats. H is a plug-in estimate from the values of one batch, so
-H is biased low. For N(0, 1), H is 3.523 with infinitely many values and 3.165 with 64 values. H is at most
+H is biased low. For N(0, 1), H is 3.524 with infinitely many values and 3.165 with 64 values. H is at most
 ln 50 = 3.912, and at most ln n for n values.
 
     H      = -Σ_b p_b ln p_b               plug-in estimate; p_b is the share of bin b among the values inside

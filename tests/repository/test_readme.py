@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import tomllib
 from pathlib import Path
@@ -14,6 +15,7 @@ from ternary_lab import load_runs, space
 from ternary_lab.cli.reproduce import ALL_SEEDS
 from ternary_lab.errors import EXTRAS
 from ternary_lab.metrics.evaluate import SAMPLES
+from ternary_lab.studies.epoch50_disruption.animation import SHOWN
 from ternary_lab.studies.report import ledger
 from ternary_lab.studies.report.original import original_code
 from ternary_lab.studies.statistics import LEVEL
@@ -21,7 +23,7 @@ from ternary_lab.studies.statistics import LEVEL
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 FINDINGS = re.findall(r"^\d\. (.+?)\[`\w+`\]\((notebooks/\w+\.ipynb)\)$", README, re.MULTILINE | re.DOTALL)
-NAMES = r"v5\.5|at epoch 100|epoch 50\b|at 49\b|at 50\b"
+NAMES = r"v5\.5|at epoch 100|epoch 50\b|at 49\b|at 50\b|finding \d"
 """Names that contain numbers."""
 CHECKED = "nbval-check-output"
 FLAGS = re.MULTILINE | re.DOTALL
@@ -69,6 +71,8 @@ def _facts() -> set[str]:
         str(len(ALL_SEEDS)), f"{100 * LEVEL:.0f}", *seconds, str(ALL_SEEDS[0]), str(ALL_SEEDS[-1]),
         f"{100 * (1 - (1 - noise) ** SAMPLES):.3f}", f"{100 * noise:.3f}",
         *(f"{value:.1f}" for value in learnt), *(f"{row['epoch_seconds']:.2f}" for row in epochs), "512",
+        f"{math.log(space.SIZE):.2f}", f"{SHOWN:,}",
+        *(str(int(value)) for value in space.operations().unique() if value >= 0),
         *_numbers(gpu["device"]), str(len(code.without_effect)), str(code.setting_count),
         str(len(ledger().claims)), f"{ledger().v('coverage-b-epoch-69'):.2f}", f"{cpu['original_work_seconds']:.2f}",
     }

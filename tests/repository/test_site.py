@@ -20,6 +20,9 @@ ROOT = Path(__file__).parents[2]
 WRITTEN = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 MADE = {f"docs/reference/{name}.md": made for name, made in references.PAGES.items()} | {
     f"docs/explorer/{name}": str for name in ("v5_5.html", "beyond.html")
+} | {
+    f"docs/reference/{'.'.join(path.relative_to(ROOT).with_suffix('').parts)}.md": str
+    for path in ROOT.glob("ternary_lab/**/*.py")
 }
 """The pages that exist only on the site, by the path that a link from a written page has to have."""
 
@@ -105,6 +108,8 @@ def check(site: Path) -> None:
     for name, other in (("v5_5", "beyond"), ("beyond", "v5_5")):
         explorer = site / "explorer" / f"{name}.html"
         assert explorer.stat().st_size < 15e6
+        size = f"({explorer.stat().st_size / 1e6:.0f} MB)"
+        assert size in (ROOT / "docs" / "explorer.md").read_text(encoding="utf-8")
         assert f'"href":"{other}.html"' in explorer.read_text(encoding="utf-8")
     broken, without_text, unrendered = [], [], []
     for path in site.rglob("index.html"):
