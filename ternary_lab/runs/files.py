@@ -59,6 +59,18 @@ def children(folder: Path) -> list[Path]:
         raise RunError(f"{folder}: cannot be read: {error.strerror}: make it readable") from None
 
 
+def exists(path: Path) -> bool:
+    """Return whether a file or folder exists. Raises OSError if this user may not know.
+
+    `Path.exists` raises this error too before Python 3.14, and then returns False.
+    """
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
 def reason_and_remedy(error: OSError) -> str:
     """Return the words of the operating system for an error of writing, and what helps, as "reason: remedy"."""
     remedies = (remedy for numbers, remedy in _REMEDIES.items() if error.errno in numbers)

@@ -38,7 +38,7 @@ from ternary_lab.runs.checksums import (
     check_text,
     damaged,
 )
-from ternary_lab.runs.files import children, read_csv, unix_lines
+from ternary_lab.runs.files import children, exists, read_csv, unix_lines
 from ternary_lab.runs.locks import OWNER
 from ternary_lab.runs.provenance import TrainedSpan, provenance_problem, trained_spans
 
@@ -278,10 +278,10 @@ def is_run(folder: Path) -> bool:
     origin. Raises RunError if the folder cannot be read.
     """
     try:
-        if (folder / CONFIG).exists():
+        if exists(folder / CONFIG):
             return True
-        histories = (folder / HISTORY).exists() or (folder / PACKED_HISTORY).exists()
-        others = [(folder / PROVENANCE).exists(), (folder / LOG).exists(), any((folder / CHECKPOINTS).glob(ANY))]
+        histories = exists(folder / HISTORY) or exists(folder / PACKED_HISTORY)
+        others = [exists(folder / PROVENANCE), exists(folder / LOG), any((folder / CHECKPOINTS).glob(ANY))]
         return sum([histories, *others]) >= 2
     except OSError as error:
         raise RunError(f"{folder}: cannot be read: {error.strerror}: make it readable") from None
@@ -354,7 +354,7 @@ def read_provenance(path: Path) -> dict[str, Any]:
 def _exists(path: Path) -> bool:
     """Return whether a file exists. It may exist if this user cannot look; reading it then names the reason."""
     try:
-        return path.exists()
+        return exists(path)
     except OSError:
         return True
 
