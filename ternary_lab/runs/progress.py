@@ -44,6 +44,6 @@ def progress_bar(
             print_line(f"epoch {row.epoch}, {figures}")
 
     with bar(show=show and terminal, total=total, initial=start, desc=label, unit="epoch") as shown:
-        print_line(f"from epoch {start}")
+        print_line(f"starts at epoch {start} of {total}")
         yield update
         print_line(f"done in {time.monotonic() - began:.0f} s")

@@ -147,7 +147,7 @@ def test_train_says_what_came_out_and_writes_the_run() -> None:
     assert result.exit_code == 0, result.output
     assert [line.split(":")[0] for line in result.stdout.splitlines()] == [f"runs/small/seed={s}" for s in (42, 43)]
     assert "complete: 3 epochs; epoch 2: loss " in result.stdout
-    assert result.stderr.splitlines()[0] == "small, 2 runs: from epoch 0"
+    assert result.stderr.splitlines()[0] == "small, 2 runs: starts at epoch 0 of 3"
     run = load_run("runs/small/seed=43")
     assert tuple(run.history.columns) == COLUMNS
     assert {path.name for path in run.path.iterdir()} == {
@@ -215,7 +215,7 @@ def test_a_full_disk_in_the_middle_is_one_line_and_resumes(monkeypatch: pytest.M
         result = _call(*words)
     assert result.exit_code == 2
     *progress, error = result.stderr.splitlines()
-    assert progress == ["small, 1 run: from epoch 0"]
+    assert progress == ["small, 1 run: starts at epoch 0 of 3"]
     assert error.startswith("error: runs/small/seed=42/")
     assert "No space left on device: free space" in error
     assert "resumes" in error
