@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from ternary_lab.cli.options import AS_JSON, DEVICE, PATH, RESUMES, RUNS, Command
-from ternary_lab.errors import CheckpointError, RunError
+from ternary_lab.errors import EXTRAS, CheckpointError, RunError, need
 
 
 @click.command(cls=Command)
@@ -76,9 +76,10 @@ def reproduce(quick: bool, everything: bool, device: str) -> None:
 
     The results are written to runs/, figures/ and reports/ in the current directory.
     """
-    from ternary_lab.cli import reproduce as reproduction
-
     if quick and everything:
         raise click.UsageError("--quick and --all exclude each other: leave one of them out")
+    need(*EXTRAS["explorer"])  # a notebook needs them after the training; this extra includes the extra `notebooks`
+    from ternary_lab.cli import reproduce as reproduction
+
     for line in reproduction.reproduce(quick=quick, device=device, everything=everything):
         click.echo(line)

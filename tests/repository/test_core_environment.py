@@ -88,10 +88,14 @@ except MissingPackageError as error: print(error)
     assert done.stdout.endswith(f" is missing: pip install 'ternary-lab[{extra}]'\n"), done.stderr
 
 
-def test_the_command_line_says_it_in_one_line() -> None:
-    done = _python("from ternary_lab.cli import main; main(['run', 'notebooks/02_train.ipynb'])")
+@pytest.mark.parametrize(("command", "package", "extra"), [
+    (["run", "notebooks/02_train.ipynb"], "nbclient", "notebooks"), (["reproduce", "--quick"], "anywidget", "explorer"),
+], ids=["run", "reproduce"])
+def test_the_command_line_says_it_in_one_line(command: list[str], package: str, extra: str) -> None:
+    """`reproduce` says it before it trains."""
+    done = _python(f"from ternary_lab.cli import main; main({command})")
     assert done.returncode == 2
-    assert done.stderr == "error: nbclient is missing: pip install 'ternary-lab[notebooks]'\n"
+    assert done.stderr == f"error: {package} is missing: pip install 'ternary-lab[{extra}]'\n"
 
 
 @pytest.mark.parametrize(("name", "expected"), [
