@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from importlib.metadata import packages_distributions
+from importlib.metadata import PackageNotFoundError, metadata, packages_distributions
 from itertools import chain
 from pathlib import Path
 
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from ternary_lab import errors
@@ -42,6 +43,17 @@ def test_every_dependency_is_pinned_within_its_range(requirement: Requirement) -
 def test_every_line_of_the_lock_is_an_exact_pin() -> None:
     lines = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if line and line[0] != "#"]
     assert len(_lock()) == len(lines)
+
+
+@pytest.mark.parametrize("name", _lock())
+def test_a_package_of_the_lock_runs_on_the_oldest_python(name: str) -> None:
+    """Debian 12 has Python 3.11.2, and a package that needs 3.11.5 cannot be installed there."""
+    try:
+        needed = metadata(name).get("Requires-Python") or ""
+    except PackageNotFoundError:
+        pytest.skip(f"{name} is not installed here")
+    oldest = PROJECT["requires-python"].removeprefix(">=") + ".0"
+    assert SpecifierSet(needed).contains(oldest)
 
 
 def _extra(name: str) -> set[str]:
