@@ -19,6 +19,7 @@ from typing import Annotated, Any, get_args, get_origin
 
 import click
 import yaml
+from PIL import Image
 from pydantic.fields import FieldInfo
 
 from ternary_lab.cli import main
@@ -207,7 +208,7 @@ def help_of(command: click.Command, ctx: click.Context) -> str:
     for part in inspect.cleandoc(command.help or "").split("\n\n"):
         if part.startswith("\b"):
             title, _, lines = part.removeprefix("\b\n").partition("\n")
-            parts.append(f"{title}\n\n```bash\n{inspect.cleandoc(lines)}\n```\n")
+            parts.append(f"{title}\n\n```text\n{inspect.cleandoc(lines)}\n```\n")
         else:
             parts.append(f"{escaped(part)}\n")
     return "\n".join(parts)
@@ -287,6 +288,12 @@ def drawn_by(name: str, source: Path) -> str:
     return f'draw_history("{name}", load_runs("v5_5"))'
 
 
+def size(picture: Path) -> str:
+    """Return the width and height of a picture as attributes of HTML, so that its place is known before it loads."""
+    with Image.open(picture) as opened:
+        return f' width="{opened.width}" height="{opened.height}"'
+
+
 def gallery() -> str:
     """Return the page of all figures, each with its alternative text, its data and its code."""
     parts = ["# Gallery\n\nEach figure has its data as CSV and the code that draws it.\n"]
@@ -296,10 +303,12 @@ def gallery() -> str:
         place = f"[{source}](../notebooks/{source})" if is_notebook else f"`{source}`"
         data = "".join(f" Its data: [{file}](../figures/{file})." for file in entry["files"] if file.endswith(".csv"))
         text = html.escape(entry["alt"])
+        seeds = f", seeds {', '.join(map(str, entry['seeds']))}" if entry["seeds"] else ""
         parts.append(
-            f'## {name}\n\n<img loading="lazy" alt="{text}" src="../../figures/{picture}">\n\n'
+            f'## {name}\n\n<img loading="lazy" alt="{text}" src="../../figures/{picture}"'
+            f"{size(ROOT / 'figures' / picture)}>\n\n"
             f"<details><summary>Description</summary>{text}</details>\n\n"
-            f"Drawn by {place}, seeds {', '.join(map(str, entry['seeds']))}.{data}\n\n"
+            f"Drawn by {place}{seeds}.{data}\n\n"
             f"```python\n{drawn_by(name, ROOT / ('notebooks' if is_notebook else '') / source)}\n```\n"
         )
     return "\n".join(parts)

@@ -31,6 +31,10 @@ EXPLORED = {"v5_5/seed=42": "v5_5.html", "beyond/seed=42": "beyond.html"}
 """The runs whose explorers are on the site, with the names of their pages in the folder explorer/."""
 
 
+EXPLAINING = {"concepts.md": 8, "glossary.md": 4}
+"""Factors of the rank of pages in the search."""
+
+
 REPORT = "notebooks/11_report.html"
 """The page of the report as one HTML file, which loads nothing."""
 
@@ -98,8 +102,13 @@ def public_names() -> str:
 
 
 def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
-    """The page with the links of the repository changed for the site: folders have no page, and docs/ is its root."""
+    """The page with the links of the repository changed for the site: folders have no page, and docs/ is its root.
+
+    The search shows the pages that explain a term before those of modules, which contain more text.
+    """
     written = ROOT / "docs" / page.file.src_uri
+    is_module = page.file.src_uri.startswith("reference/ternary_lab")
+    page.meta["search"] = {"boost": 0.2 if is_module else EXPLAINING.get(page.file.src_uri, 1)}
 
     def on_site(link: re.Match[str]) -> str:
         words, target = link.groups()

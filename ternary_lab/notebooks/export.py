@@ -21,7 +21,8 @@ _PAGE = "{% extends 'lab/index.html.j2' %}" + "".join(
 {% block input_group %}<details class="code"><summary>code</summary>{{ super() }}</details>{% endblock %}
 {% block body_header %}{{ super() }}
 <style>details.code > summary { cursor: pointer; color: #757575; font: 0.8em sans-serif; margin-left: 70px }
-math[display="block"] { margin: 0.6em 0 }</style>
+math { font-family: "Latin Modern Math", "STIX Two Math", "Cambria Math", "DejaVu Math TeX Gyre", math }
+math[display="block"] { margin: 0.6em 0; overflow: auto hidden }</style>
 <p style="text-align: right"><button type="button" onclick="const all = [...document.querySelectorAll('details.code')],
  open = !all.every((one) => one.open); all.forEach((one) => { one.open = open })">show or hide all code</button></p>
 {% endblock %}"""

@@ -2576,7 +2576,9 @@ class Chart {
     }
     const { height } = this;
     return [this.epochs.map((epoch) => this.upright(this.x(epoch), height - AXIS, height - AXIS + 6, "tick")),
-      numbered.map((epoch) => h("text", { x: this.x(epoch), y: height - 3, "text-anchor": "middle" }, `${epoch}`))];
+      numbered.map((epoch) => h("text", epoch === this.ends[1]
+        ? { x: this.width, y: height - 3, "text-anchor": "end" } // in the middle, its last digit would be cut
+        : { x: this.x(epoch), y: height - 3, "text-anchor": "middle" }, `${epoch}`))];
   }
 
   upright(x, top, bottom, name) {

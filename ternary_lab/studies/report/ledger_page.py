@@ -32,7 +32,8 @@ UNITS = {
 }
 """Words for the units of claimed values. Other units are clear from the statement."""
 _STYLE = """
-.ledger table{border-collapse:collapse;width:100%;min-width:720px;font-size:13px;line-height:1.35;table-layout:fixed}
+.ledger{container-type:inline-size}
+.ledger table{border-collapse:collapse;width:100%;min-width:640px;font-size:13px;line-height:1.35;table-layout:fixed}
 .ledger td,.ledger th{text-align:left!important;vertical-align:top;padding:4px 6px}
 .ledger td{white-space:normal;overflow-wrap:break-word;hyphens:auto}
 .ledger .rows{max-height:85vh;overflow:auto scroll;border:1px solid rgba(128,128,128,.5)}
@@ -58,7 +59,16 @@ _STYLE = """
 .ledger select,.ledger input,.ledger button{font:inherit;max-width:22em;padding:2px 6px;border:1px solid #888}
 .ledger select,.ledger input,.ledger button{border-radius:3px;color:inherit;background:transparent}
 .ledger option{color:#000;background:#fff}
-"""
+@container (max-width:650px){
+.ledger table{display:block;min-width:0}
+.ledger thead{display:none}
+.ledger tbody,.ledger .section th{display:block}
+.ledger tr[id]:not([hidden]){display:grid;grid-template-columns:1fr 1fr}
+.ledger td:first-child{grid-column:1/3}
+.ledger td::before{display:block;opacity:.8;font-size:12px}
+""" + "".join(f'.ledger td:nth-child({i})::before{{content:"{name}"}}\n' for i, name in enumerate(HEAD[1:], 2)) + "}\n"
+"""On a narrow screen, each claim is a block: the statement, and below it the other cells with their headings."""
+
 _SCRIPT = """
 for (const ledger of document.querySelectorAll('.ledger')) {
   if (ledger.querySelector('form')) continue;
