@@ -63,8 +63,9 @@ _STYLE = """
 .ledger table{display:block;min-width:0}
 .ledger thead{display:none}
 .ledger tbody,.ledger .section th{display:block}
-.ledger tr[id]:not([hidden]){display:grid;grid-template-columns:1fr 1fr}
+.ledger tr[id]:not([hidden]){display:grid;grid-template-columns:repeat(2,minmax(0,1fr))}
 .ledger td:first-child{grid-column:1/3}
+.ledger td{overflow-wrap:anywhere}
 .ledger td::before{display:block;opacity:.8;font-size:12px}
 """ + "".join(f'.ledger td:nth-child({i})::before{{content:"{name}"}}\n' for i, name in enumerate(HEAD[1:], 2)) + "}\n"
 """On a narrow screen, each claim is a block: the statement, and below it the other cells with their headings."""
