@@ -115,6 +115,10 @@ def test_the_makefile_installs_the_same_thing() -> None:
 def test_the_workflow_of_a_fork_runs_the_same_script() -> None:
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
     assert workflow["jobs"]["test"]["steps"][-1] == {"run": "bash .ci/run"}
+    versions = workflow["jobs"]["test"]["strategy"]["matrix"]["python"]
+    named = [name.rpartition(" ")[2] for name in PROJECT["classifiers"] if name.startswith("Programming Language")]
+    assert versions == named
+    assert f"{versions[0]} to {versions[-1]} are tested" in (ROOT / "docs" / "install.md").read_text()
     assert (ROOT / ".ci" / "run").is_file()
 
 

@@ -89,7 +89,7 @@ def test_the_page_on_installation_names_requirements_and_extras() -> None:
     page = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     oldest = dict(requirement.split(">=") for requirement in project["dependencies"])
-    assert f"You need Python {project['requires-python'].removeprefix('>=')} or newer" in page
+    assert f"You need Python {project['requires-python'].removeprefix('>=')} or newer;" in page
     assert f"the torch ({oldest['torch']} or newer) and the pandas ({oldest['pandas']} or" in page
     assert "ten run-time dependencies" in page
     assert len(oldest) == 10
