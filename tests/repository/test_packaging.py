@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from importlib.metadata import PackageNotFoundError, metadata, packages_distributions
+from importlib.metadata import distributions, packages_distributions
 from itertools import chain
 from pathlib import Path
 
@@ -45,15 +45,13 @@ def test_every_line_of_the_lock_is_an_exact_pin() -> None:
     assert len(_lock()) == len(lines)
 
 
-@pytest.mark.parametrize("name", _lock())
-def test_a_package_of_the_lock_runs_on_the_oldest_python(name: str) -> None:
+def test_the_installed_packages_of_the_lock_run_on_the_oldest_python() -> None:
     """Debian 12 has Python 3.11.2, and a package that needs 3.11.5 cannot be installed there."""
-    try:
-        needed = metadata(name).get("Requires-Python") or ""
-    except PackageNotFoundError:
-        pytest.skip(f"{name} is not installed here")
     oldest = PROJECT["requires-python"].removeprefix(">=") + ".0"
-    assert SpecifierSet(needed).contains(oldest)
+    needed = {canonicalize_name(one.name): one.metadata.get("Requires-Python") or "" for one in distributions()}
+    checked = _lock().keys() & needed.keys()
+    assert len(checked) > 100
+    assert [name for name in checked if not SpecifierSet(needed[name]).contains(oldest)] == []
 
 
 def _extra(name: str) -> set[str]:
