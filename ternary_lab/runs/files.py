@@ -62,12 +62,14 @@ def children(folder: Path) -> list[Path]:
 def exists(path: Path) -> bool:
     """Return whether a file or folder exists. Raises OSError if this user may not know.
 
-    `Path.exists` raises this error too before Python 3.14, and then returns False.
+    Before Python 3.14, `Path.exists` does the same. From 3.14 on, it returns False instead of raising the error.
     """
     try:
         path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return False
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EBADF, errno.ELOOP):
+            return False
+        raise
     return True
 
 

@@ -270,6 +270,12 @@ def test_what_this_user_may_not_read_is_named(written: Path) -> None:
         shutil.rmtree(root)
 
 
+def test_a_link_to_itself_is_no_run(run: Path) -> None:
+    (run.parent / "loop").symlink_to("loop")
+    assert list(load_runs(run.parent)) == [1]
+    assert [found.sound for found in verify_all(run.parent)] == [True]
+
+
 def test_runs_of_one_seed_are_refused_by_name_instead_of_dropped(run: Path) -> None:
     shutil.copytree(run, run.parent / "copy")
     with pytest.raises(RunError, match=r"seed=1 and .*copy: have the same seed 1: "):
