@@ -72,8 +72,16 @@ def _of_one_run(rows: pd.DataFrame, last: int) -> dict[str, float]:
         **{f"{column}_{place}": at(place, column) for column in ("beta_B", "kl_B") for place in ("before", "at")},
         "reconstruction_B_before": at("before", "reconstruction_B"),
         **{f"informative_B_{place}": at(place, "informative_coverage_B") for place in ("before", "at")},
-        **rows.loc[max(last - CYCLE + 1, 0):last, list(END)].mean(),
+        **rows.loc[first_of_end(last):last, list(END)].mean(),
     }
+
+
+def first_of_end(last: int) -> int:
+    """Return the first epoch of the means "at the end" of runs whose last epoch is `last`.
+
+    The end is the last cycle of the temperature τ_A. A run that is shorter than a cycle ends with its last epoch alone.
+    """
+    return last - CYCLE + 1 if last >= CYCLE - 1 else last
 
 
 def unbalanced_loss(history: pd.DataFrame, weights: Loss) -> pd.Series[float]:

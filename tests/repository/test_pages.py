@@ -52,6 +52,16 @@ def test_the_statistics_policy() -> None:
     assert f"has the seeds {swept.min()} to {swept.max()}" in page
 
 
+def test_the_quickstart_describes_the_table_that_it_prints() -> None:
+    words = "In A, it is over 99 % after the first epoch, falls until epoch 49, and is over 99 % again"
+    assert words in _page("quickstart")
+    history = load_run("v5_5/seed=42").history
+    coverage = history["coverage_A"]
+    assert coverage[0] > 99 < coverage[100]
+    assert coverage[:51].idxmin() == 49
+    assert history["informative_coverage_B"][:50].max() < 1
+
+
 @pytest.mark.parametrize("page", ["statistics", "model_card"])
 def test_choices_were_made_on_other_seeds_than_those_reported(page: str) -> None:
     assert "from 1000 on" in _page(page)

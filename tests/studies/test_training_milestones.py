@@ -62,8 +62,9 @@ def test_a_run_without_a_jump_has_no_milestones_around_it() -> None:
     assert not found["epochs"].isna().any()
 
 
-def test_a_short_run_has_the_mean_of_all_its_epochs() -> None:
-    assert milestones(_history(1, 5, None))["informative_coverage_A"].tolist() == [2.0]
+@pytest.mark.parametrize(("epochs", "end"), [(1, 0.0), (29, 28.0), (30, 14.5), (31, 15.5)])
+def test_a_run_that_is_shorter_than_a_cycle_ends_with_its_last_epoch(epochs: int, end: float) -> None:
+    assert milestones(_history(1, epochs, None))["informative_coverage_A"].tolist() == [end]
 
 
 def test_runs_stand_beside_the_published_runs_of_the_same_seeds() -> None:
