@@ -6,6 +6,7 @@ matplotlib change only inside `style()`.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, cast
@@ -44,11 +45,16 @@ RC: dict[str, Any] = {
 }
 """Settings of matplotlib: seaborn's style "ticks" at the scale "paper", with changes for figures of print width."""
 
+_drawing = threading.RLock()
+
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Use the lab's settings inside the block, and restore the user's settings at the end."""
-    with matplotlib.rc_context():
+    """Use the lab's settings inside the block, and restore the user's settings at the end.
+
+    The settings are those of the whole process, and views draw in threads of their own. So another thread waits here.
+    """
+    with _drawing, matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(cast(Any, RC))
         yield

@@ -6,6 +6,7 @@ import hashlib
 import html
 import json
 import re
+import threading
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
@@ -31,6 +32,7 @@ from ternary_lab.figures import (
 )
 from ternary_lab.figures.codes import entry_name
 from ternary_lab.figures.history import coverages, overview
+from ternary_lab.figures.style import RC, style
 from ternary_lab.runs.provenance import source_hash
 
 SMALL = {
@@ -102,6 +104,31 @@ def test_drawing_leaves_pyplot_and_the_users_settings_alone(history: pd.DataFram
     before = dict(matplotlib.rcParams)
     for name in FIGURES:
         render(FIGURES[name](history, load_config("quick", SMALL)).figure)
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_two_threads_draw_one_after_the_other_and_leave_the_users_settings() -> None:
+    before, inside, leave, order = dict(matplotlib.rcParams), threading.Event(), threading.Event(), []
+
+    def draw(name: str) -> None:
+        with style():
+            order.append(name)
+            inside.set()
+            assert leave.wait(30)
+            with style():
+                order.append(matplotlib.rcParams["font.size"] == RC["font.size"])
+        order.append(name)
+
+    threads = [threading.Thread(target=draw, args=(name,)) for name in ("first", "second")]
+    threads[0].start()
+    assert inside.wait(30)
+    threads[1].start()
+    threads[1].join(0.2)
+    assert order == ["first"]
+    leave.set()
+    for thread in threads:
+        thread.join(30)
+    assert order.count(True) == 2
     assert dict(matplotlib.rcParams) == before
     assert pyplot.get_fignums() == []
 
