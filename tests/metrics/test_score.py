@@ -355,7 +355,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., An
 
 def test_the_command_prints_the_table_and_the_json_of_a_function(command: Callable[..., Any]) -> None:
     table = command("my_generator:sample", "--draws", "5000")
-    assert (table.exit_code, table.stderr) == (0, "")
+    assert (table.exit_code, table.output) == (0, table.stdout)  # nothing on stderr
     assert table.stdout.startswith("my_generator:sample\nestimated from 5,000 draws with ")
     data = json.loads(command("my_generator:sample", "--draws", "5000", "--json").stdout)
     assert (data["source"], data["exact"], data["draws"]) == ("my_generator:sample", False, 5000)
@@ -381,6 +381,6 @@ def test_a_function_that_cannot_be_used_is_named_in_one_line(
 ) -> None:
     found = command(source)
     assert found.exit_code == 2
-    (line,) = found.stderr.splitlines()
+    (line,) = found.output.splitlines()
     assert line.startswith("error: ")
     assert words in line
