@@ -122,14 +122,15 @@ class StrictDumper(SafeDumper):
     """
 
 
+_DIGITS = "[0-9](?:_?[0-9])*"  # as in Python, an underscore stands between two digits only
 _FLOAT = (
-    r"[-+]?(?:[0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)?|[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+"
+    rf"[-+]?(?:{_DIGITS}\.(?:{_DIGITS})?|\.{_DIGITS})(?:[eE][-+]?[0-9]+)?|[-+]?{_DIGITS}[eE][-+]?[0-9]+"
     r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
 )
 for _tag, _pattern, _first in (
     ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
     ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
-    ("int", r"[-+]?(?:0|[1-9][0-9_]*|0b[01_]+|0x[0-9a-fA-F_]+)", list("-+0123456789")),
+    ("int", r"[-+]?(?:0|[1-9](?:_?[0-9])*|0b(?:_?[01])+|0x(?:_?[0-9a-fA-F])+)", list("-+0123456789")),
     ("float", _FLOAT, list("-+.0123456789")),
 ):
     for _kind in (StrictLoader, StrictDumper):
