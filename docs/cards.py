@@ -75,9 +75,7 @@ def experiments() -> str:
 
 def kinds() -> str:
     """A table with the number and the size of the published files of each kind."""
-    patterns = {name: f"**/{name}" for name in OF_RUNS}
-    patterns |= {f"{load.CHECKPOINTS}/{load.ANY}": f"**/{load.ANY}", "*.csv": "*.csv"}
-    found = {name: list(PUBLISHED.glob(pattern)) for name, pattern in patterns.items()}
+    found = {name: list(PUBLISHED.glob(name if name == "*.csv" else f"**/{name}")) for name in CONTENTS}
     rows = [(code(name), escaped(CONTENTS[name]), len(paths), _megabytes(paths)) for name, paths in found.items()]
     return table(("file", "content", "number", "MB"), [*rows, ("all files", "", len(files()), _megabytes(files()))])
 
